@@ -1,0 +1,1 @@
+"""Nightrank: offline retrieve-then-rerank, from a corpus and queries to ranked Parquet."""

@@ -1,0 +1,71 @@
+"""Every error a user can meet, with its exit code.
+
+One class, many codes: a caller that wants to tell them apart looks at `code`. The text has three
+parts (what is wrong, where, what to do next) and is printed on one line::
+
+    nightrank: error[E_SCHEMA]: column 'text' not found (corpus.jsonl, row 0) - set corpus.columns
+
+Exit codes: 2 usage or config, 3 unfit environment, 4 refused input, 5 fenced, 6 rival, 7 integrity,
+8 resources, 9 transient (the same command resumes), 70 bug, 130 SIGINT, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+EXIT_CODES = {
+    "E_USAGE": 2,
+    "E_CONFIG": 2,
+    "E_STORE_UNFIT": 3,
+    "E_AUTH": 3,
+    "E_MODEL": 3,
+    "E_HEADROOM": 3,
+    "E_SCHEMA": 4,
+    "E_EMPTY": 4,
+    "E_REJECT_BUDGET": 4,
+    "E_INPUT_CHANGED": 4,
+    "E_STALE": 5,
+    "E_CONDEMNED": 5,
+    "E_CONFLICT": 6,
+    "E_CORRUPT": 7,
+    "E_ACCOUNTING": 7,
+    "E_DISK": 8,
+    "E_OOM": 8,
+    "E_STORE_RETRY": 9,
+    "E_CLUSTER": 9,
+    "E_DEADLINE": 9,
+    "E_BUG": 70,
+}
+
+
+class NightrankError(Exception):
+    """An expected failure, told in one line.
+
+    Args:
+        code: a key of `EXIT_CODES`.
+        what: what was expected and what was found.
+        where: file, row, stage, shard or config key; may be empty.
+        do: what the user does next; may be empty.
+    """
+
+    def __init__(self, code: str, what: str, where: str = "", do: str = "") -> None:
+        if code not in EXIT_CODES:
+            raise ValueError(f"unknown error code {code!r}; known: {sorted(EXIT_CODES)}")
+        self.code, self.what, self.where, self.do = code, what, where, do
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        """One line, without the program's name."""
+        text = f"error[{self.code}]: {self.what}"
+        if self.where:
+            text += f" ({self.where})"
+        if self.do:
+            text += f" - {self.do}"
+        return " ".join(text.split())
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
+        """Pickles by its parts, so that an error crosses processes whole."""
+        return (type(self), (self.code, self.what, self.where, self.do))
+
+    @property
+    def exit_code(self) -> int:
+        """The process exit code for this error."""
+        return EXIT_CODES[self.code]

@@ -1,0 +1,1 @@
+"""What reranking bought: measures, movement, intervals."""

@@ -1,0 +1,1 @@
+"""Information retrieval on arrays: ranking, FAISS, measures, TREC files."""

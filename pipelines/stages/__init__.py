@@ -1,0 +1,1 @@
+"""One file per stage, all of one form, in pipeline order."""
