@@ -1,0 +1,282 @@
+"""The configuration: one YAML file is one whole experiment.
+
+Every section is a frozen, strict model: unknown keys, wrong types and values out of range are
+errors that name the file, the key and the line. Nothing is read from the environment and nothing
+is included from other files. `cluster` and `search` say how to run and never change a result; all
+else says what to compute and enters fingerprints.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "date32"]
+Precision = Literal["auto", "exact", "bf16"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+SECRET = re.compile(r"(secret|password|token|access_?key|credential)", re.IGNORECASE)
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that knows exactly its own keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(Section):
+    """Where rows come from and what happens to bad ones.
+
+    Attributes:
+        path: a file, a folder or a glob; local or s3://. Parquet, JSONL, CSV or TSV, each plain or
+            gzip/zstd (by name: `.jsonl.gz`, `.csv.zst`).
+        columns: our names to the file's names, e.g. `{id: docno, text: body}`. What is not named
+            is looked for under the usual names: `_id`, `id`, `doc_id`/`query_id`; `text`; `title`.
+        attributes: further columns to carry along, with their Arrow types.
+        on_bad_row: `reject` writes the row's place and reason to the rejects; `error` stops.
+        on_bad_file: `error` stops at an unreadable file; `reject` leaves the file out, counted.
+        max_text_bytes: a longer text (UTF-8 bytes) is rejected as `too_large`.
+        reject_budget: share of the rows that may be rejected before the run is refused.
+        allow_empty: accept an input without a single row.
+    """
+
+    path: str = Field(min_length=1)
+    format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = "auto"
+    columns: dict[str, str] = {}
+    attributes: dict[str, ColumnType] = {}
+    on_bad_row: Literal["reject", "error"] = "reject"
+    on_bad_file: Literal["error", "reject"] = "error"
+    max_text_bytes: int = Field(default=1 << 20, ge=1, le=1 << 30)
+    reject_budget: Fraction = 0.01
+    allow_empty: bool = False
+
+    @model_validator(mode="after")
+    def _safe(self) -> Source:
+        if re.match(r"^[a-z0-9]+://[^/]*@", self.path):
+            raise ValueError("a path must not carry credentials; use the AWS credentials chain")
+        known = {"id", "text", "title", "vertical"}
+        if unknown := set(self.columns) - known:
+            raise ValueError(f"columns: {sorted(unknown)} unknown; known: {sorted(known)}")
+        reserved = {"doc_id", "query_id", "title", "text", "vertical", "content_hash", "rank"}
+        reserved |= {"score", "status", "reason", "num_candidates", "policy", "query_row"}
+        if clash := set(self.attributes) & reserved:
+            raise ValueError(f"attributes: {sorted(clash)} are names of our own; rename the column")
+        return self
+
+
+class Corpus(Source):
+    """The documents.
+
+    Attributes:
+        duplicates: of rows with one doc_id, `last` keeps the last by (file order, row) and counts
+            the others; `strict` refuses the input when their texts differ.
+        empty_text: `reject` or `keep` documents whose text is empty or white space.
+    """
+
+    duplicates: Literal["last", "strict"] = "last"
+    empty_text: Literal["reject", "keep"] = "reject"
+
+
+class Queries(Source):
+    """The queries.
+
+    Attributes:
+        only_judged: rank only the queries that the qrels judge; the others count as `unselected`.
+        on_dup_query: `error` refuses a repeated query_id; `reject` keeps the first.
+    """
+
+    only_judged: bool = False
+    on_dup_query: Literal["error", "reject"] = "error"
+
+
+class Encoder(Section):
+    """The bi-encoder: `builtin:minilm`, `toy:bag-of-words`, a local folder or a hub id.
+
+    Attributes:
+        revision: 40-hex commit; required for a hub id.
+        precision: `auto` is bf16 where the hardware has it, `exact` is fp32.
+    """
+
+    model: str = "builtin:minilm"
+    revision: str | None = None
+    precision: Precision = "auto"
+    max_length_tokens: int | None = Field(default=None, ge=8, le=131072)
+    dimension: int | None = Field(default=None, ge=1, le=65536)
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+
+
+class Index(Section):
+    """The FAISS index.
+
+    Attributes:
+        factory: any FAISS factory string, or `auto`: Flat up to `flat_rows` documents, above that
+            the fastest of a few forms whose measured recall reaches `recall_target`.
+        search_parameters: FAISS parameter string for searching, e.g. `nprobe=32`.
+        train_rows: at most this many vectors are sampled for training.
+        recall_target: recall@depth against exact search that `auto` must reach.
+        shard_bytes: an index shard is a run of whole document shards up to this many vector bytes.
+    """
+
+    factory: str = Field(default="auto", min_length=1)
+    search_parameters: str = ""
+    train_rows: int = Field(default=262_144, ge=1)
+    recall_target: Fraction = 0.98
+    flat_rows: int = Field(default=50_000, ge=1)
+    shard_bytes: int = Field(default=8 << 30, ge=1)
+
+
+class Retrieve(Section):
+    """First stage: how many candidates per query are kept."""
+
+    depth: int = Field(default=100, ge=1, le=10_000)
+
+
+class RerankStep(Section):
+    """One reranking step; a later step rescores the head of the earlier one's list.
+
+    Attributes:
+        depth: how many of the list's head are rescored.
+        first_stage_weight: w in `score = w*z(first_stage_score) + (1-w)*z(rerank_score)`, z within
+            the query's rescored list. `auto` takes what the model recommends (0 unless built in);
+            at 0 the score is the raw rerank score.
+        unit_tokens: predicted tokens (query + document) of one unit of work; part of the identity,
+            since the composition of batches reaches the low bits of bf16 scores.
+    """
+
+    name: Name = "rerank"
+    model: str = "builtin:reranker"
+    revision: str | None = None
+    precision: Precision = "auto"
+    max_length_tokens: int | None = Field(default=None, ge=8, le=131072)
+    depth: int = Field(default=100, ge=1, le=10_000)
+    first_stage_weight: Literal["auto"] | Fraction = "auto"
+    unit_tokens: int = Field(default=1_500_000, ge=1)
+
+
+class Results(Section):
+    """What is published.
+
+    Attributes:
+        keep: results per query in the published rows (`evaluate` reads the full depth).
+        document_columns: `title`, `text` or corpus attributes to repeat in every ranked row; costs
+            a read of those columns of the corpus.
+    """
+
+    keep: int = Field(default=10, ge=1, le=10_000)
+    document_columns: list[str] = []
+
+
+class Evaluate(Section):
+    """Judgements and measures (ir-measures names, e.g. `nDCG@10`, `RR@10`, `R@100`)."""
+
+    qrels: str | None = None
+    measures: list[str] = Field(default=["nDCG@10", "RR@10", "R@100"], min_length=1)
+
+
+class Layout(Section):
+    """Rows per shard; the defaults follow from the number of rows and are rarely changed."""
+
+    document_shard_rows: int | None = Field(default=None, ge=1, le=1 << 31)
+    query_shard_rows: int | None = Field(default=None, ge=1, le=1 << 31)
+
+
+class Search(Section):
+    """How searching runs: vectors and indexes that one search worker may hold, in bytes."""
+
+    memory_bytes: int = Field(default=8 << 30, ge=1)
+
+
+class Cluster(Section):
+    """How and where the work runs; never changes a result.
+
+    Attributes:
+        executor: `ray` or `serial` (in this process).
+        address: an existing Ray cluster; without it one is started on this machine.
+        workers: worker processes for ordinary stages; 0 means one per two CPUs, at least 2.
+        model_workers: worker processes that hold a model; 0 means as many as GPUs, or as CPUs.
+        model_gpus: GPUs per model worker; 0 on a machine without.
+        threads_per_worker: threads of torch and FAISS in one worker; 0 means an even share.
+        attempts: how often a unit is tried before the stage fails.
+        deadline_seconds: the least time a unit may take before it is killed and tried elsewhere.
+    """
+
+    executor: Literal["ray", "serial"] = "ray"
+    address: str | None = None
+    workers: int = Field(default=0, ge=0)
+    model_workers: int = Field(default=0, ge=0)
+    model_gpus: float = Field(default=0.0, ge=0.0)
+    threads_per_worker: int = Field(default=0, ge=0)
+    attempts: int = Field(default=3, ge=1, le=20)
+    deadline_seconds: float = Field(default=600.0, gt=0.0)
+
+
+def _as_steps(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class PipelineConfig(Section):
+    """The whole experiment, sections in pipeline order."""
+
+    name: Name
+    root: str = Field(min_length=1)
+    storage_options: dict[str, Any] = {}
+    corpus: Corpus
+    queries: Queries
+    encoder: Encoder = Encoder()
+    index: Index = Index()
+    retrieve: Retrieve = Retrieve()
+    rerank: Annotated[list[RerankStep], BeforeValidator(_as_steps)] = Field(
+        default=[RerankStep()], max_length=8
+    )
+    results: Results = Results()
+    evaluate: Evaluate = Evaluate()
+    layout: Layout = Layout()
+    search: Search = Search()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PipelineConfig:
+        depth, of = self.retrieve.depth, "retrieve.depth"
+        for i, step in enumerate(self.rerank):
+            key = f"rerank[{i}].depth" if len(self.rerank) > 1 else "rerank.depth"
+            if step.depth > depth:
+                raise ValueError(f"{key} = {step.depth} exceeds {of} = {depth}")
+            depth, of = step.depth, key
+        if len({step.name for step in self.rerank}) < len(self.rerank):
+            raise ValueError("rerank: every step needs a name of its own")
+        if self.queries.only_judged and not self.evaluate.qrels:
+            raise ValueError("queries.only_judged needs evaluate.qrels")
+        known = {"title", "text", *self.corpus.attributes}
+        if unknown := set(self.results.document_columns) - known:
+            raise ValueError(
+                f"results.document_columns: {sorted(unknown)} unknown; known: {sorted(known)}"
+            )
+        for key in _keys(self.storage_options):
+            if SECRET.search(key):
+                raise ValueError(
+                    f"storage_options.{key}: secrets do not belong in a config; "
+                    "use the AWS credentials chain"
+                )
+        return self
+
+    def semantic(self) -> dict[str, Any]:
+        """The part that can change a result, as plain data.
+
+        Returns:
+            A dict without name, root, storage options, cluster, search and evaluation, and without
+            the input paths: inputs are identified by what they hold.
+        """
+        outside = {"name", "root", "storage_options", "cluster", "search", "evaluate"}
+        plain = self.model_dump(mode="json", exclude=outside)
+        for source in ("corpus", "queries"):
+            plain[source].pop("path")
+        return plain
+
+
+def _keys(value: Any) -> list[str]:
+    if not isinstance(value, dict):
+        return []
+    return [str(k) for k in value] + [k for v in value.values() for k in _keys(v)]
