@@ -1,1 +1,1 @@
-"""Datasets, records, manifests and logs on a local disk or S3; knows nothing of models, FAISS or Ray."""
+"""Datasets, records and logs on a local disk or S3; knows nothing of models, FAISS or Ray."""

@@ -1,0 +1,116 @@
+"""Tells how a run is going: a live bar on a terminal, one plain line per stage elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from pipelines.storage.dataset import Manifest, Record
+
+PLAIN_EVERY_SECONDS = 15.0
+
+
+class Progress:
+    """Progress of one run, on stderr so that stdout stays for results.
+
+    Attributes:
+        seconds: wall seconds by stage, for the run's closing line.
+        units: units done in this run by stage (a resumed run does fewer).
+    """
+
+    def __init__(self, stream: TextIO = sys.stderr, quiet: bool = False) -> None:
+        self.seconds: dict[str, float] = {}
+        self.units: dict[str, int] = {}
+        self._stream, self._quiet = stream, quiet
+        self._bar: RichProgress | None = None
+        self._bar_task: Any = None
+        self._console = Console(file=stream)
+        self._stage, self._total, self._done, self._rows = "", 0, 0, 0
+        self._began = self._told = 0.0
+
+    def start(self, stage: str, total: int, done: int) -> None:
+        """A stage begins, `done` of its `total` units already committed."""
+        self._stage, self._total, self._done, self._rows = stage, total, done, 0
+        self._began = self._told = time.monotonic()
+        self.units.setdefault(stage, 0)
+        if self._quiet:
+            return
+        if self._stream.isatty():
+            self._bar = RichProgress(
+                TextColumn("{task.description:<14}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._bar_task = self._bar.add_task(stage, total=total, completed=done, rate="")
+        elif done:
+            self._line(f"{stage}: resuming, {done} of {total} units were done")
+
+    def advance(self, record: Record) -> None:
+        """One more unit is committed."""
+        self._done += 1
+        self.units[self._stage] += 1
+        self._rows += int(record.stats.get("rate_rows", 0))
+        now = time.monotonic()
+        unit = str(record.stats.get("rate_unit", "rows"))
+        rate = f"{self._rows / max(now - self._began, 1e-9):,.0f} {unit}/s" if self._rows else ""
+        if self._bar:
+            self._bar.update(self._bar_task, completed=self._done, rate=rate)
+        elif not self._quiet and now - self._told > PLAIN_EVERY_SECONDS:
+            self._told = now
+            fresh = self.units[self._stage]
+            left = (now - self._began) / fresh * (self._total - self._done)
+            self._line(f"{self._stage}: {self._done}/{self._total} units {rate} ETA {left:.0f} s")
+
+    def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:
+        """The stage's dataset is complete."""
+        self._stop_bar()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + round(seconds, 2)
+        if not self._quiet:
+            rate = f", {self._rows / max(seconds, 1e-9):,.0f}/s" if self._rows else ""
+            count = len(manifest.shards)
+            units = f"{count} unit" + "s" * (count != 1)
+            size = _size(manifest.bytes)
+            self._line(f"{stage:<14} done  {units:>10}  {size:>9}  {seconds:7.1f} s{rate}")
+
+    def skipped(self, stage: str, manifest: Manifest) -> None:
+        """The stage's dataset was complete before."""
+        self.seconds.setdefault(stage, 0.0)
+        self.units.setdefault(stage, 0)
+        if not self._quiet:
+            self._line(f"{stage:<14} reused {len(manifest.shards):>4} units")
+
+    def failed(self, stage: str) -> None:
+        """The stage did not complete."""
+        self._stop_bar()
+
+    def note(self, text: str) -> None:
+        """A line the operator should see."""
+        if not self._quiet:
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def _stop_bar(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return ""

@@ -1,0 +1,78 @@
+"""What a stage is: a value. Who executes it, and where, is not its business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+
+from pipelines.storage.dataset import Payload
+from pipelines.storage.reader import Reader
+
+# Workers of one pool share processes. FAISS and torch never meet in one process: their GPU builds
+# may bring two CUDA majors.
+Pool = Literal["general", "model"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The work that yields one shard.
+
+    Attributes:
+        shard: the shard's name, unique in its dataset and made by this program.
+        args: what the worker needs: plain data and file references, small.
+        affinity: tasks of one affinity go to the same worker where possible (it keeps what it
+            has opened).
+    """
+
+    shard: str
+    args: dict[str, Any]
+    affinity: str = ""
+
+
+class Worker(Protocol):
+    """The process-resident callable that does tasks; knows no Ray, no commits and no progress."""
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        """Does one task with the files that `read` opens."""
+        ...
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """How to make a worker: a class whose constructor takes (config, threads).
+
+    Attributes:
+        make: the class; the expensive thing (model, index) is loaded in its constructor.
+        config: plain data, enough to tell two workers apart.
+    """
+
+    make: Callable[[dict[str, Any], int], Worker]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline, ready to run.
+
+    Attributes:
+        name: a verb.
+        version: raised when the stage's meaning changes; part of its dataset's identity.
+        dataset: folder of its dataset in the lake; holds the fingerprint where settings matter.
+        identity: what the dataset was made of, kept in the manifest.
+        tasks: one per shard.
+        worker: how to make the worker.
+        schemas: schema of every table that the worker hands back; checked before a commit.
+        pool: which worker processes run it.
+    """
+
+    name: str
+    version: int
+    dataset: str
+    identity: dict[str, Any]
+    tasks: tuple[Task, ...]
+    worker: WorkerSpec
+    schemas: dict[str, pa.Schema] = field(default_factory=dict)
+    pool: Pool = "general"
