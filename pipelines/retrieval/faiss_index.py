@@ -1,0 +1,316 @@
+"""The only door to FAISS: train, add, write, read, search.
+
+An index holds local rows 0 to n-1 in the order they were added; what a row means is the caller's
+matter. The metric is the inner product throughout. What FAISS does silently is made loud here: it
+adds vectors with NaN that can never be found, answers NaN queries with row -1 (in Python the
+*last* document), pads short results with -1, and loads files with flipped bits. The last cannot be
+caught here, as FAISS files carry no checksum: verify the file's sha256 before reading it.
+
+FAISS is imported at first use, so that importing this module is cheap.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import os
+import re
+from importlib import metadata
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import NightrankError
+
+Float32 = NDArray[np.float32]
+Index = Any  # a faiss.Index; FAISS ships no types
+
+BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
+# FAISS's own advice (ClusteringParameters.min_points_per_centroid); below it lists hold noise.
+VECTORS_PER_LIST = 39
+# A damaged header may announce any size; these stop it before memory is asked for. The largest
+# array of an index shard (8 GiB of vectors by default) stays far below the first.
+LARGEST_ARRAY_BYTES = 1 << 38
+LONGEST_LOOP = 1 << 28
+# Four-character code of inverted lists kept in another file, named by an absolute path and opened
+# for writing (OnDiskInvertedLists.cpp): an index file must not be able to name other files.
+ON_DISK_LISTS = b"ilod"
+
+log = logging.getLogger(__name__)
+
+
+def train(factory: str, vectors: Float32, threads: int) -> tuple[Index, str]:
+    """Trains an empty index.
+
+    Where there are too few vectors for what was asked, the number of lists is reduced to one per
+    39 vectors; when that leaves fewer than two lists, or fewer vectors than product quantisation
+    has centroids, the index is Flat, which at such sizes is as fast and exact.
+
+    Args:
+        factory: a FAISS factory string, e.g. `Flat` or `IVF1024,PQ192x4fs,RFlat`.
+        vectors: float32[n, d], the training sample; n may be 0.
+        threads: threads of FAISS, for this process from here on.
+
+    Returns:
+        The empty trained index, and the factory string of what was built.
+
+    Raises:
+        NightrankError: E_CONFIG for a factory string that FAISS does not take, E_CORRUPT for
+            vectors that are not finite, E_MODEL without FAISS.
+    """
+    use_threads(threads)
+    vectors = _checked(vectors, "training vectors")
+    fitting = _fitting_factory(factory, len(vectors))
+    index = _make(fitting, vectors.shape[1])
+    if not index.is_trained:
+        try:
+            index.train(vectors)
+        except RuntimeError as error:
+            if "training points" not in str(error):
+                raise _bad_factory(factory, error) from None
+            fitting, index = "Flat", _make("Flat", vectors.shape[1])
+    if fitting != factory:
+        log.warning("%s cannot be trained on %d vectors: %s", factory, len(vectors), fitting)
+    return index, fitting
+
+
+def add(template: Index, vectors: Float32) -> Index:
+    """Copies an empty trained index and adds vectors to the copy, on a GPU where there is one.
+
+    The result is in CPU form whatever built it. A GPU may assign a vector that lies between two
+    lists to the other one, so a rebuilt file need not be the same byte for byte; scores do not
+    depend on it, since they are recomputed from the vectors (`first_stage`).
+
+    Args:
+        template: an empty trained index; stays as it is.
+        vectors: float32[n, d].
+
+    Returns:
+        The index with n rows.
+
+    Raises:
+        NightrankError: E_CORRUPT for vectors that are not finite.
+    """
+    faiss = _faiss()
+    vectors = _checked(vectors, "vectors to index")
+    index = faiss.clone_index(template)
+    # A Flat index only stores: a GPU would add two copies and save nothing.
+    if faiss.get_num_gpus() and len(vectors) and flat_vectors(index) is None:
+        try:
+            resources = faiss.StandardGpuResources()
+            on_gpu = faiss.index_cpu_to_gpu(resources, 0, index)
+            on_gpu.add(vectors)
+            return faiss.index_gpu_to_cpu(on_gpu)
+        except RuntimeError as error:
+            # Types without a GPU form (fast-scan PQ, refinement) and a full GPU end here alike.
+            name = type(index).__name__
+            log.info("%s is built on the CPU: %s", name, str(error).splitlines()[0])
+            index = faiss.clone_index(template)
+    index.add(vectors)
+    return index
+
+
+def search(
+    index: Index, queries: Float32, k: int, parameters: str = ""
+) -> tuple[NDArray[np.int32], NDArray[np.int64], Float32]:
+    """Finds the k rows of highest inner product for every query.
+
+    Args:
+        index: a filled index; an empty one gives empty arrays.
+        queries: float32[q, d].
+        k: rows per query; an index with fewer gives fewer.
+        parameters: a FAISS parameter string, e.g. `nprobe=32,k_factor_rf=4`; stays set.
+
+    Returns:
+        Flat arrays of one length m <= q*k, by query and then as FAISS ordered them: query int32,
+        row int64, score float32 as FAISS approximates it. FAISS's -1, its filler for fewer than k
+        hits, is removed here and nowhere else.
+
+    Raises:
+        NightrankError: E_CONFIG for a parameter string that this index does not take, E_CORRUPT
+            for queries that are not finite.
+    """
+    queries = _checked(queries, "queries")
+    set_parameters(index, parameters)
+    k = min(k, index.ntotal)
+    if not k or not len(queries):
+        return np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32)
+    score, row = index.search(queries, k)
+    hits = row >= 0
+    query = np.repeat(np.arange(len(queries), dtype=np.int32), hits.sum(axis=1))
+    return query, row[hits], score[hits]
+
+
+def set_parameters(index: Index, parameters: str) -> None:
+    """Sets FAISS search parameters; raises E_CONFIG where the index does not take them."""
+    if not parameters:
+        return
+    try:
+        _faiss().ParameterSpace().set_index_parameters(index, parameters)
+    except RuntimeError as error:
+        raise NightrankError(
+            "E_CONFIG",
+            f"FAISS does not take {parameters!r} for this {type(index).__name__}: {_reason(error)}",
+            "index.search_parameters",
+            "name=value pairs, comma separated, e.g. nprobe=32 for IVF; empty for Flat",
+        ) from None
+
+
+def fitting_parameters(index: Index, parameters: str) -> str:
+    """Keeps the parameters that an index takes, for one that was built smaller than asked for."""
+    fitting = []
+    for one in filter(None, (part.strip() for part in parameters.split(","))):
+        try:
+            set_parameters(index, one)
+        except NightrankError:
+            log.warning("%s does not apply to the %s built", one, type(index).__name__)
+        else:
+            fitting.append(one)
+    return ",".join(fitting)
+
+
+def write(index: Index, file: BinaryIO) -> None:
+    """Writes an index in CPU form to an open file; the caller hashes, syncs and commits it.
+
+    FAISS's own `write_index(path)` is never used: on a full disk it can report success and leave a
+    truncated file, because the last block fails in a destructor that only prints
+    (faiss/impl/io.cpp). Here every error of `file.write` comes through.
+    """
+
+    def put(block: bytes) -> None:
+        written = file.write(block)
+        if written is not None and written != len(block):
+            raise OSError(f"wrote {written} of {len(block)} bytes of an index")
+
+    faiss = _faiss()
+    faiss.write_index(index, faiss.PyCallbackIOWriter(put))
+
+
+def read(source: str | os.PathLike[str] | bytes | BinaryIO) -> Index:
+    """Reads an index from a local path, from bytes or from an open file.
+
+    Raises:
+        NightrankError: E_CORRUPT for a file that FAISS refuses, that goes on after the index, that
+            has another metric, or that refers to another file.
+    """
+    if isinstance(source, bytes):
+        return _read(io.BytesIO(source), "index in memory")
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, "rb") as file:
+            return _read(file, os.fspath(source))
+    return _read(source, str(getattr(source, "name", "index")))
+
+
+def flat_vectors(index: Index) -> Float32 | None:
+    """Gives the stored vectors of a Flat index, float32[n, d], without a copy; None for others.
+
+    The array lives in the index's memory: keep the index as long as the array.
+    """
+    faiss = _faiss()
+    flat = faiss.downcast_index(index)
+    # IndexFlat alone (and its metric variants): others that store raw vectors reorder or wrap them.
+    if not isinstance(flat, faiss.IndexFlat):
+        return None
+    if not flat.ntotal:
+        return np.empty((0, flat.d), np.float32)
+    return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+
+
+def use_threads(threads: int) -> None:
+    """Sets how many threads FAISS takes in this process; at least 1."""
+    _faiss().omp_set_num_threads(max(1, threads))
+
+
+@functools.cache
+def _faiss() -> Any:
+    found = [name for name in BUILDS if _is_installed(name)]
+    if len(found) != 1:
+        # Both builds install one package `faiss`: with two, files of one lie over the other's.
+        what = f"exactly one FAISS build is needed, found {' and '.join(found) or 'none'}"
+        do = (
+            "pip install 'nightrank[cpu]' (or [gpu]), after uninstalling all but one of "
+            + ", ".join(BUILDS)
+        )
+        raise NightrankError("E_MODEL", what, "", do)
+    import faiss
+
+    faiss.set_deserialization_vector_byte_limit(LARGEST_ARRAY_BYTES)
+    faiss.set_deserialization_loop_limit(LONGEST_LOOP)
+    return faiss
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _checked(vectors: Float32, what: str) -> Float32:
+    if vectors.ndim != 2:
+        raise ValueError(f"{what}: expected float32[n, d], found shape {vectors.shape}")
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    # A sum is finite unless a term is not (or it overflows): no temporary of n*d booleans.
+    if not np.isfinite(vectors.sum(dtype=np.float64)):
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if bad.size:
+            found = f"{what} that are not finite: {bad.size} of {len(vectors)}"
+            raise NightrankError(
+                "E_CORRUPT", found, f"row {bad[0]}", "check the encoder's precision"
+            )
+    return vectors
+
+
+def _fitting_factory(factory: str, num_vectors: int) -> str:
+    lists = re.search(r"IVF(\d+)", factory)
+    if not lists or int(lists[1]) * VECTORS_PER_LIST <= num_vectors:
+        return factory
+    fewer = num_vectors // VECTORS_PER_LIST
+    if fewer < 2:
+        return "Flat"
+    return factory[: lists.start(1)] + str(fewer) + factory[lists.end(1) :]
+
+
+def _make(factory: str, dimension: int) -> Index:
+    faiss = _faiss()
+    try:
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, OverflowError) as error:
+        raise _bad_factory(factory, error) from None
+    if isinstance(index, (faiss.IndexIDMap, faiss.IndexIDMap2)):
+        raise _bad_factory(factory, ValueError("ids are rows here, leave IDMap out"))
+    return index
+
+
+def _read(file: BinaryIO, name: str) -> Index:
+    def get(size: int) -> bytes:
+        block = file.read(size)
+        if size == len(ON_DISK_LISTS) and block == ON_DISK_LISTS:
+            raise NightrankError("E_CORRUPT", "the index refers to lists in another file", name)
+        return block
+
+    faiss = _faiss()
+    try:
+        index = faiss.read_index(faiss.PyCallbackIOReader(get))
+    except (RuntimeError, MemoryError) as error:
+        raise NightrankError("E_CORRUPT", f"not a FAISS index: {_reason(error)}", name) from None
+    if file.read(1):
+        raise NightrankError("E_CORRUPT", "the file goes on after the index", name)
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise NightrankError("E_CORRUPT", "the index is not one of inner products", name)
+    return index
+
+
+def _bad_factory(factory: str, error: Exception) -> NightrankError:
+    what = f"FAISS cannot build {factory!r}: {_reason(error)}"
+    return NightrankError(
+        "E_CONFIG", what, "index.factory", "use auto, or e.g. Flat or IVF1024,Flat"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Takes the message out of FAISS's text, which begins with a C++ signature and a place."""
+    return re.sub(r"^Error in .*? at \S+?:\d+: ", "", str(error), flags=re.DOTALL)[:200]
