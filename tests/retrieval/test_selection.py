@@ -1,0 +1,69 @@
+"""Choosing an index: the rule, on measurements that are given and on real ones."""
+
+import numpy as np
+import pytest
+
+from pipelines.errors import NightrankError
+from pipelines.retrieval import faiss_index, selection
+from pipelines.retrieval.selection import Trial, choose
+
+
+def clustered(num, dimension, seed=0):
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(200, dimension))
+    vectors = centres[generator.integers(0, 200, num)] + 0.3 * generator.normal(
+        size=(num, dimension)
+    )
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+def test_up_to_flat_rows_nothing_is_measured():
+    choice = choose(np.zeros((0, 4), np.float32), 50_000, 100, 0.98, 50_000, 1, 0)
+    assert (choice.factory, choice.search_parameters, choice.trials) == ("Flat", "", ())
+    assert "index.flat_rows = 50000" in choice.reason
+
+
+def test_a_tiny_sample_gives_flat():
+    assert choose(clustered(999, 8), 10**6, 100, 0.98, 10, 1, 0).factory == "Flat"
+
+
+@pytest.mark.parametrize("dimension", [32, 33])
+def test_the_choice_reaches_the_target_and_its_strings_build_and_search(dimension):
+    vectors = clustered(12_000, dimension)
+    choice = choose(vectors, 12_000, 20, 0.95, 1000, 1, 7)
+    assert choice.recall >= 0.95
+    assert choice.trials[0].factory == "Flat"
+    assert {t.factory.split(",")[0][:2] for t in choice.trials} >= {"Fl", "IV"}
+    for trial in choice.trials:
+        template, built = faiss_index.train(trial.factory, vectors, 1)
+        assert built == trial.factory
+        faiss_index.search(template, vectors[:2], 5, trial.search_parameters)
+
+
+def test_an_unreachable_target_gives_flat():
+    noise = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32)
+    choice = choose(noise, 10**6, 100, 1.0, 1000, 1, 0)
+    assert choice.factory == "Flat" or choice.recall == 1.0
+
+
+def test_the_fastest_that_reaches_the_target_wins_if_it_clearly_beats_flat():
+    flat, good = Trial("Flat", "", 1.0, 10.0), Trial("PQ8x4fs,RFlat", "k_factor_rf=4", 0.98, 4.0)
+    fast = Trial("IVF64,Flat", "nprobe=8", 0.90, 1.0)
+    slow = Trial("IVF64,Flat", "nprobe=64", 0.99, 8.5)
+    chosen = selection._best([flat, good, fast, slow], 0.98, 100)
+    assert (chosen.factory, chosen.search_parameters) == ("PQ8x4fs,RFlat", "k_factor_rf=4")
+    assert "2.5 times" in chosen.reason
+    assert selection._best([flat, fast, slow], 0.98, 100).factory == "Flat"
+
+
+def test_recall_counts_the_share_of_the_exact_list():
+    pairs = [np.array(p, np.int64) for p in ([1, 2, 3, 4], [4, 3, 9, 8])]
+    assert selection._recall(pairs[1], pairs[0]) == 0.5
+
+
+def test_a_sample_that_is_not_finite_is_refused():
+    vectors = clustered(2000, 8)
+    vectors[5] = np.nan
+    with pytest.raises(NightrankError, match="E_CORRUPT"):
+        choose(vectors, 10**6, 10, 0.9, 10, 1, 0)
