@@ -1,1 +1,17 @@
-"""Nightrank: offline retrieve-then-rerank, from a corpus and queries to ranked Parquet."""
+"""Nightrank: offline retrieve-then-rerank, from a corpus and queries to ranked Parquet.
+
+`read_results` is the way in for analytics; everything else is run by the jobs.
+"""
+
+from typing import Any
+
+__all__ = ["read_results"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use, so that `import pipelines` stays cheap."""
+    if name == "read_results":
+        from pipelines.results import read_results
+
+        return read_results
+    raise AttributeError(f"module 'pipelines' has no attribute {name!r}")

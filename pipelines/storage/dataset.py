@@ -37,9 +37,16 @@ class Batches:
 
 @dataclass(frozen=True)
 class Blob:
-    """A file that is not a table: a function that writes it to the file object it is given."""
+    """A file that is not a table.
+
+    Attributes:
+        write: writes it to the file object it is given.
+        check: given the local path of the finished file before it counts; raises where it is not
+            what was meant.
+    """
 
     write: Callable[[BinaryIO], None]
+    check: Callable[[str], None] | None = None
 
 
 Content: TypeAlias = "pa.Table | Batches | Scatter | Blob"
@@ -194,7 +201,7 @@ class Dataset:
         key = f"{self.path}/_data/{name}-{unique}.{extension[type(content)]}"
         rows, ranges = 0, tuple[Range, ...]()
         if isinstance(content, Blob):
-            size, sha256 = self.store.write(key, content.write)
+            size, sha256 = self.store.write(key, content.write, content.check)
         elif isinstance(content, Scatter):
             scatter, made = content, list[tuple[Range, ...]]()
             size, sha256 = self.store.write(key, lambda f: made.append(write_scatter(scatter, f)))

@@ -52,7 +52,7 @@ def write_scatter(content: Scatter, file: BinaryIO) -> tuple[Range, ...]:
     order = np.argsort(keys, kind="stable")
     table = content.table.take(pa.array(order)).combine_chunks()
     distinct, starts = np.unique(keys[order], return_index=True)
-    stops = np.append(starts[1:], len(keys))
+    stops = np.append(starts, len(keys))[1:]
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     ranges, offset = [], 0
     for key, start, stop in zip(distinct.tolist(), starts.tolist(), stops.tolist(), strict=True):

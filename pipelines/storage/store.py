@@ -139,7 +139,12 @@ class Store:
         _sync_folder(os.path.dirname(target))
         return True
 
-    def write(self, key: str, fill: Callable[[BinaryIO], None]) -> tuple[int, str]:
+    def write(
+        self,
+        key: str,
+        fill: Callable[[BinaryIO], None],
+        check: Callable[[str], None] | None = None,
+    ) -> tuple[int, str]:
         """Writes a new data file under a name that nobody else uses.
 
         On S3 the bytes go to a local file first: a streaming upload whose body raises would publish
@@ -148,6 +153,7 @@ class Store:
         Args:
             key: an attempt-unique key.
             fill: writes the content to the file object it is given.
+            check: called with the local path of the finished file; raises to refuse it.
 
         Returns:
             Size in bytes and sha256 in hex of what was written.
@@ -155,10 +161,10 @@ class Store:
         if not self.remote:
             target = f"{self._root}/{key}"
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            return self._attempt(lambda: _write_local(target, fill), key)
+            return self._attempt(lambda: _write_local(target, fill, check), key)
         with tempfile.TemporaryDirectory(prefix="nightrank-") as scratch:
             local = os.path.join(scratch, "upload")
-            size, sha256 = self._attempt(lambda: _write_local(local, fill), key)
+            size, sha256 = self._attempt(lambda: _write_local(local, fill, check), key)
             self._attempt(lambda: self._fs.put_file(local, f"{self._root}/{key}"), key)
         return size, sha256
 
@@ -169,7 +175,7 @@ class Store:
             FileNotFoundError: where the key does not exist.
         """
         target = f"{self._root}/{key}"
-        return self._attempt(lambda: cast(bytes, self._fs.cat_file(target, start, stop)), key)
+        return self._attempt(lambda: cast(bytes, self._fs.cat_file(target, start=start, end=stop)), key)
 
     def open_file(self, key: str) -> BinaryIO:
         """Opens a key for random reads (Parquet row groups)."""
@@ -189,6 +195,19 @@ class Store:
                 return {}
             names = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in found)
             return {n: int(e["size"]) for n, e in names if e["type"] == "file" and ".tmp-" not in n}
+
+        return self._attempt(listing, folder)
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly in a folder, sorted."""
+
+        def listing() -> list[str]:
+            try:
+                found = self._fs.ls(f"{self._root}/{folder}", detail=True)
+            except FileNotFoundError:
+                return []
+            names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] != "file")
+            return sorted(names)
 
         return self._attempt(listing, folder)
 
@@ -256,7 +275,9 @@ def _is_transient(error: Exception) -> bool:
     )
 
 
-def _write_local(target: str, fill: Callable[[BinaryIO], None]) -> tuple[int, str]:
+def _write_local(
+    target: str, fill: Callable[[BinaryIO], None], check: Callable[[str], None] | None
+) -> tuple[int, str]:
     """Writes, syncs and returns (size, sha256); removes the file when anything goes wrong."""
     try:
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb", 0) as raw:
@@ -265,6 +286,8 @@ def _write_local(target: str, fill: Callable[[BinaryIO], None]) -> tuple[int, st
             os.fsync(raw.fileno())
             if os.fstat(raw.fileno()).st_size != writer.size:
                 raise OSError(errno.ENOSPC, "file is shorter than what was written")
+        if check:
+            check(target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)

@@ -1,0 +1,35 @@
+"""The `nightrank` program: one verb per file of this folder."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from jobs import evaluate, export, init, quickstart, results, run, status, train_reranker, verify
+from jobs.terminal import guarded
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Offline retrieve-then-rerank on Ray: a corpus and queries in, ranked Parquet out.",
+)
+app.command("init")(init.init)
+app.command("run")(run.run)
+app.command("status")(status.status)
+app.command("verify")(verify.verify)
+app.command("results")(results.results)
+app.command("export")(export.export)
+app.command("evaluate")(evaluate.evaluate)
+app.command("train-reranker")(train_reranker.train_reranker)
+app.command("quickstart")(quickstart.quickstart)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Runs the pipeline: `nightrank run CONFIG`, `python -m jobs.run CONFIG`.
+
+nightrank run configs/quickstart.yaml
+nightrank run my.yaml --set rerank.depth=50 --set cluster.executor=serial
+nightrank run my.yaml --to merge          # retrieve only, publish nothing
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from jobs.terminal import ConfigPath, Json, Sets, command, open_job
+from pipelines.errors import NightrankError
+
+First = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STAGE", help="Refuse to run unless all before it is done."),
+]
+Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")]
+
+
+def run(
+    config: ConfigPath,
+    sets: Sets = None,
+    first: First = None,
+    last: Last = None,
+    json: Json = False,
+) -> None:
+    """Corpus + queries -> ranked Parquet; the same command resumes, or does nothing if done."""
+    from pipelines.offline_rerank import STAGES
+
+    for option, name in (("--from", first), ("--to", last)):
+        if name is not None and name not in STAGES:
+            do = f"stages: {', '.join(STAGES)}"
+            raise NightrankError("E_USAGE", f"{option} {name}: no such stage", "", do)
+    started = time.monotonic()
+    with open_job(config, sets, quiet=json) as job:
+        summary = _run(job, first, last)
+    summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
+    if json:
+        print(orjson.dumps(summary).decode())
+    else:
+        _tell(summary, config)
+
+
+def _run(job: Any, first: str | None, last: str | None) -> dict[str, Any]:
+    """Runs, publishes and evaluates as asked; returns the closing line's content."""
+    from pipelines import offline_rerank as pipeline
+    from pipelines.results import generation_of
+
+    plan = job.plan
+    if plan.published is not None and first is None and last is None:
+        entry = generation_of(job.store, plan.published)
+        job.progress.note("this plan is already published and current: nothing to do")
+    else:
+        if first:
+            pipeline.require_done_before(job, first)
+        wanted = last if last and last != "evaluate" else "publish"
+        done = pipeline.run(job, wanted)
+        if done is None:
+            return {"generation": None, "stopped_after": last, "seconds": job.progress.seconds}
+        entry = done
+    summary = {
+        "generation": entry.generation,
+        "already_published": plan.published is not None,
+        **entry.body["counts"],
+        "units": job.progress.units,
+        "seconds": job.progress.seconds,
+        "files": [job.store.path(file["key"]) for file in entry.body["files"]["ranked"]],
+    }
+    if plan.qrels is not None and last != "publish":
+        manifest = pipeline.run_evaluation(job, entry)
+        summary["measures"] = manifest.shards[0].stats["measures"]
+        summary["report"] = job.store.path(manifest.shards[0].files["report"].key)
+    return summary
+
+
+def _tell(summary: dict[str, Any], config: str) -> None:
+    """The closing lines for a person."""
+    if summary["generation"] is None:
+        print(f"stopped after {summary['stopped_after']} as asked; nothing was published")
+        return
+    for kind in ("documents", "queries"):
+        counts = summary[kind]
+        parts = ", ".join(
+            f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if name != "in"
+        )
+        print(f"{kind}: {counts['in']} in = {parts}")
+    for name, values in summary.get("measures", {}).items():
+        before, after, best = (values[k] for k in ("first_stage", "reranked", "ceiling"))
+        print(f"{name}: {before:.4f} first stage -> {after:.4f} reranked (ceiling {best:.4f})")
+    if "report" in summary:
+        print(f"report: {summary['report']}")
+    rows = summary["rows"]["ranked"]
+    print(
+        f"published generation {summary['generation']}: {rows} ranked rows in "
+        f"{len(summary['files'])} Parquet file(s), {summary['seconds']['total']:.1f} s"
+    )
+    print(f"read them: nightrank results {config} --files")
+
+
+if __name__ == "__main__":
+    command(run)

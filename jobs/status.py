@@ -1,0 +1,69 @@
+"""How far things are: `nightrank status CONFIG`. Reads the lake alone; needs no Ray and no plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from jobs.terminal import ConfigPath, Json, Sets, command
+
+
+def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
+    """Published generations and unfinished runs, with the one next command."""
+    from pipelines.config_file import load_config
+    from pipelines.results import open_lake
+    from pipelines.storage.log import Log
+
+    loaded = load_config(config, sets or [])
+    store = open_lake(loaded.root, loaded.name, loaded.storage_options)
+    current = Log(store, "results").current()
+    index = Log(store, "index").current()
+    summary: dict[str, Any] = {
+        "generation": current.generation if current else None,
+        "index_generation": index.generation if index else None,
+        "unfinished": _unfinished(store),
+    }
+    if json:
+        print(orjson.dumps(summary).decode())
+        return
+    if current:
+        rows = current.body["counts"]["rows"]["ranked"]
+        queries = current.body["counts"]["queries"]["ranked"]
+        print(
+            f"generation {current.generation} is published: {rows} rows, {queries} queries ranked"
+        )
+    else:
+        print(f"nothing published yet in {store.url}")
+    for run in summary["unfinished"]:
+        print(f"unfinished: {run['run']}")
+        for name, stage in run["stages"].items():
+            done = "complete" if stage["complete"] else f"{stage['done']} units done"
+            print(f"  {name:<28} {done}")
+    if summary["unfinished"] or not current:
+        print(f"next: nightrank run {config}")
+
+
+def _unfinished(store: Any) -> list[dict[str, Any]]:
+    """Runs that have a plan and no log entry, with what each of their datasets has."""
+    from pipelines.storage.dataset import Dataset
+    from pipelines.storage.log import Log
+
+    log = Log(store, "results")
+    published = {log.read(number).body["folder"] for number in log.generations()}
+    found = []
+    for run in store.folders("results"):
+        folder = f"results/{run}"
+        if run == "_log" or folder in published or "plan.json" not in store.list(folder):
+            continue
+        stages = {}
+        for name in store.folders(folder):
+            dataset = Dataset(store, f"{folder}/{name}")
+            complete = dataset.manifest() is not None
+            stages[name] = {"done": len(store.list(f"{folder}/{name}/_done")), "complete": complete}
+        found.append({"run": folder, "stages": stages})
+    return found
+
+
+if __name__ == "__main__":
+    command(status)

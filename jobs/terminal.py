@@ -1,0 +1,137 @@
+"""What every verb shares: one line per error, exit codes, a clean stop, opening a job."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.errors import NightrankError
+
+if TYPE_CHECKING:
+    from pipelines.offline_rerank import Run
+    from pipelines.runtime.executor import Executor
+    from pipelines.runtime.progress import Progress
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. --set rerank.depth=50."),
+]
+Json = Annotated[bool, typer.Option("--json", help="End with one JSON line; no progress.")]
+Generation = Annotated[
+    int | None, typer.Option("--generation", metavar="N", help="An older generation.")
+]
+
+
+class Terminated(BaseException):
+    """SIGTERM came; a BaseException, so that nothing on the way down swallows it."""
+
+
+def command(verb: Callable[..., None]) -> None:
+    """Runs one verb as a program of its own: `python -m jobs.<verb>`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(verb)
+    sys.exit(guarded(app))
+
+
+def guarded(app: Callable[..., Any]) -> int:
+    """Calls a typer app and turns every ending into an exit code and at most one line.
+
+    Returns:
+        0, the code of an expected error, 70 for a bug, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    logging.getLogger().setLevel(logging.ERROR)
+    with contextlib.suppress(ValueError):  # Not in the main thread (tests): leave signals alone.
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=True)
+    except SystemExit as end:
+        return int(end.code) if isinstance(end.code, int) else int(end.code is not None)
+    except NightrankError as error:
+        if error.code == "E_BUG":
+            return _bug(error)
+        print(f"nightrank: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, Terminated) as stop:
+        print("nightrank: stopped; the same command resumes", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _bug(error)
+    return 0
+
+
+def _bug(error: BaseException) -> int:
+    with tempfile.NamedTemporaryFile("w", prefix="nightrank-", suffix=".log", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    text = str(error) if isinstance(error, NightrankError) else f"error[E_BUG]: {error!r}"
+    print(f"nightrank: {' '.join(text.split())[:600]} - details in {file.name}", file=sys.stderr)
+    return 70
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+@contextlib.contextmanager
+def open_job(config_path: str, sets: list[str] | None, quiet: bool) -> Iterator[Run]:
+    """Loads the config, probes the store, plans, and opens the executor."""
+    from pipelines.config_file import load_config
+    from pipelines.offline_rerank import Run
+    from pipelines.planning import make_plan
+    from pipelines.results import open_lake
+    from pipelines.runtime.progress import Progress
+
+    config = load_config(config_path, sets or [])
+    store = open_lake(config.root, config.name, config.storage_options)
+    store.probe()
+    plan = make_plan(config, store)
+    executor = LazyExecutor(config.cluster.executor, config)
+    progress: Progress = Progress(quiet=quiet)
+    try:
+        yield Run(plan, store, executor, progress)
+    finally:
+        executor.close()
+
+
+class LazyExecutor:
+    """Starts the real executor when the first unit of work comes; a no-op run starts none."""
+
+    def __init__(self, kind: str, config: Any) -> None:
+        self._kind, self._config = kind, config
+        self._real: Executor | None = None
+
+    def run(self, stage: Any, tasks: Any, store: Any) -> Iterator[Any]:
+        """See `Executor.run`."""
+        if not tasks:
+            return iter(())
+        if self._real is None:
+            self._real = self._make()
+        return self._real.run(stage, tasks, store)
+
+    def _make(self) -> Executor:
+        cluster = self._config.cluster
+        if self._kind == "serial":
+            from pipelines.runtime.executor import SerialExecutor
+
+            return SerialExecutor(cluster.threads_per_worker, cluster.attempts)
+        from pipelines.runtime.ray_executor import RayExecutor
+
+        return RayExecutor(cluster)
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        if self._real:
+            self._real.close()

@@ -1,0 +1,128 @@
+"""Reading what was published: the only way in is the log.
+
+A reader takes one generation's file list from the log and reads those files, so it sees one state
+whatever is published meanwhile. Listing the data folders would show unfinished work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from pipelines.errors import NightrankError
+from pipelines.storage.dataset import Dataset, Manifest
+from pipelines.storage.filesystem import connect
+from pipelines.storage.log import Entry, Log
+from pipelines.storage.reader import Reader
+from pipelines.storage.store import Store
+
+TABLES = ("ranked", "queries", "rejects")
+
+
+def open_lake(root: str, name: str, options: dict[str, Any] | None = None) -> Store:
+    """The store of one experiment, `<root>/<name>`."""
+    return Store(f"{root.rstrip('/')}/{name}", options)
+
+
+def generation_of(store: Store, generation: int | None = None) -> Entry:
+    """A published generation, the current one unless told otherwise.
+
+    Raises:
+        NightrankError: E_EMPTY where nothing is published, or not this generation.
+    """
+    log = Log(store, "results")
+    entry = log.read(generation) if generation is not None else log.current()
+    if entry is None:
+        do = "run `nightrank run CONFIG` first"
+        raise NightrankError("E_EMPTY", "nothing published yet", store.url, do)
+    return entry
+
+
+def file_list(store: Store, entry: Entry, table: str = "ranked") -> list[str]:
+    """Paths or s3:// urls of one table's files.
+
+    Raises:
+        NightrankError: E_USAGE for an unknown table.
+    """
+    if table not in TABLES:
+        do = f"choose one of {', '.join(TABLES)}"
+        raise NightrankError("E_USAGE", f"no table {table!r}", "", do)
+    return [store.path(file["key"]) for file in entry.body["files"][table]]
+
+
+def read_results(
+    root: str,
+    name: str,
+    table: str = "ranked",
+    generation: int | None = None,
+    storage_options: dict[str, Any] | None = None,
+) -> pads.Dataset:
+    """Opens a published table as a pyarrow dataset (`.to_table()`, `.to_batches()`, filters).
+
+    Args:
+        root: the lake's root as in the config, local or s3://.
+        name: the experiment's name as in the config.
+        table: `ranked`, `queries` or `rejects`.
+        generation: an older generation; the current one by default.
+        storage_options: as in the config.
+
+    Returns:
+        The dataset over exactly this generation's files.
+
+    Raises:
+        NightrankError: E_EMPTY where nothing is published; E_USAGE for an unknown table.
+    """
+    store = open_lake(root, name, storage_options)
+    paths = file_list(store, generation_of(store, generation), table)
+    filesystem, _ = connect(store.url, storage_options)
+    bare = [path.removeprefix("s3://") for path in paths]
+    return pads.dataset(bare, format="parquet", filesystem=filesystem)
+
+
+def full_lists(store: Store, entry: Entry, query_ids: pa.Array | None = None) -> pa.Table:
+    """Every scored candidate of a generation, not only what `results.keep` published.
+
+    Args:
+        store: the lake.
+        entry: a published generation.
+        query_ids: only these queries, where given.
+
+    Returns:
+        `query_id, vertical` and the columns of `schemas.pool` without `query` and `ordinal`, sorted
+        by (query_id, rank) within a query shard.
+    """
+    read = Reader(store)
+    ranked, distinct = (
+        rank_manifest(store, entry),
+        _manifest(store, f"{entry.body['queries']}/distinct"),
+    )
+    parts = []
+    for lists, texts in zip(ranked.shards, distinct.shards, strict=True):
+        members = read.table(texts.files["members"], ["query_id", "query", "vertical"])
+        if query_ids is not None:
+            members = members.filter(pc.is_in(members["query_id"], query_ids))
+        if members.num_rows == 0:
+            continue
+        pool = read.table(lists.files["pool"]).drop_columns(["ordinal"])
+        joined = pool.join(members, "query", join_type="inner").drop_columns(["query"])
+        parts.append(joined.sort_by([("query_id", "ascending"), ("rank", "ascending")]))
+    if not parts:
+        do = "check that queries and judgements use the same ids"
+        raise NightrankError("E_EMPTY", "no query of this generation matches", store.url, do)
+    return pa.concat_tables(parts)
+
+
+def rank_manifest(store: Store, entry: Entry) -> Manifest:
+    """The manifest of the rank stage that a generation was published from."""
+    return _manifest(store, f"{entry.body['folder']}/rank")
+
+
+def _manifest(store: Store, path: str) -> Manifest:
+    manifest = Dataset(store, path).manifest()
+    if manifest is None:
+        do = "it may have been removed after its retention; read a newer generation"
+        raise NightrankError("E_CORRUPT", "a published dataset is gone", store.path(path), do)
+    return manifest

@@ -1,0 +1,172 @@
+"""From lists of distinct queries to what is published: rows per query_id, and the queries table.
+
+Part of the rank stage. Identical query texts were ranked once; here every query_id gets its rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.config import Corpus, Queries
+from pipelines.retrieval.ranking import positions
+from pipelines.stages.distinct import attributes_schema
+from pipelines.stages.segment import documents_schema
+from pipelines.storage import ordinals, schemas
+from pipelines.storage.dataset import FileRef, Manifest
+from pipelines.storage.reader import Reader
+
+
+@dataclass(frozen=True)
+class Published:
+    """Inputs and settings of the fan-out.
+
+    Attributes:
+        distinct: the distinct queries and their query_ids.
+        embedded: the embeddings of the distinct queries, whose rejects have no list.
+        documents: document shards, read only where document columns are asked for.
+        keep: results per query.
+        columns: document columns to repeat in every row.
+        policy: the steps applied, as the queries table names them.
+    """
+
+    distinct: Manifest
+    embedded: Manifest
+    documents: Manifest
+    queries: Queries
+    corpus: Corpus
+    keep: int
+    columns: tuple[str, ...]
+    policy: str
+
+    def of_shard(self, number: int) -> dict[str, Any]:
+        """The files that one query shard needs."""
+        documents = self.documents.files("documents") if self.columns else []
+        return {
+            "members": self.distinct.shards[number].files["members"],
+            "rejects": self.embedded.shards[number].files["rejects"],
+            "documents": documents,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """The plain part, for the worker and the stage's identity."""
+        return {"keep": self.keep, "columns": list(self.columns), "policy": self.policy}
+
+
+def publish_schemas(steps: list[str], published: Published) -> dict[str, pa.Schema]:
+    """Schemas of the published files."""
+    documents = documents_schema(published.corpus)
+    columns = pa.schema([documents.field(name) for name in published.columns])
+    return {
+        "ranked": schemas.ranked(steps, columns),
+        "queries": schemas.queries(attributes_schema(published.queries)),
+        "rejects": schemas.REJECTS,
+    }
+
+
+def fan_out(
+    pool: pa.Table,
+    rejected: pa.Table,
+    files: dict[str, Any],
+    settings: dict[str, Any],
+    read: Reader,
+) -> tuple[dict[str, pa.Table], dict[str, int]]:
+    """Makes `ranked`, `queries` and `rejects` of one query shard.
+
+    Args:
+        pool: ranked lists of the distinct queries, sorted by (query, rank).
+        rejected: candidates that were left out since their score was not finite.
+        files: see `Published.of_shard`.
+        settings: see `Published.settings`.
+        read: opens the files.
+
+    Returns:
+        The tables, and counts for the record.
+    """
+    members = read.table(files["members"])
+    query = members["query"].to_numpy()
+    total = int(max(query.max(initial=-1), pc.max(pool["query"]).as_py() or -1)) + 1
+    counts = np.bincount(pool["query"].to_numpy(), minlength=total)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if total else np.zeros(0, np.int64)
+    taken = np.minimum(counts[query], settings["keep"])
+    owner = np.repeat(np.arange(len(query)), taken)
+    offset = positions(owner.astype(np.int32)).astype(np.int64) - 1
+    rows = pool.take(pa.array(starts[query][owner] + offset))
+    ranked = rows.drop_columns(["query", "ordinal"])
+    ranked = ranked.add_column(0, "query_id", members["query_id"].take(pa.array(owner)))
+    for name in settings["columns"]:
+        ranked = ranked.append_column(name, _column(name, rows["ordinal"], files, read))
+
+    status, reason = _status(members, counts, rejected, read.table(files["rejects"]))
+    fixed = {
+        "query_id": members["query_id"],
+        "status": status,
+        "reason": reason,
+        "num_candidates": pa.array(counts[query].astype(np.int32)),
+        "vertical": members["vertical"],
+        "policy": pa.array([settings["policy"]] * len(query), pa.string()),
+    }
+    carried = [name for name in members.column_names if name not in (*fixed, "query")]
+    queries = pa.table({**fixed, **{name: members[name] for name in carried}})
+    by_status = {f"queries_{v['values']}": v["counts"] for v in pc.value_counts(status).to_pylist()}
+    return {"ranked": ranked, "queries": queries, "rejects": _rejects(rejected, members)}, by_status
+
+
+def _status(
+    members: pa.Table, counts: np.ndarray, rejected: pa.Table, unembedded: pa.Table
+) -> tuple[pa.Array, pa.Array]:
+    """Status and reason of every query_id."""
+    query = members["query"].to_numpy()
+    size = max(len(counts), int(query.max(initial=-1)) + 1)
+    reasons = np.full(size, "", dtype=object)
+    lost = rejected["query"].to_numpy()
+    reasons[lost[counts[lost] == 0]] = "no_finite_score"
+    reasons[unembedded["row"].to_numpy()] = unembedded["reason"].to_numpy(zero_copy_only=False)
+    reason = reasons[query]
+    status = np.where(counts[query] > 0, "ranked", "no_candidates").astype(object)
+    status[reason != ""] = "rejected"
+    return pa.array(status, pa.string()), pa.array(reason, pa.string())
+
+
+def _column(name: str, places: pa.ChunkedArray, files: dict[str, Any], read: Reader) -> pa.Array:
+    """One document column for rows given by ordinal; reads that column of the shards it needs."""
+    wanted = places.to_numpy()
+    keys = ordinals.shard_key(wanted)
+    parts, at = [], np.empty(len(wanted), dtype=np.int64)
+    done = 0
+    refs: list[FileRef] = files["documents"]
+    kind = None
+    for key in np.unique(keys).tolist():
+        mine = np.flatnonzero(keys == key)
+        shard = key & (ordinals.MAX_DOCUMENT_SHARDS - 1)
+        column = read.table(refs[shard], [name])[name].combine_chunks()
+        parts.append(column.take(pa.array(ordinals.row(wanted[mine]))))
+        kind = column.type
+        at[mine] = np.arange(done, done + len(mine))
+        done += len(mine)
+    if not parts:
+        return read.table(refs[0], [name])[name].slice(0, 0) if refs else pa.array([], pa.string())
+    return pa.chunked_array(parts, kind).take(pa.array(at))
+
+
+def _rejects(rejected: pa.Table, members: pa.Table) -> pa.Table:
+    """Pairs without a finite score; the detail names the first query_id."""
+    query = members["query"].to_numpy()
+    wanted = rejected["query"].to_numpy()
+    order = np.argsort(query, kind="stable")
+    first = order[np.searchsorted(query[order], wanted)] if len(query) else wanted
+    names = members["query_id"].take(pa.array(first)).combine_chunks().cast(pa.string())
+    count = rejected.num_rows
+    columns = [
+        pa.array(["pair"] * count, pa.string()),
+        pa.array([""] * count, pa.string()),
+        pa.array(np.full(count, -1), pa.int64()),
+        rejected["doc_id"],
+        pa.array(["nonfinite_score"] * count, pa.string()),
+        pc.utf8_slice_codeunits(names, 0, 200),
+    ]
+    return pa.table(columns, schema=schemas.REJECTS)

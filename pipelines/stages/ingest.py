@@ -1,0 +1,143 @@
+"""Reads the user's files into checked rows, and says what was refused and why.
+
+In: input splits (files, byte ranges or row groups). Out: `rows` (accepted: documents in input
+order, queries scattered by text hash), `ids` (scattered by id hash) and `rejects`. Cardinality: one
+shard per split. Knows nothing about: duplicates, segments, models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.config import Corpus, Queries
+from pipelines.retrieval import trec
+from pipelines.runtime.stage import Stage, Task, WorkerSpec
+from pipelines.storage import schemas
+from pipelines.storage.dataset import Batches, Payload, shard_names
+from pipelines.storage.filesystem import connect
+from pipelines.storage.formats import read_split
+from pipelines.storage.inputs import InputFile, Split
+from pipelines.storage.reader import Reader
+from pipelines.storage.scatter import Scatter
+from pipelines.storage.validation import accepted_schema, id_hash, validate
+
+VERSION = 1
+BUCKETS = 256
+
+
+def plan(splits: tuple[Split, ...]) -> tuple[Task, ...]:
+    """One task per split."""
+    names = shard_names(len(splits))
+    return tuple(Task(name, {"split": split}) for name, split in zip(names, splits, strict=True))
+
+
+class Worker:
+    """Reads, checks and buckets one split."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self._kind = config["kind"]
+        make = Corpus if self._kind == "corpus" else Queries
+        self._source = make.model_validate(config["source"])
+        self._options = config["options"]
+        self._judged: pa.Array | None = None
+        if config["qrels"]:
+            qrels = load_qrels(config["qrels"], self._options)
+            self._judged = pc.unique(qrels["query_id"])
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        """Streams a split of documents: memory is bounded by ids and rejects, not by texts."""
+        schema = accepted_schema(self._kind, self._source)
+        rejects: list[pa.Table] = []
+        ids: list[pa.Table] = []
+        stats: dict[str, Any] = {"rows_in": 0, "accepted": 0, "rejected": 0, "unselected": 0}
+        stats["rate_unit"] = "rows"
+        id_column = schema.names[0]
+        hash_column = "content_hash" if self._kind == "corpus" else "query_hash"
+
+        def pieces() -> Iterator[pa.Table]:
+            for batch in read_split(task.args["split"], self._kind, self._source, self._options):
+                accepted, refused = validate(batch, self._kind, self._source)
+                stats["rows_in"] += accepted.num_rows + refused.num_rows
+                stats["rejected"] += refused.num_rows
+                rejects.append(refused)
+                if self._judged is not None:
+                    judged = accepted.filter(pc.is_in(accepted[id_column], self._judged))
+                    stats["unselected"] += accepted.num_rows - judged.num_rows
+                    accepted = judged
+                stats["accepted"] += accepted.num_rows
+                stats["rate_rows"] = stats["rows_in"]
+                columns = [accepted[id_column], accepted[hash_column], accepted["row"]]
+                ids.append(pa.table(columns, schema=schemas.IDS))
+                yield accepted
+
+        def scattered_ids() -> Scatter:
+            table = pa.concat_tables([schemas.IDS.empty_table(), *ids])
+            hashes = id_hash(table["id"].combine_chunks())
+            return Scatter(table, bucket_of(hashes))
+
+        def refused() -> pa.Table:
+            empty = schemas.INGEST_REJECTS.empty_table()
+            return pa.concat_tables([empty, *(r.select(empty.column_names) for r in rejects)])
+
+        def scattered_queries() -> Scatter:
+            table = pa.concat_tables([schema.empty_table(), *pieces()])
+            return Scatter(table, first_byte(table["query_hash"]))
+
+        rows = Batches(schema, pieces()) if self._kind == "corpus" else scattered_queries
+        return Payload({"rows": rows, "ids": scattered_ids, "rejects": refused}, stats)
+
+
+def bucket_of(hashes: np.ndarray) -> np.ndarray:
+    """The bucket (0 to 255) of a uint64 hash: its top byte."""
+    return (hashes >> np.uint64(56)).astype(np.int64)
+
+
+def first_byte(hashes: pa.ChunkedArray) -> np.ndarray:
+    """The bucket (0 to 255) of fixed-width binary hashes: their first byte."""
+    array = hashes.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], hashes.type)
+    width = array.type.byte_width
+    raw = np.frombuffer(array.buffers()[1] or b"", dtype=np.uint8)
+    start = array.offset * width
+    return raw[start : start + len(array) * width : width].astype(np.int64)
+
+
+def load_qrels(path: str, options: dict[str, Any]) -> pa.Table:
+    """Reads qrels from a local path or s3:// url; see `retrieval.trec.read_qrels`."""
+    filesystem, place = connect(path, options)
+    with filesystem.open(place, "rb") as file:
+        return trec.read_qrels(file, path)
+
+
+def stage(
+    dataset: str,
+    kind: str,
+    source: Corpus | Queries,
+    splits: tuple[Split, ...],
+    files: tuple[InputFile, ...],
+    options: dict[str, Any],
+    qrels: str | None,
+) -> Stage:
+    """Assembles the stage for the corpus or the queries."""
+    rows = accepted_schema(kind, source)
+    config = {
+        "kind": kind,
+        "source": source.model_dump(mode="json"),
+        "options": options,
+        "qrels": qrels,
+    }
+    return Stage(
+        name=f"ingest {kind}",
+        version=VERSION,
+        dataset=dataset,
+        identity={"files": [file.to_dict() for file in files]},
+        tasks=plan(splits),
+        worker=WorkerSpec(Worker, config),
+        schemas={"rows": rows, "ids": schemas.IDS, "rejects": schemas.INGEST_REJECTS},
+    )

@@ -1,0 +1,120 @@
+"""Publishes: one log entry makes an index or a set of results visible, all at once or not at all.
+
+In: manifests. Out: a log entry. Cardinality: one. Knows nothing about: how the data were made.
+
+Before the entry is written every row is accounted for: a run that does not balance does not
+publish.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.errors import NightrankError
+from pipelines.storage.dataset import FileRef, Manifest
+from pipelines.storage.log import Entry, Log
+from pipelines.storage.store import Store
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What became of one kind of rows; `total` must equal the sum of the parts."""
+
+    kind: str
+    total: int
+    parts: dict[str, int]
+
+    def check(self) -> None:
+        """Refuses a sum that does not balance.
+
+        Raises:
+            NightrankError: E_ACCOUNTING with every part.
+        """
+        if self.total != sum(self.parts.values()):
+            parts = " + ".join(f"{count} {name}" for name, count in self.parts.items())
+            what = f"{self.kind} do not balance: {self.total} in, {parts} out"
+            raise NightrankError(
+                "E_ACCOUNTING", what, "publish", "nothing was published; report this"
+            )
+
+    def to_dict(self) -> dict[str, int]:
+        """Counts as published: `in` and the parts."""
+        return {"in": self.total, **self.parts}
+
+
+def documents_balance(
+    ingested: Manifest, delta: Manifest, embedded: Manifest, index: Manifest
+) -> Balance:
+    """Documents in = indexed + rejected + superseded."""
+    rejected = ingested.total("rejected") + embedded.total("rejected")
+    parts = {
+        "indexed": index.rows("rows"),
+        "rejected": rejected,
+        "superseded": delta.total("dropped"),
+    }
+    return Balance("documents", ingested.total("rows_in"), parts)
+
+
+def queries_balance(ingested: Manifest, delta: Manifest, ranked: Manifest) -> Balance:
+    """Queries in = ranked + without candidates + rejected + unselected."""
+    rejected = (
+        ingested.total("rejected") + delta.total("dropped") + ranked.total("queries_rejected")
+    )
+    parts = {
+        "ranked": ranked.total("queries_ranked"),
+        "no_candidates": ranked.total("queries_no_candidates"),
+        "rejected": rejected,
+        "unselected": ingested.total("unselected"),
+    }
+    return Balance("queries", ingested.total("rows_in"), parts)
+
+
+def publish_index(store: Store, body: dict[str, Any], watermark: int) -> Entry:
+    """Publishes an index generation, unless the current one is the same."""
+    log = Log(store, "index")
+    current = log.current()
+    if current and all(current.body.get(key) == value for key, value in body.items()):
+        return current
+    return log.append(body, watermark)
+
+
+def publish_results(
+    store: Store,
+    plan: dict[str, Any],
+    balances: list[Balance],
+    ranked: Manifest,
+    rejects: Manifest,
+    watermark: int,
+) -> Entry:
+    """Checks the balances and publishes a result generation.
+
+    Args:
+        store: the lake.
+        plan: plan id, folder, epoch, digests, and the index generation used.
+        balances: of documents and queries.
+        ranked: the rank stage's manifest.
+        rejects: the rejects stage's manifest.
+        watermark: the generation that was current at planning.
+
+    Returns:
+        The new entry; `files` holds key, size, sha256 and rows of every published file by table.
+    """
+    for balance in balances:
+        balance.check()
+    tables = {
+        "ranked": ranked.files("ranked"),
+        "queries": ranked.files("queries"),
+        "rejects": rejects.files("rejects"),
+    }
+    files = {name: [_file(ref) for ref in refs] for name, refs in tables.items()}
+    counts = {balance.kind: balance.to_dict() for balance in balances}
+    counts["rows"] = {name: sum(ref.rows for ref in refs) for name, refs in tables.items()}
+    body = {**plan, "kind": "publish", "files": files, "counts": counts}
+    return Log(store, "results").append(body, watermark)
+
+
+def _file(ref: FileRef) -> dict[str, Any]:
+    return {"key": ref.key, "size": ref.size, "sha256": ref.sha256, "rows": ref.rows}

@@ -1,0 +1,183 @@
+"""Gathers pair scores by query and makes the ranked lists of one rerank step.
+
+In: lists so far, scores of the step. Out, always: `pool` (full-depth lists) and `scatter` (the head
+for the next step). After the last step also what is published: `ranked`, `queries`, `rejects`.
+Cardinality: one shard per query shard. Knows nothing about: texts (unless asked to repeat columns),
+models, judgements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import NightrankError
+from pipelines.retrieval import ranking
+from pipelines.runtime.stage import Stage, Task, WorkerSpec
+from pipelines.stages.fan_out import Published, fan_out, publish_schemas
+from pipelines.stages.merge import scatter
+from pipelines.storage import schemas
+from pipelines.storage.dataset import Manifest, Payload
+from pipelines.storage.reader import Reader
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a rank stage needs to know of the config; plain and part of its identity.
+
+    Attributes:
+        steps: names of all rerank steps.
+        step: index of the step whose scores are gathered; -1 where nothing is reranked.
+        depth: how many of the list's head that step has rescored.
+        weight: first-stage weight of the fusion.
+        next_depth: the next step's depth, 0 after the last.
+    """
+
+    steps: tuple[str, ...]
+    step: int
+    depth: int
+    weight: float
+    next_depth: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this stage writes what is published."""
+        return self.step + 1 >= len(self.steps)
+
+
+def plan(
+    lists: Manifest, file: str, scores: Manifest | None, published: Published | None
+) -> tuple[Task, ...]:
+    """One task per query shard, with the ranges of the score files that belong to it."""
+    tasks = []
+    for number, shard in enumerate(lists.shards):
+        args: dict[str, Any] = {"list": shard.files[file], "scores": []}
+        for ref in scores.files("scores") if scores else []:
+            if part := ref.range(number):
+                args["scores"].append((ref, part))
+        if published:
+            args["published"] = published.of_shard(number)
+        tasks.append(Task(shard.shard, args))
+    return tuple(tasks)
+
+
+class Worker:
+    """Joins, fuses, sorts; fans out after the last step."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self._settings = Settings(
+            **{**config["settings"], "steps": tuple(config["settings"]["steps"])}
+        )
+        self._published = config["published"]
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        """The score that could not be computed rejects its pair, never its neighbours."""
+        settings = self._settings
+        lists = self._with_first_stage(read.table(task.args["list"]))
+        rejected = lists.slice(0, 0)
+        if settings.step >= 0:
+            parts = [read.range(ref, part) for ref, part in task.args["scores"]]
+            scores = pa.concat_tables([schemas.SCORES.empty_table(), *parts])
+            lists, rejected = self._rescore(lists, scores, task)
+        pool = ranking.rank(lists, 1 << 30)
+        schema = schemas.pool(list(settings.steps))
+        pool = pool.select(schema.names).cast(schema)
+        files: dict[str, Any] = {"pool": pool, "scatter": scatter(pool, settings.next_depth)}
+        stats: dict[str, Any] = {"rate_rows": pool.num_rows, "pairs_rejected": rejected.num_rows}
+        if settings.is_last:
+            made, counts = fan_out(pool, rejected, task.args["published"], self._published, read)
+            files |= made
+            stats |= counts
+        return Payload(files, stats)
+
+    def _with_first_stage(self, table: pa.Table) -> pa.Table:
+        """Adds the columns that a first-stage list does not have yet."""
+        if "first_stage_rank" in table.column_names:
+            return table
+        table = table.append_column("first_stage_rank", table["rank"])
+        table = table.append_column("first_stage_score", table["score"])
+        names = ["rerank_score"]
+        if len(self._settings.steps) > 1:
+            names += [f"{step}_score" for step in self._settings.steps]
+        nulls = pa.nulls(table.num_rows, pa.float32())
+        for name in names:
+            table = table.append_column(name, nulls)
+        return table
+
+    def _rescore(self, lists: pa.Table, scores: pa.Table, task: Task) -> tuple[pa.Table, pa.Table]:
+        """The lists with this step's scores in them, and the rows whose score is not finite."""
+        settings = self._settings
+        head = lists["rank"].to_numpy() <= settings.depth
+        raw = np.full(lists.num_rows, np.nan, dtype=np.float32)
+        raw[head] = _aligned(lists.filter(pa.array(head)), scores, task)
+        usable = head & np.isfinite(raw)
+        query = lists["query"].to_numpy()
+        first = lists["first_stage_score"].to_numpy()
+        # A pair without a finite score stands in with 0 until the tail has its place, then goes.
+        rescored = np.zeros(lists.num_rows, dtype=np.float32)
+        rescored[usable] = ranking.fuse(first[usable], raw[usable], query[usable], settings.weight)
+        score = ranking.head_then_tail(
+            lists["score"].to_numpy(), rescored, query, lists["rank"].to_numpy(), settings.depth
+        )
+        column = pa.array(raw, pa.float32(), mask=~head)
+        for name in ("rerank_score", f"{settings.steps[settings.step]}_score"):
+            at = lists.schema.get_field_index(name)
+            if at >= 0:
+                lists = lists.set_column(at, name, column)
+        at = lists.schema.get_field_index("score")
+        lists = lists.set_column(at, "score", pa.array(score, pa.float32()))
+        lost = pa.array(head & ~usable)
+        return lists.filter(pc.invert(lost)), lists.filter(lost)
+
+
+def _aligned(head: pa.Table, scores: pa.Table, task: Task) -> np.ndarray:
+    """The scores (float32) of the head's pairs, in its order; each pair exactly once.
+
+    Raises:
+        NightrankError: E_ACCOUNTING where a pair has no score, or a score has no pair.
+    """
+    wanted = (head["query"].to_numpy(), head["ordinal"].to_numpy())
+    found = (scores["query"].to_numpy(), scores["ordinal"].to_numpy())
+    order, source = np.lexsort(wanted[::-1]), np.lexsort(found[::-1])
+    equal = len(order) == len(source) and all(
+        np.array_equal(w[order], f[source]) for w, f in zip(wanted, found, strict=True)
+    )
+    if not equal:
+        what = f"{len(order)} pairs were to be scored, found scores of {len(source)}"
+        raise NightrankError("E_ACCOUNTING", what, f"rank, {task.shard}", "please report this")
+    aligned = np.empty(len(order), dtype=np.float32)
+    aligned[order] = scores["score"].to_numpy()[source]
+    return aligned
+
+
+def stage(
+    dataset: str,
+    lists: Manifest,
+    file: str,
+    scores: Manifest | None,
+    settings: Settings,
+    published: Published | None,
+) -> Stage:
+    """Assembles the stage; `published` is given for the last step."""
+    steps = list(settings.steps)
+    plain = {**settings.__dict__, "steps": steps}
+    tables = {"pool": schemas.pool(steps), "scatter": schemas.PAIRS}
+    if published:
+        tables |= publish_schemas(steps, published)
+    name = "rank" if settings.is_last else f"rank {settings.steps[settings.step]}"
+    config = {"settings": plain, "published": published.settings() if published else None}
+    return Stage(
+        name=name,
+        version=VERSION,
+        dataset=dataset,
+        identity={"of": lists.path, "scores": scores.path if scores else None, **config},
+        tasks=plan(lists, file, scores, published),
+        worker=WorkerSpec(Worker, config),
+        schemas=tables,
+    )

@@ -1,0 +1,60 @@
+"""Tokenises every document and distinct query once per tokenizer.
+
+In: documents or distinct queries. Out: `tokens`, row for row, without special tokens. Cardinality:
+one shard per shard. Knows nothing about: pairs, prompts, batches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.models.passage import passage_text
+from pipelines.models.protocols import ResolvedModel
+from pipelines.models.registry import load_tokenizer
+from pipelines.runtime.stage import Stage, Task, WorkerSpec
+from pipelines.storage import schemas
+from pipelines.storage.dataset import Manifest, Payload
+from pipelines.storage.reader import Reader
+
+VERSION = 1
+
+
+def plan(texts: Manifest, file: str) -> tuple[Task, ...]:
+    """One task per shard of texts."""
+    return tuple(Task(shard.shard, {"texts": shard.files[file]}) for shard in texts.shards)
+
+
+class Worker:
+    """Holds a tokenizer."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self._columns = config["columns"]
+        self._tokenizer = load_tokenizer(ResolvedModel.from_dict(config["model"]))
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        """A document's text is its title and text, as the models were trained to see it."""
+        table = read.table(task.args["texts"], self._columns).combine_chunks()
+        texts = table["text"].combine_chunks()
+        if "title" in self._columns:
+            texts = passage_text(table["title"].combine_chunks(), texts)
+        tokens = self._tokenizer(texts)
+        content = pa.table([tokens.to_arrow()], schema=schemas.TOKENS)
+        stats = {"rate_rows": len(tokens), "tokens": int(tokens.offsets[-1])}
+        return Payload({"tokens": content}, stats)
+
+
+def stage(dataset: str, kind: str, texts: Manifest, model: ResolvedModel) -> Stage:
+    """Assembles the stage for documents or queries."""
+    columns = ["title", "text"] if kind == "documents" else ["text"]
+    return Stage(
+        name=f"tokenize {kind}",
+        version=VERSION,
+        dataset=dataset,
+        identity={"of": texts.path, "tokenizer": model.tokenizer},
+        tasks=plan(texts, kind),
+        worker=WorkerSpec(Worker, {"columns": columns, "model": model.to_dict()}),
+        schemas={"tokens": schemas.TOKENS},
+        pool="model",
+    )

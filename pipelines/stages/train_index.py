@@ -1,0 +1,85 @@
+"""Trains the index template: an empty FAISS index that every index shard is filled from.
+
+In: a sample of document vectors. Out: `template`, and in the record what was chosen and why.
+Cardinality: one. Knows nothing about: shards, queries, ordinals.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipelines.config import Index
+from pipelines.retrieval import faiss_index, selection
+from pipelines.runtime.stage import Stage, Task, WorkerSpec
+from pipelines.stages.embed import to_numpy
+from pipelines.storage.dataset import Blob, FileRef, Manifest, Payload
+from pipelines.storage.reader import Reader
+
+VERSION = 1
+SEED = 20_26
+
+
+def plan(embeddings: Manifest, config: Index) -> tuple[Task, ...]:
+    """One task; each embeddings shard gives its even share of the sample."""
+    refs = embeddings.files("vectors")
+    total = sum(ref.rows for ref in refs)
+    share = min(1.0, config.train_rows / max(total, 1))
+    needed = config.factory != "Flat" and not (
+        config.factory == "auto" and total <= config.flat_rows
+    )
+    sample = [(ref, int(np.ceil(ref.rows * share))) for ref in refs] if needed else []
+    return (Task("template", {"sample": sample, "documents": total}),)
+
+
+class Worker:
+    """Chooses a factory where asked to, then trains it."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self._config = Index.model_validate(config["index"])
+        self._dimension, self._depth = config["dimension"], config["depth"]
+        self._threads = threads
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        """The choice is made once, from measurements, and stays with the template."""
+        sample = self._sample(task.args["sample"], read)
+        config, documents = self._config, task.args["documents"]
+        factory, parameters = config.factory, config.search_parameters
+        stats: dict[str, Any] = {"sampled": len(sample), "documents": documents}
+        if factory == "auto":
+            choice = selection.choose(
+                sample,
+                documents,
+                self._depth,
+                config.recall_target,
+                config.flat_rows,
+                self._threads,
+                SEED,
+            )
+            factory, parameters = choice.factory, parameters or choice.search_parameters
+            stats |= {"recall": choice.recall, "reason": choice.reason}
+        index, built = faiss_index.train(factory, sample, self._threads)
+        parameters = faiss_index.fitting_parameters(index, parameters)
+        stats |= {"factory": built, "search_parameters": parameters}
+        return Payload({"template": Blob(lambda file: faiss_index.write(index, file))}, stats)
+
+    def _sample(self, sample: list[tuple[FileRef, int]], read: Reader) -> np.ndarray:
+        parts = [np.zeros((0, self._dimension), dtype=np.float32)]
+        for ref, take in sample:
+            _, vectors = to_numpy(read.table(ref))
+            parts.append(vectors[np.linspace(0, len(vectors) - 1, take).round().astype(np.int64)])
+        return np.concatenate(parts)
+
+
+def stage(dataset: str, embeddings: Manifest, config: Index, dimension: int, depth: int) -> Stage:
+    """Assembles the stage."""
+    settings = {"index": config.model_dump(mode="json"), "dimension": dimension, "depth": depth}
+    return Stage(
+        name="train index",
+        version=VERSION,
+        dataset=dataset,
+        identity={"of": embeddings.path, **settings},
+        tasks=plan(embeddings, config),
+        worker=WorkerSpec(Worker, settings),
+    )

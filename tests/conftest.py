@@ -1,0 +1,179 @@
+"""Shared fixtures: a small corpus of its own, configs on toy models, one Ray cluster, one S3 API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Ray turns authentication on where it finds a token file: tests say explicitly what they want.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "data"
+WORDS = (
+    "river bank loan interest court appeal heart valve surgery trial engine wing lift drag protein "
+    "cell gene therapy bond yield market crash storm flood solar panel battery charge index shard "
+    "query document rank score model token vector cluster worker driver record manifest log"
+).split()
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+class Collection:
+    """A made-up collection: documents of random words, queries cut from documents, qrels."""
+
+    def __init__(self, folder: Path, documents: int, queries: int, seed: int = 7) -> None:
+        rng = random.Random(seed)
+        self.folder = folder
+        self.documents = [
+            {
+                "_id": f"d{i:05d}",
+                "title": " ".join(rng.choices(WORDS, k=2)),
+                "text": " ".join(rng.choices(WORDS, k=rng.randint(5, 40))),
+                "year": 1990 + i % 30,
+            }
+            for i in range(documents)
+        ]
+        sources = [rng.randrange(documents) for _ in range(queries)]
+        self.queries = []
+        for i, source in enumerate(sources):
+            words = self.documents[source]["text"].split()
+            text = " ".join(rng.sample(words, min(4, len(words))))
+            vertical = "legal" if i % 2 else "medical"
+            self.queries.append({"_id": f"q{i:04d}", "text": text, "vertical": vertical})
+        self.qrels = [(f"q{i:04d}", f"d{s:05d}", 1) for i, s in enumerate(sources)]
+        write_jsonl(folder / "corpus.jsonl", self.documents)
+        write_jsonl(folder / "queries.jsonl", self.queries)
+        lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, q)) for q in self.qrels)]
+        (folder / "qrels.tsv").write_text("\n".join(lines) + "\n")
+
+    def config(self, root: str | Path, **sections: Any) -> dict[str, Any]:
+        plain: dict[str, Any] = {
+            "name": "tiny",
+            "root": str(root),
+            "corpus": {"path": str(self.folder / "corpus.jsonl")},
+            "queries": {"path": str(self.folder / "queries.jsonl")},
+            "encoder": {"model": "toy:bag-of-words"},
+            "index": {"factory": "Flat"},
+            "retrieve": {"depth": 20},
+            "rerank": {"model": "toy:overlap", "depth": 20},
+            "results": {"keep": 5},
+            "evaluate": {"qrels": str(self.folder / "qrels.tsv")},
+            "cluster": {"executor": "serial"},
+        }
+        for name, section in sections.items():
+            if isinstance(section, dict) and isinstance(plain.get(name), dict):
+                plain[name] = {**plain[name], **section}
+            else:
+                plain[name] = section
+        return plain
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    return Collection(tmp_path_factory.mktemp("collection"), documents=1200, queries=60)
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[[dict[str, Any], str], str]:
+    def write(plain: dict[str, Any], name: str = "config.yaml") -> str:
+        path = tmp_path / name
+        path.write_text(json.dumps(plain))  # JSON is YAML.
+        return str(path)
+
+    return write
+
+
+def nightrank(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the program as its users do, in a process of its own."""
+    environment = {**os.environ, **options.pop("env", {})}
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=220,
+        env=environment,
+        cwd=options.pop("cwd", Path(__file__).resolve().parents[1]),
+        **options,
+    )
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local cluster for the whole session; 8 logical CPUs, so that two pools fit."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        object_store_memory=200 << 20,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """A bucket on a real S3 API over HTTP (moto's server); credentials stand in the environment."""
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    settings = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(endpoint, timeout=1).close()
+                break
+            time.sleep(0.05)
+        import boto3
+
+        boto3.client("s3").create_bucket(Bucket="lake")
+        yield "s3://lake"
+    finally:
+        server.terminate()
+        server.wait()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
