@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.evaluation.movement import COUNTS
 
-CHART_WIDTH, CHART_HEIGHT = 260, 20
+CHART_WIDTH, CHART_HEIGHT = 200, 20
 # Of the counts of movement: which are good news, which are bad; the others are neutral.
 GOOD = ("false_positives_demoted", "false_negatives_promoted")
 BAD = ("harmful_moves", "false_positives_promoted")
@@ -29,7 +29,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 960px; margin: 0 auto; padding: 32px 20px 48px; }
+main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 48px; }
 h1 { font-size: 22px; margin: 0 0 2px; }
 h2 { font-size: 16px; margin: 0 0 12px; }
 p { margin: 0 0 12px; }
@@ -40,7 +40,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .numbers b { display: block; font-size: 30px; line-height: 1.2; font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 500; font-size: 13px; white-space: nowrap; }
-th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: middle; }
+th, td { padding: 6px 13px 6px 0; border-bottom: 1px solid var(--line); vertical-align: middle; }
 tr:last-child td { border-bottom: 0; }
 .n { text-align: right; white-space: nowrap; }
 td.doc { overflow-wrap: anywhere; width: 100%; }
@@ -49,10 +49,11 @@ td.doc { overflow-wrap: anywhere; width: 100%; }
   white-space: nowrap; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; }
 dd { margin: 0; overflow-wrap: anywhere; }
-svg { display: block; } svg.wide { width: 100%; height: auto; max-width: 700px; }
+svg { display: block; } svg.wide { width: 100%; height: auto; max-width: 620px; }
 .track { stroke: var(--line); stroke-width: 2; } .band { fill: var(--band); }
 .ceiling { stroke: var(--soft); stroke-width: 2; } .move { stroke: var(--after); stroke-width: 2; }
 .was { fill: var(--card); stroke: var(--soft); stroke-width: 2; } .now { fill: var(--after); }
+.worse .now { fill: var(--bad); } .worse .move { stroke: var(--bad); }
 figure { margin: 0; } figcaption { font-size: 13px; margin-top: 6px; }
 article + article { margin-top: 22px; } article p { margin-bottom: 4px; font-weight: 600; }
 """
@@ -148,7 +149,7 @@ def _headline(measure: str, row: dict[str, Any]) -> str:
     caption = (
         "Ring: before. Dot: after, with the 95 % interval of the lift (paired bootstrap over "
         f"queries, {_signed(row['lift_low'])} to {_signed(row['lift_high'])}). Bar: the ceiling "
-        "that the first stage allows."
+        f"that the first stage allows. The axis runs from 0 to {_largest([row]):g}."
     )
     return (
         f'<section>\n<h2>{escape(measure)}</h2>\n<div class="numbers">{blocks}</div>\n<figure>'
@@ -246,9 +247,11 @@ def _chart(row: dict[str, Any], largest: float, wide: bool = False) -> str:
     was, now, best = row["first_stage"], row["reranked"], row["ceiling"]
     low, high = x(was + row["lift_low"]), x(was + row["lift_high"])
     label = f"before {was:.3f}, after {now:.3f}, ceiling {best:.3f}"
-    size = "class='wide'" if wide else f"width='{CHART_WIDTH}' height='{CHART_HEIGHT}'"
+    size = "" if wide else f"width='{CHART_WIDTH}' height='{CHART_HEIGHT}'"
+    tone = ("wide " if wide else "") + ("worse" if now < was else "")
     return (
-        f"<svg {size} viewBox='0 0 {CHART_WIDTH} {CHART_HEIGHT}' role='img' aria-label='{label}'>"
+        f"<svg {size} class='{tone}' viewBox='0 0 {CHART_WIDTH} {CHART_HEIGHT}' role='img' "
+        f"aria-label='{label}'>"
         f"<line class='track' x1='{x(0)}' y1='{middle}' x2='{x(largest)}' y2='{middle}'/>"
         f"<rect class='band' x='{low}' y='{middle - 6}' width='{float(high) - float(low):.1f}' "
         "height='12' rx='3'/>"

@@ -12,6 +12,7 @@ FAISS is imported at first use, so that importing this module is cheap.
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import logging
 import os
@@ -30,10 +31,6 @@ Index = Any  # a faiss.Index; FAISS ships no types
 BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 # FAISS's own advice (ClusteringParameters.min_points_per_centroid); below it lists hold noise.
 VECTORS_PER_LIST = 39
-# A damaged header may announce any size; these stop it before memory is asked for. The largest
-# array of an index shard (8 GiB of vectors by default) stays far below the first.
-LARGEST_ARRAY_BYTES = 1 << 38
-LONGEST_LOOP = 1 << 28
 # Four-character code of inverted lists kept in another file, named by an absolute path and opened
 # for writing (OnDiskInvertedLists.cpp): an index file must not be able to name other files.
 ON_DISK_LISTS = b"ilod"
@@ -130,9 +127,12 @@ def search(
 
     Raises:
         NightrankError: E_CONFIG for a parameter string that this index does not take, E_CORRUPT
-            for queries that are not finite.
+            for queries that are not finite or of another dimension than the index.
     """
     queries = _checked(queries, "queries")
+    if queries.shape[1] != index.d:
+        found = f"queries of {queries.shape[1]} dimensions for an index of {index.d}"
+        raise NightrankError("E_CORRUPT", found, "", "embed both with one encoder")
     set_parameters(index, parameters)
     k = min(k, index.ntotal)
     if not k or not len(queries):
@@ -150,25 +150,23 @@ def set_parameters(index: Index, parameters: str) -> None:
     try:
         _faiss().ParameterSpace().set_index_parameters(index, parameters)
     except RuntimeError as error:
-        raise NightrankError(
-            "E_CONFIG",
-            f"FAISS does not take {parameters!r} for this {type(index).__name__}: {_reason(error)}",
-            "index.search_parameters",
-            "name=value pairs, comma separated, e.g. nprobe=32 for IVF; empty for Flat",
-        ) from None
+        name, do = type(index).__name__, "e.g. nprobe=32 for IVF; leave it empty for Flat"
+        what = f"FAISS does not take {parameters!r} for this {name}: {_reason(error)}"
+        raise NightrankError("E_CONFIG", what, "index.search_parameters", do) from None
 
 
 def fitting_parameters(index: Index, parameters: str) -> str:
     """Keeps the parameters that an index takes, for one that was built smaller than asked for."""
-    fitting = []
-    for one in filter(None, (part.strip() for part in parameters.split(","))):
+
+    def fits(one: str) -> bool:
         try:
             set_parameters(index, one)
         except NightrankError:
             log.warning("%s does not apply to the %s built", one, type(index).__name__)
-        else:
-            fitting.append(one)
-    return ",".join(fitting)
+            return False
+        return bool(one)
+
+    return ",".join(filter(fits, map(str.strip, parameters.split(","))))
 
 
 def write(index: Index, file: BinaryIO) -> None:
@@ -189,18 +187,17 @@ def write(index: Index, file: BinaryIO) -> None:
 
 
 def read(source: str | os.PathLike[str] | bytes | BinaryIO) -> Index:
-    """Reads an index from a local path, from bytes or from an open file.
+    """Reads an index from a local path, from bytes or from an open file that can seek.
 
     Raises:
         NightrankError: E_CORRUPT for a file that FAISS refuses, that goes on after the index, that
             has another metric, or that refers to another file.
     """
-    if isinstance(source, bytes):
-        return _read(io.BytesIO(source), "index in memory")
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
             return _read(file, os.fspath(source))
-    return _read(source, str(getattr(source, "name", "index")))
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    return _read(file, str(getattr(source, "name", "index")))
 
 
 def flat_vectors(index: Index) -> Float32 | None:
@@ -210,8 +207,8 @@ def flat_vectors(index: Index) -> Float32 | None:
     """
     faiss = _faiss()
     flat = faiss.downcast_index(index)
-    # IndexFlat alone (and its metric variants): others that store raw vectors reorder or wrap them.
-    if not isinstance(flat, faiss.IndexFlat):
+    # These types alone: subclasses store the same numbers in another layout.
+    if type(flat) not in (faiss.IndexFlat, faiss.IndexFlatIP):
         return None
     if not flat.ntotal:
         return np.empty((0, flat.d), np.float32)
@@ -229,16 +226,9 @@ def _faiss() -> Any:
     if len(found) != 1:
         # Both builds install one package `faiss`: with two, files of one lie over the other's.
         what = f"exactly one FAISS build is needed, found {' and '.join(found) or 'none'}"
-        do = (
-            "pip install 'nightrank[cpu]' (or [gpu]), after uninstalling all but one of "
-            + ", ".join(BUILDS)
-        )
+        do = "pip install 'nightrank[cpu]' (or [gpu]), after uninstalling all of them"
         raise NightrankError("E_MODEL", what, "", do)
-    import faiss
-
-    faiss.set_deserialization_vector_byte_limit(LARGEST_ARRAY_BYTES)
-    faiss.set_deserialization_loop_limit(LONGEST_LOOP)
-    return faiss
+    return importlib.import_module("faiss")
 
 
 def _is_installed(name: str) -> bool:
@@ -293,6 +283,13 @@ def _read(file: BinaryIO, name: str) -> Index:
         return block
 
     faiss = _faiss()
+    # A damaged header may announce any size, and memory is asked for before the bytes are found
+    # missing. No array, and no loop over stored parts, is longer than the file it comes from.
+    begin = file.tell()
+    size = file.seek(0, io.SEEK_END) - begin
+    file.seek(begin)
+    faiss.set_deserialization_vector_byte_limit(size + 1)
+    faiss.set_deserialization_loop_limit(size + 1)
     try:
         index = faiss.read_index(faiss.PyCallbackIOReader(get))
     except (RuntimeError, MemoryError) as error:

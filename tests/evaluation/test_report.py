@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.evaluation.lift import SCHEMA
 from pipelines.evaluation.movement import COUNTS
-from pipelines.evaluation.report import Candidate, Example, Report, render
+from pipelines.evaluation.report import CHART_WIDTH, Candidate, Example, Report, render
 
 VOID = {"meta", "line", "rect", "circle", "br"}
 HOSTILE = "<script>alert('x')</script>&\""
@@ -98,6 +98,6 @@ def test_what_came_from_data_is_text_and_never_markup():
 def test_harm_no_headroom_and_measures_beyond_one_are_drawn_within_the_chart(changes):
     page = Page(render(report(lifts={"m": lifts(**changes)}, examples=(), facts={})))
     places = [float(v) for k, v in page.attributes if k in ("x", "x1", "x2", "cx")]
-    assert places and min(places) >= 0 and max(places) <= 260
+    assert places and min(places) >= 0 and max(places) <= CHART_WIDTH
     assert all(float(v) >= 0 for k, v in page.attributes if k == "width" and v.isdigit())
     assert "Examples" not in "".join(page.text)

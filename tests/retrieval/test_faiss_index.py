@@ -105,6 +105,11 @@ def test_parameters_that_the_index_does_not_take_are_an_error_of_the_config(para
         faiss_index.search(index, vectors[:2], 3, parameters)
 
 
+def test_queries_of_another_dimension_are_refused(vectors):
+    with pytest.raises(NightrankError, match=r"E_CORRUPT.*15 dimensions.*16"):
+        faiss_index.search(build("Flat", vectors), vectors[:2, :15], 3)
+
+
 def test_parameters_change_the_search_and_can_be_cut_to_what_fits(vectors):
     index = build("IVF16,Flat", vectors)
     few = faiss_index.search(index, vectors, 10, "nprobe=1")[1]
