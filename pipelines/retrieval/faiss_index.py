@@ -59,6 +59,7 @@ def train(factory: str, vectors: Float32, threads: int) -> tuple[Index, str]:
     """
     use_threads(threads)
     vectors = _checked(vectors, "training vectors")
+    _make(factory, vectors.shape[1])  # a misspelt one is an error on a small corpus too
     fitting = _fitting_factory(factory, len(vectors))
     index = _make(fitting, vectors.shape[1])
     if not index.is_trained:
@@ -196,8 +197,8 @@ def read(source: str | os.PathLike[str] | bytes | BinaryIO) -> Index:
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
             return _read(file, os.fspath(source))
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return _read(file, str(getattr(source, "name", "index")))
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    return _read(opened, str(getattr(source, "name", "index")))
 
 
 def flat_vectors(index: Index) -> Float32 | None:

@@ -92,10 +92,14 @@ def test_vectors_that_are_not_finite_are_refused_everywhere(bad, vectors):
             call()
 
 
-@pytest.mark.parametrize("factory", ["Flatt", "IVF", "PQ7", "IDMap,Flat", "IVF16,PQ5x4fs", ""])
+@pytest.mark.parametrize(
+    "factory", ["Flatt", "IVF", "IVF999,Flatt", "PQ7", "IDMap,Flat", "IVF16,PQ5x4fs", ""]
+)
 def test_a_factory_that_faiss_cannot_build_is_an_error_of_the_config(factory, vectors):
     with pytest.raises(NightrankError, match=r"E_CONFIG.*index\.factory"):
         faiss_index.train(factory, vectors, 1)
+    with pytest.raises(NightrankError, match="E_CONFIG"):
+        faiss_index.train(factory, vectors[:0], 1)
 
 
 @pytest.mark.parametrize("parameters", ["nprobe=4", "nprobe=x", "efSearch", "foo=1"])
