@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
@@ -18,6 +19,8 @@ from pipelines.storage.raw import BadFile, guard_expansion
 
 # Objects are fetched ahead in ranges of this size; s3fs' own 50 MiB would triple a task's memory.
 FETCH_BYTES = 8 << 20
+BOM = b"\xef\xbb\xbf"
+TextMode: TypeAlias = Literal["bytes", "utf8", "latin1"]
 
 
 class RawFile(io.RawIOBase):
@@ -95,46 +98,69 @@ class RawFile(io.RawIOBase):
         super().close()
 
 
+class NotUtf8(Exception):
+    """Text that was to be UTF-8 is not."""
+
+
 class Decoded(io.RawIOBase):
     """The decompressed bytes of a file, stopped where they grow suspiciously many.
 
     Args:
         raw: the file.
-        end_line: adds a line feed where the last line has none.
+        text: `bytes` gives them as they are. `utf8` and `latin1` end the last line with a line
+            feed; `utf8` checks the encoding; `latin1` drops a byte order mark and gives each byte
+            as the character of its number in UTF-8, so that any file becomes valid.
     """
 
-    def __init__(self, raw: RawFile, end_line: bool = False) -> None:
+    def __init__(self, raw: RawFile, text: TextMode = "bytes") -> None:
         super().__init__()
         compression = raw.file.compression
-        self.raw, self._end_line = raw, end_line
+        self.raw, self._text = raw, text
         self._last = b"\n"
+        self._check = codecs.getincrementaldecoder("utf-8")()
         self._stream: Any = raw
         if compression:
             self._stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
         self.decoded = 0
-        self.failure: BadFile | None = None
+        self.failure: BadFile | NotUtf8 | None = None
 
     def readable(self) -> bool:
         """Always."""
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        """Reads `size` bytes, fewer only at the end.
+        """Reads `size` bytes, fewer only at the end (in `latin1`, half as many and more).
 
         Raises:
             BadFile: `suspicious_expansion`.
+            NotUtf8: under `utf8`.
         """
         if size is None or size < 0:
             return b"".join(iter(lambda: self.read(FETCH_BYTES), b""))
-        data = bytes(self._stream.read(size))
-        self.decoded += len(data)
+        if self._text == "latin1":
+            size = max(1, size // 2)
         try:
-            guard_expansion(self.decoded, self.raw.file.size)
+            data = self._read(size)
+            if self._text == "utf8":
+                self._check.decode(data, final=len(data) < size)
+        except UnicodeDecodeError:
+            self.failure = NotUtf8()
+            raise self.failure from None
         except BadFile as error:
             self.failure = error
             raise
-        if size and not data and self._end_line and self._last != b"\n":
-            data = b"\n"
+        return data.decode("latin-1").encode() if self._text == "latin1" else data
+
+    def _read(self, size: int) -> bytes:
+        data = bytes(self._stream.read(size))
+        if self._text == "latin1" and not self.decoded and data.startswith(BOM):
+            self.decoded = len(BOM)
+            return self._read(size) if len(data) == len(BOM) else data[len(BOM) :]
+        self.decoded += len(data)
+        guard_expansion(self.decoded, self.raw.file.size)
+        # Arrow takes a short read for the end and never asks again.
+        if len(data) < size and self._text != "bytes" and (data[-1:] or self._last) != b"\n":
+            data += b"\n"
         self._last = data[-1:] or self._last
         return data
 
@@ -161,16 +187,17 @@ def open_raw(file: InputFile, options: dict[str, Any] | None) -> Iterator[RawFil
 
 @contextmanager
 def open_decoded(
-    file: InputFile, options: dict[str, Any] | None, end_line: bool = False
+    file: InputFile, options: dict[str, Any] | None, text: TextMode = "bytes"
 ) -> Iterator[Decoded]:
     """Opens a file's decompressed bytes; see `Decoded` and `open_raw`.
 
     Raises:
         NightrankError: the store failed, or the file changed.
         BadFile: the contents are at fault, or suspiciously many.
+        NotUtf8: under `utf8`.
     """
     with open_raw(file, options) as raw:
-        stream = Decoded(raw, end_line)
+        stream = Decoded(raw, text)
         try:
             yield stream
         except (pa.ArrowException, OSError):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 
 from pipelines.config import Source
-from pipelines.storage.bytestream import open_decoded
+from pipelines.storage.bytestream import Decoded, NotUtf8, TextMode, open_decoded
 from pipelines.storage.inputs import Split
 from pipelines.storage.raw import (
     BATCH_ROWS,
@@ -45,18 +45,37 @@ def read_delimited(
     """
     block = min(MAX_BLOCK, max(MIN_BLOCK, 5 * source.max_text_bytes))
     names = wanted.resolve(_header(split, wanted, block, options))
+    done = 0
+    try:
+        for batch, next_row in _batches(split, names, source, block, options, "utf8", 0):
+            done = next_row
+            yield batch
+    except NotUtf8:
+        # Arrow fails on a row that has the wrong number of fields and is not UTF-8: read such a
+        # file once more as characters that stand for bytes, from the first row not yet given.
+        for batch, _ in _batches(split, names, source, block, options, "latin1", done):
+            yield batch
+
+
+def _batches(
+    split: Split,
+    names: dict[str, str],
+    source: Source,
+    block: int,
+    options: dict[str, Any] | None,
+    text: TextMode,
+    start: int,
+) -> Iterator[tuple[RawBatch, int]]:
+    """Batches from row `start` on, each with the number of the next row."""
     bad: list[tuple[int, str]] = []  # Row number and detail, in order.
-    with open_decoded(split.file, options, end_line=True) as stream:
-        theirs = sorted(set(names.values()))
+    latin = text == "latin1"
+    in_file = {ours: _as_latin(name) if latin else name for ours, name in names.items()}
+    with open_decoded(split.file, options, text) as stream:
+        theirs = sorted(set(in_file.values()))
         convert = pcsv.ConvertOptions(
             include_columns=theirs, column_types={name: pa.binary() for name in theirs}
         )
-        reader = pcsv.open_csv(
-            pa.PythonFile(stream, mode="r"),
-            read_options=pcsv.ReadOptions(use_threads=False, block_size=block),
-            parse_options=_parse_options(split, bad),
-            convert_options=convert,
-        )
+        reader = _open(stream, split, block, bad, convert)
         next_row = 0
         for batch in reader:
             for at in range(0, batch.num_rows, BATCH_ROWS):
@@ -65,38 +84,70 @@ def read_delimited(
                 span = np.arange(next_row, next_row + part.num_rows + len(skipped))
                 rows = np.setdiff1d(span, skipped, assume_unique=True)[: part.num_rows]
                 next_row = int(rows[-1]) + 1
-                rejects = _take_before(bad, next_row)
-                columns = {ours: part.column(name) for ours, name in names.items()}
+                rejects = _take(bad, start, next_row)
+                fresh = pa.array(rows >= start)
+                columns = {o: part.column(name).filter(fresh) for o, name in in_file.items()}
+                if latin:
+                    columns = {name: _as_bytes(column) for name, column in columns.items()}
                 for name, declared in source.attributes.items():
                     if declared != "string":
                         columns[name] = blank_to_null(columns[name])
-                yield checked_batch(columns, rows, rejects, place(split))
+                rows = rows[rows >= start]
+                yield checked_batch(columns, rows, rejects, place(split)), next_row
         if bad:
             empty = {name: pa.array([], pa.string()) for name in names}
-            rejects = _take_before(bad, bad[-1][0] + 1)
-            yield checked_batch(empty, np.empty(0, np.int64), rejects, place(split))
+            next_row = bad[-1][0] + 1
+            rejects = _take(bad, start, next_row)
+            none = np.empty(0, dtype=np.int64)
+            yield checked_batch(empty, none, rejects, place(split)), next_row
         stream.raw.check_digest()
 
 
-def _take_before(bad: list[tuple[int, str]], row: int) -> Rejects:
-    """Moves the bad rows below `row` into rejects."""
+def _as_latin(name: str) -> str:
+    return name.encode().decode("latin-1")
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    """The bytes that a `latin1` stream's characters stand for; only in files that are not UTF-8."""
+    values = column.to_pylist()
+    return pa.array([v if v is None else v.decode().encode("latin-1") for v in values], pa.binary())
+
+
+def _take(bad: list[tuple[int, str]], start: int, stop: int) -> Rejects:
+    """Moves the bad rows below `stop` into rejects, those before `start` into nothing."""
     rejects = Rejects()
-    while bad and bad[0][0] < row:
-        rejects.add(bad[0][0], "bad_row", bad.pop(0)[1])
+    count = sum(row < stop for row, _ in bad)
+    for row, detail in bad[:count]:
+        if row >= start:
+            rejects.add(row, "bad_row", detail)
+    del bad[:count]
     return rejects
 
 
-def _parse_options(split: Split, bad: list[tuple[int, str]]) -> pcsv.ParseOptions:
+def _open(
+    stream: Decoded,
+    split: Split,
+    block: int,
+    bad: list[tuple[int, str]],
+    convert: pcsv.ConvertOptions,
+) -> pcsv.CSVStreamingReader:
+    """Opens a reader that adds rows with a wrong number of fields to `bad`."""
+
     def skip(row: Any) -> str:
         # Arrow numbers records from 1, the header included.
         detail = f"expected {row.expected_columns} fields, found {row.actual_columns}"
         bad.append((row.number - 2, detail))
         return "skip"
 
-    return pcsv.ParseOptions(
-        delimiter="\t" if split.file.format == "tsv" else ",",
-        newlines_in_values=True,
-        invalid_row_handler=skip,
+    return pcsv.open_csv(
+        pa.PythonFile(stream, mode="r"),
+        read_options=pcsv.ReadOptions(use_threads=False, block_size=block),
+        parse_options=pcsv.ParseOptions(
+            delimiter="\t" if split.file.format == "tsv" else ",",
+            newlines_in_values=True,
+            invalid_row_handler=skip,
+        ),
+        convert_options=convert,
     )
 
 
@@ -104,19 +155,14 @@ def _header(split: Split, wanted: Wanted, block: int, options: dict[str, Any] | 
     """The file's column names.
 
     Raises:
-        BadFile: a name we look for stands there twice.
+        BadFile: a name we look for stands there twice, or the names are not UTF-8.
     """
-    with open_decoded(split.file, options, end_line=True) as stream:
-        if not stream.read(1):
+    with open_decoded(split.file, options, "latin1") as stream:
+        if not stream.read(2):
             return []
-    with open_decoded(split.file, options, end_line=True) as stream:
-        reader = pcsv.open_csv(
-            pa.PythonFile(stream, mode="r"),
-            read_options=pcsv.ReadOptions(use_threads=False, block_size=block),
-            parse_options=_parse_options(split, []),
-            convert_options=pcsv.ConvertOptions(check_utf8=False),
-        )
-        names = list(reader.schema.names)
+    with open_decoded(split.file, options, "latin1") as stream:
+        reader = _open(stream, split, block, [], pcsv.ConvertOptions())
+        names = [name.encode("latin-1").decode() for name in reader.schema.names]
     looked_for = {name for candidates in wanted.names.values() for name in candidates}
     if twice := sorted({n for n in names if n in looked_for and names.count(n) > 1}):
         raise BadFile("unreadable_file", f"columns {twice} stand twice in the header")

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 
 from pipelines.config import Source
-from pipelines.storage.bytestream import Decoded, open_decoded
+from pipelines.storage.bytestream import BOM, Decoded, open_decoded
 from pipelines.storage.inputs import Split
 from pipelines.storage.raw import (
     BATCH_ROWS,
@@ -27,7 +27,6 @@ from pipelines.storage.raw import (
 )
 
 BLOCK_BYTES = 4 << 20
-BOM = b"\xef\xbb\xbf"
 # Keys are looked for in the objects of the first MiB; a first line may be longer, up to HEAD_LIMIT.
 HEAD_BYTES = 1 << 20
 HEAD_LIMIT = 64 << 20
