@@ -24,6 +24,8 @@ from torch import Tensor
 
 from pipelines.models.batching import pack
 from pipelines.models.interaction import InteractionReranker
+from pipelines.models.splicing import Splicer
+from pipelines.models.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,6 @@ class Options:
         learning_rate: the highest rate; linear warm-up, then half a cosine down to zero.
         warmup_steps: steps of the warm-up.
         weight_decay: AdamW's decoupled decay.
-        max_length_tokens: tokens of a pair, special ones counted.
         token_budget: padded tokens of one forward batch.
         bf16: autocast to bfloat16.
         seed: fixes the order, the draws and the initial values.
@@ -74,7 +75,6 @@ class Options:
     learning_rate: float
     warmup_steps: int
     weight_decay: float
-    max_length_tokens: int
     token_budget: int
     bf16: bool
     seed: int
@@ -132,8 +132,7 @@ def score_pairs(
     model: InteractionReranker,
     pairs: Sequence[tuple[Ids, Ids]],
     *,
-    special: tuple[int, int, int],
-    max_length_tokens: int,
+    splicer: Splicer,
     token_budget: int,
     bf16: bool,
 ) -> Tensor:
@@ -142,36 +141,27 @@ def score_pairs(
     Args:
         model: the network.
         pairs: token ids without special tokens.
-        special: ids of [CLS], [SEP], [PAD].
-        max_length_tokens: the query keeps up to half of it, the document's tail is cut.
+        splicer: puts the inputs together.
         token_budget: padded tokens of one batch.
         bf16: autocast to bfloat16.
 
     Returns:
         float32 [n].
     """
-    cls, sep, pad = special
-    rows: list[list[int]] = []
-    query_lengths: list[int] = []
-    for query, document in pairs:
-        kept = list(query[: max_length_tokens // 2])
-        room = max_length_tokens - 3 - len(kept)
-        rows.append([cls, *kept, sep, *document[:room], sep])
-        query_lengths.append(len(kept))
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    queries = Tokens.from_lists(query for query, _ in pairs)
+    documents = Tokens.from_lists(document for _, document in pairs)
+    lengths = splicer.lengths(queries.lengths, documents.lengths)
+    batches = pack(lengths, token_budget)
     parts: list[Tensor] = []
-    positions: list[int] = []
-    for batch in pack(lengths, token_budget):
-        width = int(lengths[batch].max())
-        ids = torch.tensor([rows[i] + [pad] * (width - len(rows[i])) for i in batch.tolist()])
-        sizes = torch.from_numpy(lengths[batch])
-        mask = None
-        if int(lengths[batch].min()) < width:
-            mask = (torch.arange(width) < sizes[:, None]).long()
+    for rows in batches:
+        made = splicer.batch(queries, rows, documents, rows)
+        ids, sizes = torch.from_numpy(made.input_ids), torch.from_numpy(made.lengths)
+        padded = int(made.lengths.min()) < ids.shape[1]
+        mask = (torch.arange(ids.shape[1]) < sizes[:, None]).long() if padded else None
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            parts.append(model(ids, mask, torch.tensor([query_lengths[i] for i in batch]), sizes))
-        positions.extend(batch.tolist())
-    return torch.cat(parts)[torch.from_numpy(np.argsort(positions))]
+            parts.append(model(ids, mask, torch.from_numpy(made.first_lengths), sizes))
+    order = torch.from_numpy(np.argsort(np.concatenate(batches)))
+    return torch.cat(parts)[order]
 
 
 def listwise_loss(scores: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -190,7 +180,7 @@ def train(
     sources: Sequence[Source],
     options: Options,
     *,
-    special: tuple[int, int, int],
+    splicer: Splicer,
     folder: Path,
     evaluate: Callable[[InteractionReranker], float],
 ) -> dict[str, Any]:
@@ -200,7 +190,7 @@ def train(
         model: prepared by `low_rank.make_trainable`; left at the last step's weights.
         sources: what to train on.
         options: how.
-        special: ids of [CLS], [SEP], [PAD].
+        splicer: puts the inputs together.
         folder: takes `last.pt` (to resume) and `best.pt` (the trainable tensors).
         evaluate: the dev score of a model, higher is better.
 
@@ -237,8 +227,7 @@ def train(
         scores = score_pairs(
             model,
             pairs,
-            special=special,
-            max_length_tokens=options.max_length_tokens,
+            splicer=splicer,
             token_budget=options.token_budget,
             bf16=options.bf16,
         )

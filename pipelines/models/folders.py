@@ -1,0 +1,151 @@
+"""Model folders: what they must hold, what they must not, and their digest.
+
+A folder is trusted only as data: weights in safetensors, no code. Reads JSON and hashes files;
+imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import NightrankError
+
+REVISION = re.compile(r"[0-9a-f]{40}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+DIGESTED = (".safetensors", ".json", ".txt", ".model")
+DOWNLOADED = ("*.safetensors", "*.json", "*.txt")
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, hex; remembered while its size and time stay the same."""
+    status = path.stat()
+    return _file_digest(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(path: str, size: int, time_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over the relative names and sha256 of the files that matter, sorted by name.
+
+    Those are weights, configuration and vocabulary; read-me files and images do not count.
+    """
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in DIGESTED and p.is_file()):
+        relative = path.relative_to(folder)
+        if not any(part.startswith(".") for part in relative.parts):
+            total.update(f"{relative.as_posix()}\0{file_digest(path)}\n".encode())
+    return total.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        NightrankError: E_MODEL, where the file is missing or is none.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        plain = None
+    if not isinstance(plain, dict):
+        raise NightrankError(
+            "E_MODEL",
+            f"{path.name} is missing or no JSON object",
+            str(path.parent),
+            "check the model",
+        )
+    return plain
+
+
+def check_folder(folder: Path, model: str) -> None:
+    """Refuses folders without safetensors or with code of their own.
+
+    Raises:
+        NightrankError: E_MODEL.
+    """
+    if not any(folder.rglob("*.safetensors")):
+        raise NightrankError(
+            "E_MODEL",
+            "no .safetensors weights",
+            model,
+            "only safetensors are loaded; convert the weights with save_pretrained",
+        )
+    for path in folder.rglob("config.json"):
+        if "auto_map" in read_json(path):
+            raise NightrankError(
+                "E_MODEL",
+                "the model asks to run its own code (auto_map)",
+                model,
+                "remote code is never run; use a model of an architecture that transformers has",
+            )
+
+
+def locate(model: str, revision: str | None) -> tuple[Path, str]:
+    """The local folder of a model that is neither built in nor a toy.
+
+    Args:
+        model: a folder, or a hub id ``owner/name``.
+        revision: the 40-hex commit of a hub id.
+
+    Returns:
+        The folder, and the revision ("" for a plain folder).
+
+    Raises:
+        NightrankError: E_MODEL.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        check_folder(folder, model)
+        return folder.resolve(), ""
+    if not HUB_ID.fullmatch(model) or model.startswith(("builtin:", "toy:")):
+        raise NightrankError(
+            "E_MODEL",
+            f"unknown model {model!r}: no such folder, and not a hub id",
+            "",
+            "use builtin:minilm, builtin:reranker, toy:bag-of-words, toy:overlap, a folder, or"
+            " owner/name with a revision",
+        )
+    if revision is None or not REVISION.fullmatch(revision):
+        raise NightrankError(
+            "E_MODEL",
+            f"model {model} needs a revision of 40 hex digits, found {revision!r}",
+            "",
+            "set revision to the commit shown on the model's page: branches move",
+        )
+    folder = _download(model, revision)
+    check_folder(folder, model)
+    return folder, revision
+
+
+def _download(model: str, revision: str) -> Path:
+    """The hub snapshot from the local cache, else downloaded."""
+    from huggingface_hub import snapshot_download
+
+    wanted: dict[str, Any] = {
+        "repo_id": model,
+        "revision": revision,
+        "allow_patterns": list(DOWNLOADED),
+    }
+    # Absence from the cache is told in several ways; each means: try the network.
+    with suppress(Exception):
+        return Path(snapshot_download(**wanted, local_files_only=True))
+    try:
+        return Path(snapshot_download(**wanted))
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise NightrankError(
+            "E_MODEL",
+            f"cannot download {model}@{revision[:12]}: {first_line:.160}",
+            "",
+            "check the id, the revision and the network, or give a local folder",
+        ) from None

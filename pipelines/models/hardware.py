@@ -1,0 +1,89 @@
+"""Which device models run on, and which precision it can do: the one place that decides.
+
+Reading the processor's flags needs no torch, so planning on a machine without an accelerator
+imports none; torch is asked only about CUDA.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.errors import NightrankError
+from pipelines.models.protocols import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last is Arm's name
+PRECISIONS = ("auto", "exact", "bf16")
+
+
+@lru_cache(maxsize=1)
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 natively; False where it does not say."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    for line in text.splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return bool(CPU_BF16_FLAGS & set(flags.split()))
+    return False
+
+
+def choose_device() -> torch.device:
+    """The CUDA device this process sees first, else the CPU."""
+    import torch
+
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def has_bf16() -> bool:
+    """Whether the device that `choose_device` names does bfloat16 natively."""
+    import torch
+
+    if torch.cuda.is_available():
+        return bool(torch.cuda.get_device_capability(0) >= (8, 0))
+    return cpu_has_bf16()
+
+
+def resolve_precision(precision: str) -> Precision:
+    """`auto`, `exact` or `bf16` to the arithmetic that is used.
+
+    Raises:
+        NightrankError: E_MODEL, for bf16 on hardware without it or an unknown word.
+    """
+    if precision not in PRECISIONS:
+        raise NightrankError(
+            "E_MODEL", f"unknown precision {precision!r}", "", f"use one of {', '.join(PRECISIONS)}"
+        )
+    if precision == "exact":
+        return "fp32"
+    if has_bf16():
+        return "bf16"
+    if precision == "bf16":
+        raise NightrankError(
+            "E_MODEL",
+            "precision bf16 asked for, but this machine has no native bfloat16",
+            "",
+            "use precision auto or exact, or a machine with it (AVX512-BF16, AMX or a GPU)",
+        )
+    return "fp32"
+
+
+def require_precision(precision: Precision, model: str) -> None:
+    """Refuses to load a model planned for bf16 where there is none.
+
+    Raises:
+        NightrankError: E_MODEL.
+    """
+    if precision == "bf16" and not has_bf16():
+        raise NightrankError(
+            "E_MODEL",
+            "planned in bf16, but this worker has no native bfloat16",
+            model,
+            "use workers like the planning machine, or set precision: exact",
+        )

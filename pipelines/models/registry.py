@@ -1,0 +1,240 @@
+"""From a model's name in the configuration to a record at planning, and to a model on a worker.
+
+`resolve_*` runs once, at planning, and fixes everything that can change an output. `load_*` runs
+on each worker, checks that the files are still those, and opens them. Implementations that need
+torch are imported inside functions, so that a run on toy models never pays for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.errors import NightrankError
+from pipelines.models import toy
+from pipelines.models.folders import folder_digest, locate
+from pipelines.models.protocols import BiEncoder, CrossEncoder, ResolvedModel, Role, Tokenizer
+
+MINILM = "builtin:minilm"
+RERANKER = "builtin:reranker"
+TOY_BI_ENCODER = "toy:bag-of-words"
+TOY_CROSS_ENCODER = "toy:overlap"
+TOY_MAX_LENGTH_TOKENS = 512
+SHORTEST_INPUT_TOKENS = 8
+
+
+def resolve_bi_encoder(
+    model: str,
+    *,
+    revision: str | None = None,
+    precision: str = "auto",
+    max_length_tokens: int | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    dimension: int | None = None,
+) -> ResolvedModel:
+    """Fixes a bi-encoder.
+
+    Args:
+        model: builtin:minilm, toy:bag-of-words, a folder, or a hub id.
+        revision: the 40-hex commit of a hub id.
+        precision: auto, exact (fp32) or bf16.
+        max_length_tokens: bound on an input; None takes the model's.
+        query_prompt: put before queries; None takes the model's own.
+        document_prompt: put before documents; None takes the model's own.
+        dimension: keep so many leading dimensions (Matryoshka models); None keeps all.
+
+    Raises:
+        NightrankError: E_MODEL.
+    """
+    if model == TOY_BI_ENCODER:
+        _no_prompts(model, query_prompt, document_prompt)
+        resolved = _toy(model, "bi_encoder", precision, max_length_tokens)
+        return replace(resolved, dimension=dimension or toy.DEFAULT_DIMENSION, normalize=True)
+    _right_role(model, "bi_encoder")
+    from pipelines.models import resolving
+
+    if model == MINILM and not query_prompt and not document_prompt and dimension is None:
+        return resolving.minilm(model, precision, max_length_tokens)
+    if model == MINILM:
+        from pipelines.models.builtin import minilm_folder
+
+        folder, commit = minilm_folder(), ""
+    else:
+        folder, commit = locate(model, revision)
+    prompts = (query_prompt, document_prompt)
+    resolved = resolving.sentence_transformer(
+        model, folder, precision, max_length_tokens, prompts, dimension
+    )
+    return replace(resolved, revision=commit)
+
+
+def resolve_cross_encoder(
+    model: str,
+    *,
+    revision: str | None = None,
+    precision: str = "auto",
+    max_length_tokens: int | None = None,
+) -> ResolvedModel:
+    """Fixes a cross-encoder.
+
+    Args:
+        model: builtin:reranker, toy:overlap, a folder, or a hub id.
+        revision: the 40-hex commit of a hub id.
+        precision: auto, exact (fp32) or bf16.
+        max_length_tokens: bound on a pair; None takes the model's.
+
+    Raises:
+        NightrankError: E_MODEL.
+    """
+    if model == TOY_CROSS_ENCODER:
+        return _toy(model, "cross_encoder", precision, max_length_tokens)
+    _right_role(model, "cross_encoder")
+    from pipelines.models import resolving
+
+    if model == RERANKER:
+        return resolving.reranker(model, precision, max_length_tokens)
+    folder, commit = locate(model, revision)
+    resolved = resolving.sequence_classifier(model, folder, precision, max_length_tokens)
+    return replace(resolved, revision=commit)
+
+
+def load_tokenizer(resolved: ResolvedModel) -> Tokenizer:
+    """The tokenizer whose tokens the model takes.
+
+    Raises:
+        NightrankError: E_MODEL, where its files are missing or changed.
+    """
+    if resolved.family == "toy":
+        return toy.ToyTokenizer()
+    from pipelines.models import text_tokenizers as texts
+
+    if resolved.tokenizer.startswith(texts.UTF8):
+        return texts.Utf8Tokenizer(int(resolved.tokenizer.rpartition(":")[2]))
+    folder = _verified_folder(resolved)
+    cap = texts.cap_tokens(resolved.max_length_tokens)
+    return texts.SplicedTokenizer(texts.pretrained_tokenizer(folder), cap)
+
+
+def load_bi_encoder(resolved: ResolvedModel, threads: int) -> BiEncoder:
+    """Opens a bi-encoder on this worker.
+
+    Args:
+        resolved: what planning fixed.
+        threads: CPU threads that torch may use.
+
+    Raises:
+        NightrankError: E_MODEL, where files are missing or changed, or the precision cannot be.
+    """
+    _require_role(resolved, "bi_encoder")
+    if resolved.family == "toy":
+        return toy.ToyBiEncoder(resolved.dimension, resolved.max_length_tokens)
+    _prepare(resolved, threads)
+    from pipelines.models.bi_encoders import MiniLMBiEncoder, SentenceTransformersBiEncoder
+
+    folder = _verified_folder(resolved)
+    if resolved.family == "minilm":
+        return MiniLMBiEncoder(resolved, folder)
+    return SentenceTransformersBiEncoder(resolved, folder)
+
+
+def load_cross_encoder(resolved: ResolvedModel, threads: int) -> CrossEncoder:
+    """Opens a cross-encoder on this worker.
+
+    Args:
+        resolved: what planning fixed.
+        threads: CPU threads that torch may use.
+
+    Raises:
+        NightrankError: E_MODEL, where files are missing or changed, or the precision cannot be.
+    """
+    _require_role(resolved, "cross_encoder")
+    if resolved.family == "toy":
+        return toy.ToyCrossEncoder(resolved.max_length_tokens)
+    _prepare(resolved, threads)
+    from pipelines.models.cross_encoders import BuiltinReranker, SequenceClassifier
+
+    folder = _verified_folder(resolved)
+    if resolved.family == "minilm":
+        from pipelines.models.builtin import reranker_folder
+
+        return BuiltinReranker(resolved, folder, reranker_folder())
+    return SequenceClassifier(resolved, folder)
+
+
+def _prepare(resolved: ResolvedModel, threads: int) -> None:
+    """Checks the hardware and sets torch's threads."""
+    import torch
+
+    from pipelines.models.hardware import require_precision
+
+    require_precision(resolved.precision, resolved.model)
+    torch.set_num_threads(threads)
+
+
+def _verified_folder(resolved: ResolvedModel) -> Path:
+    """The folder on this machine, its digest checked; built-in models are found by package."""
+    from pipelines.models import builtin
+
+    if resolved.model in (MINILM, RERANKER):
+        folder = builtin.minilm_folder()
+        found = builtin.minilm_digest()
+        if resolved.model == RERANKER:
+            found = builtin.reranker_digest(builtin.reranker_folder())
+    else:
+        folder = Path(resolved.path)
+        found = folder_digest(folder) if folder.is_dir() else "no such folder"
+    if found != resolved.digest:
+        raise NightrankError(
+            "E_MODEL",
+            f"planned with files of digest {resolved.digest[:16]}, found {found[:16]}",
+            f"{resolved.model}, {folder}",
+            "restore the files, or plan again",
+        )
+    return folder
+
+
+def _toy(model: str, role: Role, precision: str, max_length_tokens: int | None) -> ResolvedModel:
+    """A toy model; its one arithmetic serves every precision but bf16."""
+    if precision not in ("auto", "exact"):
+        do = "use precision auto or exact"
+        raise NightrankError("E_MODEL", f"no precision {precision!r} for {model}", "", do)
+    return ResolvedModel(
+        model=model,
+        role=role,
+        family="toy",
+        path="",
+        digest=f"{model}-1",
+        precision="fp32",
+        max_length_tokens=max_length_tokens or TOY_MAX_LENGTH_TOKENS,
+        tokenizer=toy.TOKENIZER,
+    )
+
+
+def _no_prompts(model: str, *prompts: str | None) -> None:
+    """Refuses prompts where the model has no use for them."""
+    if any(prompts):
+        raise NightrankError("E_MODEL", "this model takes no prompts", model, "remove the prompts")
+
+
+def _right_role(model: str, role: Role) -> None:
+    """Refuses a built-in or toy name of the other role, or an unknown one."""
+    known = {
+        "bi_encoder": (MINILM, TOY_BI_ENCODER),
+        "cross_encoder": (RERANKER, TOY_CROSS_ENCODER),
+    }[role]
+    if model.startswith(("builtin:", "toy:")) and model not in known:
+        raise NightrankError(
+            "E_MODEL",
+            f"{model} is no {role.replace('_', '-')}",
+            "",
+            f"use {known[0]}, {known[1]}, a folder, or owner/name with a revision",
+        )
+
+
+def _require_role(resolved: ResolvedModel, role: Role) -> None:
+    """Refuses to open a model as what it was not planned as."""
+    if resolved.role != role:
+        raise NightrankError(
+            "E_MODEL", f"planned as {resolved.role}, opened as {role}", resolved.model, ""
+        )
