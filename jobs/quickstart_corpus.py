@@ -46,8 +46,8 @@ SKIPPED_PARTS = frozenset({"test", "tests", "macholib", "windows_events", "windo
 # Modules (wholly or partly) in C; importing them has no effect. `_x` holds the C part of `x`.
 INSPECTED = """
     array atexit binascii builtins _bz2 cmath _codecs _collections _contextvars _csv faulthandler
-    fcntl _functools gc grp hashlib _io itertools _locale _lzma marshal math mmap os _pickle pwd
-    _queue re resource select _signal _socket _sqlite3 _ssl _struct sys syslog termios time
+    fcntl _functools gc grp hashlib hmac _io itertools _locale _lzma marshal math mmap os _pickle
+    pwd _queue re resource select _signal _socket _sqlite3 _ssl _struct sys syslog termios time
     _tracemalloc types unicodedata _weakref zlib
 """
 
@@ -167,10 +167,10 @@ def _parsed(name: str) -> _Module:
             parents = package[: len(package) + 1 - node.level] if node.level else []
             source = ".".join([*parents, *filter(None, [node.module])])
             for alias in node.names:
-                if alias.name == "*":
-                    module.stars.append(source)
-                else:
+                if alias.name != "*":
                     module.imports[alias.asname or alias.name] = (source, alias.name)
+                elif node.module not in SKIPPED_PARTS:
+                    module.stars.append(source)
     module.stars += LAZY.get(name, [])
     return module
 
@@ -197,9 +197,9 @@ def _names(name: str) -> dict[str, Named]:
     for source in module.stars:
         found = {**_names(source), **found}
     for local, (source, original) in module.imports.items():
-        # Only what comes from a private module or from inside the package is passed on; the rest
-        # are helpers that the module uses.
-        own = source.startswith("_") or source.split(".")[0] == name.split(".")[0]
+        # What comes from inside the package, or by `__all__` from a private module, is passed on;
+        # the rest are helpers that the module uses.
+        own = source.split(".")[0] == name.split(".")[0] or (module.all and source[0] == "_")
         if own and module.exports(local) and original in _parsed(source).nodes:
             found.setdefault(local, _parsed(source).nodes[original])
     return found
