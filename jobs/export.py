@@ -38,7 +38,7 @@ def export(
         found = read_results(loaded.root, loaded.name, "ranked", entry.generation, options)
         table = found.to_table()
     try:
-        with open(trec, "w", encoding="utf-8", newline="\n") as file:
+        with open(trec, "wb") as file:
             write_run(table.select(["query_id", "doc_id", "rank", "score"]), file, tag)
     except OSError as error:
         what = f"cannot write: {error.strerror}"

@@ -39,7 +39,7 @@ def run(
             raise NightrankError("E_USAGE", f"{option} {name}: no such stage", "", do)
     started = time.monotonic()
     with open_job(config, sets, quiet=json) as job:
-        summary = _run(job, first, last)
+        summary = execute(job, first, last)
     summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
     if json:
         print(orjson.dumps(summary).decode())
@@ -47,7 +47,7 @@ def run(
         _tell(summary, config)
 
 
-def _run(job: Any, first: str | None, last: str | None) -> dict[str, Any]:
+def execute(job: Any, first: str | None = None, last: str | None = None) -> dict[str, Any]:
     """Runs, publishes and evaluates as asked; returns the closing line's content."""
     from pipelines import offline_rerank as pipeline
     from pipelines.results import generation_of
@@ -57,8 +57,7 @@ def _run(job: Any, first: str | None, last: str | None) -> dict[str, Any]:
         entry = generation_of(job.store, plan.published)
         job.progress.note("this plan is already published and current: nothing to do")
     else:
-        if first:
-            pipeline.require_done_before(job, first)
+        job.first = first or job.first
         wanted = last if last and last != "evaluate" else "publish"
         done = pipeline.run(job, wanted)
         if done is None:

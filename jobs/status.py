@@ -54,13 +54,13 @@ def _unfinished(store: Any) -> list[dict[str, Any]]:
     found = []
     for run in store.folders("results"):
         folder = f"results/{run}"
-        if run == "_log" or folder in published or "plan.json" not in store.list(folder):
+        if run == "_log" or folder in published or "plan.json" not in store.files(folder):
             continue
         stages = {}
         for name in store.folders(folder):
             dataset = Dataset(store, f"{folder}/{name}")
             complete = dataset.manifest() is not None
-            stages[name] = {"done": len(store.list(f"{folder}/{name}/_done")), "complete": complete}
+            stages[name] = {"done": len(store.files(f"{folder}/{name}/_done")), "complete": complete}
         found.append({"run": folder, "stages": stages})
     return found
 

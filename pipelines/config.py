@@ -60,7 +60,18 @@ class Source(Section):
         if unknown := set(self.columns) - known:
             raise ValueError(f"columns: {sorted(unknown)} unknown; known: {sorted(known)}")
         reserved = {"doc_id", "query_id", "title", "text", "vertical", "content_hash", "rank"}
-        reserved |= {"score", "status", "reason", "num_candidates", "policy", "query_row"}
+        reserved |= {
+            "row",
+            "id",
+            "query",
+            "query_hash",
+            "ordinal",
+            "score",
+            "status",
+            "reason",
+            "num_candidates",
+            "policy",
+        }
         if clash := set(self.attributes) & reserved:
             raise ValueError(f"attributes: {sorted(clash)} are names of our own; rename the column")
         return self

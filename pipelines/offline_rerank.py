@@ -7,16 +7,16 @@ here: what a stage does is in its own file, how it is executed is in `runtime`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from pipelines.config import Corpus, Queries
 from pipelines.errors import NightrankError
 from pipelines.models.protocols import ResolvedModel
 from pipelines.planning import Plan
+from pipelines.results import manifests_of
 from pipelines.runtime.executor import Executor, run_stage
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.stage import Stage
 from pipelines.stages import (
+    accounting,
     build_index,
     delta,
     distinct,
@@ -34,7 +34,7 @@ from pipelines.stages import (
     train_index,
 )
 from pipelines.stages.fan_out import Published
-from pipelines.storage.dataset import Manifest
+from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.log import Entry
 from pipelines.storage.store import Store
@@ -54,22 +54,36 @@ STAGES = (
     "publish",
     "evaluate",
 )
-# A vector that cannot be made is the model's or the hardware's fault, not the data's.
-MAX_UNUSABLE_VECTORS = 0.001
 
 
 @dataclass
 class Run:
-    """One run of a plan; `made` keeps the manifests by short name."""
+    """One run of a plan.
+
+    Attributes:
+        first: stages before this one must be complete already.
+        made: manifests by short name.
+        index_generation: the index generation that results are made from.
+    """
 
     plan: Plan
     store: Store
     executor: Executor
     progress: Progress
+    first: str = STAGES[0]
     made: dict[str, Manifest] = field(default_factory=dict)
+    index_generation: int = 0
 
     def stage(self, name: str, stage: Stage) -> Manifest:
-        """Runs one stage and remembers its manifest."""
+        """Runs one stage and remembers its manifest.
+
+        Raises:
+            NightrankError: E_USAGE where the stage lies before `first` and is not complete.
+        """
+        early = stage.kind in STAGES and STAGES.index(stage.kind) < STAGES.index(self.first)
+        if early and Dataset(self.store, stage.dataset).manifest() is None:
+            what = f"--from {self.first}: stage {stage.name} before it is not complete"
+            raise NightrankError("E_USAGE", what, stage.dataset, "run without --from")
         manifest = run_stage(stage, self.store, self.executor, self.progress)
         self.made[name] = manifest
         return manifest
@@ -102,65 +116,26 @@ def _first_half(job: Run, stop: int) -> None:
     plan, config = job.plan, job.plan.config
     options = config.storage_options
     judged = plan.qrels.url if plan.qrels and config.queries.only_judged else None
-    sources: tuple[tuple[str, str, Corpus | Queries, Any, Any, str | None, str], ...] = (
-        (
-            "corpus",
-            plan.segment,
-            config.corpus,
-            plan.corpus_splits,
-            plan.corpus_files,
-            None,
-            config.corpus.duplicates,
-        ),
-        (
-            "queries",
-            plan.queries,
-            config.queries,
-            plan.query_splits,
-            plan.query_files,
-            judged,
-            "first" if config.queries.on_dup_query == "reject" else "error",
-        ),
-    )
-    for kind, folder, source, splits, files, qrels, policy in sources:
+    policy = "first" if config.queries.on_dup_query == "reject" else "error"
+    for kind, folder, source, splits, files, qrels, keep in (
+        ("corpus", plan.segment, config.corpus, plan.corpus_splits, plan.corpus_files, None,
+         config.corpus.duplicates),
+        ("queries", plan.queries, config.queries, plan.query_splits, plan.query_files, judged,
+         policy),
+    ):  # fmt: skip
         path = f"{folder}/ingest"
         ingested = job.stage(
             f"{kind}.ingest", ingest.stage(path, kind, source, splits, files, options, qrels)
         )
-        _check_input(kind, source, ingested)
+        accounting.check_input(kind, source, ingested)
         if stop >= STAGES.index("delta"):
-            job.stage(f"{kind}.delta", delta.stage(f"{folder}/delta", kind, ingested, policy))
+            job.stage(f"{kind}.delta", delta.stage(f"{folder}/delta", kind, ingested, keep))
     if stop >= STAGES.index("segment"):
         _texts(job)
     if stop >= STAGES.index("tokenize"):
         _tokens(job, plan.encoder)
     if stop >= STAGES.index("embed"):
         _embeddings(job)
-
-
-def _check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None:
-    """Refuses an empty input, and one with more rejects than its budget."""
-    rows, rejected = ingested.total("rows_in"), ingested.total("rejected")
-    if rejected > source.reject_budget * rows:
-        what = (
-            f"{rejected} of {rows} {kind} rows were rejected, budget {source.reject_budget:.2%} "
-            f"({_reasons(ingested)})"
-        )
-        do = f"see {ingested.path}, correct the input or raise {kind}.reject_budget"
-        raise NightrankError("E_REJECT_BUDGET", what, source.path, do)
-    if not ingested.total("accepted") and not source.allow_empty:
-        hint = " selected" if ingested.total("unselected") else ""
-        what = f"the {kind} hold not a single usable row{hint} ({rows} rows read)"
-        do = f"check {kind}.path, or set {kind}.allow_empty=true"
-        raise NightrankError("E_EMPTY", what, source.path, do)
-
-
-def _reasons(ingested: Manifest) -> str:
-    totals: dict[str, int] = {}
-    for shard in ingested.shards:
-        for reason, count in shard.stats["reasons"].items():
-            totals[reason] = totals.get(reason, 0) + count
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(totals.items()))
 
 
 def _texts(job: Run) -> None:
@@ -210,11 +185,7 @@ def _embeddings(job: Run) -> None:
     ):
         tokens = job.made[f"tokens.{name}.{key}"]
         made = job.stage(f"embeddings.{name}", embed.stage(f"{base}/{folder}", kind, tokens, model))
-        rejected, rows = made.total("rejected"), tokens.rows("tokens")
-        if rejected > MAX_UNUSABLE_VECTORS * rows:
-            what = f"{rejected} of {rows} {name} have no usable vector"
-            do = "set encoder.precision=exact; if that does not help, the model is at fault"
-            raise NightrankError("E_REJECT_BUDGET", what, model.model, do)
+        accounting.check_vectors(name, made, tokens.rows("tokens"), model)
 
 
 def _index(job: Run, stop: int) -> None:
@@ -366,13 +337,13 @@ def _publish(job: Run) -> Entry:
         "rejects", rejects.stage(f"{plan.folder}/rejects", sources, made["ranked"])
     )
     balances = [
-        publish.documents_balance(
+        accounting.documents_balance(
             made["corpus.ingest"],
             made["corpus.delta"],
             made["embeddings.documents"],
             made["index"],
         ),
-        publish.queries_balance(made["queries.ingest"], made["queries.delta"], made["ranked"]),
+        accounting.queries_balance(made["queries.ingest"], made["queries.delta"], made["ranked"]),
     ]
     folder, _, epoch = plan.folder.rpartition(".")
     body = {
@@ -396,4 +367,13 @@ def run_evaluation(job: Run, entry: Entry) -> Manifest:
     if qrels is None:
         do = "set evaluate.qrels to a TREC or BEIR file"
         raise NightrankError("E_CONFIG", "no judgements given", "evaluate.qrels", do)
-    return job.stage("evaluation", evaluate.stage(job.store, entry, config, qrels, job.plan))
+    made = evaluate.stage(
+        entry.body["folder"],
+        manifests_of(job.store, entry),
+        entry,
+        config,
+        qrels,
+        job.plan.config.storage_options,
+        job.plan.config.name,
+    )
+    return job.stage("evaluation", made)

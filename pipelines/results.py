@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from pipelines.errors import NightrankError
+from pipelines.stages.fan_out import by_query_id
 from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.filesystem import connect
 from pipelines.storage.log import Entry, Log
@@ -91,33 +92,28 @@ def full_lists(store: Store, entry: Entry, query_ids: pa.Array | None = None) ->
         query_ids: only these queries, where given.
 
     Returns:
-        `query_id, vertical` and the columns of `schemas.pool` without `query` and `ordinal`, sorted
-        by (query_id, rank) within a query shard.
+        `query_id`, `vertical` and the columns of `schemas.pool` without `query` and `ordinal`,
+        sorted by (query_id, rank) within a query shard.
     """
     read = Reader(store)
-    ranked, distinct = (
-        rank_manifest(store, entry),
-        _manifest(store, f"{entry.body['queries']}/distinct"),
-    )
+    ranked, distinct, _ = manifests_of(store, entry)
     parts = []
     for lists, texts in zip(ranked.shards, distinct.shards, strict=True):
         members = read.table(texts.files["members"], ["query_id", "query", "vertical"])
         if query_ids is not None:
             members = members.filter(pc.is_in(members["query_id"], query_ids))
-        if members.num_rows == 0:
-            continue
-        pool = read.table(lists.files["pool"]).drop_columns(["ordinal"])
-        joined = pool.join(members, "query", join_type="inner").drop_columns(["query"])
-        parts.append(joined.sort_by([("query_id", "ascending"), ("rank", "ascending")]))
-    if not parts:
-        do = "check that queries and judgements use the same ids"
-        raise NightrankError("E_EMPTY", "no query of this generation matches", store.url, do)
-    return pa.concat_tables(parts)
+        parts.append(by_query_id(read.table(lists.files["pool"]), members))
+    return pa.concat_tables(parts).drop_columns(["ordinal"])
 
 
-def rank_manifest(store: Store, entry: Entry) -> Manifest:
-    """The manifest of the rank stage that a generation was published from."""
-    return _manifest(store, f"{entry.body['folder']}/rank")
+def manifests_of(store: Store, entry: Entry) -> tuple[Manifest, Manifest, Manifest]:
+    """The rank, distinct and documents manifests that a generation was published from."""
+    body = entry.body
+    return (
+        _manifest(store, f"{body['folder']}/rank"),
+        _manifest(store, f"{body['queries']}/distinct"),
+        _manifest(store, f"{body['segment']}/documents"),
+    )
 
 
 def _manifest(store: Store, path: str) -> Manifest:

@@ -1,4 +1,4 @@
-"""Shared fixtures: a small corpus of its own, configs on toy models, one Ray cluster, one S3 API."""
+"""Shared fixtures: a made-up collection, configs on toy models, one Ray cluster, one S3 API."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "data"
-WORDS = (
-    "river bank loan interest court appeal heart valve surgery trial engine wing lift drag protein "
-    "cell gene therapy bond yield market crash storm flood solar panel battery charge index shard "
-    "query document rank score model token vector cluster worker driver record manifest log"
-).split()
+VOCABULARY = """
+river bank loan interest court appeal heart valve surgery trial engine wing lift drag protein cell
+gene therapy bond yield market crash storm flood solar panel battery charge index shard query
+document rank score model token vector cluster worker driver record manifest log
+"""
+WORDS = VOCABULARY.split()
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -11,10 +11,18 @@ from __future__ import annotations
 import os
 import statistics
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+# An unauthenticated Ray is remote code execution for whoever reaches its ports. Ray reads these
+# once, when it is imported.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Silences a notice about zero-GPU tasks that Ray prints for every pool.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -196,16 +204,14 @@ class RayExecutor:
 
 def _connect(address: str | None) -> None:
     """Attaches to a cluster, or starts one for this process alone."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # An unauthenticated Ray is remote code execution for whoever reaches its ports.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    # Silences a notice about zero-GPU tasks that Ray prints for every pool.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address or os.environ.get("RAY_ADDRESS"):
             ray.init(address=address or None, **quiet)
         else:
+            # A token of this process's own: Ray would else leave one in the home directory, which
+            # turns authentication on for every later `ray start` of this user.
+            os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
             # Two pools must fit side by side on two cores, hence at least 8 logical CPUs.
             ray.init(
                 address="local",

@@ -76,3 +76,8 @@ class Stage:
     worker: WorkerSpec
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
     pool: Pool = "general"
+
+    @property
+    def kind(self) -> str:
+        """The stage's file, e.g. `train_index`: what operators call it in --from and --to."""
+        return self.worker.make.__module__.rpartition(".")[2]

@@ -70,7 +70,7 @@ class Worker:
                 what = f"index reopened with {found} vectors, {len(matrix)} were added"
                 raise NightrankError("E_CORRUPT", what, task.shard, "run the same command again")
 
-        blob = Blob(lambda file: faiss_index.write(index, file), check)
+        blob = Blob(lambda file: faiss_index.write(index, file), check, "faiss")
         files = {"index": blob, "rows": pa.concat_tables(rows)}
         return Payload(files, {"rate_rows": len(matrix), "rate_unit": "vectors"})
 

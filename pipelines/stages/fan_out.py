@@ -99,7 +99,7 @@ def fan_out(
     ranked = rows.drop_columns(["query", "ordinal"])
     ranked = ranked.add_column(0, "query_id", members["query_id"].take(pa.array(owner)))
     for name in settings["columns"]:
-        ranked = ranked.append_column(name, _column(name, rows["ordinal"], files, read))
+        ranked = ranked.append_column(name, document_column(name, rows["ordinal"], files, read))
 
     status, reason = _status(members, counts, rejected, read.table(files["rejects"]))
     fixed = {
@@ -132,7 +132,9 @@ def _status(
     return pa.array(status, pa.string()), pa.array(reason, pa.string())
 
 
-def _column(name: str, places: pa.ChunkedArray, files: dict[str, Any], read: Reader) -> pa.Array:
+def document_column(
+    name: str, places: pa.ChunkedArray, files: dict[str, Any], read: Reader
+) -> pa.Array:
     """One document column for rows given by ordinal; reads that column of the shards it needs."""
     wanted = places.to_numpy()
     keys = ordinals.shard_key(wanted)
@@ -170,3 +172,18 @@ def _rejects(rejected: pa.Table, members: pa.Table) -> pa.Table:
         pc.utf8_slice_codeunits(names, 0, 200),
     ]
     return pa.table(columns, schema=schemas.REJECTS)
+
+
+def by_query_id(pool: pa.Table, members: pa.Table) -> pa.Table:
+    """Lists of distinct queries as lists of query_ids, sorted by (query_id, rank).
+
+    Args:
+        pool: `schemas.pool`.
+        members: `query_id`, `query`, `vertical` of the wanted query_ids.
+
+    Returns:
+        `query_id`, `vertical` and the pool's columns without `query`.
+    """
+    joined = pool.join(members, "query", join_type="inner").drop_columns(["query"])
+    order = [("query_id", "ascending"), ("rank", "ascending")]
+    return joined.sort_by(order).combine_chunks()

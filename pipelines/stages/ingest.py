@@ -22,6 +22,7 @@ from pipelines.storage.dataset import Batches, Payload, shard_names
 from pipelines.storage.filesystem import connect
 from pipelines.storage.formats import read_split
 from pipelines.storage.inputs import InputFile, Split
+from pipelines.storage.raw import rejects_schema
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
 from pipelines.storage.validation import accepted_schema, id_hash, validate
@@ -55,7 +56,7 @@ class Worker:
         rejects: list[pa.Table] = []
         ids: list[pa.Table] = []
         stats: dict[str, Any] = {"rows_in": 0, "accepted": 0, "rejected": 0, "unselected": 0}
-        stats["rate_unit"] = "rows"
+        stats |= {"lines": 0, "reasons": {}}
         id_column = schema.names[0]
         hash_column = "content_hash" if self._kind == "corpus" else "query_hash"
 
@@ -64,6 +65,11 @@ class Worker:
                 accepted, refused = validate(batch, self._kind, self._source)
                 stats["rows_in"] += accepted.num_rows + refused.num_rows
                 stats["rejected"] += refused.num_rows
+                for row in (accepted["row"], refused["row"]):
+                    stats["lines"] = max(stats["lines"], (pc.max(row).as_py() or 0) + 1)
+                for count in pc.value_counts(refused["reason"]).to_pylist():
+                    reason = count["values"]
+                    stats["reasons"][reason] = stats["reasons"].get(reason, 0) + count["counts"]
                 rejects.append(refused)
                 if self._judged is not None:
                     judged = accepted.filter(pc.is_in(accepted[id_column], self._judged))
@@ -81,8 +87,7 @@ class Worker:
             return Scatter(table, bucket_of(hashes))
 
         def refused() -> pa.Table:
-            empty = schemas.INGEST_REJECTS.empty_table()
-            return pa.concat_tables([empty, *(r.select(empty.column_names) for r in rejects)])
+            return pa.concat_tables([rejects_schema().empty_table(), *rejects])
 
         def scattered_queries() -> Scatter:
             table = pa.concat_tables([schema.empty_table(), *pieces()])
@@ -139,5 +144,5 @@ def stage(
         identity={"files": [file.to_dict() for file in files]},
         tasks=plan(splits),
         worker=WorkerSpec(Worker, config),
-        schemas={"rows": rows, "ids": schemas.IDS, "rejects": schemas.INGEST_REJECTS},
+        schemas={"rows": rows, "ids": schemas.IDS, "rejects": rejects_schema()},
     )

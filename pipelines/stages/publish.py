@@ -8,68 +8,14 @@ publish.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from pipelines.errors import NightrankError
+from pipelines.stages.accounting import Balance
 from pipelines.storage.dataset import FileRef, Manifest
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.store import Store
 
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Balance:
-    """What became of one kind of rows; `total` must equal the sum of the parts."""
-
-    kind: str
-    total: int
-    parts: dict[str, int]
-
-    def check(self) -> None:
-        """Refuses a sum that does not balance.
-
-        Raises:
-            NightrankError: E_ACCOUNTING with every part.
-        """
-        if self.total != sum(self.parts.values()):
-            parts = " + ".join(f"{count} {name}" for name, count in self.parts.items())
-            what = f"{self.kind} do not balance: {self.total} in, {parts} out"
-            raise NightrankError(
-                "E_ACCOUNTING", what, "publish", "nothing was published; report this"
-            )
-
-    def to_dict(self) -> dict[str, int]:
-        """Counts as published: `in` and the parts."""
-        return {"in": self.total, **self.parts}
-
-
-def documents_balance(
-    ingested: Manifest, delta: Manifest, embedded: Manifest, index: Manifest
-) -> Balance:
-    """Documents in = indexed + rejected + superseded."""
-    rejected = ingested.total("rejected") + embedded.total("rejected")
-    parts = {
-        "indexed": index.rows("rows"),
-        "rejected": rejected,
-        "superseded": delta.total("dropped"),
-    }
-    return Balance("documents", ingested.total("rows_in"), parts)
-
-
-def queries_balance(ingested: Manifest, delta: Manifest, ranked: Manifest) -> Balance:
-    """Queries in = ranked + without candidates + rejected + unselected."""
-    rejected = (
-        ingested.total("rejected") + delta.total("dropped") + ranked.total("queries_rejected")
-    )
-    parts = {
-        "ranked": ranked.total("queries_ranked"),
-        "no_candidates": ranked.total("queries_no_candidates"),
-        "rejected": rejected,
-        "unselected": ingested.total("unselected"),
-    }
-    return Balance("queries", ingested.total("rows_in"), parts)
 
 
 def publish_index(store: Store, body: dict[str, Any], watermark: int) -> Entry:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.models.passage import passage_text
+from pipelines.models.passage import passage_texts
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import load_tokenizer
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
@@ -38,7 +38,7 @@ class Worker:
         table = read.table(task.args["texts"], self._columns).combine_chunks()
         texts = table["text"].combine_chunks()
         if "title" in self._columns:
-            texts = passage_text(table["title"].combine_chunks(), texts)
+            texts = passage_texts(table["title"].combine_chunks(), texts)
         tokens = self._tokenizer(texts)
         content = pa.table([tokens.to_arrow()], schema=schemas.TOKENS)
         stats = {"rate_rows": len(tokens), "tokens": int(tokens.offsets[-1])}

@@ -60,9 +60,11 @@ class Worker:
             factory, parameters = choice.factory, parameters or choice.search_parameters
             stats |= {"recall": choice.recall, "reason": choice.reason}
         index, built = faiss_index.train(factory, sample, self._threads)
-        parameters = faiss_index.fitting_parameters(index, parameters)
+        if built != factory:  # What was asked for may not exist in what could be built.
+            parameters = faiss_index.fitting_parameters(index, parameters)
         stats |= {"factory": built, "search_parameters": parameters}
-        return Payload({"template": Blob(lambda file: faiss_index.write(index, file))}, stats)
+        template = Blob(lambda file: faiss_index.write(index, file), extension="faiss")
+        return Payload({"template": template}, stats)
 
     def _sample(self, sample: list[tuple[FileRef, int]], read: Reader) -> np.ndarray:
         parts = [np.zeros((0, self._dimension), dtype=np.float32)]

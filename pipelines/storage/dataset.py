@@ -43,10 +43,12 @@ class Blob:
         write: writes it to the file object it is given.
         check: given the local path of the finished file before it counts; raises where it is not
             what was meant.
+        extension: of the file's name, for people.
     """
 
     write: Callable[[BinaryIO], None]
     check: Callable[[str], None] | None = None
+    extension: str = "bin"
 
 
 Content: TypeAlias = "pa.Table | Batches | Scatter | Blob"
@@ -92,8 +94,8 @@ class Record:
     seconds: float
 
     def to_json(self) -> bytes:
-        """Canonical JSON bytes."""
-        return orjson.dumps({"format": FORMAT, **_plain(self)}, option=orjson.OPT_SORT_KEYS)
+        """The JSON bytes of the record."""
+        return orjson.dumps({"format": FORMAT, **_plain(self)})
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Dataset:
         again under the next attempt number (see `next_attempt`).
         """
         found = self._all_records()
-        sizes = self.store.list(f"{self.path}/_data")
+        sizes = self.store.files(f"{self.path}/_data")
         return {
             name: record
             for name, record in found.items()
@@ -159,7 +161,7 @@ class Dataset:
         return {name: record.attempt + 1 for name, record in self._all_records().items()}
 
     def _all_records(self) -> dict[str, Record]:
-        names = [n for n in self.store.list(f"{self.path}/_done") if n.endswith(".json")]
+        names = [n for n in self.store.files(f"{self.path}/_done") if n.endswith(".json")]
         newest: dict[str, tuple[int, str]] = {}
         for name in names:
             shard, _, attempt = name[:-5].rpartition(".a")
@@ -197,8 +199,10 @@ class Dataset:
 
     def _write(self, name: str, content: Content) -> FileRef:
         unique = uuid.uuid4().hex[:12]
-        extension = {pa.Table: "parquet", Batches: "parquet", Scatter: "scatter", Blob: "bin"}
-        key = f"{self.path}/_data/{name}-{unique}.{extension[type(content)]}"
+        extension = "scatter" if isinstance(content, Scatter) else "parquet"
+        if isinstance(content, Blob):
+            extension = content.extension
+        key = f"{self.path}/_data/{name}-{unique}.{extension}"
         rows, ranges = 0, tuple[Range, ...]()
         if isinstance(content, Blob):
             size, sha256 = self.store.write(key, content.write, content.check)
@@ -228,7 +232,7 @@ class Dataset:
             "identity": identity,
             "shards": [_plain(record) for record in shards],
         }
-        data = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
+        data = orjson.dumps(plain)
         if self.store.put_if_absent(f"{self.path}/manifest.json", data):
             return Manifest(self.path, stage, version, identity, shards)
         manifest = self.manifest()

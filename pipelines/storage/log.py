@@ -36,7 +36,7 @@ class Log:
 
     def generations(self) -> list[int]:
         """All generation numbers, ascending."""
-        names = self.store.list(self._folder)
+        names = self.store.files(self._folder)
         return sorted(int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdigit())
 
     def read(self, generation: int) -> Entry:
@@ -77,7 +77,7 @@ class Log:
                 E_CONFLICT after 20 lost races.
         """
         body = {**body, "format": FORMAT, "watermark": watermark, "write_id": uuid.uuid4().hex}
-        data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
+        data = orjson.dumps(body, option=orjson.OPT_INDENT_2)
         for _ in range(20):
             current = self.current()
             if current and current.body["watermark"] > watermark:

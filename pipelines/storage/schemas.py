@@ -28,9 +28,6 @@ IDS = pa.schema(
     ]
 )
 DROPPED = pa.schema([("row", pa.int64()), ("id", pa.string()), ("reason", pa.string())])
-INGEST_REJECTS = pa.schema(
-    [("row", pa.int64()), ("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
-)
 REJECTS = pa.schema(
     [
         ("kind", pa.string()),

@@ -175,7 +175,11 @@ class Store:
             FileNotFoundError: where the key does not exist.
         """
         target = f"{self._root}/{key}"
-        return self._attempt(lambda: cast(bytes, self._fs.cat_file(target, start=start, end=stop)), key)
+
+        def fetch() -> bytes:
+            return cast(bytes, self._fs.cat_file(target, start=start, end=stop))
+
+        return self._attempt(fetch, key)
 
     def open_file(self, key: str) -> BinaryIO:
         """Opens a key for random reads (Parquet row groups)."""
@@ -185,7 +189,7 @@ class Store:
             )
         return open(f"{self._root}/{key}", "rb")
 
-    def list(self, folder: str) -> dict[str, int]:
+    def files(self, folder: str) -> dict[str, int]:
         """Names (without the folder) and sizes of the files directly in a folder."""
 
         def listing() -> dict[str, int]:

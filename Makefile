@@ -1,0 +1,43 @@
+# Every verb works on a fresh clone: the first one makes the virtual environment.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
+EXTRA ?= cpu
+
+.PHONY: help install install-dev quickstart check test bench clean
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.installed: pyproject.toml constraints/py311.txt | $(BIN)/python
+	$(BIN)/pip install --quiet -c constraints/py311.txt -e '.[$(EXTRA)]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints/py311.txt | $(BIN)/python
+	$(BIN)/pip install --quiet -c constraints/py311.txt -e '.[$(EXTRA),dev]'
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed ## Install into .venv what running needs.
+
+install-dev: $(VENV)/.installed-dev ## Install into .venv what developing needs too.
+
+quickstart: install ## Rank 90 questions over the standard library's documentation, on Ray.
+	$(BIN)/nightrank quickstart
+
+check: install-dev ## Formatter, linter, types, dependency directions.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --verbose > .lint-imports.log 2>&1 || (cat .lint-imports.log; exit 1)
+	@rm -f .lint-imports.log
+
+test: install-dev ## All tests: real Ray, a real S3 API over HTTP, the built-in models.
+	$(BIN)/python -m pytest
+
+clean: ## Remove the environment and what quickstart made.
+	rm -rf $(VENV) quickstart

@@ -1,0 +1,108 @@
+"""Every row is accounted for: budgets while a run goes on, balances before it publishes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.config import Corpus, Queries
+from pipelines.errors import NightrankError
+from pipelines.models.protocols import ResolvedModel
+from pipelines.storage.dataset import Manifest
+
+# A vector that cannot be made is the model's or the hardware's fault, not the data's.
+MAX_UNUSABLE_VECTORS = 0.001
+
+
+def check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None:
+    """Refuses an empty input, and one with more rejects than its budget.
+
+    Raises:
+        NightrankError: E_REJECT_BUDGET with the reasons, E_EMPTY.
+    """
+    rows, rejected = ingested.total("rows_in"), ingested.total("rejected")
+    if rejected > source.reject_budget * rows:
+        what = (
+            f"{rejected} of {rows} {kind} rows were rejected, budget {source.reject_budget:.2%} "
+            f"({_reasons(ingested)})"
+        )
+        do = f"see {ingested.path}, correct the input or raise {kind}.reject_budget"
+        raise NightrankError("E_REJECT_BUDGET", what, source.path, do)
+    if not ingested.total("accepted") and not source.allow_empty:
+        hint = " selected" if ingested.total("unselected") else ""
+        what = f"the {kind} hold not a single usable row{hint} ({rows} rows read)"
+        do = f"check {kind}.path, or set {kind}.allow_empty=true"
+        raise NightrankError("E_EMPTY", what, source.path, do)
+
+
+def check_vectors(name: str, embedded: Manifest, rows: int, model: ResolvedModel) -> None:
+    """Refuses an encoder that fails on more than one text in a thousand.
+
+    Raises:
+        NightrankError: E_REJECT_BUDGET.
+    """
+    rejected = embedded.total("rejected")
+    if rejected > MAX_UNUSABLE_VECTORS * rows:
+        what = f"{rejected} of {rows} {name} have no usable vector"
+        do = "set encoder.precision=exact; if that does not help, the model is at fault"
+        raise NightrankError("E_REJECT_BUDGET", what, model.model, do)
+
+
+def _reasons(ingested: Manifest) -> str:
+    totals: dict[str, int] = {}
+    for shard in ingested.shards:
+        for reason, count in shard.stats["reasons"].items():
+            totals[reason] = totals.get(reason, 0) + count
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(totals.items()))
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What became of one kind of rows; `total` must equal the sum of the parts."""
+
+    kind: str
+    total: int
+    parts: dict[str, int]
+
+    def check(self) -> None:
+        """Refuses a sum that does not balance.
+
+        Raises:
+            NightrankError: E_ACCOUNTING with every part.
+        """
+        if self.total != sum(self.parts.values()):
+            parts = " + ".join(f"{count} {name}" for name, count in self.parts.items())
+            what = f"{self.kind} do not balance: {self.total} in, {parts} out"
+            raise NightrankError(
+                "E_ACCOUNTING", what, "publish", "nothing was published; report this"
+            )
+
+    def to_dict(self) -> dict[str, int]:
+        """Counts as published: `in` and the parts."""
+        return {"in": self.total, **self.parts}
+
+
+def documents_balance(
+    ingested: Manifest, delta: Manifest, embedded: Manifest, index: Manifest
+) -> Balance:
+    """Documents in = indexed + rejected + superseded."""
+    rejected = ingested.total("rejected") + embedded.total("rejected")
+    parts = {
+        "indexed": index.rows("rows"),
+        "rejected": rejected,
+        "superseded": delta.total("dropped"),
+    }
+    return Balance("documents", ingested.total("rows_in"), parts)
+
+
+def queries_balance(ingested: Manifest, delta: Manifest, ranked: Manifest) -> Balance:
+    """Queries in = ranked + without candidates + rejected + unselected."""
+    rejected = (
+        ingested.total("rejected") + delta.total("dropped") + ranked.total("queries_rejected")
+    )
+    parts = {
+        "ranked": ranked.total("queries_ranked"),
+        "no_candidates": ranked.total("queries_no_candidates"),
+        "rejected": rejected,
+        "unselected": ingested.total("unselected"),
+    }
+    return Balance("queries", ingested.total("rows_in"), parts)

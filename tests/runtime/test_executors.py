@@ -1,0 +1,176 @@
+"""One conformance test over both executors: every task accounted for, exactly once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipelines.config import Cluster
+from pipelines.errors import NightrankError
+from pipelines.runtime.executor import Executor, SerialExecutor, run_stage
+from pipelines.runtime.progress import Progress
+from pipelines.runtime.stage import Stage, Task, WorkerSpec
+from pipelines.storage.dataset import Dataset, Payload
+from pipelines.storage.reader import Reader
+from pipelines.storage.store import Store
+
+SCHEMA = pa.schema([("value", pa.int64()), ("worker", pa.int64())])
+
+
+class Square:
+    """Squares a number; can be told to fail, die, hang or return the wrong schema."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self.folder = Path(config["folder"])
+        self.calls = 0
+
+    def _times(self, name: str) -> int:
+        """How often this trouble has come up, over all processes."""
+        with open(self.folder / name, "a") as file:
+            file.write("x")
+        return (self.folder / name).stat().st_size
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        value, trouble = task.args["value"], task.args.get("trouble", "")
+        if trouble == "raise once" and self._times(task.shard) == 1:
+            raise RuntimeError("flaky")
+        if trouble == "raise always":
+            self._times(task.shard)
+            raise RuntimeError("never works")
+        if trouble == "refuse":
+            self._times(task.shard)
+            raise NightrankError("E_SCHEMA", "bad input", "row 1", "fix it")
+        if trouble == "die once" and self._times(task.shard) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trouble == "die always":
+            self._times(task.shard)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trouble == "stop once" and self._times(task.shard) == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if trouble == "wrong schema":
+            return Payload({"rows": pa.table({"other": [1]})})
+        self.calls += 1
+        row = {"value": [value * value], "worker": [os.getpid()]}
+        return Payload({"rows": pa.table(row, schema=SCHEMA)}, {"calls": self.calls})
+
+
+@pytest.fixture(params=["serial", pytest.param("ray", marks=pytest.mark.ray)])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param == "serial":
+        made: Executor = SerialExecutor()
+    else:
+        request.getfixturevalue("ray_cluster")
+        from pipelines.runtime.ray_executor import RayExecutor
+
+        made = RayExecutor(Cluster(workers=3, deadline_seconds=5.0))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ray_only(executor: Executor) -> Executor:
+    if isinstance(executor, SerialExecutor):
+        pytest.skip("a process that dies takes the serial executor with it")
+    return executor
+
+
+def stage(folder: Path, troubles: dict[int, str], count: int = 12, affinity: bool = False) -> Stage:
+    tasks = tuple(
+        Task(
+            f"part-{i:02d}",
+            {"value": i, "trouble": troubles.get(i, "")},
+            affinity=f"group-{i % 3}" if affinity else "",
+        )
+        for i in range(count)
+    )
+    worker = WorkerSpec(Square, {"folder": str(folder)})
+    return Stage("square", 1, "squares", {}, tasks, worker, {"rows": SCHEMA})
+
+
+def run(made: Stage, executor: Executor, folder: Path) -> list[int]:
+    store = Store(str(folder / "lake"))
+    manifest = run_stage(made, store, executor, Progress(quiet=True))
+    read = Reader(store)
+    return [read.table(ref)["value"][0].as_py() for ref in manifest.files("rows")]
+
+
+SQUARES = [i * i for i in range(12)]
+
+
+def test_every_task_yields_one_shard_in_task_order(executor: Executor, tmp_path: Path) -> None:
+    assert run(stage(tmp_path, {}), executor, tmp_path) == SQUARES
+
+
+def test_a_task_that_fails_once_is_tried_again(executor: Executor, tmp_path: Path) -> None:
+    assert run(stage(tmp_path, {3: "raise once", 7: "raise once"}), executor, tmp_path) == SQUARES
+
+
+def test_a_task_that_always_fails_is_reported_and_the_others_finish(
+    executor: Executor, tmp_path: Path
+) -> None:
+    with pytest.raises(NightrankError) as caught:
+        run(stage(tmp_path, {3: "raise always"}), executor, tmp_path)
+    assert caught.value.exit_code == 70 and "part-03" in str(caught.value)
+    assert (tmp_path / "part-03").stat().st_size == 3
+    done = Dataset(Store(str(tmp_path / "lake")), "squares").records()
+    assert len(done) == 11 and "part-03" not in done
+
+
+def test_the_same_stage_again_does_only_what_is_missing(executor: Executor, tmp_path: Path) -> None:
+    with pytest.raises(NightrankError):
+        run(stage(tmp_path, {3: "raise always"}), executor, tmp_path)
+    store = Store(str(tmp_path / "lake"))
+    before = Dataset(store, "squares").records()
+    assert run(stage(tmp_path, {}), executor, tmp_path) == SQUARES
+    after = Dataset(store, "squares").records()
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_refused_input_is_not_tried_again(executor: Executor, tmp_path: Path) -> None:
+    with pytest.raises(NightrankError) as caught:
+        run(stage(tmp_path, {5: "refuse"}), executor, tmp_path)
+    assert caught.value.exit_code == 4 and "fix it" in str(caught.value)
+    assert (tmp_path / "part-05").stat().st_size == 1
+
+
+def test_a_wrong_schema_is_never_committed(executor: Executor, tmp_path: Path) -> None:
+    with pytest.raises(NightrankError, match="expected schema"):
+        run(stage(tmp_path, {2: "wrong schema"}, count=3), executor, tmp_path)
+    assert "part-02" not in Dataset(Store(str(tmp_path / "lake")), "squares").records()
+
+
+def test_a_killed_worker_costs_its_unit_only(ray_only: Executor, tmp_path: Path) -> None:
+    assert run(stage(tmp_path, {2: "die once", 9: "die once"}), ray_only, tmp_path) == SQUARES
+
+
+def test_a_unit_that_kills_every_worker_is_set_aside(ray_only: Executor, tmp_path: Path) -> None:
+    with pytest.raises(NightrankError) as caught:
+        run(stage(tmp_path, {4: "die always"}), ray_only, tmp_path)
+    assert caught.value.exit_code == 9 and "part-04" in str(caught.value)
+    assert (tmp_path / "part-04").stat().st_size == 3
+    assert len(Dataset(Store(str(tmp_path / "lake")), "squares").records()) == 11
+
+
+def test_a_stopped_worker_is_killed_at_its_deadline(ray_only: Executor, tmp_path: Path) -> None:
+    started = time.monotonic()
+    assert run(stage(tmp_path, {6: "stop once"}), ray_only, tmp_path) == SQUARES
+    assert time.monotonic() - started < 60
+
+
+def test_tasks_of_one_affinity_stay_with_one_worker(ray_only: Executor, tmp_path: Path) -> None:
+    run(stage(tmp_path, {}, affinity=True), ray_only, tmp_path)
+    store = Store(str(tmp_path / "lake"))
+    records = Dataset(store, "squares").records()
+    workers: dict[str, set[int]] = {}
+    for i in range(12):
+        table = Reader(store).table(records[f"part-{i:02d}"].files["rows"])
+        workers.setdefault(f"group-{i % 3}", set()).add(table["worker"][0].as_py())
+    # Work is stolen at the end rather than left waiting: most of a group stays together.
+    assert sum(len(found) for found in workers.values()) <= 6
