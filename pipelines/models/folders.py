@@ -19,6 +19,7 @@ from pipelines.errors import NightrankError
 REVISION = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DIGESTED = (".safetensors", ".json", ".txt", ".model")
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 DOWNLOADED = ("*.safetensors", "*.json", "*.txt")
 
 
@@ -68,15 +69,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_folder(folder: Path, model: str) -> None:
-    """Refuses folders without safetensors or with code of their own.
+    """Refuses folders with weights in pickles only, or with code of their own.
+
+    A folder that holds both forms is read through its safetensors.
 
     Raises:
         NightrankError: E_MODEL.
     """
-    if not any(folder.rglob("*.safetensors")):
+    safe = {path.parent for path in folder.rglob("*.safetensors")}
+    pickled = {path.parent for suffix in PICKLED for path in folder.rglob(suffix)}
+    if not safe or pickled - safe:
         raise NightrankError(
             "E_MODEL",
-            "no .safetensors weights",
+            "no .safetensors weights" if not safe else "some weights are not in safetensors",
             model,
             "only safetensors are loaded; convert the weights with save_pretrained",
         )
@@ -118,9 +123,10 @@ def locate(model: str, revision: str | None) -> tuple[Path, str]:
     if revision is None or not REVISION.fullmatch(revision):
         raise NightrankError(
             "E_MODEL",
-            f"model {model} needs a revision of 40 hex digits, found {revision!r}",
+            f"no folder {model} here, and as a hub id it needs a revision of 40 hex digits,"
+            f" found {revision!r}",
             "",
-            "set revision to the commit shown on the model's page: branches move",
+            "correct the path, or set revision to the commit on the model's page: branches move",
         )
     folder = _download(model, revision)
     check_folder(folder, model)

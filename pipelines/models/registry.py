@@ -20,7 +20,6 @@ RERANKER = "builtin:reranker"
 TOY_BI_ENCODER = "toy:bag-of-words"
 TOY_CROSS_ENCODER = "toy:overlap"
 TOY_MAX_LENGTH_TOKENS = 512
-SHORTEST_INPUT_TOKENS = 8
 
 
 def resolve_bi_encoder(

@@ -46,7 +46,8 @@ PROBES = (
     "https://example.org/a?b=c#d",
     "pneumonoultramicroscopicsilicovolcanoconiosis",
     "tab\x00nul � replacement",
-    "word " * 300,
+    # Longer than any limit here, and different at its two ends, so that truncation shows.
+    " ".join(f"the {number} words" for number in range(1, 120)),
 )
 
 

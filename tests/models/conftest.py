@@ -1,0 +1,72 @@
+import json
+
+import pytest
+
+VOCABULARY = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] a b c d e f g h i k l m n o p r s t u v w y the of what is red "
+    "apple pie wine river ##s ##ing ##ed ##e ##r ##n ##t , . ? ! 1 2 3 bank water money"
+)
+WORDS = VOCABULARY.split()
+
+
+def tiny_tokenizer(folder, **settings):
+    """A WordPiece tokenizer of 60 words, as transformers would save it."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=48,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **settings,
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def tiny_bert(folder, labels=1):
+    """A random two-layer BERT classifier in safetensors, with its tokenizer."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(5)
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        num_labels=labels,
+        initializer_range=0.5,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+
+
+@pytest.fixture
+def tiny_cross_encoder(tmp_path):
+    tiny_tokenizer(tmp_path)
+    tiny_bert(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def edit_config():
+    def edit(folder, **fields):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return edit

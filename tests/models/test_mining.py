@@ -1,0 +1,44 @@
+from pipelines.models.mining import Group, mine, near_duplicates
+
+DENSE = {"q": [("d1", 0.9), ("d2", 0.8), ("d3", 0.5), ("d4", 0.4)]}
+LEXICAL = {"q": [("d5", 9.0), ("d2", 8.0)]}
+
+
+def test_unjudged_candidates_are_negatives_in_their_order():
+    assert mine([DENSE], {"q": {"d2": 1}}, pool=2, guard_ratio=None) == [
+        Group("q", "d2", ("d1", "d3"))
+    ]
+
+
+def test_several_first_stages_alternate():
+    assert mine([DENSE, LEXICAL], {"q": {"d3": 1}}, pool=9, guard_ratio=None) == [
+        Group("q", "d3", ("d1", "d5", "d2", "d4"))
+    ]
+
+
+def test_the_guard_drops_unjudged_documents_near_the_positive_but_not_judged_ones():
+    qrels = {"q": {"d3": 1, "d1": 0}}
+    assert mine([DENSE], qrels, pool=9, guard_ratio=0.98) == [Group("q", "d3", ("d1", "d4"))]
+
+
+def test_copies_of_a_positive_are_no_negatives():
+    same = {("d1", "d2")}
+    groups = mine(
+        [DENSE],
+        {"q": {"d2": 1}, "unknown": {"d9": 1}},
+        pool=9,
+        guard_ratio=None,
+        same_text=lambda one, other: (one, other) in same,
+    )
+    assert groups == [Group("q", "d2", ("d3", "d4"))]
+
+
+def test_near_duplicates_by_words_not_by_form():
+    reported = ["What is (are) Glaucoma ?", "one two three four five six seven eight nine ten"]
+    texts = {
+        "same": "what IS are glaucoma",
+        "close": "one two three four five six seven eight nine ten eleven",
+        "far": "one two three four five",
+        "other": "what is a cataract",
+    }
+    assert near_duplicates(texts, reported) == {"same", "close"}
