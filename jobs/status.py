@@ -59,8 +59,8 @@ def _unfinished(store: Any) -> list[dict[str, Any]]:
         stages = {}
         for name in store.folders(folder):
             dataset = Dataset(store, f"{folder}/{name}")
-            complete = dataset.manifest() is not None
-            stages[name] = {"done": len(store.files(f"{folder}/{name}/_done")), "complete": complete}
+            done = len(store.files(f"{folder}/{name}/_done"))
+            stages[name] = {"done": done, "complete": dataset.manifest() is not None}
         found.append({"run": folder, "stages": stages})
     return found
 

@@ -47,12 +47,11 @@ class Worker:
     """Adds vectors to a copy of the template."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._dimension = config["dimension"]
         faiss_index.use_threads(threads)
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Row i of `rows` is vector i of the index."""
-        matrices = [np.zeros((0, self._dimension), dtype=np.float32)]
+        matrices = []
         rows = [schemas.INDEX_ROWS.empty_table()]
         for shard, vectors_ref, documents_ref in task.args["parts"]:
             local, vectors = to_numpy(read.table(vectors_ref))
@@ -81,7 +80,6 @@ def stage(
     documents: Manifest,
     template: Manifest,
     shard_bytes: int,
-    dimension: int,
 ) -> Stage:
     """Assembles the stage."""
     return Stage(
@@ -90,6 +88,6 @@ def stage(
         dataset=dataset,
         identity={"of": embeddings.path, "template": template.path},
         tasks=plan(embeddings, documents, template, shard_bytes),
-        worker=WorkerSpec(Worker, {"dimension": dimension}),
+        worker=WorkerSpec(Worker, {}),
         schemas={"rows": schemas.INDEX_ROWS},
     )

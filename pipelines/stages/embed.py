@@ -20,6 +20,7 @@ from pipelines.storage.dataset import Manifest, Payload
 from pipelines.storage.reader import Reader
 
 VERSION = 1
+SIDES = {"documents": "document", "queries": "query"}
 
 
 def plan(tokens: Manifest) -> tuple[Task, ...]:
@@ -39,7 +40,7 @@ class Worker:
         table = read.table(task.args["tokens"])
         tokens = Tokens.from_arrow(table["tokens"])
         vectors = self._encoder.encode(tokens, self._kind)
-        finite = np.isfinite(vectors).all(axis=1)
+        finite = np.asarray(np.isfinite(vectors).all(axis=1))
         zero = finite & ~vectors.any(axis=1)
         good = np.flatnonzero(finite & ~zero).astype(np.int32)
         bad = np.flatnonzero(~finite | zero).astype(np.int32)
@@ -74,14 +75,14 @@ def to_numpy(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stage(dataset: str, kind: str, tokens: Manifest, model: ResolvedModel) -> Stage:
-    """Assembles the stage for documents (`kind` document) or queries (`kind` query)."""
+    """Assembles the stage for the `documents` or the `queries`."""
     return Stage(
-        name="embed documents" if kind == "document" else "embed queries",
+        name=f"embed {kind}",
         version=VERSION,
         dataset=dataset,
         identity={"of": tokens.path, "model": model.identity()},
         tasks=plan(tokens),
-        worker=WorkerSpec(Worker, {"kind": kind, "model": model.to_dict()}),
+        worker=WorkerSpec(Worker, {"kind": SIDES[kind], "model": model.to_dict()}),
         schemas={"vectors": schemas.vectors(model.dimension), "rejects": schemas.ROW_REJECTS},
         pool="model",
     )

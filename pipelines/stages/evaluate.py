@@ -85,14 +85,16 @@ class Worker:
             "summary": _summary(lifts, moves),
         }
         files: dict[str, Any] = {"per_query": per_query}
-        files["report"] = Blob(lambda file: file.write(page) and None, extension="html")
+        files["report"] = Blob(lambda file: file.write(page), extension="html")
         return Payload(files, stats)
 
     def _lists(
         self, task: Task, read: Reader, judged: pa.Array
     ) -> tuple[pa.Table, dict[str, str], dict[str, str]]:
         """Full lists of the judged queries, and every judged query's vertical and text."""
-        parts, verticals, texts = [], {}, {}
+        parts: list[pa.Table] = []
+        verticals: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for pool_ref, members_ref, queries_ref in task.args["shards"]:
             members = read.table(members_ref, ["query_id", "query", "vertical"])
             members = members.filter(pc.is_in(members["query_id"], judged))
@@ -198,15 +200,15 @@ def _summary(lifts: dict[str, pa.Table], moves: dict[str, dict[str, int]]) -> st
 
 
 def stage(
-    folder: str,
-    manifests: tuple[Manifest, Manifest, Manifest],
     entry: Entry,
+    manifests: tuple[Manifest, Manifest, Manifest],
     config: Evaluate,
     qrels: InputFile,
     options: dict[str, Any],
     title: str,
 ) -> Stage:
     """Assembles the stage; `manifests` are those of rank, distinct and documents."""
+    folder = entry.body["folder"]
     facts = {"generation": str(entry.generation), "plan": entry.body["plan_id"][:16]}
     facts |= {model["role"].replace("_", "-"): model["model"] for model in entry.body["models"]}
     settings = {

@@ -21,7 +21,7 @@ from pipelines.storage import schemas
 from pipelines.storage.dataset import Batches, Payload, shard_names
 from pipelines.storage.filesystem import connect
 from pipelines.storage.formats import read_split
-from pipelines.storage.inputs import InputFile, Split
+from pipelines.storage.inputs import Split
 from pipelines.storage.raw import rejects_schema
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
@@ -122,15 +122,13 @@ def load_qrels(path: str, options: dict[str, Any]) -> pa.Table:
 
 def stage(
     dataset: str,
-    kind: str,
     source: Corpus | Queries,
     splits: tuple[Split, ...],
-    files: tuple[InputFile, ...],
     options: dict[str, Any],
-    qrels: str | None,
+    qrels: str | None = None,
 ) -> Stage:
-    """Assembles the stage for the corpus or the queries."""
-    rows = accepted_schema(kind, source)
+    """Assembles the stage; `qrels` limits queries to the judged ones."""
+    kind = "corpus" if isinstance(source, Corpus) else "queries"
     config = {
         "kind": kind,
         "source": source.model_dump(mode="json"),
@@ -141,8 +139,12 @@ def stage(
         name=f"ingest {kind}",
         version=VERSION,
         dataset=dataset,
-        identity={"files": [file.to_dict() for file in files]},
+        identity={"splits": [split.to_dict() for split in splits]},
         tasks=plan(splits),
         worker=WorkerSpec(Worker, config),
-        schemas={"rows": rows, "ids": schemas.IDS, "rejects": rejects_schema()},
+        schemas={
+            "rows": accepted_schema(kind, source),
+            "ids": schemas.IDS,
+            "rejects": rejects_schema(),
+        },
     )

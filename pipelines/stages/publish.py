@@ -18,13 +18,16 @@ from pipelines.storage.store import Store
 VERSION = 1
 
 
-def publish_index(store: Store, body: dict[str, Any], watermark: int) -> Entry:
-    """Publishes an index generation, unless the current one is the same."""
+def publish_index(store: Store, body: dict[str, Any]) -> Entry:
+    """Publishes an index generation, unless the current one is the same.
+
+    An index depends on no earlier generation, so no watermark fences it.
+    """
     log = Log(store, "index")
     current = log.current()
     if current and all(current.body.get(key) == value for key, value in body.items()):
         return current
-    return log.append(body, watermark)
+    return log.append(body, watermark=0)
 
 
 def publish_results(

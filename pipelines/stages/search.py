@@ -24,6 +24,8 @@ from pipelines.storage.dataset import Manifest, Payload, Record
 from pipelines.storage.reader import Reader
 
 VERSION = 1
+# The number that an index generation gives its only segment.
+SEGMENT = 0
 
 
 def groups(index: Manifest, embeddings: Manifest, memory_bytes: int) -> list[list[int]]:
@@ -47,7 +49,6 @@ def plan(
     queries: Manifest,
     index: Manifest,
     embeddings: Manifest,
-    segment: int,
     memory_bytes: int,
 ) -> tuple[Task, ...]:
     """Query shards x groups; tasks of one group share an affinity."""
@@ -60,7 +61,7 @@ def plan(
                 "queries": query_shard.files["vectors"],
                 "group": shards,
                 "vectors": vectors,
-                "segment": segment,
+                "segment": SEGMENT,
             }
             name = f"{query_shard.shard}.group-{number:05d}"
             tasks.append(Task(name, args, affinity=f"group-{number:05d}"))
@@ -121,7 +122,6 @@ def stage(
     queries: Manifest,
     index: Manifest,
     embeddings: Manifest,
-    segment: int,
     memory_bytes: int,
     settings: dict[str, Any],
 ) -> Stage:
@@ -131,7 +131,7 @@ def stage(
         version=VERSION,
         dataset=dataset,
         identity={"queries": queries.path, "index": index.path, **settings},
-        tasks=plan(queries, index, embeddings, segment, memory_bytes),
+        tasks=plan(queries, index, embeddings, memory_bytes),
         worker=WorkerSpec(Worker, settings),
         schemas={"candidates": schemas.CANDIDATES},
     )

@@ -46,7 +46,7 @@ class Blob:
         extension: of the file's name, for people.
     """
 
-    write: Callable[[BinaryIO], None]
+    write: Callable[[BinaryIO], object]
     check: Callable[[str], None] | None = None
     extension: str = "bin"
 

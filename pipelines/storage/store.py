@@ -142,7 +142,7 @@ class Store:
     def write(
         self,
         key: str,
-        fill: Callable[[BinaryIO], None],
+        fill: Callable[[BinaryIO], object],
         check: Callable[[str], None] | None = None,
     ) -> tuple[int, str]:
         """Writes a new data file under a name that nobody else uses.
@@ -280,7 +280,7 @@ def _is_transient(error: Exception) -> bool:
 
 
 def _write_local(
-    target: str, fill: Callable[[BinaryIO], None], check: Callable[[str], None] | None
+    target: str, fill: Callable[[BinaryIO], object], check: Callable[[str], None] | None
 ) -> tuple[int, str]:
     """Writes, syncs and returns (size, sha256); removes the file when anything goes wrong."""
     try:

@@ -68,7 +68,7 @@ def test_every_flipped_bit_is_found_before_use(store: Store, kind: str) -> None:
     content = {
         "parquet": table(),
         "scatter": Scatter(table(), np.arange(1000) % 3),
-        "blob": Blob(lambda f: f.write(bytes(range(256)) * 20) and None),
+        "blob": Blob(lambda f: f.write(bytes(range(256)) * 20)),
     }[kind]
     record = Dataset(store, "set").commit("part", 0, Payload({"x": content}), lambda: 0.0)
     ref = record.files["x"]

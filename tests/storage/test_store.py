@@ -45,7 +45,7 @@ def test_a_write_that_fails_leaves_nothing_behind(store: Store) -> None:
 
     with pytest.raises(RuntimeError):
         store.write("data/part", fill)
-    assert store.list("data") == {}
+    assert store.files("data") == {}
 
 
 def test_a_check_refuses_a_finished_file(store: Store) -> None:
@@ -54,19 +54,19 @@ def test_a_check_refuses_a_finished_file(store: Store) -> None:
         raise ValueError("not what was meant")
 
     with pytest.raises(ValueError):
-        store.write("data/part", lambda file: file.write(b"content") and None, check)
-    assert store.list("data") == {}
+        store.write("data/part", lambda file: file.write(b"content"), check)
+    assert store.files("data") == {}
 
 
 def test_size_and_digest_are_those_of_the_bytes(store: Store) -> None:
     import hashlib
 
     content = os.urandom(100_000)
-    size, sha256 = store.write("data/part", lambda file: file.write(content) and None)
+    size, sha256 = store.write("data/part", lambda file: file.write(content))
     assert (size, sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert store.read("data/part") == content
     assert store.read("data/part", 10, 20) == content[10:20]
-    assert store.list("data") == {"part": len(content)}
+    assert store.files("data") == {"part": len(content)}
 
 
 def test_the_probe_accepts_a_store_with_conditional_writes(store: Store) -> None:
@@ -106,9 +106,9 @@ def test_a_full_disk_is_e_disk_and_leaves_no_file(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         store = Store({str(tmp_path)!r})
         try:
-            store.write("data/part", lambda f: f.write(b"x" * 10000) and None)
+            store.write("data/part", lambda f: f.write(b"x" * 10000))
         except NightrankError as error:
-            print(error.code, store.list("data"))
+            print(error.code, store.files("data"))
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["E_DISK", "{}"], done.stderr
