@@ -3,6 +3,7 @@
 `read_results` is the way in for analytics; everything else is run by the jobs.
 """
 
+from importlib import import_module
 from typing import Any
 
 __all__ = ["read_results"]
@@ -11,7 +12,5 @@ __all__ = ["read_results"]
 def __getattr__(name: str) -> Any:
     """Imports on first use, so that `import pipelines` stays cheap."""
     if name == "read_results":
-        from pipelines.results import read_results
-
-        return read_results
+        return import_module("pipelines.results").read_results
     raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
