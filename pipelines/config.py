@@ -153,8 +153,9 @@ class RerankStep(Section):
         first_stage_weight: w in `score = w*z(first_stage_score) + (1-w)*z(rerank_score)`, z within
             the query's rescored list. `auto` takes what the model recommends (0 unless built in);
             at 0 the score is the raw rerank score.
-        unit_tokens: predicted tokens (query + document) of one unit of work; part of the identity,
-            since the composition of batches reaches the low bits of bf16 scores.
+        unit_tokens: predicted tokens (query + document) of one unit of work; `auto` is 500,000, or
+            more where that would make over 8,192 units. Part of the identity, since the composition
+            of batches reaches the low bits of bf16 scores.
     """
 
     name: Name = "rerank"
@@ -164,7 +165,7 @@ class RerankStep(Section):
     max_length_tokens: int | None = Field(default=None, ge=8, le=131072)
     depth: int = Field(default=100, ge=1, le=10_000)
     first_stage_weight: Literal["auto"] | Fraction = "auto"
-    unit_tokens: int = Field(default=1_500_000, ge=1)
+    unit_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
 class Results(Section):
@@ -208,20 +209,24 @@ class Cluster(Section):
         address: an existing Ray cluster; without it one is started on this machine.
         workers: worker processes for ordinary stages; 0 means one per two CPUs, at least 2.
         model_workers: worker processes that hold a model; 0 means as many as GPUs, or as CPUs.
-        model_gpus: GPUs per model worker; 0 on a machine without.
+        model_gpus: GPUs per model worker; by default 1 where the cluster has any, else 0.
+        index_gpus: GPUs per worker that builds and searches indexes; by default 1 where the cluster
+            has any and faiss-gpu is installed. At 0 these stages run on the ordinary workers.
         threads_per_worker: threads of torch and FAISS in one worker; 0 means an even share.
         attempts: how often a unit is tried before the stage fails.
-        deadline_seconds: the least time a unit may take before it is killed and tried elsewhere.
+        deadline_seconds: a unit is killed and tried elsewhere after ten times the median of its
+            stage, but never before this. The default leaves a large unit on a slow CPU its time.
     """
 
     executor: Literal["ray", "serial"] = "ray"
     address: str | None = None
     workers: int = Field(default=0, ge=0)
     model_workers: int = Field(default=0, ge=0)
-    model_gpus: float = Field(default=0.0, ge=0.0)
+    model_gpus: float | None = Field(default=None, ge=0.0)
+    index_gpus: float | None = Field(default=None, ge=0.0)
     threads_per_worker: int = Field(default=0, ge=0)
     attempts: int = Field(default=3, ge=1, le=20)
-    deadline_seconds: float = Field(default=600.0, gt=0.0)
+    deadline_seconds: float = Field(default=3600.0, gt=0.0)
 
 
 def _as_steps(value: Any) -> Any:

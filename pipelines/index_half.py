@@ -79,5 +79,7 @@ def _build(job: Run) -> None:
     }
     entry = publish.publish_index(job.store, body)
     reason = f" ({chosen['reason']})" if "reason" in chosen else ""
-    job.progress.note(f"index generation {entry.generation}: {chosen['factory']}{reason}")
+    devices = ", ".join(sorted({str(shard.stats["built_on"]) for shard in index.shards}))
+    what = f"{chosen['factory']}{reason}, built on {devices or 'nothing'}"
+    job.progress.note(f"index generation {entry.generation}: {what}")
     job.index_generation = entry.generation

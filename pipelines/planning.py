@@ -15,8 +15,10 @@ import orjson
 from pipelines import stages
 from pipelines.config import Corpus, PipelineConfig, Queries
 from pipelines.errors import NightrankError
+from pipelines.evaluation import measures
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
+from pipelines.stages.ingest import load_qrels
 from pipelines.storage.fingerprint import SHORT, digest, fingerprint
 from pipelines.storage.inputs import InputFile, Split, is_inside, list_inputs, plan_splits
 from pipelines.storage.log import Log
@@ -71,6 +73,7 @@ def make_plan(config: PipelineConfig, store: Store) -> Plan:
         if is_inside(store.path("."), source.path):
             what = f"root would lie inside the {name}'s input {source.path}"
             raise NightrankError("E_CONFIG", what, config.root, "choose another root")
+    measures.parse(config.evaluate.measures)  # A misspelt name fails now, not in the morning.
     encoder, steps = resolve_models(config)
     corpus_files = list_inputs(config.corpus.path, config.corpus.format, options)
     query_files = list_inputs(config.queries.path, config.queries.format, options)
@@ -78,6 +81,7 @@ def make_plan(config: PipelineConfig, store: Store) -> Plan:
     if config.evaluate.qrels:
         # Judgements are one file in one of two text forms, whatever its name ends with.
         qrels = list_inputs(config.evaluate.qrels, "tsv", options)[0]
+        load_qrels(qrels.url, options)
     segment = fingerprint(_source(config.corpus, corpus_files, config))
     queries = {
         **_source(config.queries, query_files, config),

@@ -74,7 +74,7 @@ def train(factory: str, vectors: Float32, threads: int) -> tuple[Index, str]:
     return index, fitting
 
 
-def add(template: Index, vectors: Float32) -> Index:
+def build(template: Index, vectors: Float32) -> tuple[Index, str]:
     """Copies an empty trained index and adds vectors to the copy, on a GPU where there is one.
 
     The result is in CPU form whatever built it. A GPU may assign a vector that lies between two
@@ -86,28 +86,32 @@ def add(template: Index, vectors: Float32) -> Index:
         vectors: float32[n, d].
 
     Returns:
-        The index with n rows.
+        The index with n rows, and what built it: `gpu`, `cpu`, or `cpu: ` and why not the GPU.
 
     Raises:
         NightrankError: E_CORRUPT for vectors that are not finite.
     """
     faiss = _faiss()
     vectors = _checked(vectors, "vectors to index")
-    index = faiss.clone_index(template)
+    index, device = faiss.clone_index(template), "cpu"
     # A Flat index only stores: a GPU would add two copies and save nothing.
     if faiss.get_num_gpus() and len(vectors) and flat_vectors(index) is None:
         try:
             resources = faiss.StandardGpuResources()
             on_gpu = faiss.index_cpu_to_gpu(resources, 0, index)
             on_gpu.add(vectors)
-            return faiss.index_gpu_to_cpu(on_gpu)
+            return faiss.index_gpu_to_cpu(on_gpu), "gpu"
         except RuntimeError as error:
             # Types without a GPU form (fast-scan PQ, refinement) and a full GPU end here alike.
-            name = type(index).__name__
-            log.info("%s is built on the CPU: %s", name, str(error).splitlines()[0])
+            device = f"cpu: {type(index).__name__}: {str(error).splitlines()[0]}"
             index = faiss.clone_index(template)
     index.add(vectors)
-    return index
+    return index, device
+
+
+def add(template: Index, vectors: Float32) -> Index:
+    """The index alone that `build` makes."""
+    return build(template, vectors)[0]
 
 
 def search(

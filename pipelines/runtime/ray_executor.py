@@ -8,6 +8,7 @@ that imports and models are paid for once per process.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import statistics
 import time
@@ -21,8 +22,8 @@ from typing import Any
 # once, when it is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Silences a notice about zero-GPU tasks that Ray prints for every pool.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Actors without a GPU share see no GPU; set explicitly, for Ray warns that its default will change.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -82,19 +83,29 @@ class RayExecutor:
         self._store: StoreSpec | None = None
         self._started_here = not ray.is_initialized()
         if self._started_here:
-            _connect(cluster.address)
+            _connect(cluster)
         available = ray.cluster_resources()
-        cpus = int(available.get("CPU", 1))
-        gpus = int(available.get("GPU", 0)) if cluster.model_gpus else 0
-        cores = cpus if cluster.address else os.cpu_count() or 1
+        self._cpus, self._gpus = int(available.get("CPU", 1)), float(available.get("GPU", 0))
+        cores = self._cpus if cluster.address else min(os.cpu_count() or 1, self._cpus)
+        self._gpu_share: dict[Pool, float] = {
+            "general": 0.0,
+            "index": _gpus(cluster.index_gpus, self._gpus and _has_faiss_gpu()),
+            "model": _gpus(cluster.model_gpus, self._gpus),
+        }
         self._sizes: dict[Pool, int] = {
-            "general": cluster.workers or max(2, min(cores, cpus) // 2),
-            "model": cluster.model_workers or (gpus or max(1, min(cores, cpus))),
+            "general": cluster.workers or max(2, cores // 2),
+            "index": self._fitting("index", cluster.workers or max(2, cores // 2)),
+            "model": cluster.model_workers or self._fitting("model", cores),
         }
         self._threads = {
             pool: cluster.threads_per_worker or max(1, cores // size)
             for pool, size in self._sizes.items()
         }
+
+    def _fitting(self, pool: Pool, otherwise: int) -> int:
+        """As many workers as there are GPU shares, or `otherwise` without GPUs."""
+        share = self._gpu_share[pool]
+        return max(1, int(self._gpus / share)) if share else otherwise
 
     def run(
         self, stage: Stage, tasks: Sequence[tuple[Task, int]], store: StoreSpec
@@ -103,7 +114,11 @@ class RayExecutor:
         self._store = store
         queue = deque(sorted(((t, n, 1) for t, n in tasks), key=lambda item: item[0].affinity))
         spec = ray.put(UnitSpec.of(stage))
-        idle = self._pool(stage.pool, len(queue))
+        # Without a GPU of their own the index stages need no processes of their own either.
+        pool: Pool = stage.pool
+        if pool == "index" and not self._gpu_share["index"]:
+            pool = "general"
+        idle = self._pool(pool, len(queue))
         running: dict[Any, _Running] = {}
         finished: list[float] = []
         try:
@@ -123,7 +138,7 @@ class RayExecutor:
                         idle.append(unit.slot)
                         yield Outcome(unit.task, record)
                     except RayActorError as error:
-                        self._replace(stage.pool, unit.slot, idle)
+                        self._replace(pool, unit.slot, idle)
                         lost = f"worker process died: {_first_line(error)}"
                         where, do = (
                             f"{stage.name}, {unit.task.shard}",
@@ -143,7 +158,7 @@ class RayExecutor:
                 for reference, unit in list(running.items()):
                     if time.monotonic() - unit.started > limit:
                         running.pop(reference)
-                        self._replace(stage.pool, unit.slot, idle)
+                        self._replace(pool, unit.slot, idle)
                         what, where = (
                             f"no end after {limit:.0f} s",
                             f"{stage.name}, {unit.task.shard}",
@@ -155,7 +170,7 @@ class RayExecutor:
             # Cut short: units in flight belong to nobody, so their processes go too.
             for unit in running.values():
                 ray.kill(unit.slot.actor)
-                self._pools[stage.pool].remove(unit.slot)
+                self._pools[pool].remove(unit.slot)
 
     def _again(
         self, unit: _Running, failure: NightrankError, queue: deque[Any], counts: bool = True
@@ -169,19 +184,32 @@ class RayExecutor:
             queue.append((unit.task, unit.number, unit.attempt + counts))
 
     def _pool(self, pool: Pool, wanted: int) -> list[_Slot]:
-        """All slots of a pool, made up to its size, never more than there are tasks."""
+        """All slots of a pool, made up to its size, never more than there are tasks.
+
+        Other pools stay warm while there is room for all; where CPUs or GPUs would not suffice they
+        are closed first, since an actor that waits for them would wait for ever.
+        """
         slots = self._pools.setdefault(pool, [])
-        while len(slots) < min(self._sizes[pool], wanted):
+        size = max(len(slots), min(self._sizes[pool], wanted))
+        held = {name: len(others) for name, others in self._pools.items()} | {pool: size}
+        gpus = sum(count * self._gpu_share[name] for name, count in held.items())
+        if sum(held.values()) > self._cpus or gpus > self._gpus:
+            for name in [name for name in self._pools if name != pool]:
+                self._close_pool(name)
+        while len(slots) < size:
             slots.append(self._slot(pool))
         return list(slots)
 
     def _slot(self, pool: Pool) -> _Slot:
-        gpus = self._cluster.model_gpus if pool == "model" else 0.0
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
-        options["num_gpus"] = gpus
+        options["num_gpus"] = self._gpu_share[pool]
         made = ray.remote(_Actor).options(**options)
         actor = made.remote(self._store, self._threads[pool], os.getcwd())
         return _Slot(actor, actor.node.remote())
+
+    def _close_pool(self, pool: Pool) -> None:
+        for slot in self._pools.pop(pool):
+            ray.kill(slot.actor)
 
     def _replace(self, pool: Pool, slot: _Slot, idle: list[_Slot]) -> None:
         ray.kill(slot.actor)
@@ -194,17 +222,16 @@ class RayExecutor:
         """Kills all workers, and the cluster where it was started here."""
         if not ray.is_initialized():
             return
-        for slots in self._pools.values():
-            for slot in slots:
-                ray.kill(slot.actor)
-        self._pools.clear()
+        for pool in list(self._pools):
+            self._close_pool(pool)
         if self._started_here:
             ray.shutdown()
 
 
-def _connect(address: str | None) -> None:
+def _connect(cluster: Cluster) -> None:
     """Attaches to a cluster, or starts one for this process alone."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = cluster.address
     try:
         if address or os.environ.get("RAY_ADDRESS"):
             ray.init(address=address or None, **quiet)
@@ -212,10 +239,11 @@ def _connect(address: str | None) -> None:
             # A token of this process's own: Ray would else leave one in the home directory, which
             # turns authentication on for every later `ray start` of this user.
             os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
-            # Two pools must fit side by side on two cores, hence at least 8 logical CPUs.
+            # Logical CPUs: the pools must fit side by side, on two cores too.
+            cpus = max(8, 2 * (os.cpu_count() or 1), cluster.workers + cluster.model_workers)
             ray.init(
                 address="local",
-                num_cpus=max(8, 2 * (os.cpu_count() or 1)),
+                num_cpus=cpus,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 **quiet,
@@ -224,6 +252,18 @@ def _connect(address: str | None) -> None:
         what = f"no Ray cluster: {_first_line(error)}"
         do = "check cluster.address, leave it out to start one here, or set cluster.executor=serial"
         raise NightrankError("E_CLUSTER", what, address or "local", do) from error
+
+
+def _gpus(wanted: float | None, available: float | bool) -> float:
+    """GPUs per worker: as configured, else one where there is any."""
+    return wanted if wanted is not None else float(bool(available))
+
+
+def _has_faiss_gpu() -> bool:
+    """Whether the GPU build of FAISS is installed, without importing it."""
+    names = ("faiss-gpu", "faiss-gpu-cuvs")
+    installed = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
+    return any(name in installed for name in names)
 
 
 def _take(queue: deque[Any], slot: _Slot, running: dict[Any, _Running]) -> Any:

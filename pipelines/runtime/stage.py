@@ -11,9 +11,9 @@ import pyarrow as pa
 from pipelines.storage.dataset import Payload
 from pipelines.storage.reader import Reader
 
-# Workers of one pool share processes. FAISS and torch never meet in one process: their GPU builds
-# may bring two CUDA majors.
-Pool = Literal["general", "model"]
+# Workers of one pool share processes. FAISS (`index`) and torch (`model`) never meet in one
+# process: their GPU builds may bring two CUDA majors.
+Pool = Literal["general", "index", "model"]
 
 
 @dataclass(frozen=True)

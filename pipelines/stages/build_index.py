@@ -61,7 +61,7 @@ class Worker:
             matrices.append(vectors)
         matrix = np.concatenate(matrices)
         template = faiss_index.read(read.local(task.args["template"]))
-        index = faiss_index.add(template, matrix)
+        index, device = faiss_index.build(template, matrix)
 
         def check(path: str) -> None:
             found = faiss_index.read(path).ntotal
@@ -71,7 +71,8 @@ class Worker:
 
         blob = Blob(lambda file: faiss_index.write(index, file), check, "faiss")
         files = {"index": blob, "rows": pa.concat_tables(rows)}
-        return Payload(files, {"rate_rows": len(matrix), "rate_unit": "vectors"})
+        stats = {"rate_rows": len(matrix), "rate_unit": "vectors", "built_on": device}
+        return Payload(files, stats)
 
 
 def stage(
@@ -90,4 +91,5 @@ def stage(
         tasks=plan(embeddings, documents, template, shard_bytes),
         worker=WorkerSpec(Worker, {}),
         schemas={"rows": schemas.INDEX_ROWS},
+        pool="index",
     )

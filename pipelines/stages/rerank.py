@@ -19,18 +19,22 @@ from pipelines.models.registry import load_cross_encoder
 from pipelines.models.tokens import Tokens
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import ordinals, schemas
-from pipelines.storage.dataset import FileRef, Manifest, Payload
+from pipelines.storage.dataset import FileRef, Manifest, Payload, Record
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Range, Scatter
 
 VERSION = 1
+# About a minute on one CPU core in bf16 (built-in reranker), so that little is lost when a unit is.
+UNIT_TOKENS = 500_000
+# On large jobs units grow instead: planning and records stay small.
+AUTO_UNITS = 8_192
 
 
 def plan(
     scattered: Manifest,
     document_tokens: Manifest,
     query_tokens: Manifest,
-    unit_tokens: int,
+    unit_tokens: int | str,
     max_length: int,
 ) -> tuple[Task, ...]:
     """Slices every document shard that has candidates into units of even predicted cost."""
@@ -40,14 +44,20 @@ def plan(
         bare = FileRef(ref.key, ref.size, ref.sha256, ref.rows)
         for part in ref.ranges:
             ranges.setdefault(part.key, []).append((number, bare, part))
+    cost: dict[int, float] = {}
+    for key, parts in ranges.items():
+        shard = _shard(document_tokens, key)
+        mean = query_mean + shard.stats["tokens"] / max(1, shard.files["tokens"].rows)
+        cost[key] = sum(part.rows for _, _, part in parts) * min(max_length, mean)
+    unit = max(UNIT_TOKENS, sum(cost.values()) / AUTO_UNITS)
+    if isinstance(unit_tokens, int):
+        unit = unit_tokens
     tasks = []
     queries = query_tokens.files("tokens")
     for key in sorted(ranges):
-        shard = document_tokens.shards[key & (ordinals.MAX_DOCUMENT_SHARDS - 1)]
+        shard = _shard(document_tokens, key)
         tokens = shard.files["tokens"]
-        mean = min(max_length, query_mean + shard.stats["tokens"] / max(1, tokens.rows))
-        pairs = sum(part.rows for _, _, part in ranges[key])
-        slices = min(max(1, tokens.rows), max(1, round(pairs * mean / unit_tokens)))
+        slices = min(max(1, tokens.rows), max(1, round(cost[key] / unit)))
         for i in range(slices):
             args = {
                 "key": key,
@@ -60,6 +70,11 @@ def plan(
             name = f"{shard.shard}.seg-{key >> ordinals.SHARD_BITS:05d}.slice-{i:04d}"
             tasks.append(Task(name, args))
     return tuple(tasks)
+
+
+def _shard(documents: Manifest, key: int) -> Record:
+    """The document shard of a scatter key."""
+    return documents.shards[key & (ordinals.MAX_DOCUMENT_SHARDS - 1)]
 
 
 class Worker:
@@ -126,7 +141,7 @@ def stage(
     document_tokens: Manifest,
     query_tokens: Manifest,
     model: ResolvedModel,
-    unit_tokens: int,
+    unit_tokens: int | str,
 ) -> Stage:
     """Assembles the stage for one rerank step."""
     length = model.max_length_tokens

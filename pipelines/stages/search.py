@@ -134,4 +134,5 @@ def stage(
         tasks=plan(queries, index, embeddings, memory_bytes),
         worker=WorkerSpec(Worker, settings),
         schemas={"candidates": schemas.CANDIDATES},
+        pool="index",
     )

@@ -84,4 +84,5 @@ def stage(dataset: str, embeddings: Manifest, config: Index, dimension: int, dep
         identity={"of": embeddings.path, **settings},
         tasks=plan(embeddings, config),
         worker=WorkerSpec(Worker, settings),
+        pool="index",
     )
