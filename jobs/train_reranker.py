@@ -182,24 +182,15 @@ def run(config: TrainConfig) -> dict[str, Any]:
     Raises:
         NightrankError: E_CONFIG for unreadable data, E_MODEL where the base weights are missing.
     """
-    import torch
-
-    from pipelines.models import builtin, low_rank, training
     from pipelines.models import judged_collections as judged
-    from pipelines.models.bi_encoders import splicer_for
-    from pipelines.models.builtin_reranker import build_reranker, write_reranker
+    from pipelines.models.fine_tuning import Shape, fine_tune
     from pipelines.models.registry import load_tokenizer, resolve_bi_encoder
-    from pipelines.models.selection import choose_weight, mean_ndcg
+    from pipelines.models.training import Options
 
-    work = Path(config.output) / "work"
+    output = Path(config.output)
+    work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(config.threads)
-    base = builtin.minilm_folder()
     tokenizer = load_tokenizer(resolve_bi_encoder(config.base))
-    splicer = splicer_for(base, config.max_length_tokens, pair=True)
-    if splicer is None:
-        raise NightrankError("E_MODEL", "the base tokenizer cannot be spliced", str(base), "")
-
     data, reported = Path(config.data), reported_queries(config)
     sources, pools, report = [], {}, {}
     for part in config.collections:
@@ -225,45 +216,19 @@ def run(config: TrainConfig) -> dict[str, Any]:
         report[part.name] = dict(zip(("groups", "dropped", "held_out"), counts, strict=True))
         log.info("%s: %d groups, %d queries dropped, %d held out", part.name, *counts)
 
-    torch.manual_seed(config.seed)
-    model = build_reranker(base)
-    low_rank.make_trainable(model, config.rank, config.scale, config.seed)
-    initial = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-
-    def evaluate(candidate: Any) -> float:
-        looks = {
-            name: judged.judge(
-                candidate,
-                part[: config.checkpoint_dev_queries],
-                config.checkpoint_dev_depth,
-                splicer,
-                config.bf16,
-            )
-            for name, part in pools.items()
-        }
-        return choose_weight(looks)[1] if looks else 0.0
-
-    names = set(training.Options.__dataclass_fields__)
-    options = training.Options(**{n: v for n, v in config.model_dump().items() if n in names})
-    state = training.train(model, sources, options, splicer=splicer, folder=work, evaluate=evaluate)
-    model.load_state_dict(torch.load(work / "best.pt", weights_only=True), strict=False)
-    final = {
-        name: judged.judge(model, part, config.candidates_depth, splicer, config.bf16)
-        for name, part in pools.items()
-    }
-    weight = choose_weight(final)[0] if final else 0.0
-    scores = {f"{w:.2f}": mean_ndcg(final, w) for w in sorted({0.0, weight, 0.5, 1.0})}
-    delta = low_rank.export_delta(model, initial)
-    written = write_reranker(
-        Path(config.output), delta, config.rank, config.scale, config.max_length_tokens, weight
+    settings = config.model_dump()
+    options = Options(**{name: settings[name] for name in Options.__dataclass_fields__})
+    shape = Shape(
+        rank=config.rank,
+        scale=config.scale,
+        max_length_tokens=config.max_length_tokens,
+        threads=config.threads,
+        dev_depth=config.candidates_depth,
+        checkpoint_queries=config.checkpoint_dev_queries,
+        checkpoint_depth=config.checkpoint_dev_depth,
     )
-    whole = {
-        "collections": report,
-        "dev_ndcg@10_by_first_stage_weight": scores,
-        "training": state,
-        "config": written.to_dict(),
-    }
-    (Path(config.output) / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
+    whole = {"collections": report} | fine_tune(sources, pools, options, shape, output)
+    (output / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
     return whole
 
 
