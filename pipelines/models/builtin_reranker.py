@@ -89,6 +89,7 @@ def write_reranker(
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(delta, folder / DELTA)
+    (folder / DELTA).chmod(0o644)  # safetensors leaves it readable by its owner only
     config = RerankerConfig(
         base_sha256=PUBLISHED[WEIGHTS],
         delta_sha256=file_digest(folder / DELTA),
