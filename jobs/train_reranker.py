@@ -12,11 +12,9 @@ dropped from training and counted.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from jobs.terminal import ConfigPath, Sets, command
 from pipelines.config import Section
 from pipelines.config_file import load_section
-from pipelines.errors import NightrankError
 from pipelines.models.mining import near_duplicates
 
 if TYPE_CHECKING:
@@ -110,10 +108,10 @@ class TrainConfig(Section):
     checkpoint_dev_depth: int = Field(default=30, ge=2)
 
 
-def exact_candidates(
+def first_stage_candidates(
     queries: NDArray[np.float32], documents: NDArray[np.float32], depth: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Exact inner-product search.
+    """The lists that the pipeline's own first stage gives: Flat, exact-scored.
 
     Args:
         queries: float32 [q, dimension].
@@ -123,12 +121,20 @@ def exact_candidates(
     Returns:
         int32 [q, depth] rows and float32 [q, depth] scores, best first.
     """
+    import pyarrow as pa
+
+    from pipelines.retrieval import faiss_index
+    from pipelines.retrieval.first_stage import OpenShard, search_group
+
+    template, _ = faiss_index.train("Flat", documents[:0], 1)
+    places = np.arange(len(documents), dtype=np.int64)
+    names = pa.array([f"{place:010d}" for place in places])
+    shard = OpenShard(faiss_index.add(template, documents), places, names, documents)
     rows, scores = [], []
     for start in range(0, len(queries), QUERIES_AT_ONCE):
-        products = queries[start : start + QUERIES_AT_ONCE] @ documents.T
-        best = np.argsort(-products, axis=1, kind="stable")[:, :depth]
-        rows.append(best.astype(np.int32))
-        scores.append(np.take_along_axis(products, best, axis=1))
+        found = search_group(queries[start : start + QUERIES_AT_ONCE], [shard], depth)
+        rows.append(found["ordinal"].to_numpy().reshape(-1, depth).astype(np.int32))
+        scores.append(found["score"].to_numpy().reshape(-1, depth))
     return np.concatenate(rows), np.concatenate(scores)
 
 
@@ -141,7 +147,7 @@ def add_candidates(config: TrainConfig, collection: Collection, work: Path) -> N
     if not cache.exists():
         resolved = resolve_bi_encoder(config.base)
         tokenizer, encoder = load_tokenizer(resolved), load_bi_encoder(resolved, config.threads)
-        rows, scores = exact_candidates(
+        rows, scores = first_stage_candidates(
             encoder.encode(tokenizer(list(collection.queries.values())), "query"),
             encoder.encode(tokenizer(list(collection.texts.values())), "document"),
             min(config.candidates_depth, len(doc_ids)),
@@ -232,21 +238,13 @@ def run(config: TrainConfig) -> dict[str, Any]:
     return whole
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module."""
-    parser = argparse.ArgumentParser(prog="nightrank train-reranker", description=__doc__)
-    parser.add_argument("config", help="a YAML file, e.g. configs/train_reranker.yaml")
-    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
-    arguments = parser.parse_args(argv)
+def train_reranker(config: ConfigPath, sets: Sets = None) -> None:
+    """Trains a cross-encoder as the built-in one was trained; the same command resumes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    try:
-        report = run(load_section(TrainConfig, arguments.config, arguments.sets))
-    except NightrankError as error:
-        print(f"nightrank: {error}", file=sys.stderr)
-        return error.exit_code
+    log.setLevel(logging.INFO)
+    report = run(load_section(TrainConfig, config, sets or []))
     print(json.dumps(report["dev_ndcg@10_by_first_stage_weight"], indent=2))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(train_reranker)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import NightrankError
 
+REPAIR = "repair the judgements, or leave evaluate.qrels out"
 QRELS_SCHEMA = pa.schema(
     [("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int32())]
 )
@@ -50,12 +51,12 @@ def read_qrels(file: IO[Any], name: str = "qrels") -> pa.Table:
         try:
             raw = gzip.decompress(raw)
         except (OSError, EOFError) as error:
-            raise NightrankError("E_SCHEMA", f"damaged gzip: {error}", name) from None
+            raise NightrankError("E_SCHEMA", f"damaged gzip: {error}", name, REPAIR) from None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise NightrankError("E_SCHEMA", "not UTF-8", f"{name}, line {line}") from None
+        raise NightrankError("E_SCHEMA", "not UTF-8", f"{name}, line {line}", REPAIR) from None
     lines = pa.array(text.split("\n"), pa.large_string())
     number = np.arange(1, len(lines) + 1)
     filled = pc.not_equal(pc.utf8_trim_whitespace(lines), "")
@@ -64,7 +65,7 @@ def read_qrels(file: IO[Any], name: str = "qrels") -> pa.Table:
     if beir:
         lines, number = lines[1:], number[1:]
     if not len(lines):
-        raise NightrankError("E_EMPTY", "no judgements", name)
+        raise NightrankError("E_EMPTY", "no judgements", name, REPAIR)
     table = _parse(lines, number, beir, name)
     return _distinct(table, number, name)
 
@@ -122,14 +123,14 @@ def _parse(lines: pa.Array, number: NDArray[np.int64], beir: bool, name: str) ->
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         found = f"expected {form!r}, found {lines[row].as_py()[:80]!r}"
-        raise NightrankError("E_SCHEMA", found, f"{name}, line {number[row]}")
+        raise NightrankError("E_SCHEMA", found, f"{name}, line {number[row]}", REPAIR)
     query_id, doc_id, grade = (pc.list_element(fields, i) for i in columns)
     # Strings of digits within int32; a cast alone would name no line.
     integral = pc.match_substring_regex(grade, r"^[+-]?\d{1,9}$")
     if not pc.all(integral).as_py():
         row = pc.index(integral, False).as_py()
         what = f"relevance must be an integer, found {grade[row].as_py()!r}"
-        raise NightrankError("E_SCHEMA", what, f"{name}, line {number[row]}")
+        raise NightrankError("E_SCHEMA", what, f"{name}, line {number[row]}", REPAIR)
     relevance = pc.replace_substring_regex(grade, r"^\+", "").cast(pa.int32())
     parts = [query_id.cast(pa.string()), doc_id.cast(pa.string()), relevance]
     return pa.Table.from_arrays(parts, schema=QRELS_SCHEMA)
@@ -150,5 +151,6 @@ def _distinct(table: pa.Table, number: NDArray[np.int64], name: str) -> pa.Table
             f"query {one['query_id']!r}, doc_id {one['doc_id']!r} is judged twice, "
             f"{one['relevance_min']} and {one['relevance_max']}",
             f"{name}, lines {number[one['row_min']]} and {number[one['row_max']]}",
+            REPAIR,
         )
     return table.take(pa.array(np.sort(groups["row_min"].to_numpy())))
