@@ -1,0 +1,183 @@
+"""The other verbs, as an operator uses them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import ir_measures
+import pytest
+
+from jobs.cli import app
+from jobs.terminal import guarded
+from pipelines.config_file import load_config, load_section
+from tests.conftest import Collection, nightrank
+from tests.jobs.lake import run, table
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+VERBS = ("init", "run", "status", "verify", "results", "export", "evaluate", "train_reranker")
+
+
+@pytest.fixture(scope="module")
+def published(collection: Collection, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "c.yaml").write_text(json.dumps(collection.config(folder / "lake")))
+    run(str(folder / "c.yaml"))
+    return str(folder / "c.yaml")
+
+
+def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert guarded(lambda **_: app(list(arguments))) == 0
+    return capsys.readouterr().out
+
+
+def test_results_can_be_read_by_duckdb_as_printed(published: str, capsys) -> None:
+    connection = duckdb.connect()
+    for name in ("ranked", "queries"):
+        connection.execute(called(capsys, "results", published, "--duckdb", "--table", name))
+    counts = connection.execute(
+        "SELECT vertical, count(*) FROM ranked JOIN queries USING (query_id) GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    assert counts == [("legal", 150), ("medical", 150)]
+
+
+def test_files_are_one_path_a_line_and_json_holds_the_counts(published: str, capsys) -> None:
+    (path,) = called(capsys, "results", published, "--files").splitlines()
+    assert Path(path).is_file()
+    plain = json.loads(called(capsys, "results", published, "--json"))
+    assert plain["generation"] == 1 and plain["files"] == [path]
+    assert plain["counts"]["queries"]["in"] == 60
+
+
+def test_an_exported_run_measures_as_evaluate_says(
+    published: str, collection: Collection, tmp_path: Path, capsys
+) -> None:
+    target = tmp_path / "run.txt"
+    called(capsys, "export", published, "--trec", str(target), "--full")
+    last = json.loads(called(capsys, "evaluate", published, "--json").splitlines()[-1])
+    measure = ir_measures.parse_measure("nDCG@10")
+    qrels = [ir_measures.Qrel(q, d, r) for q, d, r in collection.qrels]
+    found = ir_measures.calc_aggregate([measure], qrels, ir_measures.read_trec_run(str(target)))
+    assert found[measure] == pytest.approx(last["measures"]["nDCG@10"]["reranked"])
+    assert set(last["measures"]["nDCG@10"]) == {"first_stage", "reranked", "ceiling"}
+
+
+def test_the_exported_rank_is_the_published_one(published: str, tmp_path: Path, capsys) -> None:
+    target = tmp_path / "run.txt"
+    called(capsys, "export", published, "--trec", str(target))
+    rows = [line.split() for line in target.read_text().splitlines()]
+    ranked = table(load_config(published).root).to_pylist()
+    assert [(r[0], r[2], int(r[3])) for r in sorted(rows, key=lambda r: (r[0], int(r[3])))] == [
+        (row["query_id"], row["doc_id"], row["rank"]) for row in ranked
+    ]
+
+
+def test_status_tells_the_next_command(
+    collection: Collection, tmp_path: Path, write_config: Callable[..., str], capsys
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake"))
+    called(capsys, "run", config, "--to", "merge")
+    text = called(capsys, "status", config)
+    assert "nothing published" in text and f"next: nightrank run {config}" in text
+    called(capsys, "run", config)
+    plain = json.loads(called(capsys, "status", config, "--json"))
+    assert plain == {"generation": 1, "index_generation": 1, "unfinished": []}
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_verify_finds_damage(
+    collection: Collection, tmp_path: Path, write_config: Callable[..., str], capsys, damage: str
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake"))
+    path = Path(run(config)["files"][0])
+    called(capsys, "verify", config)
+    good = path.read_bytes()
+    if damage == "flip":
+        path.write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
+    elif damage == "truncate":
+        path.write_bytes(good[:-1])
+    else:
+        path.unlink()
+    assert guarded(lambda **_: app(["verify", config])) == 7
+    assert "E_CORRUPT" in capsys.readouterr().err
+
+
+def test_verify_finds_a_rank_that_was_swapped_by_a_writer_with_matching_digests(
+    published: str,
+) -> None:
+    import pyarrow as pa
+
+    from pipelines.errors import NightrankError
+    from pipelines.verification import _check_lists
+
+    good = table(load_config(published).root)
+    _check_lists(good, "good")
+    order = [1, 0, *range(2, good.num_rows)]
+    with pytest.raises(NightrankError, match="ranks do not run"):
+        _check_lists(good.take(pa.array(order)), "bad")
+    at = good.schema.get_field_index("doc_id")
+    doubled = good.set_column(at, "doc_id", pa.array(["same"] * good.num_rows))
+    flat = doubled.set_column(
+        good.schema.get_field_index("score"), "score", pa.array([1.0] * good.num_rows, pa.float32())
+    )
+    with pytest.raises(NightrankError, match="out of order"):
+        _check_lists(flat, "bad")
+
+
+def test_init_writes_a_config_that_loads_and_never_overwrites(tmp_path: Path, capsys) -> None:
+    target = tmp_path / "My Own.yaml"
+    called(capsys, "init", str(target), "--corpus", "d/*.csv", "--qrels", "q.txt")
+    config = load_config(str(target))
+    assert config.corpus.path == "d/*.csv" and config.evaluate.qrels == "q.txt"
+    assert guarded(lambda **_: app(["init", str(target)])) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_a_module_with_help(verb: str, capsys) -> None:
+    assert "Usage" in called(capsys, verb.replace("_", "-"), "--help")
+
+
+def test_a_verb_runs_as_a_module(published: str) -> None:
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.status", published], capture_output=True, cwd=REPOSITORY
+    )
+    assert done.returncode == 0 and b"generation 1 is published" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/*.yaml")), ids=lambda p: p.name)
+def test_every_config_loads(path: Path) -> None:
+    if path.name == "train_reranker.yaml":
+        from jobs.train_reranker import TrainConfig
+
+        load_section(TrainConfig, str(path))
+    else:
+        load_config(str(path))
+
+
+def test_toy_runs_never_import_torch(published: str) -> None:
+    script = (
+        "import sys, jobs.cli; sys.argv[1:] = ['run', sys.argv[1], '--set', 'results.keep=2']\n"
+    )
+    script += "from jobs.terminal import guarded\ncode = guarded(jobs.cli.app)\n"
+    script += "assert code == 0 and not {'torch', 'ray', 'transformers'} & set(sys.modules)"
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, published], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_published_is_said_so(
+    collection: Collection, tmp_path: Path, write_config: Callable[..., str]
+) -> None:
+    done = nightrank("results", write_config(collection.config(tmp_path / "none")))
+    assert done.returncode == 4 and "nothing published yet" in done.stderr
