@@ -33,8 +33,11 @@ Generation = Annotated[
 ]
 
 
-class Terminated(BaseException):
-    """SIGTERM came; a BaseException, so that nothing on the way down swallows it."""
+class Stopped(BaseException):
+    """A signal came; a BaseException, so that nothing on the way down swallows it."""
+
+    def __init__(self, signum: int) -> None:
+        self.exit_code = 128 + signum
 
 
 def command(verb: Callable[..., None]) -> None:
@@ -52,7 +55,8 @@ def guarded(app: Callable[..., Any]) -> int:
     """
     logging.getLogger().setLevel(logging.ERROR)
     with contextlib.suppress(ValueError):  # Not in the main thread (tests): leave signals alone.
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
     try:
         app(standalone_mode=True)
     except SystemExit as end:
@@ -62,9 +66,9 @@ def guarded(app: Callable[..., Any]) -> int:
             return _bug(error)
         print(f"nightrank: {error}", file=sys.stderr)
         return error.exit_code
-    except (KeyboardInterrupt, Terminated) as stop:
+    except Stopped as stop:
         print("nightrank: stopped; the same command resumes", file=sys.stderr)
-        return 143 if isinstance(stop, Terminated) else 130
+        return stop.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -81,8 +85,8 @@ def _bug(error: BaseException) -> int:
     return 70
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def check_vectors(name: str, embedded: Manifest, rows: int, model: ResolvedModel
     rejected = embedded.total("rejected")
     if rejected > MAX_UNUSABLE_VECTORS * rows:
         what = f"{rejected} of {rows} {name} have no usable vector"
-        do = "set encoder.precision=exact; if that does not help, the model is at fault"
+        do = "set encoder.precision=exact where it is not; else the model is at fault"
         raise NightrankError("E_REJECT_BUDGET", what, model.model, do)
 
 

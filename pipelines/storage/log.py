@@ -65,12 +65,14 @@ class Log:
         generations = self.generations()
         return self.read(generations[-1]) if generations else None
 
-    def append(self, body: dict[str, Any], watermark: int) -> Entry:
+    def append(self, body: dict[str, Any], watermark: int, same: tuple[str, ...] = ()) -> Entry:
         """Publishes: takes the next number, unless something newer was planned and published.
 
         Args:
             body: plain data; `format`, `watermark` and a unique `write_id` are added.
             watermark: the generation that was current when the writer planned its work.
+            same: a current entry that agrees with `body` in all of these keys is this very
+                publication, made by a twin or before a crash; it is returned as it stands.
 
         Raises:
             NightrankError: E_STALE where the current entry was planned after this one;
@@ -80,6 +82,8 @@ class Log:
         data = orjson.dumps(body, option=orjson.OPT_INDENT_2)
         for _ in range(20):
             current = self.current()
+            if current and same and all(current.body.get(key) == body[key] for key in same):
+                return current
             if current and current.body["watermark"] > watermark:
                 what = (
                     f"generation {current.generation} was planned at {current.body['watermark']}, "
