@@ -60,7 +60,7 @@ def _show(job: Any, summary: dict[str, Any]) -> None:
             row = json.loads(line)
             texts[row["_id"]] = row["text"]
     entry = generation_of(job.store, summary["generation"])
-    chosen = _chosen(job, entry)
+    chosen = _chosen(job, summary["evaluation"])
     lists = full_lists(job.store, entry, pa.array([query_id for query_id, _, _ in chosen]))
     rows = lists.select(["query_id", "doc_id", "rank", "first_stage_rank"]).to_pylist()
     for query_id, before, after in chosen:
@@ -71,18 +71,19 @@ def _show(job: Any, summary: dict[str, Any]) -> None:
         print(f"     {'first stage':<44} reranked")
         for place, (old, new) in enumerate(zip(first, last, strict=True), 1):
             moved = f"(was {new['first_stage_rank']})" if new["first_stage_rank"] != place else ""
-            print(f"  {place}. {old['doc_id']:<44} {new['doc_id']} {moved}")
+            print(f"  {place}. {old['doc_id']:<44} {new['doc_id']} {moved}".rstrip())
 
 
-def _chosen(job: Any, entry: Any) -> list[tuple[str, float, float]]:
+def _chosen(job: Any, evaluation: str) -> list[tuple[str, float, float]]:
     """The questions of the report's examples, with nDCG@10 before and after."""
     import pyarrow.compute as pc
 
-    from pipelines.offline_rerank import run_evaluation
     from pipelines.stages.evaluate import pick
+    from pipelines.storage.dataset import Dataset
     from pipelines.storage.reader import Reader
 
-    manifest = run_evaluation(job, entry)
+    manifest = Dataset(job.store, evaluation).manifest()
+    assert manifest is not None
     table = Reader(job.store).table(manifest.shards[0].files["per_query"])
     table = table.filter(pc.equal(table["measure"], "nDCG@10"))
     scores = {(row["query_id"], row["run"]): row["value"] for row in table.to_pylist()}

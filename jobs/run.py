@@ -74,6 +74,7 @@ def execute(job: Any, first: str | None = None, last: str | None = None) -> dict
     if plan.qrels is not None and last != "publish":
         manifest = pipeline.run_evaluation(job, entry)
         summary["measures"] = manifest.shards[0].stats["measures"]
+        summary["evaluation"] = manifest.path
         summary["report"] = job.store.path(manifest.shards[0].files["report"].key)
     return summary
 
