@@ -1,0 +1,197 @@
+"""Workers called directly, with files of a real store: no executor, no models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.errors import NightrankError
+from pipelines.runtime.stage import Task
+from pipelines.stages import delta, embed, merge, rank, rerank, search
+from pipelines.storage import ordinals, schemas
+from pipelines.storage.dataset import Dataset, FileRef, Manifest, Payload, Record
+from pipelines.storage.reader import Reader
+from pipelines.storage.scatter import Scatter
+from pipelines.storage.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def commit(store: Store, name: str, **files: Any) -> Record:
+    return Dataset(store, "input").commit(name, 0, Payload(files), lambda: 0.0)
+
+
+def candidates(lists: list[list[float]]) -> pa.Table:
+    """Lists of first-stage scores, best first; doc_id d<query>-<row>, ordinal = row."""
+    rows = [
+        (q, i, f"d{q}-{i}", s, i + 1) for q, found in enumerate(lists) for i, s in enumerate(found)
+    ]
+    columns = list(zip(*rows, strict=True))
+    fields = zip(columns, schemas.CANDIDATES.types, strict=True)
+    return pa.table([pa.array(c, t) for c, t in fields], schema=schemas.CANDIDATES)
+
+
+def scores(lists: list[list[float]]) -> Scatter:
+    rows = [(q, i, s) for q, found in enumerate(lists) for i, s in enumerate(found)]
+    columns = list(zip(*reversed(rows), strict=True))
+    fields = zip(columns, schemas.SCORES.types, strict=True)
+    table = pa.table([pa.array(c, t) for c, t in fields], schema=schemas.SCORES)
+    return Scatter(table, np.zeros(table.num_rows, np.int64))
+
+
+def ranked(
+    store: Store, first: list[list[float]], raw: list[list[float]], depth: int
+) -> dict[str, pa.Table]:
+    members = pa.table(
+        {
+            "query_id": [f"q{i}" for i in range(len(first))],
+            "query": pa.array(range(len(first)), pa.int32()),
+            "vertical": [""] * len(first),
+        }
+    )
+    record = commit(
+        store,
+        "lists",
+        list=candidates(first),
+        scores=scores(raw),
+        members=members,
+        rejects=schemas.ROW_REJECTS.empty_table(),
+    )
+    ref = record.files["scores"]
+    args = {
+        "list": record.files["list"],
+        "scores": [(ref, part) for part in ref.ranges],
+        "published": {
+            "members": record.files["members"],
+            "rejects": record.files["rejects"],
+            "documents": [],
+        },
+    }
+    settings = rank.Settings(("rerank",), 0, depth, 0.0, 0)
+    plain = {**settings.__dict__, "steps": ["rerank"]}
+    published = {"keep": 10, "columns": [], "policy": "rerank"}
+    worker = rank.Worker({"settings": plain, "published": published}, 1)
+    return worker(Task("part", args), Reader(store)).files  # type: ignore[return-value]
+
+
+def test_a_score_that_is_not_finite_rejects_its_pair_and_no_other(store: Store) -> None:
+    made = ranked(store, [[0.9, 0.8, 0.7]], [[1.0, float("nan"), 3.0]], depth=3)
+    assert made["ranked"]["doc_id"].to_pylist() == ["d0-2", "d0-0"]
+    assert made["ranked"]["rank"].to_pylist() == [1, 2]
+    (reject,) = made["rejects"].to_pylist()
+    assert (reject["id"], reject["reason"], reject["detail"]) == ("d0-1", "nonfinite_score", "q0")
+
+
+def test_a_query_without_one_finite_score_is_rejected_with_its_reason(store: Store) -> None:
+    nan = float("nan")
+    made = ranked(store, [[0.9, 0.8], [0.5, 0.4]], [[nan, nan], [1.0, 2.0]], depth=2)
+    status = {row["query_id"]: row for row in made["queries"].to_pylist()}
+    assert (status["q0"]["status"], status["q0"]["reason"]) == ("rejected", "no_finite_score")
+    assert (status["q1"]["status"], status["q1"]["num_candidates"]) == ("ranked", 2)
+
+
+def test_below_the_reranked_head_the_order_stays(store: Store) -> None:
+    made = ranked(store, [[0.9, 0.8, 0.7, 0.6]], [[-5.0, 9.0]], depth=2)["ranked"]
+    assert made["doc_id"].to_pylist() == ["d0-1", "d0-0", "d0-2", "d0-3"]
+    assert made["score"].to_pylist() == sorted(made["score"].to_pylist(), reverse=True)
+    assert made["rerank_score"].to_pylist() == [9.0, -5.0, None, None]
+
+
+@pytest.mark.parametrize("raw", [[[1.0]], [[1.0, 2.0, 3.0]]])
+def test_a_lost_or_surplus_score_is_never_passed_over(store: Store, raw: list[list[float]]) -> None:
+    with pytest.raises(NightrankError) as caught:
+        ranked(store, [[0.9, 0.8]], raw, depth=2)
+    assert caught.value.code == "E_ACCOUNTING"
+
+
+def dropped(store: Store, policy: str, hashes: tuple[bytes, bytes]) -> list[tuple[int, int]]:
+    """(split, row) of what does not count; id `x` stands in split 0 row 5 and split 1 row 2."""
+    tables = [
+        pa.table([["x", "y"], [hashes[0] * 16, b"z" * 16], [5, 6]], schema=schemas.IDS),
+        pa.table([["x"], [hashes[1] * 16], [2]], schema=schemas.IDS),
+    ]
+    ranges = []
+    for split, table in enumerate(tables):
+        content = Scatter(table, np.zeros(table.num_rows, np.int64))
+        ref = commit(store, uuid4().hex, ids=content).files["ids"]
+        ranges += [(split, ref, part) for part in ref.ranges]
+    worker = delta.Worker({"policy": policy}, 1)
+    content = worker(Task("t", {"ranges": ranges}), Reader(store)).files["dropped"]
+    assert isinstance(content, Scatter)
+    rows = content.table["row"].to_pylist()
+    return list(zip(content.keys.tolist(), rows, strict=True))
+
+
+def test_the_last_row_of_an_id_counts_for_documents_the_first_for_queries(store: Store) -> None:
+    assert dropped(store, "last", (b"a", b"b")) == [(0, 5)]
+    assert dropped(store, "first", (b"a", b"b")) == [(1, 2)]
+    assert dropped(store, "strict", (b"a", b"a")) == [(0, 5)]
+
+
+@pytest.mark.parametrize("policy", ["strict", "error"])
+def test_policies_that_refuse_name_an_example(store: Store, policy: str) -> None:
+    with pytest.raises(NightrankError, match="'x'") as caught:
+        dropped(store, policy, (b"a", b"b"))
+    assert caught.value.exit_code == 4
+
+
+def test_vectors_that_are_not_finite_or_zero_never_reach_an_index(store: Store) -> None:
+    class Broken:
+        """An encoder with one NaN, one zero and one good vector."""
+
+        dimension = 2
+
+        def encode(self, tokens: Any, kind: str) -> np.ndarray:
+            return np.array([[np.nan, 1], [0, 0], [1, 2]], dtype=np.float32)
+
+    worker = embed.Worker.__new__(embed.Worker)
+    worker._kind, worker._encoder = "document", Broken()
+    tokens = pa.table([pa.array([[1], [2], [3]], pa.list_(pa.int32()))], schema=schemas.TOKENS)
+    ref = commit(store, "tokens", tokens=tokens).files["tokens"]
+    made = worker(Task("t", {"tokens": ref}), Reader(store)).files
+    assert made["vectors"]["row"].to_pylist() == [2]
+    assert made["rejects"].to_pylist() == [
+        {"row": 0, "reason": "nonfinite_embedding"},
+        {"row": 1, "reason": "zero_embedding"},
+    ]
+
+
+def test_a_scatter_holds_the_head_by_document_shard() -> None:
+    table = candidates([[0.9, 0.8, 0.7]])
+    places = np.concatenate([ordinals.pack(0, shard, np.array([4])) for shard in (2, 0, 1)])
+    table = table.set_column(1, "ordinal", pa.array(places))
+    content = merge.scatter(table, depth=2)
+    assert content.keys.tolist() == [2, 0] and content.table["row"].to_pylist() == [4, 4]
+
+
+def manifest(files: list[dict[str, FileRef]], **stats: int) -> Manifest:
+    shards = [Record(f"part-{i}", 0, f, stats, 0.0) for i, f in enumerate(files)]
+    return Manifest("x", "x", 1, {}, tuple(shards))
+
+
+def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
+    index = manifest([{"index": FileRef("i", 100, "", 0), "rows": FileRef("r", 10, "", 50)}] * 6)
+    vectors = manifest([{"vectors": FileRef("v", 90, "", 100)}] * 3)
+    assert search.groups(index, vectors, 10**9) == [[0, 1, 2, 3, 4, 5]]
+    assert search.groups(index, vectors, 400) == [[0, 1], [2, 3], [4, 5]]
+    assert search.groups(index, vectors, 1) == [[i] for i in range(6)]
+
+    def units(pairs: int, wanted: int | str) -> int:
+        part = rerank.Range(0, 0, 1, pairs, "")
+        scattered = manifest([{"scatter": FileRef("s", 1, "", pairs, (part,))}])
+        tokens = manifest([{"tokens": FileRef("t", 1, "", 262_144)}], tokens=262_144 * 100)
+        queries = manifest([{"tokens": FileRef("q", 1, "", 10)}], tokens=100)
+        return len(rerank.plan(scattered, tokens, queries, wanted, 256))
+
+    assert units(1_000, "auto") == 1
+    assert units(100_000, "auto") == 22
+    assert units(10**9, "auto") <= 2 * rerank.AUTO_UNITS
+    assert units(1_000, 11_000) == 10
