@@ -28,6 +28,9 @@ def export(
     from pipelines.results import full_lists, generation_of, open_lake, read_results
     from pipelines.retrieval.trec import write_run
 
+    if tag.split() != [tag]:
+        do = "choose a tag without white space"
+        raise NightrankError("E_USAGE", f"--tag {tag!r} cannot stand in a TREC run", "", do)
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     entry = generation_of(store, generation)

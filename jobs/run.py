@@ -71,8 +71,12 @@ def execute(job: Any, first: str | None = None, last: str | None = None) -> dict
         "seconds": job.progress.seconds,
         "files": [job.store.path(file["key"]) for file in entry.body["files"]["ranked"]],
     }
-    if plan.qrels is not None and last != "publish":
-        manifest = pipeline.run_evaluation(job, entry)
+    if plan.qrels is not None and last != "publish" and entry.body["counts"]["queries"]["in"]:
+        try:
+            manifest = pipeline.run_evaluation(job, entry)
+        except NightrankError as error:
+            what = f"generation {entry.generation} is published but not measured: {error.what}"
+            raise NightrankError(error.code, what, error.where, error.do) from error
         summary["measures"] = manifest.shards[0].stats["measures"]
         summary["evaluation"] = manifest.path
         summary["report"] = job.store.path(manifest.shards[0].files["report"].key)

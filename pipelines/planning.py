@@ -165,6 +165,10 @@ def _epoch(store: Store, plan_id: str, identity: dict[str, Any]) -> tuple[str, i
     body = {"plan_id": plan_id, "watermark": generation, "identity": identity}
     data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
     key = f"{folder}/plan.json"
-    if not store.put_if_absent(key, data):  # Begun before: it keeps the watermark it was given.
-        generation = orjson.loads(store.read(key))["watermark"]
+    if not store.put_if_absent(key, data):
+        # Begun before: it keeps the watermark it was given, unless it was overtaken since. Then it
+        # is planned anew: the plan's identity says that it is still what is asked for.
+        given = orjson.loads(store.read(key))["watermark"]
+        if not current or current.body["watermark"] <= given:
+            generation = given
     return folder, generation, None

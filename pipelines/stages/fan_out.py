@@ -50,6 +50,7 @@ class Published:
             "members": self.distinct.shards[number].files["members"],
             "rejects": self.embedded.shards[number].files["rejects"],
             "documents": documents,
+            "schema": documents_schema(self.corpus),
         }
 
     def settings(self) -> dict[str, Any]:
@@ -151,7 +152,8 @@ def document_column(
         at[mine] = np.arange(done, done + len(mine))
         done += len(mine)
     if not parts:
-        return read.table(refs[0], [name])[name].slice(0, 0) if refs else pa.array([], pa.string())
+        schema: pa.Schema | None = files.get("schema")
+        return pa.array([], schema.field(name).type if schema else pa.string())
     return pa.chunked_array(parts, kind).take(pa.array(at))
 
 

@@ -1,7 +1,8 @@
 """Gathers pair scores by query and makes the ranked lists of one rerank step.
 
 In: lists so far, scores of the step. Out, always: `pool` (full-depth lists) and `scatter` (the head
-for the next step). After the last step also what is published: `ranked`, `queries`, `rejects`.
+for the next step). Before the last step also `lost` (pairs without a finite score so far), after it
+what is published: `ranked`, `queries`, `rejects`.
 Cardinality: one shard per query shard. Knows nothing about: texts (unless asked to repeat columns),
 models, judgements.
 """
@@ -58,6 +59,8 @@ def plan(
     tasks = []
     for number, shard in enumerate(lists.shards):
         args: dict[str, Any] = {"list": shard.files[file], "scores": []}
+        if "lost" in shard.files:
+            args["lost"] = shard.files["lost"]
         for ref in scores.files("scores") if scores else []:
             if part := ref.range(number):
                 args["scores"].append((ref, part))
@@ -90,11 +93,14 @@ class Worker:
         pool = pool.select(schema.names).cast(schema)
         files: dict[str, Any] = {"pool": pool, "scatter": scatter(pool, settings.next_depth)}
         stats: dict[str, Any] = {"rate_rows": pool.num_rows, "pairs_rejected": rejected.num_rows}
-        if settings.is_last:
-            made, counts = fan_out(pool, rejected, task.args["published"], self._published, read)
-            files |= made
-            stats |= counts
-        return Payload(files, stats)
+        lost = [rejected.select(schemas.LOST.names).cast(schemas.LOST)]
+        if "lost" in task.args:
+            lost.append(read.table(task.args["lost"]))
+        if not settings.is_last:
+            return Payload({**files, "lost": pa.concat_tables(lost)}, stats)
+        given = task.args["published"]
+        made, counts = fan_out(pool, pa.concat_tables(lost), given, self._published, read)
+        return Payload({**files, **made}, {**stats, **counts})
 
     def _with_first_stage(self, table: pa.Table) -> pa.Table:
         """Adds the columns that a first-stage list does not have yet."""
@@ -167,7 +173,7 @@ def stage(
     """Assembles the stage; `published` is given for the last step."""
     steps = list(settings.steps)
     plain = {**settings.__dict__, "steps": steps}
-    tables = {"pool": schemas.pool(steps), "scatter": schemas.PAIRS}
+    tables = {"pool": schemas.pool(steps), "scatter": schemas.PAIRS, "lost": schemas.LOST}
     if published:
         tables |= publish_schemas(steps, published)
     name = "rank" if settings.is_last else f"rank {settings.steps[settings.step]}"

@@ -93,7 +93,8 @@ def _vectors(kind: str, rejects: pa.Table, texts: pa.Table) -> pa.Table:
         ids, reasons = texts["doc_id"].take(rejects["row"]), rejects["reason"]
     else:
         hit = pc.index_in(texts["query"], rejects["row"].combine_chunks())
-        table = texts.append_column("reason", rejects["reason"].take(hit)).drop_null()
+        table = texts.select(["query_id"]).append_column("reason", rejects["reason"].take(hit))
+        table = table.drop_null()
         ids, reasons = table["query_id"], table["reason"]
     count = len(ids)
     detail = pa.array(["the encoder's output is not a usable vector"] * count, pa.string())

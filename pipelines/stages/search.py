@@ -114,7 +114,8 @@ class Worker:
 def _vectors(task: Task, read: Reader, local: np.ndarray) -> np.ndarray:
     """The stored vectors of an index shard, in its order (it covers whole document shards)."""
     shards = np.unique(ordinals.shard_key(local)).tolist()
-    return np.concatenate([to_numpy(read.table(task.args["vectors"][s]))[1] for s in shards])
+    parts = [to_numpy(read.table(task.args["vectors"][s]))[1] for s in shards]
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
 def stage(

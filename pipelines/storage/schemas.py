@@ -13,6 +13,7 @@
 | merge, rank | scatter | candidate to be scored (scattered by document shard) |
 | rerank | scores | scored pair (scattered by query shard) |
 | rank | pool, ranked, queries, rejects | scored candidate, published result, query_id, reject |
+| rank (not the last) | lost | candidate without a finite score, of this step or an earlier one |
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ CANDIDATES = pa.schema(
     ]
 )
 PAIRS = pa.schema([("query", pa.int32()), ("row", pa.int32())])
+LOST = pa.schema([("query", pa.int32()), ("doc_id", pa.string())])
 SCORES = pa.schema([("query", pa.int32()), ("ordinal", pa.int64()), ("score", pa.float32())])
 
 

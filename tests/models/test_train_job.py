@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from jobs.train_reranker import main
+from jobs.cli import app
+from jobs.terminal import guarded
 
 pytestmark = pytest.mark.models
 TOPICS = ["glaucoma", "asthma", "copper", "granite", "violin", "harbour", "tariff", "lease"]
@@ -48,20 +49,24 @@ def config(tmp_path):
     return path
 
 
+def main(*arguments):
+    return guarded(lambda **_: app(["train-reranker", *arguments]))
+
+
 def test_the_job_trains_writes_and_resumes(config, capsys):
-    assert main([str(config)]) == 0
+    assert main(str(config)) == 0
     out = config.parent / "out"
     report = json.loads((out / "report.json").read_text())
     assert report["collections"]["topics"] == {"groups": 5, "dropped": 1, "held_out": 2}
     assert report["training"]["step"] == 1
     assert "1.00" in json.loads(capsys.readouterr().out)
     written = (out / "delta.safetensors").read_bytes()
-    assert main([str(config)]) == 0
+    assert main(str(config)) == 0
     assert (out / "delta.safetensors").read_bytes() == written
 
 
 def test_bad_configs_end_with_exit_code_2(config, capsys):
-    assert main([str(config), "--set", "rank=0"]) == 2
-    assert main([str(config), "--set", "data=/nowhere"]) == 2
+    assert main(str(config), "--set", "rank=0") == 2
+    assert main(str(config), "--set", "data=/nowhere") == 2
     errors = capsys.readouterr().err
     assert "E_CONFIG" in errors and "rank" in errors and "cannot read" in errors
