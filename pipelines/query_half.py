@@ -82,7 +82,8 @@ def _rerank(job: Run) -> None:
                 step.unit_tokens,
             ),
         )
-        if job.goes_on_to("rank"):
+        # A later step rescores the head of this one's list: that order belongs to reranking.
+        if number + 1 < len(steps) or job.goes_on_to("rank"):
             lists, file = _rank(job, number, lists, file, scores), "pool"
     if not steps and job.goes_on_to("rank"):
         _rank(job, -1, lists, file, None)

@@ -19,6 +19,7 @@ from jobs.verify import verify
 from pipelines import planning
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake
+from pipelines.run import STAGES
 from pipelines.storage.log import Log
 from tests.conftest import Collection, write_jsonl
 from tests.jobs.lake import digests, run, table
@@ -58,6 +59,26 @@ def test_published_work_asked_for_in_parts_is_not_published_twice(
         with open_job(config, [], quiet=True) as job:
             assert execute(job, first, last)["generation"] == 1
     assert Log(open_lake(str(tmp_path / "lake"), "tiny"), "results").generations() == [1]
+
+
+def test_a_run_may_stop_after_any_stage_and_go_on(
+    small: Collection, tmp_path: Path, write_config: Config
+) -> None:
+    steps = [
+        {"name": name, "model": "toy:overlap", "depth": depth}
+        for name, depth in (("fast", 15), ("strong", 5))
+    ]
+    run(write_config(small.config(tmp_path / "whole", rerank=steps)))
+    config = write_config(small.config(tmp_path / "parts", rerank=steps))
+    stages = STAGES[: STAGES.index("publish")]
+    for stage in stages:
+        with open_job(config, [], quiet=True) as job:
+            assert execute(job, last=stage)["generation"] is None
+    assert not Log(open_lake(str(tmp_path / "parts"), "tiny"), "results").generations()
+    with open_job(config, [], quiet=True) as job:
+        assert execute(job, first="publish")["generation"] == 1
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+    verify(config)
 
 
 def test_one_index_serves_many_result_generations(
