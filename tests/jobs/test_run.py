@@ -140,7 +140,7 @@ def test_judgements_of_other_queries_fail_after_the_results_are_published_and_sa
     assert table(tmp_path / "lake").num_rows == 100
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "PQ8"])
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
 def test_an_index_shard_without_a_single_vector_is_searched_like_any_other(
     tmp_path: Path, write_config: Config, factory: str
 ) -> None:
