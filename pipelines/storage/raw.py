@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import Source
-from pipelines.errors import NightrankError
 from pipelines.storage.inputs import Split
 
 # Bounds the memory of a step over short texts; PIECE_BYTES bounds it over long ones.
@@ -107,14 +106,7 @@ class Wanted:
 
     @classmethod
     def of(cls, kind: str, source: Source) -> Wanted:
-        """What a source asks for.
-
-        Raises:
-            NightrankError: E_CONFIG for an attribute with a name that accepted rows use.
-        """
-        if clash := {"row", "query_hash"} & set(source.attributes):
-            what = f"attributes: {sorted(clash)} are names of our own"
-            raise NightrankError("E_CONFIG", what, kind, "rename the column")
+        """What a source asks for."""
         id, extra = id_name(kind), "title" if kind == "corpus" else "vertical"
         mapped = {ours: (name,) for ours, name in source.columns.items()}
         names: dict[str, tuple[str, ...]] = {
