@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import orjson
 
-from jobs.terminal import ConfigPath, Generation, Json, Sets, command, open_job
+from jobs.terminal import ConfigPath, Generation, Json, Sets, command, open_executor
 
 
 def evaluate(
     config: ConfigPath, sets: Sets = None, generation: Generation = None, json: Json = False
 ) -> None:
     """First stage, reranked and ceiling of every measure; what moved; by vertical."""
+    from pipelines.config_file import load_config
     from pipelines.offline_rerank import run_evaluation
-    from pipelines.results import generation_of
+    from pipelines.results import generation_of, open_lake
+    from pipelines.runtime.progress import Progress
 
-    with open_job(config, sets, quiet=True) as job:
-        entry = generation_of(job.store, generation)
-        manifest = run_evaluation(job, entry)
+    loaded = load_config(config, sets or [])
+    store = open_lake(loaded.root, loaded.name, loaded.storage_options)
+    entry = generation_of(store, generation)
+    with open_executor(loaded) as executor:
+        manifest = run_evaluation(loaded, store, executor, Progress(quiet=True), entry)
     shard = manifest.shards[0]
     if json:
         print(
@@ -27,7 +31,7 @@ def evaluate(
         )
         return
     print(shard.stats["summary"])
-    print(f"report: {job.store.path(shard.files['report'].key)}")
+    print(f"report: {store.path(shard.files['report'].key)}")
 
 
 if __name__ == "__main__":

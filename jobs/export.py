@@ -41,8 +41,13 @@ def export(
         found = read_results(loaded.root, loaded.name, "ranked", entry.generation, options)
         table = found.to_table()
     try:
-        with open(trec, "wb") as file:
-            write_run(table.select(["query_id", "doc_id", "rank", "score"]), file, tag)
+        unfinished = trec.with_name(f"{trec.name}.part")
+        try:
+            with open(unfinished, "wb") as file:
+                write_run(table.select(["query_id", "doc_id", "rank", "score"]), file, tag)
+            unfinished.replace(trec)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         what = f"cannot write: {error.strerror}"
         raise NightrankError("E_USAGE", what, str(trec), "choose another file") from None

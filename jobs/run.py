@@ -71,11 +71,16 @@ def execute(job: Any, first: str | None = None, last: str | None = None) -> dict
         "seconds": job.progress.seconds,
         "files": [job.store.path(file["key"]) for file in entry.body["files"]["ranked"]],
     }
-    if plan.qrels is not None and last != "publish" and entry.body["counts"]["queries"]["in"]:
+    if plan.qrels is not None and last != "publish":
         try:
-            manifest = pipeline.run_evaluation(job, entry)
+            manifest = pipeline.run_evaluation(
+                plan.config, job.store, job.executor, job.progress, entry
+            )
         except NightrankError as error:
             what = f"generation {entry.generation} is published but not measured: {error.what}"
+            if error.code == "E_EMPTY":  # The judgements are of other queries: no harm was done.
+                job.progress.note(what)
+                return summary
             raise NightrankError(error.code, what, error.where, error.do) from error
         summary["measures"] = manifest.shards[0].stats["measures"]
         summary["evaluation"] = manifest.path

@@ -18,9 +18,9 @@ import typer
 from pipelines.errors import NightrankError
 
 if TYPE_CHECKING:
+    from pipelines.config import Cluster, PipelineConfig
     from pipelines.offline_rerank import Run
     from pipelines.runtime.executor import Executor
-    from pipelines.runtime.progress import Progress
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
 Sets = Annotated[
@@ -102,10 +102,16 @@ def open_job(config_path: str, sets: list[str] | None, quiet: bool) -> Iterator[
     store = open_lake(config.root, config.name, config.storage_options)
     store.probe()
     plan = make_plan(config, store)
-    executor = LazyExecutor(config.cluster.executor, config)
-    progress: Progress = Progress(quiet=quiet)
+    with open_executor(config) as executor:
+        yield Run(plan, store, executor, Progress(quiet=quiet))
+
+
+@contextlib.contextmanager
+def open_executor(config: PipelineConfig) -> Iterator[Executor]:
+    """The executor that the config asks for, closed at the end."""
+    executor = LazyExecutor(config.cluster)
     try:
-        yield Run(plan, store, executor, progress)
+        yield executor
     finally:
         executor.close()
 
@@ -113,8 +119,8 @@ def open_job(config_path: str, sets: list[str] | None, quiet: bool) -> Iterator[
 class LazyExecutor:
     """Starts the real executor when the first unit of work comes; a no-op run starts none."""
 
-    def __init__(self, kind: str, config: Any) -> None:
-        self._kind, self._config = kind, config
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._real: Executor | None = None
 
     def run(self, stage: Any, tasks: Any, store: Any) -> Iterator[Any]:
@@ -126,8 +132,8 @@ class LazyExecutor:
         return self._real.run(stage, tasks, store)
 
     def _make(self) -> Executor:
-        cluster = self._config.cluster
-        if self._kind == "serial":
+        cluster = self._cluster
+        if cluster.executor == "serial":
             from pipelines.runtime.executor import SerialExecutor
 
             return SerialExecutor(cluster.threads_per_worker, cluster.attempts)

@@ -8,12 +8,17 @@ stage does is in its own file, how it is executed is in `runtime`.
 from __future__ import annotations
 
 from pipelines import index_half, query_half
+from pipelines.config import PipelineConfig
 from pipelines.errors import NightrankError
 from pipelines.results import manifests_of
 from pipelines.run import STAGES, Run
+from pipelines.runtime.executor import Executor, run_stage
+from pipelines.runtime.progress import Progress
 from pipelines.stages import accounting, delta, evaluate, ingest
 from pipelines.storage.dataset import Manifest
+from pipelines.storage.inputs import list_inputs
 from pipelines.storage.log import Entry
+from pipelines.storage.store import Store
 
 __all__ = ["STAGES", "Run", "run", "run_evaluation"]
 
@@ -59,22 +64,19 @@ def take_in(job: Run) -> None:
             job.stage(f"{kind}.delta", delta.stage(f"{folder}/delta", kind, ingested, rules[kind]))
 
 
-def run_evaluation(job: Run, entry: Entry) -> Manifest:
-    """Measures a published generation against the qrels of the config.
+def run_evaluation(
+    config: PipelineConfig, store: Store, executor: Executor, progress: Progress, entry: Entry
+) -> Manifest:
+    """Measures a published generation by the config's qrels; needs neither inputs nor a plan.
 
     Raises:
         NightrankError: E_CONFIG without qrels, E_EMPTY where they judge none of the queries.
     """
-    config, qrels = job.plan.config, job.plan.qrels
-    if qrels is None:
+    if config.evaluate.qrels is None:
         do = "set evaluate.qrels to a TREC or BEIR file"
         raise NightrankError("E_CONFIG", "no judgements given", "evaluate.qrels", do)
-    made = evaluate.stage(
-        entry,
-        manifests_of(job.store, entry),
-        config.evaluate,
-        qrels,
-        config.storage_options,
-        config.name,
-    )
-    return job.stage("evaluation", made)
+    options = config.storage_options
+    qrels = list_inputs(config.evaluate.qrels, "tsv", options)[0]
+    manifests = manifests_of(store, entry)
+    made = evaluate.stage(entry, manifests, config.evaluate, qrels, options, config.name)
+    return run_stage(made, store, executor, progress)

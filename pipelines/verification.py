@@ -83,17 +83,19 @@ def _check_balances(entry: Entry) -> None:
 
 
 def _document_ids(store: Store, read: Reader, entry: Entry) -> pa.Array:
-    """All doc_ids of the index generation that the entry names."""
+    """All doc_ids of the index generation that the entry names, after checking all its files."""
     index = Log(store, "index").read(entry.body["index_generation"])
     parts = [pa.array([], pa.string())]
     for segment in index.body["segments"]:
-        manifest = Dataset(store, segment["index"]).manifest()
-        if manifest is None:
-            raise _corrupt("the index of this generation is gone", segment["index"])
-        for ref in manifest.files("rows"):
-            parts.append(read.table(ref, ["doc_id"])["doc_id"].combine_chunks())
-        for ref in manifest.files("index"):
-            read.buffer(ref)
+        for path in (f"{segment['path']}/documents", segment["embeddings"], segment["index"]):
+            manifest = Dataset(store, path).manifest()
+            if manifest is None:
+                raise _corrupt("a dataset of this generation's index is gone", path)
+            for shard in manifest.shards:
+                for name, ref in shard.files.items():
+                    read.buffer(ref)
+                    if path == segment["index"] and name == "rows":
+                        parts.append(read.table(ref, ["doc_id"])["doc_id"].combine_chunks())
     found = pa.concat_arrays(parts)
     if pc.count_distinct(found).as_py() != len(found):
         raise _corrupt("a doc_id is indexed twice", f"index generation {index.generation}")

@@ -101,6 +101,6 @@ class Reader:
         return target
 
     def _corrupt(self, ref: FileRef, expected: str, found: str) -> NightrankError:
-        do = "run `nightrank verify` to find all damage; unpublished shards can be made again"
+        do = "unless published, delete this file and its dataset's manifest.json and run again"
         where = self._store.path(ref.key)
         return NightrankError("E_CORRUPT", f"expected {expected}, found {found}", where, do)

@@ -75,6 +75,18 @@ def test_the_exported_rank_is_the_published_one(published: str, tmp_path: Path, 
     ]
 
 
+def test_evaluate_needs_neither_inputs_nor_a_plan(
+    collection: Collection, tmp_path: Path, write_config: Callable[..., str], capsys
+) -> None:
+    plain = collection.config(tmp_path / "lake")
+    called(capsys, "run", write_config(plain))
+    moved = {**plain, "corpus": {"path": "gone.jsonl"}, "results": {"keep": 7}}
+    config = write_config(moved, "moved.yaml")
+    measured = json.loads(called(capsys, "evaluate", config, "--json").splitlines()[-1])
+    assert measured["measures"]["nDCG@10"]["reranked"] > 0
+    assert json.loads(called(capsys, "status", config, "--json"))["unfinished"] == []
+
+
 def test_status_tells_the_next_command(
     collection: Collection, tmp_path: Path, write_config: Callable[..., str], capsys
 ) -> None:
