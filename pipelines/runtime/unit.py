@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from pipelines.errors import NightrankError
 from pipelines.runtime.stage import Stage, Task, Worker, WorkerSpec
-from pipelines.storage.dataset import Batches, Content, Dataset, Payload, Record
+from pipelines.storage.dataset import Content, Dataset, Payload, Record
 from pipelines.storage.fingerprint import canonical
+from pipelines.storage.parquet import Batches
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
 from pipelines.storage.store import Store, StoreSpec

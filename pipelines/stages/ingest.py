@@ -18,10 +18,11 @@ from pipelines.config import Corpus, Queries
 from pipelines.retrieval import trec
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import schemas
-from pipelines.storage.dataset import Batches, Payload, shard_names
+from pipelines.storage.dataset import Payload, shard_names
 from pipelines.storage.filesystem import connect
 from pipelines.storage.formats import read_split
 from pipelines.storage.inputs import Split
+from pipelines.storage.parquet import Batches
 from pipelines.storage.raw import rejects_schema
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter

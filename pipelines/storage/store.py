@@ -215,10 +215,6 @@ class Store:
 
         return self._attempt(listing, folder)
 
-    def download(self, key: str, target: str) -> None:
-        """Copies a key to a local path (callers verify its digest)."""
-        self._attempt(lambda: self._fs.get_file(f"{self._root}/{key}", target), key)
-
     def probe(self) -> None:
         """Checks that this store honours create-if-absent, and refuses it otherwise.
 

@@ -115,7 +115,7 @@ def test_scattered_ranges_hold_each_keys_rows_in_order(keys: list[int]) -> None:
 
 
 def test_row_slices_read_only_the_groups_they_need(store: Store, monkeypatch) -> None:
-    monkeypatch.setattr("pipelines.storage.dataset.ROW_GROUP_ROWS", 100)
+    monkeypatch.setattr("pipelines.storage.parquet.ROW_GROUP_ROWS", 100)
     ref = commit(store).files["rows"]
     pieces = list(Reader(store).slices(ref, 250, 420, ["id"]))
     assert [first for first, _ in pieces] == [200, 300, 400]
