@@ -69,7 +69,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         request.getfixturevalue("ray_cluster")
         from pipelines.runtime.ray_executor import RayExecutor
 
-        made = RayExecutor(Cluster(workers=3, deadline_seconds=5.0))
+        made = RayExecutor(Cluster(workers=3, deadline_seconds=12.0))
     yield made
     made.close()
 
@@ -161,7 +161,7 @@ def test_a_unit_that_kills_every_worker_is_set_aside(ray_only: Executor, tmp_pat
 def test_a_stopped_worker_is_killed_at_its_deadline(ray_only: Executor, tmp_path: Path) -> None:
     started = time.monotonic()
     assert run(stage(tmp_path, {6: "stop once"}), ray_only, tmp_path) == SQUARES
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 90
 
 
 def test_tasks_of_one_affinity_stay_with_one_worker(ray_only: Executor, tmp_path: Path) -> None:
