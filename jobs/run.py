@@ -80,7 +80,7 @@ def execute(job: Any, first: str | None = None, last: str | None = None) -> dict
             what = f"generation {entry.generation} is published but not measured: {error.what}"
             if error.code == "E_EMPTY":  # The judgements are of other queries: no harm was done.
                 job.progress.note(what)
-                return summary
+                return {**summary, "not_measured": what}
             raise NightrankError(error.code, what, error.where, error.do) from error
         summary["measures"] = manifest.shards[0].stats["measures"]
         summary["evaluation"] = manifest.path

@@ -23,13 +23,13 @@ class Progress:
         units: units done in this run by stage (a resumed run does fewer).
     """
 
-    def __init__(self, stream: TextIO = sys.stderr, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
         self.seconds: dict[str, float] = {}
         self.units: dict[str, int] = {}
-        self._stream, self._quiet = stream, quiet
+        self._stream, self._quiet = stream or sys.stderr, quiet
         self._bar: RichProgress | None = None
         self._bar_task: Any = None
-        self._console = Console(file=stream)
+        self._console = Console(file=self._stream)
         self._stage, self._total, self._done, self._rows = "", 0, 0, 0
         self._began = self._told = 0.0
 
