@@ -141,10 +141,28 @@ class Index(Section):
     shard_bytes: int = Field(default=8 << 30, ge=1)
 
 
+class Bm25(Section):
+    """BM25 beside the vectors; its statistics are frozen with the index template.
+
+    Attributes:
+        weight: w in `score = (1-w)*z(dense score) + w*z(BM25 score)`, z within the query's best
+            `depth` by either; 0 searches vectors alone.
+        k1: how slowly a repeated term stops counting.
+        b: how much long documents are held back.
+        language: of the Snowball stemmer; `english` also drops stop words, `none` does neither.
+    """
+
+    weight: float = Field(default=0.4, ge=0.0, lt=1.0, allow_inf_nan=False)
+    k1: float = Field(default=0.9, ge=0.0, allow_inf_nan=False)
+    b: Fraction = 0.4
+    language: str = "english"
+
+
 class Retrieve(Section):
-    """First stage: how many candidates per query are kept."""
+    """First stage: how many candidates per query are kept, and by what they are found."""
 
     depth: int = Field(default=100, ge=1, le=10_000)
+    bm25: Bm25 = Bm25()
 
 
 class RerankStep(Section):

@@ -23,6 +23,7 @@ def run(job: Run) -> None:
     job.stage("documents", documents)
     if job.goes_on_to("tokenize"):
         job.tokens("documents", plan.encoder)
+        job.terms("documents")
     if job.goes_on_to("embed"):
         embeddings(job, "documents")
     if job.goes_on_to("train_index"):
@@ -43,11 +44,16 @@ def embeddings(job: Run, kind: str) -> Manifest:
 
 def _train(job: Run) -> None:
     index, depth = job.plan.config.index, job.plan.config.retrieve.depth
-    vectors = job.made["documents.embeddings"]
-    settings = index.model_dump(mode="json", exclude={"shard_bytes"})
-    path = f"templates/{fingerprint({'of': vectors.path, 'index': settings, 'depth': depth})}"
+    vectors, terms = job.made["documents.embeddings"], job.terms("documents")
+    key = {
+        "of": vectors.path,
+        "terms": terms.path if terms else None,
+        "index": index.model_dump(mode="json", exclude={"shard_bytes"}),
+        "depth": depth,
+    }
     dimension = job.plan.encoder.dimension
-    job.stage("template", train_index.stage(path, vectors, index, dimension, depth))
+    path = f"templates/{fingerprint(key)}"
+    job.stage("template", train_index.stage(path, vectors, terms, index, dimension, depth))
 
 
 def _build(job: Run) -> None:
@@ -56,10 +62,11 @@ def _build(job: Run) -> None:
     vectors, documents, template = (
         made[name] for name in ("documents.embeddings", "documents", "template")
     )
-    key = fingerprint({"template": template.path, "shard_bytes": shard_bytes})
-    stage = build_index.stage(
-        f"{plan.segment}/index-{key}", vectors, documents, template, shard_bytes
-    )
+    terms = job.terms("documents")
+    settings = plan.config.retrieve.bm25.model_dump(include={"k1", "b"}) if terms else {}
+    key = fingerprint({"template": template.path, "shard_bytes": shard_bytes, "bm25": settings})
+    path = f"{plan.segment}/index-{key}"
+    stage = build_index.stage(path, vectors, documents, terms, template, shard_bytes, settings)
     index = job.stage("index", stage)
     chosen = template.shards[0].stats
     body = {

@@ -29,6 +29,7 @@ def run(job: Run) -> Entry | None:
         job.stage("distinct", stage)
     if job.goes_on_to("tokenize"):
         job.tokens("queries", plan.encoder)
+        job.terms("queries")
     if job.goes_on_to("embed"):
         embeddings(job, "queries")
     if job.goes_on_to("search"):
@@ -49,6 +50,7 @@ def _search(job: Run) -> None:
     stage = search.stage(
         f"{plan.folder}/search-{fingerprint({'memory_bytes': memory_bytes})}",
         made["queries.embeddings"],
+        job.terms("queries"),
         made["index"],
         made["documents.embeddings"],
         memory_bytes,
@@ -60,7 +62,8 @@ def _search(job: Run) -> None:
 def _merge(job: Run) -> None:
     depth, steps = job.plan.config.retrieve.depth, job.plan.config.rerank
     path, head = f"{job.plan.folder}/candidates", steps[0].depth if steps else 0
-    stage = merge.stage(path, job.made["distinct"], job.made["partials"], depth, head)
+    weight = job.plan.config.retrieve.bm25.weight
+    stage = merge.stage(path, job.made["distinct"], job.made["partials"], depth, head, weight)
     job.stage("candidates", stage)
 
 
@@ -98,6 +101,7 @@ def _rank(job: Run, number: int, lists: Manifest, file: str, scores: Manifest | 
         steps[number].depth if steps else 0,
         plan.weight(number) if steps else 0.0,
         steps[number + 1].depth if number + 1 < len(steps) else 0,
+        config.retrieve.bm25.weight > 0,
     )
     published = Published(
         job.made["distinct"],

@@ -73,14 +73,26 @@ class Run:
         self.made[name] = manifest
         return manifest
 
+    def terms(self, kind: str) -> Manifest | None:
+        """BM25's terms of the `documents` or the `queries`; None where it has no weight."""
+        bm25 = self.plan.config.retrieve.bm25
+        if not bm25.weight:
+            return None
+        folder, texts = self._texts(kind)
+        path = f"{folder}/terms-{fingerprint({'language': bm25.language})}"
+        made = tokenize.terms_stage(path, kind, texts, bm25.language)
+        return self.made.get(f"{kind}.terms") or self.stage(f"{kind}.terms", made)
+
     def tokens(self, kind: str, model: ResolvedModel) -> Manifest:
         """Tokens of the `documents` or the `queries`; models with one tokenizer share them."""
         key = f"tokens-{fingerprint({'tokenizer': model.tokenizer})}"
         if f"{kind}.{key}" in self.made:
             return self.made[f"{kind}.{key}"]
-        folder, texts = {
-            "documents": (self.plan.segment, "documents"),
-            "queries": (self.plan.queries, "distinct"),
-        }[kind]
-        made = tokenize.stage(f"{folder}/{key}", kind, self.made[texts], model)
-        return self.stage(f"{kind}.{key}", made)
+        folder, texts = self._texts(kind)
+        return self.stage(f"{kind}.{key}", tokenize.stage(f"{folder}/{key}", kind, texts, model))
+
+    def _texts(self, kind: str) -> tuple[str, Manifest]:
+        """Where the datasets of the `documents` or the `queries` lie, and their texts."""
+        if kind == "documents":
+            return self.plan.segment, self.made["documents"]
+        return self.plan.queries, self.made["distinct"]

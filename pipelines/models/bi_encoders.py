@@ -16,7 +16,7 @@ from pipelines.models.inputs import SplicedInputs, run_batches
 from pipelines.models.protocols import Kind, ResolvedModel
 from pipelines.models.splicing import Batch, Splicer, provable_template
 from pipelines.models.text_tokenizers import decode_utf8, pretrained_tokenizer
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -73,7 +73,7 @@ def read_reranker_config(folder: Path) -> RerankerConfig:
         return RerankerConfig(**plain)
     except TypeError as error:
         raise NightrankError(
-            "E_MODEL", f"config.json does not fit: {error}", str(folder), "reinstall nightrank"
+            "E_MODEL", f"config.json does not fit: {error}", str(folder), "restore it, or reinstall nightrank"
         ) from None
 
 
@@ -105,10 +105,10 @@ def reranker_folder(folder: Path = RERANKER_FOLDER) -> Path:
         NightrankError: E_MODEL, where its files do not have the digests they name.
     """
     config = read_reranker_config(folder)
-    _require(folder / DELTA, config.delta_sha256, "reinstall nightrank")
+    _require(folder / DELTA, config.delta_sha256, "restore it, or reinstall nightrank")
     if config.base_sha256 != PUBLISHED[WEIGHTS]:
         raise NightrankError(
-            "E_MODEL", "the difference belongs to other weights", str(folder), "reinstall nightrank"
+            "E_MODEL", "the difference belongs to other weights", str(folder), "restore it, or reinstall nightrank"
         )
     return folder
 

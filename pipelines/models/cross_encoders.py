@@ -18,7 +18,7 @@ from pipelines.models.inputs import Inputs, SplicedInputs, TokenisedInputs, run_
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.splicing import Batch
 from pipelines.models.text_tokenizers import SPLICED, decode_utf8, pretrained_tokenizer
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 
 
 class BuiltinReranker:

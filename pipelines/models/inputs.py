@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipelines.models.batching import pack
 from pipelines.models.splicing import Batch, Splicer
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 
 TOKEN_BUDGET_CPU = 4096  # beyond this, activations leave the cache and nothing is gained
 TOKEN_BUDGET_GPU = 65_536

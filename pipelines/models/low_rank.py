@@ -89,6 +89,20 @@ def export_delta(model: nn.Module, initial: dict[str, Tensor]) -> dict[str, Tens
     return delta
 
 
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a trained model under the names it had before `make_trainable`.
+
+    Args:
+        model: a model that `make_trainable` prepared, or any other, which is given as it is.
+    """
+    state = dict(model.state_dict())
+    for name, module in model.named_modules():
+        if isinstance(module, LowRankLinear):
+            up, down = state.pop(f"{name}{UP}"), state.pop(f"{name}{DOWN}")
+            state[f"{name}.weight"] = state[f"{name}.weight"] + module.scale * (up @ down)
+    return state
+
+
 def merge_delta(state: dict[str, Tensor], delta: dict[str, Tensor], scale: float) -> None:
     """Adds a difference to a state dict, in place and in float32.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 
 Kind = Literal["query", "document"]
 Role = Literal["bi_encoder", "cross_encoder"]

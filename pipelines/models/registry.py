@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.errors import NightrankError
-from pipelines.models import toy
+from pipelines.models import builtin, toy
 from pipelines.models.folders import folder_digest, locate
 from pipelines.models.protocols import BiEncoder, CrossEncoder, ResolvedModel, Role, Tokenizer
 
@@ -56,9 +56,8 @@ def resolve_bi_encoder(
     if model == MINILM and not query_prompt and not document_prompt and dimension is None:
         return resolving.minilm(model, precision, max_length_tokens)
     if model == MINILM:
-        from pipelines.models.builtin import minilm_folder
-
-        folder, commit = minilm_folder(), ""
+    
+        folder, commit = builtin.minilm_folder(), ""
     else:
         folder, commit = locate(model, revision)
     prompts = (query_prompt, document_prompt)
@@ -92,8 +91,11 @@ def resolve_cross_encoder(
     from pipelines.models import resolving
 
     if model == RERANKER:
-        return resolving.reranker(model, precision, max_length_tokens)
+        return resolving.reranker(model, builtin.RERANKER_FOLDER, precision, max_length_tokens)
     folder, commit = locate(model, revision)
+    if (folder / builtin.DELTA).exists():
+        resolved = resolving.reranker(model, folder, precision, max_length_tokens)
+        return replace(resolved, revision=commit)
     resolved = resolving.sequence_classifier(model, folder, precision, max_length_tokens)
     return replace(resolved, revision=commit)
 
@@ -111,6 +113,8 @@ def load_tokenizer(resolved: ResolvedModel) -> Tokenizer:
     if resolved.tokenizer.startswith(texts.UTF8):
         return texts.Utf8Tokenizer(int(resolved.tokenizer.rpartition(":")[2]))
     folder = _verified_folder(resolved)
+    if resolved.family == "minilm":
+        folder = builtin.minilm_folder()
     cap = texts.cap_tokens(resolved.max_length_tokens)
     return texts.SplicedTokenizer(texts.pretrained_tokenizer(folder), cap)
 
@@ -155,9 +159,7 @@ def load_cross_encoder(resolved: ResolvedModel, threads: int) -> CrossEncoder:
 
     folder = _verified_folder(resolved)
     if resolved.family == "minilm":
-        from pipelines.models.builtin import reranker_folder
-
-        return BuiltinReranker(resolved, folder, reranker_folder())
+        return BuiltinReranker(resolved, builtin.minilm_folder(), folder)
     return SequenceClassifier(resolved, folder)
 
 
@@ -173,13 +175,13 @@ def _prepare(resolved: ResolvedModel, threads: int) -> None:
 
 def _verified_folder(resolved: ResolvedModel) -> Path:
     """The folder on this machine, its digest checked; built-in models are found by package."""
-    from pipelines.models import builtin
-
-    if resolved.model in (MINILM, RERANKER):
-        folder = builtin.minilm_folder()
-        found = builtin.minilm_digest()
-        if resolved.model == RERANKER:
-            found = builtin.reranker_digest(builtin.reranker_folder())
+    if resolved.model == MINILM:
+        folder, found = builtin.minilm_folder(), builtin.minilm_digest()
+    elif resolved.family == "minilm":
+        named = resolved.model == RERANKER
+        folder = builtin.RERANKER_FOLDER if named else Path(resolved.path)
+        builtin.minilm_folder()
+        found = builtin.reranker_digest(builtin.reranker_folder(folder))
     else:
         folder = Path(resolved.path)
         found = folder_digest(folder) if folder.is_dir() else "no such folder"

@@ -37,9 +37,11 @@ def minilm(model: str, precision: str, max_length_tokens: int | None) -> Resolve
     )
 
 
-def reranker(model: str, precision: str, max_length_tokens: int | None) -> ResolvedModel:
-    """The built-in cross-encoder; see `registry.resolve_cross_encoder`."""
-    base, delta = builtin.minilm_folder(), builtin.reranker_folder()
+def reranker(
+    model: str, folder: Path, precision: str, max_length_tokens: int | None
+) -> ResolvedModel:
+    """The built-in cross-encoder, or one trained as it was; see `registry.resolve_cross_encoder`."""
+    base, delta = builtin.minilm_folder(), builtin.reranker_folder(folder)
     config = builtin.read_reranker_config(delta)
     return ResolvedModel(
         model=model,
@@ -131,7 +133,14 @@ def sequence_classifier(
         precision=resolve_precision(precision),
         max_length_tokens=limit,
         tokenizer=spliced_name(folder, limit) if spliced else utf8_name(limit),
+        recommended_first_stage_weight=_recommended_weight(folder),
     )
+
+
+def _recommended_weight(folder: Path) -> float:
+    """What `nightrank train-reranker` wrote beside a model that it trained; 0 for any other."""
+    section = read_json(folder / "config.json").get("nightrank", {})
+    return float(section.get("recommended_first_stage_weight", 0.0))
 
 
 def _is_builtin(model: str) -> bool:

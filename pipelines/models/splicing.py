@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 
 PROBES = (
     "a",

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipelines.errors import NightrankError
 from pipelines.models.folders import file_digest
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 
 UTF8 = "utf8-1"
 SPLICED = "spliced-1"

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.models.protocols import Kind
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 
 TOKENIZER = "toy-words-1"
 CAP_TOKENS = 4096

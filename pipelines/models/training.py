@@ -1,11 +1,10 @@
-"""Listwise fine-tuning of the built-in reranker's low-rank difference.
+"""Fine-tuning of a cross-encoder on groups of documents, on one device or several.
 
-The loss of a group is the cross-entropy of its positive among itself and its negatives (the
-softmax over the scores of 1 + k documents). Scores of all pairs of a step are computed in batches
-of near-equal length, then gathered, so that no group pays for its longest document.
-
-What a step trains on is a pure function of (seed, step): an interrupted run resumes where its
-checkpoint stands and goes on as if nothing had happened.
+Scores of all pairs of a pass are computed in batches of near-equal length, then gathered, so that
+no group pays for its longest document. What a step trains on is a pure function of (seed, step): an
+interrupted run resumes where its checkpoint stands and goes on as if nothing had happened. With
+several processes each takes every n-th group of a step and gradients are summed, so a step is the
+same step on any number of them, up to rounding.
 """
 
 from __future__ import annotations
@@ -20,35 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as distributed
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.models.batching import pack
-from pipelines.models.interaction import InteractionReranker
-from pipelines.models.splicing import Splicer
-from pipelines.models.tokens import Tokens
+from pipelines.models.losses import Loss, group_loss
+from pipelines.models.trainee import Trainee
+from pipelines.models.training_groups import Draw, Example, Source, plan_step
+from pipelines.tokens import Tokens
 
-log = logging.getLogger(__name__)
-
-Ids = Sequence[int]
-"""Token ids of one text, without special tokens."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A group as token ids: the query, its positive, and the negatives to draw from."""
-
-    query: Ids
-    positive: Ids
-    negatives: Sequence[Ids]
-
-
-@dataclass(frozen=True)
-class Source:
-    """One collection's examples and its share of the groups of a run."""
-
-    name: str
-    examples: Sequence[Example]
-    weight: float
+log = logging.getLogger("nightrank.train")
+LARGEST_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,223 +38,218 @@ class Options:
     """Everything about the optimisation.
 
     Attributes:
-        steps: optimiser steps of the entire schedule.
-        groups_per_step: groups of one step.
-        negatives: negatives drawn for each group.
+        draw: what a step trains on.
+        loss: listwise or margin.
+        teacher_temperature: what a teacher's scores are divided by.
         learning_rate: the highest rate; linear warm-up, then half a cosine down to zero.
         warmup_steps: steps of the warm-up.
         weight_decay: AdamW's decoupled decay.
+        groups_per_pass: groups whose activations are held at once; gradients accumulate over the
+            passes of a step.
         token_budget: padded tokens of one forward batch.
         bf16: autocast to bfloat16.
-        seed: fixes the order, the draws and the initial values.
         time_limit_s: stop (with a checkpoint) after so many seconds of this process.
         checkpoint_every: steps between checkpoints, each with a dev evaluation.
+        patience: stop after so many evaluations without a better one; 0 never stops early.
     """
 
-    steps: int
-    groups_per_step: int
-    negatives: int
+    draw: Draw
+    loss: Loss
+    teacher_temperature: float
     learning_rate: float
     warmup_steps: int
     weight_decay: float
+    groups_per_pass: int
     token_budget: int
     bf16: bool
-    seed: int
     time_limit_s: float
     checkpoint_every: int
-
-
-def plan_step(sources: Sequence[Source], options: Options, step: int) -> list[Example]:
-    """The groups of one step: sources drawn by weight, each source in shuffled epochs.
-
-    Args:
-        sources: the collections.
-        options: seed and sizes.
-        step: from 0.
-
-    Returns:
-        `groups_per_step` examples with exactly the negatives to score (fewer where the pool is
-        smaller). Negatives are drawn from the pool with a bias to its hard end.
-    """
-    size = options.groups_per_step
-    share = np.array([s.weight for s in sources]) / sum(s.weight for s in sources)
-    drawn = np.random.default_rng([options.seed, 0]).choice(
-        len(sources), size=options.steps * size, p=share
-    )
-    chosen: list[Example] = []
-    for slot in range(step * size, (step + 1) * size):
-        which = int(drawn[slot])
-        examples = sources[which].examples
-        position = int((drawn[:slot] == which).sum())
-        epoch, offset = divmod(position, len(examples))
-        order = np.random.default_rng([options.seed, 1, which, epoch]).permutation(len(examples))
-        example = examples[int(order[offset])]
-        rng = np.random.default_rng([options.seed, 2, slot])
-        odds = 1.0 / (np.arange(len(example.negatives)) + 10.0)
-        picked = rng.choice(
-            len(example.negatives),
-            size=min(options.negatives, len(example.negatives)),
-            replace=False,
-            p=odds / odds.sum(),
-        )
-        negatives = [example.negatives[int(i)] for i in picked]
-        chosen.append(Example(example.query, example.positive, negatives))
-    return chosen
+    patience: int
 
 
 def learning_rate(options: Options, step: int) -> float:
-    """Linear warm-up, then half a cosine to zero at `steps`."""
+    """Linear warm-up, then half a cosine to zero at the last step."""
     if step < options.warmup_steps:
         return options.learning_rate * (step + 1) / options.warmup_steps
-    done = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
+    done = (step - options.warmup_steps) / max(1, options.draw.steps - options.warmup_steps)
     return options.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
 def score_pairs(
-    model: InteractionReranker,
-    pairs: Sequence[tuple[Ids, Ids]],
-    *,
-    splicer: Splicer,
+    trainee: Trainee,
+    queries: Tokens,
+    documents: Tokens,
+    pairs: NDArray[np.int32],
     token_budget: int,
     bf16: bool,
 ) -> Tensor:
-    """Raw scores of (query, document) token ids, in order; gradients flow when enabled.
+    """Raw scores of pairs, in order; gradients flow when enabled.
 
     Args:
-        model: the network.
-        pairs: token ids without special tokens.
-        splicer: puts the inputs together.
+        trainee: the network.
+        queries: tokens of the queries.
+        documents: tokens of the documents.
+        pairs: int32 [n, 2], rows of both.
         token_budget: padded tokens of one batch.
         bf16: autocast to bfloat16.
 
     Returns:
-        float32 [n].
+        float32 [n], on the trainee's device.
     """
-    queries = Tokens.from_lists(query for query, _ in pairs)
-    documents = Tokens.from_lists(document for _, document in pairs)
-    lengths = splicer.lengths(queries.lengths, documents.lengths)
-    batches = pack(lengths, token_budget)
+    inputs = trainee.assemble(queries, documents, pairs)
+    batches = pack(inputs.lengths, token_budget)
     parts: list[Tensor] = []
     for rows in batches:
-        made = splicer.batch(queries, rows, documents, rows)
-        ids, sizes = torch.from_numpy(made.input_ids), torch.from_numpy(made.lengths)
-        padded = int(made.lengths.min()) < ids.shape[1]
-        mask = (torch.arange(ids.shape[1]) < sizes[:, None]).long() if padded else None
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            parts.append(model(ids, mask, torch.from_numpy(made.first_lengths), sizes))
-    order = torch.from_numpy(np.argsort(np.concatenate(batches)))
+        made = inputs.batch(rows)
+        ids = torch.from_numpy(made.input_ids)
+        mask = None
+        if int(made.lengths.min()) < ids.shape[1]:
+            mask = (torch.arange(ids.shape[1]) < torch.from_numpy(made.lengths)[:, None]).long()
+            mask = mask.to(trainee.device)
+        with torch.autocast(trainee.device.type, dtype=torch.bfloat16, enabled=bf16):
+            parts.append(trainee.forward(ids.to(trainee.device), mask, made))
+    order = torch.from_numpy(np.argsort(np.concatenate(batches))).to(trainee.device)
     return torch.cat(parts)[order]
 
 
-def listwise_loss(scores: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Mean over groups of -log softmax(score of the group's first document).
-
-    Args:
-        scores: float32 [sum(sizes)], each group's positive first.
-        sizes: documents of each group.
-    """
-    parts = torch.split(scores, list(sizes))
-    return torch.stack([part.logsumexp(0) - part[0] for part in parts]).mean()
-
-
 def train(
-    model: InteractionReranker,
+    trainee: Trainee,
     sources: Sequence[Source],
     options: Options,
     *,
-    splicer: Splicer,
     folder: Path,
-    evaluate: Callable[[InteractionReranker], float],
+    evaluate: Callable[[], float],
 ) -> dict[str, Any]:
     """Runs (or goes on with) a training, keeping the best checkpoint by dev score.
 
     Args:
-        model: prepared by `low_rank.make_trainable`; left at the last step's weights.
+        trainee: left at the last step's weights.
         sources: what to train on.
         options: how.
-        splicer: puts the inputs together.
-        folder: takes `last.pt` (to resume) and `best.pt` (the trainable tensors).
-        evaluate: the dev score of a model, higher is better.
+        folder: takes `last.pt` (to resume) and `best.pt` (the trainable tensors); where several
+            processes train, all must see it.
+        evaluate: the dev score of the trainee as it stands, higher is better; asked on the first
+            process only.
 
     Returns:
-        step, best_step, best_score, wall_s (over all processes of this run).
+        step, best_step, best_score, worse (evaluations since the best), wall_s (over all processes
+        of this run), and pairs.
     """
-    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    decayed = [p for p in trainable.values() if p.ndim > 1]
-    kept = [p for p in trainable.values() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": options.weight_decay},
-            {"params": kept, "weight_decay": 0.0},
-        ],
-        lr=options.learning_rate,
-    )
-    state: dict[str, Any] = {"step": 0, "best_step": -1, "best_score": -1.0, "wall_s": 0.0}
+    trainable = trainee.trainable()
+    optimiser = _optimiser(trainable, options)
+    state: dict[str, Any] = {"step": 0, "best_step": -1, "best_score": -1.0, "worse": 0}
+    state |= {"wall_s": 0.0, "pairs": 0}
     last, best = folder / "last.pt", folder / "best.pt"
     if last.exists():
         saved = torch.load(last, weights_only=True)
-        model.load_state_dict(saved["model"], strict=False)
+        trainee.network.load_state_dict(saved["model"], strict=False)
         optimiser.load_state_dict(saved["optimiser"])
         state = saved["state"]
         log.info("resuming at step %d", state["step"])
-    begun, earlier = time.monotonic(), float(state["wall_s"])
+    begun, earlier, first = time.monotonic(), float(state["wall_s"]), int(state["step"])
     window: list[float] = []
-    for step in range(int(state["step"]), options.steps):
+    for step in range(first, options.draw.steps):
+        if 0 < options.patience <= state["worse"]:
+            log.info("stopping: no better dev score in %d evaluations", state["worse"])
+            break
         rate = learning_rate(options, step)
         for parameters in optimiser.param_groups:
             parameters["lr"] = rate
-        groups = plan_step(sources, options, step)
-        pairs = [(g.query, d) for g in groups for d in (g.positive, *g.negatives)]
-        model.train()
-        scores = score_pairs(
-            model,
-            pairs,
-            splicer=splicer,
-            token_budget=options.token_budget,
-            bf16=options.bf16,
-        )
-        loss = listwise_loss(scores, [1 + len(g.negatives) for g in groups])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable.values(), 1.0)
+        groups = plan_step(sources, options.draw, step)
+        window.append(_backward(trainee, groups, options, optimiser))
+        torch.nn.utils.clip_grad_norm_(trainable.values(), LARGEST_GRADIENT_NORM)
         optimiser.step()
-        window.append(float(loss.detach()))
+        state |= {"step": step + 1, "pairs": state["pairs"] + sum(len(g.documents) for g in groups)}
         elapsed = time.monotonic() - begun
-        done = step + 1 - int(state["step"]) if step >= int(state["step"]) else 1
-        if (step + 1) % 10 == 0:
-            log.info("%s", _progress(step + 1, options, window, rate, elapsed, done))
-            window.clear()
-        stop = elapsed > options.time_limit_s
-        if (step + 1) % options.checkpoint_every == 0 or step + 1 == options.steps or stop:
-            score = evaluate(model)
-            if score > state["best_score"]:
-                state |= {"best_step": step + 1, "best_score": score}
-                _save(best, {n: p.detach() for n, p in trainable.items()})
-            snapshot = state | {"step": step + 1, "wall_s": earlier + time.monotonic() - begun}
-            _save(
-                last,
-                {
-                    "model": {n: p.detach() for n, p in trainable.items()},
-                    "optimiser": optimiser.state_dict(),
-                    "state": snapshot,
-                },
+        if (step + 1) % 10 == 0 and _rank() == 0:
+            pace = elapsed / (step + 1 - first)
+            left = pace * (options.draw.steps - step - 1) / 60
+            log.info(
+                f"step {step + 1}/{options.draw.steps} loss {np.mean(window):.4f} rate {rate:.2e} "
+                f"{pace:.2f} s/step ETA {left:.0f} min"
             )
-            log.info("step %d: dev %.4f (best %.4f)", step + 1, score, state["best_score"])
+            window.clear()
+        stop = _agreed(elapsed > options.time_limit_s)
+        if (step + 1) % options.checkpoint_every == 0 or step + 1 == options.draw.steps or stop:
+            score = _agreed(evaluate() if _rank() == 0 else 0.0)
+            better = score > state["best_score"]
+            state |= {"best_step": step + 1, "best_score": score} if better else {}
+            state |= {"worse": 0 if better else state["worse"] + 1}
+            state |= {"wall_s": earlier + time.monotonic() - begun}
+            if _rank() == 0:
+                tensors = {n: p.detach() for n, p in trainable.items()}
+                if better:
+                    _save(best, tensors)
+                whole = {"model": tensors, "optimiser": optimiser.state_dict(), "state": state}
+                _save(last, whole)
+                log.info("step %d: dev %.4f (best %.4f)", step + 1, score, state["best_score"])
             if stop:
                 break
-    final = torch.load(last, weights_only=True)["state"]
-    return dict(final)
+    return dict(state)
 
 
-def _progress(
-    step: int, options: Options, window: Sequence[float], rate: float, elapsed: float, done: int
-) -> str:
-    """One line: where the run stands, how fast, and when it ends at this pace."""
-    left = elapsed / max(1, done) * (options.steps - step)
-    return (
-        f"step {step}/{options.steps} loss {np.mean(window):.4f} rate {rate:.2e} "
-        f"{elapsed / max(1, done):.2f} s/step ETA {left / 60:.0f} min"
-    )
+def _backward(
+    trainee: Trainee,
+    groups: Sequence[Example],
+    options: Options,
+    optimiser: torch.optim.Optimizer,
+) -> float:
+    """Gradients of the mean loss of a step's groups, over all processes; gives the loss."""
+    trainee.network.train()
+    optimiser.zero_grad(set_to_none=True)
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    mine = groups[_rank() :: processes]
+    total = 0.0
+    for start in range(0, len(mine), options.groups_per_pass):
+        part = mine[start : start + options.groups_per_pass]
+        sizes = [len(group.documents) for group in part]
+        rows = np.repeat(np.arange(len(part)), sizes)
+        pairs = np.stack([rows, np.arange(len(rows))], axis=1).astype(np.int32)
+        queries = Tokens.from_lists(group.query for group in part)
+        documents = Tokens.from_lists(d for group in part for d in group.documents)
+        budget, bf16 = options.token_budget, options.bf16
+        scores = score_pairs(trainee, queries, documents, pairs, budget, bf16)
+        settings = (options.loss, options.teacher_temperature)
+        losses = [
+            group_loss(of_group, group.targets, *settings)
+            for of_group, group in zip(torch.split(scores, sizes), part, strict=True)
+        ]
+        loss = torch.stack(losses).sum() / len(groups)
+        loss.backward()
+        total += float(loss.detach())
+    if processes > 1:
+        for parameter in trainee.trainable().values():
+            if parameter.grad is None:  # This process had no group that reaches it.
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
+        summed = torch.tensor(total, device=trainee.device)
+        distributed.all_reduce(summed)
+        total = float(summed)
+    return total
+
+
+def _optimiser(trainable: dict[str, Any], options: Options) -> torch.optim.AdamW:
+    """AdamW, decaying matrices only."""
+    decayed = [p for p in trainable.values() if p.ndim > 1]
+    kept = [p for p in trainable.values() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.learning_rate)
+
+
+def _rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def _agreed(value: float) -> float:
+    """The first process's value, on all of them."""
+    if not distributed.is_initialized():
+        return value
+    shared = [value]
+    distributed.broadcast_object_list(shared)
+    return shared[0]
 
 
 def _save(path: Path, value: dict[str, Any]) -> None:

@@ -8,6 +8,9 @@ For a Flat index the lists equal an exact search, ties included, for any split i
 rows than `depth` are fetched, and again twice as many for each query where a row not fetched
 might still reach the depth-th score.
 
+Where shards have postings, the best of BM25 are found as well, and every row of either list gets
+both scores.
+
 Knows nothing about: storage, generations, tombstones.
 """
 
@@ -21,7 +24,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.errors import NightrankError
-from pipelines.retrieval import faiss_index, ranking
+from pipelines.retrieval import bm25, faiss_index, hybrid, ranking
+from pipelines.tokens import Tokens
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -52,12 +56,14 @@ class OpenShard:
         ordinals: int64[n].
         doc_ids: string[n].
         vectors: float32[n, d], e.g. `faiss_index.flat_vectors(index)` where that is not None.
+        postings: of the same n documents, where BM25 is searched too.
     """
 
     index: faiss_index.Index
     ordinals: Int64
     doc_ids: pa.Array
     vectors: Float32
+    postings: bm25.Postings | None = None
 
     def __post_init__(self) -> None:
         """Refuses parts of different lengths: a shifted row would be another document's score."""
@@ -67,6 +73,8 @@ class OpenShard:
             "doc_ids": len(self.doc_ids),
             "vectors": len(self.vectors),
         }
+        if self.postings is not None:
+            rows["postings"] = self.postings.documents
         if len(set(rows.values())) > 1:
             found = ", ".join(f"{name} {n}" for name, n in rows.items())
             what = f"an index shard's parts differ in rows: {found}"
@@ -99,6 +107,29 @@ def search_group(
     """
     found = [_search_shard(queries, shard, depth, parameters) for shard in shards]
     return ranking.merge([*found, SCHEMA.empty_table()], depth).select(SCHEMA.names)
+
+
+def search_both(
+    queries: Float32, terms: Tokens, shards: list[OpenShard], depth: int, parameters: str = ""
+) -> pa.Table:
+    """Finds the best `depth` documents of a group by vectors, and by BM25, for every query.
+
+    Args:
+        queries: float32[q, d]; a row's position is its `query`.
+        terms: the same queries' term ids.
+        shards: disjoint sets of documents, all with postings.
+        depth: candidates kept per query and list.
+        parameters: FAISS search parameters.
+
+    Returns:
+        Columns `query`, `ordinal`, `doc_id` and the two scores of `hybrid`, at most 2 * `depth`
+        rows per query, sorted by query.
+
+    Raises:
+        NightrankError: as `search_group`.
+    """
+    found = [_both_of_shard(queries, terms, shard, depth, parameters) for shard in shards]
+    return hybrid.best_of_either(pa.concat_tables(found), depth)
 
 
 def exact_scores(queries: Float32, vectors: Float32, query: Int32, row: Int64) -> Float32:
@@ -136,6 +167,40 @@ def exact_scores(queries: Float32, vectors: Float32, query: Int32, row: Int64) -
             width = half + width % 2
         scores[part] = products[:, 0]
     return scores
+
+
+def _both_of_shard(
+    queries: Float32, terms: Tokens, shard: OpenShard, depth: int, parameters: str
+) -> pa.Table:
+    """Both lists of one shard as one, every row with both scores."""
+    postings = shard.postings
+    if postings is None:
+        raise ValueError("BM25 needs shards with postings")
+    dense = _search_shard(queries, shard, depth, parameters)
+    # Ordinals ascend within a shard: rows follow documents.
+    dense_rows = np.searchsorted(shard.ordinals, dense["ordinal"].to_numpy())
+    order = np.argsort(dense["query"].to_numpy(), kind="stable")
+    starts = np.searchsorted(dense["query"].to_numpy()[order], np.arange(len(queries) + 1))
+    query_parts, row_parts, score_parts = [], [], []
+    for query in range(len(queries)):
+        scores = postings.scores(terms[query])
+        mine = dense_rows[order[starts[query] : starts[query + 1]]]
+        rows = np.union1d(mine, bm25.best(scores, depth))
+        query_parts.append(np.full(len(rows), query, np.int32))
+        row_parts.append(rows.astype(np.int64))
+        score_parts.append(scores[rows])
+    query_of = np.concatenate([np.empty(0, np.int32), *query_parts])
+    row = np.concatenate([np.empty(0, np.int64), *row_parts])
+    lexical = np.concatenate([np.empty(0, np.float32), *score_parts])
+    return pa.table(
+        {
+            "query": query_of,
+            "ordinal": shard.ordinals[row],
+            "doc_id": shard.doc_ids.take(pa.array(row)),
+            hybrid.DENSE: exact_scores(queries, shard.vectors, query_of, row),
+            hybrid.BM25: lexical,
+        }
+    )
 
 
 def _search_shard(queries: Float32, shard: OpenShard, depth: int, parameters: str) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The only door to Ray: warm actor pools with bounded attempts, deadlines and exact accounting.
+"""The door to Ray Core: warm actor pools with bounded attempts, deadlines and exact accounting.
 
 Ray's own retries are off (`max_restarts=0`, `max_task_retries=0`): unlimited retries would loop for
 ever on a record that kills its worker. A lost actor is replaced and its task tried again here; a
@@ -83,7 +83,7 @@ class RayExecutor:
         self._store: StoreSpec | None = None
         self._started_here = not ray.is_initialized()
         if self._started_here:
-            _connect(cluster)
+            connect(cluster)
         available = ray.cluster_resources()
         self._cpus, self._gpus = int(available.get("CPU", 1)), float(available.get("GPU", 0))
         cores = self._cpus if cluster.address else min(os.cpu_count() or 1, self._cpus)
@@ -139,7 +139,7 @@ class RayExecutor:
                         yield Outcome(unit.task, record)
                     except RayActorError as error:
                         self._replace(pool, unit.slot, idle)
-                        lost = f"worker process died: {_first_line(error)}"
+                        lost = f"worker process died: {first_line(error)}"
                         where, do = (
                             f"{stage.name}, {unit.task.shard}",
                             "look at memory and Ray logs",
@@ -228,7 +228,7 @@ class RayExecutor:
             ray.shutdown()
 
 
-def _connect(cluster: Cluster) -> None:
+def connect(cluster: Cluster) -> None:
     """Attaches to a cluster, or starts one for this process alone."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = cluster.address
@@ -249,7 +249,7 @@ def _connect(cluster: Cluster) -> None:
                 **quiet,
             )
     except (RayError, OSError, ConnectionError, RuntimeError, ValueError) as error:
-        what = f"no Ray cluster: {_first_line(error)}"
+        what = f"no Ray cluster: {first_line(error)}"
         do = "check cluster.address, leave it out to start one here, or set cluster.executor=serial"
         raise NightrankError("E_CLUSTER", what, address or "local", do) from error
 
@@ -289,5 +289,6 @@ def _node_alive(slot: _Slot) -> bool:
     return any(n["NodeID"] == node and n["Alive"] for n in ray.nodes())
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """An error's first line, or its kind."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import load_bi_encoder
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload

@@ -58,12 +58,12 @@ class Published:
         return {"keep": self.keep, "columns": list(self.columns), "policy": self.policy}
 
 
-def publish_schemas(steps: list[str], published: Published) -> dict[str, pa.Schema]:
+def publish_schemas(steps: list[str], hybrid: bool, published: Published) -> dict[str, pa.Schema]:
     """Schemas of the published files."""
     documents = documents_schema(published.corpus)
     columns = pa.schema([documents.field(name) for name in published.columns])
     return {
-        "ranked": schemas.ranked(steps, columns),
+        "ranked": schemas.ranked(steps, hybrid, columns),
         "queries": schemas.queries(attributes_schema(published.queries)),
         "rejects": schemas.REJECTS,
     }

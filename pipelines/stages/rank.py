@@ -25,7 +25,7 @@ from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
 from pipelines.storage.reader import Reader
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Settings:
         depth: how many of the list's head that step has rescored.
         weight: first-stage weight of the fusion.
         next_depth: the next step's depth, 0 after the last.
+        hybrid: whether lists carry the two scores that the first stage was fused from.
     """
 
     steps: tuple[str, ...]
@@ -45,6 +46,7 @@ class Settings:
     depth: int
     weight: float
     next_depth: int
+    hybrid: bool
 
     @property
     def is_last(self) -> bool:
@@ -89,7 +91,7 @@ class Worker:
             scores = pa.concat_tables([schemas.SCORES.empty_table(), *parts])
             lists, rejected = self._rescore(lists, scores, task)
         pool = ranking.rank(lists, 1 << 30)
-        schema = schemas.pool(list(settings.steps))
+        schema = schemas.pool(list(settings.steps), settings.hybrid)
         pool = pool.select(schema.names).cast(schema)
         files: dict[str, Any] = {"pool": pool, "scatter": scatter(pool, settings.next_depth)}
         stats: dict[str, Any] = {"rate_rows": pool.num_rows, "pairs_rejected": rejected.num_rows}
@@ -173,9 +175,9 @@ def stage(
     """Assembles the stage; `published` is given for the last step."""
     steps = list(settings.steps)
     plain = {**settings.__dict__, "steps": steps}
-    tables = {"pool": schemas.pool(steps), "scatter": schemas.PAIRS, "lost": schemas.LOST}
+    tables = {"pool": schemas.pool(steps, settings.hybrid), "scatter": schemas.PAIRS, "lost": schemas.LOST}
     if published:
-        tables |= publish_schemas(steps, published)
+        tables |= publish_schemas(steps, settings.hybrid, published)
     name = "rank" if settings.is_last else f"rank {settings.steps[settings.step]}"
     config = {"settings": plain, "published": published.settings() if published else None}
     return Stage(

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import load_cross_encoder
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import ordinals, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, Record

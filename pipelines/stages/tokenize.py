@@ -1,4 +1,4 @@
-"""Tokenises every document and distinct query once per tokenizer.
+"""Tokenises every document and distinct query once per tokenizer, a model's or BM25's.
 
 In: documents or distinct queries. Out: `tokens`, row for row, without special tokens. Cardinality:
 one shard per shard. Knows nothing about: pairs, prompts, batches.
@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.models.passage import passage_texts
-from pipelines.models.protocols import ResolvedModel
+from pipelines.models.protocols import ResolvedModel, Tokenizer
 from pipelines.models.registry import load_tokenizer
+from pipelines.retrieval.terms import Analyzer
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
@@ -31,7 +32,11 @@ class Worker:
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._columns = config["columns"]
-        self._tokenizer = load_tokenizer(ResolvedModel.from_dict(config["model"]))
+        self._tokenizer: Tokenizer
+        if "language" in config:
+            self._tokenizer = Analyzer(config["language"])
+        else:
+            self._tokenizer = load_tokenizer(ResolvedModel.from_dict(config["model"]))
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """A document's text is its title and text, as the models were trained to see it."""
@@ -47,14 +52,28 @@ class Worker:
 
 def stage(dataset: str, kind: str, texts: Manifest, model: ResolvedModel) -> Stage:
     """Assembles the stage for documents or queries."""
+    return _stage(
+        dataset, kind, texts, f"tokenize {kind}", model.tokenizer, {"model": model.to_dict()}
+    )
+
+
+def terms_stage(dataset: str, kind: str, texts: Manifest, language: str) -> Stage:
+    """Assembles the stage that makes BM25's terms of documents or queries."""
+    name = f"terms of {kind}"
+    return _stage(dataset, kind, texts, name, f"terms-1:{language}", {"language": language})
+
+
+def _stage(
+    dataset: str, kind: str, texts: Manifest, name: str, tokenizer: str, config: dict[str, Any]
+) -> Stage:
     columns = ["title", "text"] if kind == "documents" else ["text"]
     return Stage(
-        name=f"tokenize {kind}",
+        name=name,
         version=VERSION,
         dataset=dataset,
-        identity={"of": texts.path, "tokenizer": model.tokenizer},
+        identity={"of": texts.path, "tokenizer": tokenizer},
         tasks=plan(texts, kind),
-        worker=WorkerSpec(Worker, {"columns": columns, "model": model.to_dict()}),
+        worker=WorkerSpec(Worker, {"columns": columns, **config}),
         schemas={"tokens": schemas.TOKENS},
         pool="model",
     )

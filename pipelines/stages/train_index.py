@@ -1,6 +1,7 @@
 """Trains the index template: an empty FAISS index that every index shard is filled from.
 
-In: a sample of document vectors. Out: `template`, and in the record what was chosen and why.
+In: a sample of document vectors, the documents' terms where BM25 is searched too. Out: `template`,
+`statistics` (BM25's, frozen with it), and in the record what was chosen and why.
 Cardinality: one. Knows nothing about: shards, queries, ordinals.
 """
 
@@ -9,19 +10,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.config import Index
-from pipelines.retrieval import faiss_index, selection
+from pipelines.retrieval import bm25, faiss_index, selection
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.embed import to_numpy
+from pipelines.storage import schemas
 from pipelines.storage.dataset import Blob, FileRef, Manifest, Payload
 from pipelines.storage.reader import Reader
+from pipelines.tokens import Tokens
 
-VERSION = 1
+VERSION = 2
 SEED = 20_26
 
 
-def plan(embeddings: Manifest, config: Index) -> tuple[Task, ...]:
+# Counted for BM25: whole shards, evenly spread. Weights of terms hardly move with more.
+STATISTICS_DOCUMENTS = 4_000_000
+
+
+def plan(embeddings: Manifest, terms: Manifest | None, config: Index) -> tuple[Task, ...]:
     """One task; each embeddings shard gives its even share of the sample."""
     refs = embeddings.files("vectors")
     total = sum(ref.rows for ref in refs)
@@ -30,7 +38,15 @@ def plan(embeddings: Manifest, config: Index) -> tuple[Task, ...]:
         config.factory == "auto" and total <= config.flat_rows
     )
     sample = [(ref, int(np.ceil(ref.rows * share))) for ref in refs] if needed else []
-    return (Task("template", {"sample": sample, "documents": total}),)
+    counted = _spread(terms.files("tokens")) if terms else []
+    args = {"sample": sample, "documents": total, "terms": counted, "bm25": terms is not None}
+    return (Task("template", args),)
+
+
+def _spread(shards: list[FileRef]) -> list[FileRef]:
+    """Every n-th shard, so that they hold about `STATISTICS_DOCUMENTS` at most."""
+    step = -(-sum(ref.rows for ref in shards) // STATISTICS_DOCUMENTS)
+    return shards[:: max(1, step)]
 
 
 class Worker:
@@ -64,7 +80,14 @@ class Worker:
             parameters = faiss_index.fitting_parameters(index, parameters)
         stats |= {"factory": built, "search_parameters": parameters}
         template = Blob(lambda file: faiss_index.write(index, file), extension="faiss")
-        return Payload({"template": template}, stats)
+        files: dict[str, Any] = {"template": template}
+        if task.args["bm25"]:
+            refs = task.args["terms"]
+            counted = bm25.count(Tokens.from_arrow(read.table(ref)["tokens"]) for ref in refs)
+            columns = [pa.array(counted.terms), pa.array(counted.frequencies)]
+            files["statistics"] = pa.table(columns, schema=schemas.STATISTICS)
+            stats["bm25"] = {"documents": counted.documents, "total_terms": counted.total_terms}
+        return Payload(files, stats)
 
     def _sample(self, sample: list[tuple[FileRef, int]], read: Reader) -> np.ndarray:
         parts = [np.zeros((0, self._dimension), dtype=np.float32)]
@@ -74,15 +97,23 @@ class Worker:
         return np.concatenate(parts)
 
 
-def stage(dataset: str, embeddings: Manifest, config: Index, dimension: int, depth: int) -> Stage:
-    """Assembles the stage."""
+def stage(
+    dataset: str,
+    embeddings: Manifest,
+    terms: Manifest | None,
+    config: Index,
+    dimension: int,
+    depth: int,
+) -> Stage:
+    """Assembles the stage; `terms` are the documents', None without BM25."""
     settings = {"index": config.model_dump(mode="json"), "dimension": dimension, "depth": depth}
     return Stage(
         name="train index",
         version=VERSION,
         dataset=dataset,
-        identity={"of": embeddings.path, **settings},
-        tasks=plan(embeddings, config),
+        identity={"of": embeddings.path, "terms": terms.path if terms else None, **settings},
+        tasks=plan(embeddings, terms, config),
         worker=WorkerSpec(Worker, settings),
+        schemas={"statistics": schemas.STATISTICS} if terms else {},
         pool="index",
     )

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.models.splicing import PROBES, Splicer, Template, longest_first, provable_template
-from pipelines.models.tokens import Tokens
+from pipelines.tokens import Tokens
 
 pytestmark = pytest.mark.models
 LENGTH = st.integers(0, 300)

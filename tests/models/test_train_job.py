@@ -60,9 +60,9 @@ def test_the_job_trains_writes_and_resumes(config, capsys):
     assert report["collections"]["topics"] == {"groups": 5, "dropped": 1, "held_out": 2}
     assert report["training"]["step"] == 1
     assert "1.00" in json.loads(capsys.readouterr().out)
-    written = (out / "delta.safetensors").read_bytes()
+    written = (out / "model" / "delta.safetensors").read_bytes()
     assert main(str(config)) == 0
-    assert (out / "delta.safetensors").read_bytes() == written
+    assert (out / "model" / "delta.safetensors").read_bytes() == written
 
 
 def test_bad_configs_end_with_exit_code_2(config, capsys):

@@ -79,6 +79,14 @@ class Tokens:
         return [self[row].tolist() for row in range(len(self))]
 
     @staticmethod
+    def concatenate(parts: Sequence[Tokens]) -> Tokens:
+        """All rows of several, one after another."""
+        ids = [part.ids[part.offsets[0] : part.offsets[-1]] for part in parts]
+        lengths = [part.lengths for part in parts]
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate([np.empty(0), *lengths]))])
+        return Tokens(np.concatenate([np.empty(0, np.int32), *ids]), offsets.astype(np.int64))
+
+    @staticmethod
     def from_lists(rows: Iterable[Sequence[int]]) -> Tokens:
         """Rows of ids, copied."""
         kept = [np.asarray(row, dtype=np.int32) for row in rows]

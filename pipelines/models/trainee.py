@@ -1,0 +1,213 @@
+"""A network in training, and what surrounds it: how texts become inputs, how it is written.
+
+Two kinds: the built-in reranker's (a MiniLM encoder with a late-interaction head, written as a
+small difference), and any Hugging Face encoder with a classification head (written as a plain
+folder). Both train a low-rank difference, or every weight but the embeddings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipelines.errors import NightrankError
+from pipelines.models import builtin, low_rank
+from pipelines.models.bi_encoders import cannot_load, splicer_for
+from pipelines.models.builtin_reranker import build_reranker, write_reranker
+from pipelines.models.folders import locate
+from pipelines.models.hardware import choose_device
+from pipelines.models.inputs import Inputs, SplicedInputs, TokenisedInputs
+from pipelines.models.protocols import Tokenizer
+from pipelines.models.splicing import Batch
+from pipelines.models.text_tokenizers import (
+    BYTES_PER_TOKEN,
+    SplicedTokenizer,
+    Utf8Tokenizer,
+    cap_tokens,
+    decode_utf8,
+    pretrained_tokenizer,
+)
+from pipelines.tokens import Tokens
+
+NO_ACTIVATION = {"activation_fn": "torch.nn.modules.linear.Identity"}
+"""What sentence-transformers reads from config.json, so that its scores are the raw ones."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is trained.
+
+    Attributes:
+        base: `builtin:minilm`, a folder, or a hub id.
+        revision: the 40-hex commit of a hub id.
+        head: `interaction` (builtin:minilm only) or `classifier`.
+        rank: of every linear layer's difference; 0 trains all weights but the embeddings.
+        scale: factor of every low-rank product.
+        max_length_tokens: tokens of a pair, special ones counted.
+        seed: fixes the initial values.
+    """
+
+    base: str
+    revision: str | None
+    head: str
+    rank: int
+    scale: float
+    max_length_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A network in training.
+
+    Attributes:
+        network: prepared: what is to be trained requires a gradient.
+        device: where it lies.
+        tokenizer: makes the tokens that `assemble` takes.
+        assemble: queries, documents and int32 [n, 2] rows of both, to inputs.
+        forward: the network's raw scores of one batch, float32 [n].
+        write: writes the trained network into a folder with the weight to recommend for the first
+            stage; returns its configuration.
+    """
+
+    network: nn.Module
+    device: torch.device
+    tokenizer: Tokenizer
+    assemble: Callable[[Tokens, Tokens, NDArray[np.int32]], Inputs]
+    forward: Callable[[Tensor, Tensor | None, Batch], Tensor]
+    write: Callable[[Path, float], dict[str, Any]]
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+
+
+def make_trainee(shape: Shape) -> Trainee:
+    """Opens the base and prepares it.
+
+    Raises:
+        NightrankError: E_MODEL, where the base is missing or cannot be used.
+    """
+    torch.manual_seed(shape.seed)
+    if shape.head == "interaction":
+        return _interaction(shape)
+    return _classifier(shape)
+
+
+def _interaction(shape: Shape) -> Trainee:
+    """The built-in reranker's network, from the published weights."""
+    if shape.base != "builtin:minilm" or not shape.rank:
+        what = f"head interaction has base builtin:minilm and a rank, found {shape.base}"
+        raise NightrankError("E_CONFIG", what, "base, rank", "use head: classifier")
+    base, device = builtin.minilm_folder(), choose_device()
+    splicer = splicer_for(base, shape.max_length_tokens, pair=True)
+    if splicer is None:
+        do = "install the pinned versions of transformers and tokenizers"
+        raise NightrankError("E_MODEL", "the base tokenizer cannot be spliced", str(base), do)
+    network = build_reranker(base)
+    low_rank.make_trainable(network, shape.rank, shape.scale, shape.seed)
+    initial = {n: p.detach().clone() for n, p in network.named_parameters() if p.requires_grad}
+    network.to(device)
+
+    def forward(ids: Tensor, mask: Tensor | None, batch: Batch) -> Tensor:
+        first = torch.from_numpy(batch.first_lengths).to(device)
+        scores: Tensor = network(ids, mask, first, torch.from_numpy(batch.lengths).to(device))
+        return scores
+
+    def write(folder: Path, weight: float) -> dict[str, Any]:
+        delta = low_rank.export_delta(network, initial)
+        settings = (shape.rank, shape.scale, shape.max_length_tokens)
+        return write_reranker(folder, delta, *settings, weight).to_dict()
+
+    return Trainee(
+        network,
+        device,
+        SplicedTokenizer(pretrained_tokenizer(base), cap_tokens(shape.max_length_tokens)),
+        lambda queries, documents, pairs: SplicedInputs(splicer, queries, documents, pairs),
+        forward,
+        write,
+    )
+
+
+def _classifier(shape: Shape) -> Trainee:
+    """Any encoder under transformers' own sequence-classification head with one label."""
+    if shape.base == "builtin:minilm":
+        folder = builtin.minilm_folder()
+    else:
+        folder, _ = locate(shape.base, shape.revision)
+    tokenizer, limit = pretrained_tokenizer(folder), shape.max_length_tokens
+    network, device = _open(folder), choose_device()
+    if shape.rank:
+        low_rank.make_trainable(network, shape.rank, shape.scale, shape.seed)
+    else:
+        for module in network.modules():
+            if isinstance(module, nn.Embedding):
+                module.requires_grad_(False)
+    network.to(device)
+    typed = "token_type_ids" in tokenizer.model_input_names
+    splicer = splicer_for(folder, limit, pair=True)
+
+    def assemble(queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]) -> Inputs:
+        if splicer is not None:
+            return SplicedInputs(splicer, queries, documents, pairs)
+        texts = decode_utf8(queries), decode_utf8(documents)
+        return TokenisedInputs(tokenizer, *texts, pairs, limit)
+
+    def forward(ids: Tensor, mask: Tensor | None, batch: Batch) -> Tensor:
+        fields: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if typed:
+            fields["token_type_ids"] = torch.from_numpy(batch.token_types).to(device)
+        logits: Tensor = network(**fields).logits
+        return logits[:, 0].float()
+
+    def write(target: Path, weight: float) -> dict[str, Any]:
+        plain = _open(folder)
+        plain.load_state_dict({n: t.cpu() for n, t in low_rank.merged_state(network).items()})
+        plain.config.sentence_transformers = NO_ACTIVATION
+        plain.config.nightrank = {"recommended_first_stage_weight": weight}
+        plain.save_pretrained(target)
+        # A fresh copy: the one above is set to cut and pad as training needs it.
+        saved = pretrained_tokenizer(folder)
+        saved.model_max_length = limit
+        saved.save_pretrained(target)
+        return dict(json.loads((target / "config.json").read_text()))
+
+    cap = cap_tokens(limit)
+    return Trainee(
+        network,
+        device,
+        SplicedTokenizer(pretrained_tokenizer(folder), cap)
+        if splicer is not None
+        else Utf8Tokenizer(cap * BYTES_PER_TOKEN),
+        assemble,
+        forward,
+        write,
+    )
+
+
+def _open(folder: Path) -> Any:
+    """The encoder with a head of one label, float32, without dropout.
+
+    Dropout keeps the fused attention kernels from being used, and runs here are short.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        config.num_labels = 1
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if getattr(config, name, None) is not None:
+                setattr(config, name, 0.0)
+        return AutoModelForSequenceClassification.from_pretrained(
+            str(folder), config=config, dtype=torch.float32, use_safetensors=True
+        )
+    except Exception as error:
+        raise cannot_load(folder, error) from None

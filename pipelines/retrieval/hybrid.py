@@ -1,0 +1,68 @@
+"""Two first stages as one: dense vectors and BM25, fused by
+
+    score = (1 - w) * z(dense_score) + w * z(bm25_score)
+
+with z within the query's pool: its best `depth` by either score. Every pooled document has both
+scores, whichever list it came from, so the fused list depends on neither shards nor groups: the
+best of parts hold the best of the whole.
+
+Knows nothing about: indexes, vectors, words, storage.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.retrieval import ranking
+
+DENSE, BM25 = "first_stage_dense_score", "first_stage_bm25_score"
+
+
+def best_of_either(table: pa.Table, depth: int) -> pa.Table:
+    """The rows that stand in the best `depth` of their query by dense or by BM25 score.
+
+    Args:
+        table: columns `query` int32, `doc_id` string, `DENSE` and `BM25` float32, any others; a
+            document once per query. A BM25 score of 0 says that no word is shared: such a row
+            stands in no BM25 list.
+        depth: rows of each list.
+
+    Returns:
+        The rows kept, sorted by (query, dense rank).
+
+    Raises:
+        NightrankError: as `ranking.rank`.
+    """
+    columns = table.column_names
+    table = table.append_column("score", table[DENSE])
+    table = ranking.rank(table, max(1, table.num_rows))
+    dense = table["rank"].to_numpy() <= depth
+    place = pa.array(np.arange(table.num_rows))
+    lexical = pa.table(
+        {"query": table["query"], "doc_id": table["doc_id"], "score": table[BM25], "place": place}
+    ).filter(pc.greater(table[BM25], 0))
+    keep = dense
+    keep[ranking.rank(lexical, depth)["place"].to_numpy()] = True
+    return table.filter(pa.array(keep)).select(columns)
+
+
+def fuse(table: pa.Table, weight: float, depth: int) -> pa.Table:
+    """Ranks a pool by the fused score.
+
+    Args:
+        table: as `best_of_either` gives it.
+        weight: w, BM25's share, above 0 and below 1.
+        depth: rows kept per query.
+
+    Returns:
+        The table with `score` (float32, fused) and `rank`, sorted by (query, rank).
+
+    Raises:
+        NightrankError: as `ranking.rank`.
+    """
+    table = table.sort_by("query")
+    query, dense, bm25 = (table[name].to_numpy() for name in ("query", DENSE, BM25))
+    score = ranking.fuse(bm25, dense, query, weight)
+    return ranking.rank(table.append_column("score", pa.array(score, pa.float32())), depth)
