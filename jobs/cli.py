@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from jobs import evaluate, export, init, quickstart, results, run, status, train_reranker, verify
+from jobs import evaluate, export, export_model, init, quickstart, results, run, status, train_reranker, verify
 from jobs.terminal import guarded
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("status")(status.status)
 app.command("verify")(verify.verify)
 app.command("results")(results.results)
 app.command("export")(export.export)
+app.command("export-model")(export_model.export_model)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train-reranker")(train_reranker.train_reranker)
 app.command("quickstart")(quickstart.quickstart)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import Stemmer
 
 from jobs.verify import verify
 from pipelines.errors import NightrankError
@@ -75,12 +76,47 @@ def test_the_rows_do_not_depend_on_shards_groups_or_units(
     assert table(tmp_path / "parts").equals(table(tmp_path / "whole"))
 
 
+def lexical_scores(asked: str, texts: list[str]) -> np.ndarray:
+    """BM25 written out: no index, no statistics kept. The made-up words are no stop words."""
+    stem = Stemmer.Stemmer("english").stemWord
+    words = [[stem(w) for w in text.lower().split()] for text in texts]
+    mean = sum(map(len, words)) / len(words)
+    scores = np.zeros(len(texts))
+    for term in (stem(w) for w in asked.lower().split()):
+        df = sum(term in found for found in words)
+        idf = np.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+        for j, found in enumerate(words):
+            tf = found.count(term)
+            scores[j] += idf * tf / (tf + 0.9 * (0.6 + 0.4 * len(found) / mean))
+    return scores.astype(np.float32)
+
+
+def fused_order(
+    dense: np.ndarray, lexical: np.ndarray, by_id: list[int], depth: int, weight: float
+) -> tuple[list[int], np.ndarray]:
+    """The first stage's list and every document's fused score; `by_id` breaks ties."""
+    if not weight:
+        return sorted(by_id, key=lambda j: -dense[j])[:depth], dense
+    pool = set(sorted(by_id, key=lambda j: -dense[j])[:depth])
+    pool |= set(sorted((j for j in by_id if lexical[j] > 0), key=lambda j: -lexical[j])[:depth])
+    members = sorted(pool)
+    fused = np.full(len(dense), -np.inf)
+    z = [(s[members] - s[members].mean()) / s[members].std() for s in (dense, lexical)]
+    fused[members] = (1 - weight) * z[0] + weight * z[1]
+    fused = fused.astype(np.float32)
+    return sorted((j for j in by_id if j in pool), key=lambda j: -fused[j])[:depth], fused
+
+
+@pytest.mark.parametrize("weight", [0, 0.4])
 def test_the_rows_are_those_of_a_brute_force_oracle(
-    tied: Collection, tmp_path: Path, write_config: Config
+    tied: Collection, tmp_path: Path, write_config: Config, weight: float
 ) -> None:
     depth = 12
     config = tied.config(
-        tmp_path / "lake", retrieve={"depth": depth}, rerank={"depth": 8}, results={"keep": depth}
+        tmp_path / "lake",
+        retrieve={"depth": depth, "bm25": {"weight": weight}},
+        rerank={"depth": 8},
+        results={"keep": depth},
     )
     run(write_config(config))
     encoder = resolve_bi_encoder("toy:bag-of-words")
@@ -95,9 +131,10 @@ def test_the_rows_are_those_of_a_brute_force_oracle(
     scorer = load_cross_encoder(reranker, 1)
     expected = []
     for i, query in enumerate(tied.queries):
-        scores = (documents * queries[i]).sum(axis=1).astype(np.float32)
-        order = sorted(range(len(texts)), key=lambda j: tied.documents[j]["_id"], reverse=True)
-        order = sorted(order, key=lambda j: -scores[j])[:depth]
+        dense = (documents * queries[i]).sum(axis=1)
+        by_id = sorted(range(len(texts)), key=lambda j: tied.documents[j]["_id"], reverse=True)
+        lexical = lexical_scores(asked[i], texts)
+        order, scores = fused_order(dense.astype(np.float32), lexical, by_id, depth, weight)
         pairs = np.array([[0, k] for k in range(8)], np.int32)
         raw = scorer.score(token([asked[i]]), token([texts[j] for j in order[:8]]), pairs)
         head = sorted(range(8), key=lambda k: tied.documents[order[k]]["_id"], reverse=True)
@@ -111,6 +148,7 @@ def test_the_rows_are_those_of_a_brute_force_oracle(
     assert [tuple(row[n] for n in names[:4]) for row in found] == [row[:4] for row in expected]
     assert np.allclose([row[names[4]] for row in found], [row[4] for row in expected], atol=1e-6)
     assert all((row["rerank_score"] is None) == (row["first_stage_rank"] > 8) for row in found)
+    assert ("first_stage_bm25_score" in found[0]) == bool(weight)
 
 
 def test_one_text_is_ranked_once_and_fanned_out(

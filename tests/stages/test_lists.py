@@ -40,7 +40,7 @@ def step(store: Store, number: int, record: Record, file: str, raw: list[tuple])
     """One rank stage of two, on (query, ordinal, raw score); depth 3, then depth 2."""
     scores = Scatter(of_rows(schemas.SCORES, raw), np.zeros(len(raw), np.int64))
     ref = commit(store, f"scores-{number}", {"scores": scores}).files["scores"]
-    settings = rank.Settings(STEPS, number, (3, 2)[number], 0.0, (2, 0)[number])
+    settings = rank.Settings(STEPS, number, (3, 2)[number], 0.0, (2, 0)[number], False)
     last = settings.is_last
     args: dict[str, Any] = {"list": record.files[file], "scores": [(ref, p) for p in ref.ranges]}
     if "lost" in record.files:
@@ -124,7 +124,7 @@ def test_partial_lists_are_merged_in_any_number(store: Store) -> None:
         rows = [(0, group * 10 + i, f"d{group:02d}{i}", (5 - i) / 4, i + 1) for i in range(3)]
         made = commit(store, f"g{group}", {"candidates": of_rows(schemas.CANDIDATES, rows)})
         refs.append(made.files["candidates"])
-    worker = merge.Worker({"depth": depth, "head": 2}, 1)
+    worker = merge.Worker({"depth": depth, "head": 2, "bm25_weight": 0.0}, 1)
     payload = worker(Task("part", {"partials": refs}), Reader(store))
     found, scattered = payload.files["candidates"], payload.files["scatter"]
     assert isinstance(found, pa.Table) and isinstance(scattered, Scatter)

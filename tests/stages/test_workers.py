@@ -75,7 +75,7 @@ def ranked(
             "documents": [],
         },
     }
-    settings = rank.Settings(("rerank",), 0, depth, 0.0, 0)
+    settings = rank.Settings(("rerank",), 0, depth, 0.0, 0, False)
     plain = {**settings.__dict__, "steps": ["rerank"]}
     published = {"keep": 10, "columns": [], "policy": "rerank"}
     worker = rank.Worker({"settings": plain, "published": published}, 1)

@@ -1,0 +1,217 @@
+"""What each part of the ranking brings, on real collections: first stage, reranking, ceiling, lift.
+
+    python -m benchmarks.quality --data DATA --work WORK --out benchmarks/results
+
+For every collection the pipeline runs twice over one lake (vectors alone; vectors and BM25, then
+reranked) on a fixed sample of its queries. Everything in the tables comes from these two
+publications: the dense list alone, the fused first stage, the list by the reranker's raw score, the
+published list, and the best order of each pool. Lifts are against the dense list alone; intervals
+are a paired bootstrap over queries (within each collection, where several are averaged). The depth
+curve re-ranks only the head of the same scored pool. A run that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import zlib
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.run import execute
+from jobs.terminal import open_job
+from pipelines.evaluation import measures
+from pipelines.results import full_lists, generation_of
+from pipelines.retrieval import ranking
+from pipelines.stages.ingest import load_qrels
+
+# name, split of the qrels, vertical, whether training saw nothing of its kind of text
+COLLECTIONS = (
+    ("scifact", "test", "science", False),
+    ("cranfield", "test", "science", True),
+    ("cuad-dev", "test", "legal", False),
+    ("policyqa-dev", "dev", "legal", True),
+    ("medquad", "dev", "medical", False),
+    ("liveqa-med", "test", "medical", True),
+    ("nfcorpus", "dev", "medical", True),
+    ("tatqa-dev", "dev", "finance", False),
+    ("financebench-dev", "test", "finance", True),
+)
+MEASURE = "nDCG@10"
+DEPTHS = (10, 20, 50, 100)
+DRAWS = 10_000
+RUNS = ("dense", "first_stage", "raw", "reranked", "dense_ceiling", "ceiling")
+
+
+def sample(source: Path, target: Path, count: int) -> None:
+    """The judgements of `count` queries that have a relevant document, drawn with seed 0."""
+    header, *lines = source.read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    answerable = sorted({query for query, _, grade in rows if int(grade) > 0})
+    kept = set(random.Random(0).sample(answerable, min(count, len(answerable))))
+    chosen = [line for line, row in zip(lines, rows, strict=True) if row[0] in kept]
+    target.write_text("\n".join([header, *chosen]) + "\n")
+
+
+def publish(plain: dict[str, Any], config: Path, sets: list[str]) -> tuple[pa.Table, dict[str, Any]]:
+    """Runs the pipeline; gives the full lists that it published, and what it says of itself."""
+    config.write_text(json.dumps(plain))
+    with open_job(str(config), sets, quiet=False) as job:
+        summary = execute(job)
+        lists = full_lists(job.store, generation_of(job.store))
+        plan = job.plan
+        models = [{"model": m.model, "precision": m.precision} for m in (plan.encoder, *plan.steps)]
+        weight = plan.weight(0) if plan.steps else 0.0
+    return lists, {"seconds": summary.get("seconds"), "models": models, "first_stage_weight": weight}
+
+
+def with_score(lists: pa.Table, score: pa.Array) -> pa.Table:
+    return lists.select(["query_id", "doc_id"]).append_column("score", score)
+
+
+def rescored(lists: pa.Table, depth: int, weight: float) -> pa.Table:
+    """The list that reranking only the first `depth` of the first stage gives."""
+    lists = lists.sort_by([("query_id", "ascending"), ("first_stage_rank", "ascending")])
+    query = lists["query_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    rank, first = (lists[f"first_stage_{n}"].to_numpy() for n in ("rank", "score"))
+    head = rank <= depth
+    scores = np.zeros(len(rank), np.float32)
+    raw = lists["rerank_score"].to_numpy()
+    scores[head] = ranking.fuse(first[head], raw[head], query[head].astype(np.int32), weight)
+    whole = ranking.head_then_tail(first, scores, query.astype(np.int32), rank, depth)
+    return with_score(lists, pa.array(whole))
+
+
+def per_query(qrels: pa.Table, runs: dict[str, pa.Table]) -> dict[str, np.ndarray]:
+    """nDCG@10 of every query, in one order, by run."""
+    table = measures.evaluate(qrels, runs, [MEASURE]).sort_by("query_id")
+    return {n: table.filter(pc.equal(table["run"], n))["value"].to_numpy() for n in runs}
+
+
+def one(name: str, split: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything measured on one collection."""
+    folder, work = options.data / name, options.work
+    qrels_path = work / f"{name}.tsv"
+    sample(folder / "qrels" / f"{split}.tsv", qrels_path, options.queries)
+    plain: dict[str, Any] = {
+        "name": name,
+        "root": str(work / "lake"),
+        "corpus": {"path": str(folder / "corpus.jsonl.gz")},
+        "queries": {"path": str(folder / "queries.jsonl.gz"), "only_judged": True},
+        "encoder": {"precision": options.precision},
+        "rerank": {"model": options.model},
+        "evaluate": {"qrels": str(qrels_path), "measures": [MEASURE, "R@100"]},
+        "cluster": {"executor": "serial", "threads_per_worker": options.threads},
+    }
+    config, qrels = work / f"{name}.yaml", load_qrels(str(qrels_path), {})
+    dense, _ = publish({**plain, "rerank": []}, config, ["retrieve.bm25.weight=0"])
+    lists, facts = publish(plain, config, [])
+    runs = {
+        "dense": with_score(dense, dense["first_stage_score"]),
+        "first_stage": with_score(lists, lists["first_stage_score"]),
+        "raw": with_score(lists, lists["rerank_score"]),
+        "reranked": with_score(lists, lists["score"]),
+        "dense_ceiling": measures.ceiling(qrels, dense),
+        "ceiling": measures.ceiling(qrels, lists),
+    }
+    curve = {str(d): rescored(lists, d, facts["first_stage_weight"]) for d in DEPTHS}
+    values = per_query(qrels, {**runs, **curve})
+    return {
+        "values": {run: values[run].tolist() for run in RUNS},
+        "depth_curve": {depth: float(values[depth].mean()) for depth in curve},
+        **facts,
+    }
+
+
+def lift(parts: list[dict[str, Any]], run: str, stream: str) -> dict[str, float]:
+    """Mean over collections of a run's relative lift over the dense list, and its 95 % interval."""
+    generator = np.random.default_rng([0, zlib.crc32(stream.encode())])
+    drawn, found = np.zeros(DRAWS), []
+    for part in parts:
+        after, before = (np.array(part["values"][n]) for n in (run, "dense"))
+        rows = generator.integers(0, len(before), (DRAWS, len(before)))
+        drawn += after[rows].mean(axis=1) / np.maximum(before[rows].mean(axis=1), 1e-9) - 1.0
+        found.append(after.mean() / before.mean() - 1.0)
+    low, high = np.percentile(drawn / len(parts), (2.5, 97.5))
+    return {"lift": float(np.mean(found)), "low": float(low), "high": float(high)}
+
+
+def summary(measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per collection, per vertical, for what training had not seen, and overall."""
+    groups = {name: [name] for name in measured}
+    for vertical in sorted({v for n, _, v, _ in COLLECTIONS if n in measured}):
+        groups[f"all {vertical}"] = [n for n, _, v, _ in COLLECTIONS if v == vertical]
+    groups["all left out of training"] = [n for n, _, _, left_out in COLLECTIONS if left_out]
+    groups["all"] = [n for n, *_ in COLLECTIONS]
+    rows = []
+    for name, members in groups.items():
+        parts = [measured[member] for member in members if member in measured]
+        if not parts:
+            continue
+        means = {r: float(np.mean([np.mean(p["values"][r]) for p in parts])) for r in RUNS}
+        curve = {d: float(np.mean([p["depth_curve"][d] for p in parts])) for d in map(str, DEPTHS)}
+        rows.append(
+            {
+                "name": name,
+                "queries": sum(len(p["values"]["dense"]) for p in parts),
+                **means,
+                "first_stage_lift": lift(parts, "first_stage", name),
+                "reranked_lift": lift(parts, "reranked", name),
+                "depth_curve": curve,
+            }
+        )
+    return rows
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    titles = ["collection", "queries", "dense", "+ BM25", "raw reranked", "reranked"]
+    titles += ["ceiling dense", "ceiling", "lift + BM25", "lift reranked", "95 %"]
+    titles += [f"@{depth}" for depth in DEPTHS]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for row in rows:
+        both, final = row["first_stage_lift"], row["reranked_lift"]
+        cells = [row["name"], str(row["queries"]), *(f"{row[run]:.3f}" for run in RUNS)]
+        cells += [f"{both['lift']:+.1%}", f"{final['lift']:+.1%}"]
+        cells += [f"{final['low']:+.1%} to {final['high']:+.1%}"]
+        cells += [f"{row['depth_curve'][str(depth)]:.3f}" for depth in DEPTHS]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[name for name, *_ in COLLECTIONS])
+    parser.add_argument("--queries", type=int, default=300, help="at most so many a collection")
+    parser.add_argument("--precision", default="exact", help="of the bi-encoder")
+    parser.add_argument("--model", default="builtin:reranker")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    measured: dict[str, dict[str, Any]] = {}
+    for name, split, _, _ in COLLECTIONS:
+        if name not in options.only:
+            continue
+        measured[name] = one(name, split, options)
+        rows = summary(measured)
+        machine = {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
+        facts = {**machine, "python": platform.python_version(), "measure": MEASURE}
+        result = {**facts, "rows": rows, "collections": measured}
+        (options.out / "quality.json").write_text(json.dumps(result, indent=1) + "\n")
+        (options.out / "quality.md").write_text(as_markdown(rows))
+        print(as_markdown(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
