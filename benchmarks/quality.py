@@ -62,7 +62,9 @@ def sample(source: Path, target: Path, count: int) -> None:
     target.write_text("\n".join([header, *chosen]) + "\n")
 
 
-def publish(plain: dict[str, Any], config: Path, sets: list[str]) -> tuple[pa.Table, dict[str, Any]]:
+def publish(
+    plain: dict[str, Any], config: Path, sets: list[str]
+) -> tuple[pa.Table, dict[str, Any]]:
     """Runs the pipeline; gives the full lists that it published, and what it says of itself."""
     config.write_text(json.dumps(plain))
     with open_job(str(config), sets, quiet=False) as job:
@@ -71,7 +73,11 @@ def publish(plain: dict[str, Any], config: Path, sets: list[str]) -> tuple[pa.Ta
         plan = job.plan
         models = [{"model": m.model, "precision": m.precision} for m in (plan.encoder, *plan.steps)]
         weight = plan.weight(0) if plan.steps else 0.0
-    return lists, {"seconds": summary.get("seconds"), "models": models, "first_stage_weight": weight}
+    return lists, {
+        "seconds": summary.get("seconds"),
+        "models": models,
+        "first_stage_weight": weight,
+    }
 
 
 def with_score(lists: pa.Table, score: pa.Array) -> pa.Table:

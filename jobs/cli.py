@@ -6,7 +6,18 @@ import sys
 
 import typer
 
-from jobs import evaluate, export, export_model, init, quickstart, results, run, status, train_reranker, verify
+from jobs import (
+    evaluate,
+    export,
+    export_model,
+    init,
+    quickstart,
+    results,
+    run,
+    status,
+    train_reranker,
+    verify,
+)
 from jobs.terminal import guarded
 
 app = typer.Typer(

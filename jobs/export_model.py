@@ -1,4 +1,4 @@
-"""Writes a model as a folder that sentence-transformers loads: `nightrank export-model MODEL DIR`."""
+"""Writes a model as a folder for sentence-transformers: `nightrank export-model MODEL DIR`."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipelines.models.judged_collections import Collection
+    from pipelines.models.mining import RankedList
 
 log = logging.getLogger("nightrank.train")
 QUERIES_AT_ONCE = 256
@@ -101,12 +102,12 @@ def add_candidates(config: TrainConfig, collection: Collection, work: Path) -> N
     table, depth = pq.read_table(cache), config.candidates_depth
     doc_ids, query_ids = list(collection.texts), list(collection.queries)
 
-    def ranked(part: pa.Table) -> dict[str, list[tuple[str, float]]]:
+    def ranked(part: pa.Table) -> dict[str, RankedList]:
         lists: dict[str, list[tuple[str, float]]] = {q: [] for q in query_ids}
         columns = (part[name].to_pylist() for name in ("query", "ordinal", "score"))
         for query, row, score in zip(*columns, strict=True):
             lists[query_ids[query]].append((doc_ids[row], score))
-        return lists
+        return dict(lists)
 
     dense, lexical = (
         ranked(ranking.rank(table.append_column("score", table[name]), depth))
@@ -157,15 +158,12 @@ def train_here(config: TrainConfig) -> dict[str, Any]:
         The report: groups, dropped and held-out queries by collection, dev nDCG@10 by weight, the
         chosen weight, steps, pairs and wall time.
     """
-    import torch
-
     from pipelines.models import judged_collections as judged
     from pipelines.models.fine_tuning import Looks, fine_tune
     from pipelines.models.trainee import Shape, make_trainee
     from pipelines.models.training import Options
     from pipelines.models.training_groups import Draw
 
-    torch.set_num_threads(config.threads)
     settings = config.model_dump()
     trainee = make_trainee(Shape(**{n: settings[n] for n in Shape.__dataclass_fields__}))
     reported = reported_queries(config)
@@ -223,7 +221,10 @@ def run(config: TrainConfig) -> dict[str, Any]:
     from pipelines.runtime.ray_training import train_together
 
     collections(config)  # Once, here: the workers find the candidates.
-    absolute = {"data": str(Path(config.data).resolve()), "output": str(Path(config.output).resolve())}
+    absolute = {
+        "data": str(Path(config.data).resolve()),
+        "output": str(Path(config.output).resolve()),
+    }
     plain = config.model_copy(update=absolute).model_dump()
     cluster = Cluster(address=config.address)
     folder = f"{absolute['output']}/work/ray"

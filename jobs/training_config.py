@@ -129,7 +129,9 @@ class TrainConfig(Section):
         if self.patience and not any(part.dev_queries for part in self.collections):
             raise ValueError("patience needs dev_queries in a collection: nothing else is judged")
         if self.head == "interaction" and (self.base != "builtin:minilm" or not self.rank):
-            raise ValueError("head: interaction takes base: builtin:minilm and a rank of at least 1")
+            raise ValueError(
+                "head: interaction takes base: builtin:minilm and a rank of at least 1"
+            )
         if len({part.name for part in self.collections}) < len(self.collections):
             raise ValueError("every collection needs a name of its own")
         return self

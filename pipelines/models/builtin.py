@@ -73,7 +73,10 @@ def read_reranker_config(folder: Path) -> RerankerConfig:
         return RerankerConfig(**plain)
     except TypeError as error:
         raise NightrankError(
-            "E_MODEL", f"config.json does not fit: {error}", str(folder), "restore it, or reinstall nightrank"
+            "E_MODEL",
+            f"config.json does not fit: {error}",
+            str(folder),
+            "restore it, or reinstall nightrank",
         ) from None
 
 
@@ -108,7 +111,10 @@ def reranker_folder(folder: Path = RERANKER_FOLDER) -> Path:
     _require(folder / DELTA, config.delta_sha256, "restore it, or reinstall nightrank")
     if config.base_sha256 != PUBLISHED[WEIGHTS]:
         raise NightrankError(
-            "E_MODEL", "the difference belongs to other weights", str(folder), "restore it, or reinstall nightrank"
+            "E_MODEL",
+            "the difference belongs to other weights",
+            str(folder),
+            "restore it, or reinstall nightrank",
         )
     return folder
 

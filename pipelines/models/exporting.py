@@ -24,6 +24,10 @@ USE = """from sentence_transformers import CrossEncoder
 model = CrossEncoder("{folder}", trust_remote_code=True)
 model.predict([("a query", "a document")])  # raw scores: only their order means anything
 """
+USE_ENCODER = """from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{folder}")
+"""
 
 
 def export_model(model: str, target: Path) -> str:
@@ -45,7 +49,7 @@ def export_model(model: str, target: Path) -> str:
         raise NightrankError("E_CONFIG", what, str(target), "name a new folder")
     if model == "builtin:minilm":
         shutil.copytree(builtin.minilm_folder(), target, dirs_exist_ok=True)
-        return f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("{target}")\n'
+        return USE_ENCODER.format(folder=target)
     folder = builtin.RERANKER_FOLDER if model == "builtin:reranker" else locate(model, None)[0]
     if (folder / builtin.DELTA).exists():
         _export_interaction(builtin.reranker_folder(folder), target)

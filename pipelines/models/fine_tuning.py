@@ -17,7 +17,8 @@ import torch.distributed as distributed
 from pipelines.models.judged_collections import Pool, judge
 from pipelines.models.selection import choose_weight, mean_ndcg
 from pipelines.models.trainee import Trainee
-from pipelines.models.training import Options, Source, train
+from pipelines.models.training import Options, train
+from pipelines.models.training_groups import Source
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,7 @@ from torch import Tensor
 Loss = Literal["listwise", "margin"]
 
 
-def group_loss(
-    scores: Tensor, targets: Sequence[float], loss: Loss, temperature: float
-) -> Tensor:
+def group_loss(scores: Tensor, targets: Sequence[float], loss: Loss, temperature: float) -> Tensor:
     """The loss of one group.
 
     Args:

@@ -56,7 +56,6 @@ def resolve_bi_encoder(
     if model == MINILM and not query_prompt and not document_prompt and dimension is None:
         return resolving.minilm(model, precision, max_length_tokens)
     if model == MINILM:
-    
         folder, commit = builtin.minilm_folder(), ""
     else:
         folder, commit = locate(model, revision)

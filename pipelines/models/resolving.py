@@ -40,7 +40,7 @@ def minilm(model: str, precision: str, max_length_tokens: int | None) -> Resolve
 def reranker(
     model: str, folder: Path, precision: str, max_length_tokens: int | None
 ) -> ResolvedModel:
-    """The built-in cross-encoder, or one trained as it was; see `registry.resolve_cross_encoder`."""
+    """The built-in cross-encoder or one trained as it was; see `registry`."""
     base, delta = builtin.minilm_folder(), builtin.reranker_folder(folder)
     config = builtin.read_reranker_config(delta)
     return ResolvedModel(

@@ -53,6 +53,7 @@ class Shape:
         scale: factor of every low-rank product.
         max_length_tokens: tokens of a pair, special ones counted.
         seed: fixes the initial values.
+        threads: CPU threads of this process.
     """
 
     base: str
@@ -62,6 +63,7 @@ class Shape:
     scale: float
     max_length_tokens: int
     seed: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def make_trainee(shape: Shape) -> Trainee:
     Raises:
         NightrankError: E_MODEL, where the base is missing or cannot be used.
     """
+    torch.set_num_threads(shape.threads)
     torch.manual_seed(shape.seed)
     if shape.head == "interaction":
         return _interaction(shape)

@@ -56,7 +56,9 @@ class Statistics:
         frequency = np.zeros(len(terms), np.float64)
         if len(self.terms):
             at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
-            frequency = np.where(self.terms[at] == terms, self.frequencies[at], 0).astype(np.float64)
+            frequency = np.where(self.terms[at] == terms, self.frequencies[at], 0).astype(
+                np.float64
+            )
         return np.log1p((self.documents - frequency + 0.5) / (frequency + 0.5))
 
 

@@ -1,4 +1,4 @@
-"""Two first stages as one: dense vectors and BM25, fused by
+"""Two first stages as one: dense vectors and BM25.
 
     score = (1 - w) * z(dense_score) + w * z(bm25_score)
 

@@ -24,8 +24,11 @@ WORD = re.compile(r"\b\w\w+\b")
 # The stop words of Lucene's EnglishAnalyzer. Other languages have none: BM25 weighs common words
 # down by itself.
 ENGLISH_STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then "
-    "there these they this to was will with".split()
+    re.findall(
+        r"\w+",
+        "a an and are as at be but by for if in into is it no not of on or such that the their "
+        "then there these they this to was will with",
+    )
 )
 NO_TERM = -1
 # Words remembered with their ids; common ones come back at once after a restart of the memory.

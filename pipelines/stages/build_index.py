@@ -1,8 +1,9 @@
 """Fills the trained template with vectors: one FAISS file per index shard.
 
 In: the template, document vectors (and terms), documents' ids. Out: `index`, `rows` (ordinal and
-doc_id of every vector, in the index's order) and, where BM25 is searched too, `postings`. Cardinality: one shard per run of whole document shards up to
-`index.shard_bytes`. Knows nothing about: queries.
+doc_id of every vector, in the index's order) and, where BM25 is searched too, `postings`.
+Cardinality: one shard per run of whole document shards up to `index.shard_bytes`. Knows nothing
+about: queries.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import load_bi_encoder
-from pipelines.tokens import Tokens
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
 from pipelines.storage.reader import Reader
+from pipelines.tokens import Tokens
 
 VERSION = 1
 SIDES = {"documents": "document", "queries": "query"}

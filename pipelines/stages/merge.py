@@ -1,8 +1,8 @@
 """Merges the partial lists of a query shard and scatters them to where the documents live.
 
 In: partial candidates of every group. Out: `candidates` (top depth per query, by the fused score
-where BM25 was searched too) and `scatter` (the head to be reranked, by document shard). Cardinality: one shard per query shard. Knows nothing
-about: vectors, texts, scores to come.
+where BM25 was searched too) and `scatter` (the head to be reranked, by document shard).
+Cardinality: one shard per query shard. Knows nothing about: vectors, texts, scores to come.
 """
 
 from __future__ import annotations

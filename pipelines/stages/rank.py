@@ -175,7 +175,11 @@ def stage(
     """Assembles the stage; `published` is given for the last step."""
     steps = list(settings.steps)
     plain = {**settings.__dict__, "steps": steps}
-    tables = {"pool": schemas.pool(steps, settings.hybrid), "scatter": schemas.PAIRS, "lost": schemas.LOST}
+    tables = {
+        "pool": schemas.pool(steps, settings.hybrid),
+        "scatter": schemas.PAIRS,
+        "lost": schemas.LOST,
+    }
     if published:
         tables |= publish_schemas(steps, settings.hybrid, published)
     name = "rank" if settings.is_last else f"rank {settings.steps[settings.step]}"

@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import load_cross_encoder
-from pipelines.tokens import Tokens
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import ordinals, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, Record
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Range, Scatter
+from pipelines.tokens import Tokens
 
 VERSION = 1
 # About a minute on one CPU core in bf16 (built-in reranker), so that little is lost when a unit is.

@@ -1,7 +1,8 @@
 """Searches groups of index shards and keeps each query's best of the group.
 
-In: query vectors (and terms), index shards. Out: `candidates`, partial lists exact-scored and merged
-within the group; where BM25 is searched too, the best of both lists with both scores. Cardinality: one shard per query shard and group. Knows nothing about: texts, other groups.
+In: query vectors (and terms), index shards. Out: `candidates`, partial lists exact-scored and
+merged within the group; where BM25 is searched too, the best of both lists with both scores.
+Cardinality: one shard per query shard and group. Knows nothing about: texts, other groups.
 
 A group is as many index shards as one worker may hold (`search.memory_bytes`): at 80 M documents
 and 5 M queries that is some 800 tasks, where one per index shard would be tens of thousands.
