@@ -9,15 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from pipelines.errors import NightrankError
 from pipelines.models.hardware import choose_device
 from pipelines.models.inputs import SplicedInputs, run_batches
+from pipelines.models.packed import pack_linears
 from pipelines.models.protocols import Kind, ResolvedModel
 from pipelines.models.splicing import Batch, Splicer, provable_template
 from pipelines.models.text_tokenizers import decode_utf8, pretrained_tokenizer
 from pipelines.tokens import Tokens
 
+# Its bars, and its report of tensors that a model has no use for, are not for our users' terminals.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -56,6 +61,7 @@ class MiniLMBiEncoder:
             str(folder), add_pooling_layer=False, dtype=DTYPES[resolved.precision]
         )
         self._model.eval().to(self._device)
+        pack_linears(self._model)
 
     def encode(self, tokens: Tokens, kind: Kind) -> NDArray[np.float32]:
         """float32 [n, dimension]; queries and documents alike."""
@@ -84,6 +90,7 @@ class SentenceTransformersBiEncoder:
         self._normalize = resolved.normalize
         self._model = open_sentence_transformer(folder, DTYPES[resolved.precision])
         self._model.max_seq_length = resolved.max_length_tokens
+        pack_linears(self._model)
 
     def encode(self, tokens: Tokens, kind: Kind) -> NDArray[np.float32]:
         """float32 [n, dimension]; sentence-transformers sorts by length itself."""

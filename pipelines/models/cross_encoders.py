@@ -15,6 +15,7 @@ from pipelines.models.bi_encoders import DTYPES, cannot_load, splicer_for
 from pipelines.models.builtin_reranker import load_reranker
 from pipelines.models.hardware import choose_device
 from pipelines.models.inputs import Inputs, SplicedInputs, TokenisedInputs, run_batches
+from pipelines.models.packed import pack_linears
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.splicing import Batch
 from pipelines.models.text_tokenizers import SPLICED, decode_utf8, pretrained_tokenizer
@@ -44,6 +45,7 @@ class BuiltinReranker:
         self._model = load_reranker(base, delta)
         self._model.encoder.to(DTYPES[resolved.precision])
         self._model.to(self._device)
+        pack_linears(self._model.encoder)
 
     def score(
         self, queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]
@@ -83,6 +85,7 @@ class SequenceClassifier:
                 )
         self._typed = "token_type_ids" in self._tokenizer.model_input_names
         self._model = open_classifier(folder, DTYPES[resolved.precision]).to(self._device)
+        pack_linears(self._model)
 
     def score(
         self, queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]

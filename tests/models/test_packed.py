@@ -1,0 +1,37 @@
+"""Packed layers give what plain ones give."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from pipelines.models.packed import PackedLinear, pack_linears  # noqa: E402
+
+
+def network(dtype):
+    torch.manual_seed(0)
+    layers = nn.Linear(48, 96), nn.GELU(), nn.Linear(96, 5, bias=False)
+    return nn.Sequential(*layers).to(dtype).eval()
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("shape", [(48,), (0, 48), (7, 48), (3, 200, 48)])
+def test_the_same_numbers(dtype, tolerance, shape):
+    plain, packed = network(dtype), network(dtype)
+    pack_linears(packed)
+    assert [type(m) for m in packed if not isinstance(m, nn.GELU)] == [PackedLinear] * 2
+    inputs = torch.randn(shape).to(dtype)
+    with torch.inference_mode():
+        found, expected = packed(inputs), plain(inputs)
+    assert found.shape == expected.shape and found.dtype == dtype
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_layers_of_another_kind_stay():
+    class Other(nn.Linear):
+        pass
+
+    model = nn.Sequential(Other(4, 4))
+    pack_linears(model)
+    assert type(model[0]) is Other
