@@ -4,9 +4,9 @@ Retrieves candidates for every query of the configured collections by vectors an
 negatives from both lists (or takes a teacher's lists), holds out dev queries, fine-tunes, chooses
 the first stage's weight on the held-out queries, and writes the model and `report.json`.
 
-The run is restartable: candidates, checkpoints and the best weights lie in `<output>/work`, and the
-same command goes on where they end. Queries that nearly duplicate a query of a `reported` set are
-dropped from training and counted.
+The run is restartable: candidates, checkpoints and the best weights lie in the work folder, and the
+same command goes on where they end; another config or other data begin anew. Queries that nearly
+duplicate a query of a `reported` set are dropped from training and counted.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from jobs.training_config import TrainConfig
 from pipelines.config_file import load_section
 from pipelines.errors import NightrankError
 from pipelines.models.mining import near_duplicates
+from pipelines.storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,18 +76,20 @@ def retrieve(
     return pa.concat_tables(found)
 
 
-def add_candidates(config: TrainConfig, collection: Collection, work: Path) -> None:
+def add_candidates(config: TrainConfig, collection: Collection) -> None:
     """Fills a collection's lists and pools; retrieves them unless an earlier run did."""
     import pyarrow.parquet as pq
 
     from pipelines.models.registry import load_bi_encoder, load_tokenizer, resolve_bi_encoder
     from pipelines.retrieval import hybrid, ranking
 
-    cache = work / "candidates" / f"{collection.name}.parquet"
+    resolved = resolve_bi_encoder(
+        config.encoder, revision=config.encoder_revision, precision=config.encoder_precision
+    )
+    key = {"encoder": resolved.identity(), "depth": config.candidates_depth, "bm25": [K1, B]}
+    key |= {"texts": list(collection.texts.items()), "queries": list(collection.queries.items())}
+    cache = config.work_folder / f"candidates-{collection.name}-{fingerprint(key)}.parquet"
     if not cache.exists():
-        resolved = resolve_bi_encoder(
-            config.encoder, revision=config.encoder_revision, precision=config.encoder_precision
-        )
         tokenizer, encoder = load_tokenizer(resolved), load_bi_encoder(resolved, config.threads)
         asked, texts = list(collection.queries.values()), list(collection.texts.values())
         log.info("%s: encoding %d documents", collection.name, len(texts))
@@ -95,7 +98,6 @@ def add_candidates(config: TrainConfig, collection: Collection, work: Path) -> N
             (texts, encoder.encode(tokenizer(texts), "document")),
             min(config.candidates_depth, len(texts)),
         )
-        cache.parent.mkdir(parents=True, exist_ok=True)
         unfinished = cache.with_suffix(".part")
         pq.write_table(table, unfinished)
         unfinished.replace(cache)
@@ -137,8 +139,8 @@ def collections(config: TrainConfig) -> list[Collection]:
     """The configured collections with their candidates."""
     from pipelines.models import judged_collections as judged
 
-    data, work, found = Path(config.data), Path(config.output) / "work", []
-    work.mkdir(parents=True, exist_ok=True)
+    data, found = Path(config.data), []
+    config.work_folder.mkdir(parents=True, exist_ok=True)
     for part in config.collections:
         teacher = None
         if part.teacher:
@@ -146,7 +148,7 @@ def collections(config: TrainConfig) -> list[Collection]:
         qrels = [data / path for path in part.qrels]
         paths = (data / part.corpus, data / part.queries)
         collection = judged.read_collection(part.name, *paths, qrels, teacher)
-        add_candidates(config, collection, work)
+        add_candidates(config, collection)
         found.append(collection)
     return found
 
@@ -165,6 +167,8 @@ def train_here(config: TrainConfig) -> dict[str, Any]:
     from pipelines.models.training_groups import Draw
 
     settings = config.model_dump()
+    identity = {"config": config.semantic(), "inputs": config.inputs()}
+    checkpoints = config.work_folder / f"training-{fingerprint(identity)}"
     trainee = make_trainee(Shape(**{n: settings[n] for n in Shape.__dataclass_fields__}))
     reported = reported_queries(config)
     sources, pools, report = [], {}, {}
@@ -194,10 +198,13 @@ def train_here(config: TrainConfig) -> dict[str, Any]:
     looks = Looks(
         config.candidates_depth, config.checkpoint_dev_queries, config.checkpoint_dev_depth
     )
-    output = Path(config.output)
-    made = fine_tune(trainee, sources, pools, Options(draw=draw, **own), looks, output)
+    output, weight = Path(config.output), config.first_stage_weight
+    fixed = None if weight == "auto" else weight
+    options = Options(draw=draw, **own)
+    made = fine_tune(trainee, sources, pools, options, looks, checkpoints, output / "model", fixed)
     whole = {"collections": report} | made
     if "config" in whole:  # Only the first of several processes has written a model.
+        whole["identity"] = identity
         (output / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
     return whole
 
@@ -221,13 +228,11 @@ def run(config: TrainConfig) -> dict[str, Any]:
     from pipelines.runtime.ray_training import train_together
 
     collections(config)  # Once, here: the workers find the candidates.
-    absolute = {
-        "data": str(Path(config.data).resolve()),
-        "output": str(Path(config.output).resolve()),
-    }
+    places = {"data": config.data, "output": config.output, "work": str(config.work_folder)}
+    absolute = {name: str(Path(path).resolve()) for name, path in places.items()}
     plain = config.model_copy(update=absolute).model_dump()
     cluster = Cluster(address=config.address)
-    folder = f"{absolute['output']}/work/ray"
+    folder = f"{absolute['work']}/ray"
     train_together(
         cluster, _train_worker, plain, config.workers, config.threads, config.gpus, folder
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from pipelines.config import Fraction, Section
+from pipelines.errors import NightrankError
+from pipelines.models.folders import file_digest
 
 
 class TrainingCollection(Section):
@@ -57,14 +60,20 @@ class TrainConfig(Section):
 
     Attributes:
         data: folder that the collections' paths start from.
-        output: takes `model/`, `report.json` and `work/`.
-        base: `builtin:minilm`, a folder, or a hub id with `revision`.
-        head: `interaction`, the built-in reranker's (base builtin:minilm only), or `classifier`:
-            transformers' own head, written as a plain folder.
+        output: takes `model/` and `report.json`.
+        work: keeps candidates and checkpoints, each under a name that says what they belong to, so
+            that trainings may share it; `<output>/work` where none is given.
+        base: `builtin:minilm`, a folder, or a hub id with `revision`; `builtin:reranker`, or a
+            folder that such a training wrote, goes on from there with its head, rank and scale.
+        head: `interaction`, the built-in reranker's, or `classifier`: transformers' own head on any
+            encoder, written as a plain folder.
         encoder: the bi-encoder that retrieves candidates for mining.
         candidates_depth: candidates per query and list, for mining and for the final dev scores.
         bm25_weight: BM25's share in the first stage that dev scores are fused with; at 0 it is not
             mined either.
+        first_stage_weight: what the model recommends for fusing its score with the first stage's;
+            `auto` takes what was best on the held-out queries. Those are of kinds of text that it
+            was trained on: for other texts a first stage deserves more.
         negative_pool: negatives kept per positive, hardest first, from both lists in turn.
         negatives: negatives drawn from the pool each time a group is used.
         loss: see `pipelines.models.losses`.
@@ -88,6 +97,7 @@ class TrainConfig(Section):
 
     data: str = "."
     output: str
+    work: str | None = None
     base: str = "builtin:minilm"
     revision: str | None = None
     head: Literal["interaction", "classifier"] = "interaction"
@@ -97,7 +107,8 @@ class TrainConfig(Section):
     collections: list[TrainingCollection] = Field(min_length=1)
     reported: list[ReportedSet] = []
     candidates_depth: int = Field(default=100, ge=2)
-    bm25_weight: Fraction = 0.4
+    bm25_weight: Fraction = 0.3
+    first_stage_weight: Literal["auto"] | Fraction = "auto"
     negative_pool: int = Field(default=50, ge=1)
     negatives: int = Field(default=6, ge=1)
     loss: Literal["listwise", "margin"] = "listwise"
@@ -128,10 +139,43 @@ class TrainConfig(Section):
     def _consistent(self) -> TrainConfig:
         if self.patience and not any(part.dev_queries for part in self.collections):
             raise ValueError("patience needs dev_queries in a collection: nothing else is judged")
-        if self.head == "interaction" and (self.base != "builtin:minilm" or not self.rank):
-            raise ValueError(
-                "head: interaction takes base: builtin:minilm and a rank of at least 1"
-            )
+        if self.head == "interaction" and not self.rank:
+            raise ValueError("head: interaction takes a rank of at least 1")
+        if self.head == "classifier" and self.base == "builtin:reranker":
+            raise ValueError("base: builtin:reranker goes on with head: interaction")
         if len({part.name for part in self.collections}) < len(self.collections):
             raise ValueError("every collection needs a name of its own")
         return self
+
+    @property
+    def work_folder(self) -> Path:
+        """Where candidates and checkpoints lie."""
+        return Path(self.work or f"{self.output}/work")
+
+    def semantic(self) -> dict[str, Any]:
+        """What decides the trained weights, as plain data: not where and how fast they are made."""
+        outside = {"data", "output", "work", "workers", "gpus", "address", "threads"}
+        return self.model_dump(exclude={*outside, "time_limit_s", "first_stage_weight"})
+
+    def inputs(self) -> dict[str, str]:
+        """sha256 of every file that is read, by its path.
+
+        Raises:
+            NightrankError: E_CONFIG, where one is missing.
+        """
+        named = [path for part in self.reported for path in (part.queries, part.qrels)]
+        for part in self.collections:
+            named += [part.corpus, part.queries, *part.qrels]
+            named += [part.teacher] if part.teacher else []
+        found: dict[str, str] = {}
+        for name in sorted(set(named)):
+            path = Path(self.data) / name
+            files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+            try:
+                found |= {f"{name}#{file.name}": file_digest(file) for file in files}
+            except OSError as error:
+                what = f"cannot read: {error.strerror}"
+                raise NightrankError(
+                    "E_CONFIG", what, str(path), "set data and its paths"
+                ) from None
+        return found

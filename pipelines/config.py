@@ -152,7 +152,7 @@ class Bm25(Section):
         language: of the Snowball stemmer; `english` also drops stop words, `none` does neither.
     """
 
-    weight: float = Field(default=0.4, ge=0.0, lt=1.0, allow_inf_nan=False)
+    weight: float = Field(default=0.3, ge=0.0, lt=1.0, allow_inf_nan=False)
     k1: float = Field(default=0.9, ge=0.0, allow_inf_nan=False)
     b: Fraction = 0.4
     language: str = "english"

@@ -41,8 +41,8 @@ def export_model(model: str, target: Path) -> str:
         A few lines of Python that load it.
 
     Raises:
-        NightrankError: E_MODEL for a model that cannot be exported, E_OUTPUT where the folder
-            holds something already.
+        NightrankError: E_MODEL for a model that cannot be exported, E_CONFIG where the folder
+            to write holds something already.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         what = "the folder to export into is not empty"

@@ -42,7 +42,9 @@ def fine_tune(
     pools: Mapping[str, Sequence[Pool]],
     options: Options,
     looks: Looks,
-    output: Path,
+    checkpoints: Path,
+    target: Path,
+    first_stage_weight: float | None,
 ) -> dict[str, Any]:
     """Trains (or goes on), chooses the weight, writes the files.
 
@@ -53,7 +55,9 @@ def fine_tune(
             the first stage's weight.
         options: the optimisation.
         looks: how it is evaluated.
-        output: takes the model in `model/`; checkpoints lie in `work/`.
+        checkpoints: folder of this training's own, to resume from.
+        target: folder that takes the model.
+        first_stage_weight: what the model is to recommend; None chooses on the held-out queries.
 
     Returns:
         `dev_ndcg@10_by_first_stage_weight`, `training` (steps, best step, wall seconds, pairs) and
@@ -61,8 +65,6 @@ def fine_tune(
     """
 
     def look() -> float:
-        if not pools:
-            return 0.0
         judged = {
             name: judge(
                 trainee, part[: looks.checkpoint_queries], looks.checkpoint_depth, options.bf16
@@ -71,18 +73,18 @@ def fine_tune(
         }
         return choose_weight(judged)[1]
 
-    work = output / "work"
-    state = train(trainee, sources, options, folder=work, evaluate=look)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    state = train(trainee, sources, options, folder=checkpoints, evaluate=look if pools else None)
     if distributed.is_initialized() and distributed.get_rank() > 0:
         return {"training": state}
-    if pools:
-        best = torch.load(work / "best.pt", weights_only=True)
-        trainee.network.load_state_dict(best, strict=False)
+    best = torch.load(checkpoints / "best.pt", weights_only=True)
+    trainee.network.load_state_dict(best, strict=False)
     final = {name: judge(trainee, part, looks.depth, options.bf16) for name, part in pools.items()}
-    weight = choose_weight(final)[0] if final else 0.0
-    shown = sorted({0.0, weight, 0.5, 1.0})
+    chosen = choose_weight(final)[0] if final else 0.0
+    weight = chosen if first_stage_weight is None else first_stage_weight
+    shown = sorted({0.0, chosen, weight, 0.5, 1.0})
     return {
         "dev_ndcg@10_by_first_stage_weight": {f"{w:.2f}": mean_ndcg(final, w) for w in shown},
         "training": state,
-        "config": trainee.write(output / "model", weight),
+        "config": trainee.write(target, weight),
     }

@@ -89,6 +89,22 @@ def export_delta(model: nn.Module, initial: dict[str, Tensor]) -> dict[str, Tens
     return delta
 
 
+def go_on_from(model: nn.Module, delta: dict[str, Tensor]) -> None:
+    """Sets a prepared, untrained model to where a difference left off.
+
+    Args:
+        model: a model that `make_trainable` prepared with the difference's rank and scale.
+        delta: what `export_delta` gave.
+    """
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in delta.items():
+            if name.endswith(PLUS):
+                parameters[name.removesuffix(PLUS)] += tensor.float()
+            else:
+                parameters[name].copy_(tensor)
+
+
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a trained model under the names it had before `make_trainable`.
 

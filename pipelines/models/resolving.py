@@ -78,7 +78,7 @@ def sentence_transformer(
         do = f"set dimension to at most {full}"
         raise NightrankError("E_MODEL", f"dimension {dimension} of {full}", model, do)
     own_limit = int(opened.max_seq_length or FALLBACK_MAX_LENGTH_TOKENS)
-    limit = _limit(model, max_length_tokens, own_limit, max(own_limit, _positions(folder)))
+    limit = _limit(model, max_length_tokens, own_limit, max(own_limit, positions(folder)))
     own = dict(opened.prompts or {})
     query = prompts[0] if prompts[0] is not None else own.get("query")
     document = prompts[1] if prompts[1] is not None else own.get("document", own.get("passage"))
@@ -119,10 +119,10 @@ def sequence_classifier(
         raise NightrankError(
             "E_MODEL", "the tokenizer has no padding token", model, "add pad_token to its config"
         )
-    positions = _positions(folder)
+    most = positions(folder)
     stated = int(tokenizer.model_max_length)
-    own = min(stated, positions) if stated < UNSTATED else positions
-    limit = _limit(model, max_length_tokens, own, positions)
+    own = min(stated, most) if stated < UNSTATED else most
+    limit = _limit(model, max_length_tokens, own, most)
     spliced = provable_template(tokenizer, pair=True) is not None
     return ResolvedModel(
         model=model,
@@ -157,7 +157,7 @@ def _labels(folder: Path) -> int:
     return len(names)
 
 
-def _positions(folder: Path) -> int:
+def positions(folder: Path) -> int:
     """The longest input that the architecture can take."""
     config = read_json(folder / "config.json")
     positions = int(config.get("max_position_embeddings", FALLBACK_MAX_LENGTH_TOKENS))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipelines.errors import NightrankError
@@ -26,6 +27,7 @@ from pipelines.models.folders import locate
 from pipelines.models.hardware import choose_device
 from pipelines.models.inputs import Inputs, SplicedInputs, TokenisedInputs
 from pipelines.models.protocols import Tokenizer
+from pipelines.models.resolving import positions
 from pipelines.models.splicing import Batch
 from pipelines.models.text_tokenizers import (
     BYTES_PER_TOKEN,
@@ -46,9 +48,10 @@ class Shape:
     """What is trained.
 
     Attributes:
-        base: `builtin:minilm`, a folder, or a hub id.
+        base: `builtin:minilm`, a folder, or a hub id; with the head `interaction` also
+            `builtin:reranker`, or a folder written by such a training, to go on from.
         revision: the 40-hex commit of a hub id.
-        head: `interaction` (builtin:minilm only) or `classifier`.
+        head: `interaction` or `classifier`.
         rank: of every linear layer's difference; 0 trains all weights but the embeddings.
         scale: factor of every low-rank product.
         max_length_tokens: tokens of a pair, special ones counted.
@@ -106,10 +109,8 @@ def make_trainee(shape: Shape) -> Trainee:
 
 
 def _interaction(shape: Shape) -> Trainee:
-    """The built-in reranker's network, from the published weights."""
-    if shape.base != "builtin:minilm" or not shape.rank:
-        what = f"head interaction has base builtin:minilm and a rank, found {shape.base}"
-        raise NightrankError("E_CONFIG", what, "base, rank", "use head: classifier")
+    """The built-in reranker's network, from the published weights or a difference to them."""
+    earlier = _difference(shape)
     base, device = builtin.minilm_folder(), choose_device()
     splicer = splicer_for(base, shape.max_length_tokens, pair=True)
     if splicer is None:
@@ -118,6 +119,8 @@ def _interaction(shape: Shape) -> Trainee:
     network = build_reranker(base)
     low_rank.make_trainable(network, shape.rank, shape.scale, shape.seed)
     initial = {n: p.detach().clone() for n, p in network.named_parameters() if p.requires_grad}
+    if earlier is not None:
+        low_rank.go_on_from(network, load_file(earlier / builtin.DELTA))
     network.to(device)
 
     def forward(ids: Tensor, mask: Tensor | None, batch: Batch) -> Tensor:
@@ -140,6 +143,24 @@ def _interaction(shape: Shape) -> Trainee:
     )
 
 
+def _difference(shape: Shape) -> Path | None:
+    """The folder of the difference to go on from; None where the published weights are."""
+    if shape.base == "builtin:minilm":
+        return None
+    named = shape.base == "builtin:reranker"
+    folder = builtin.RERANKER_FOLDER if named else locate(shape.base, shape.revision)[0]
+    if not (folder / builtin.DELTA).is_file():
+        do = "use head: classifier, or base: builtin:minilm or builtin:reranker"
+        what = "head interaction goes on from a difference to builtin:minilm, found none"
+        raise NightrankError("E_CONFIG", what, str(folder), do)
+    config = builtin.read_reranker_config(builtin.reranker_folder(folder))
+    if (config.rank, config.scale) != (shape.rank, shape.scale):
+        what = f"rank {shape.rank} and scale {shape.scale} to go on from {config.rank} and "
+        do = "set rank and scale as they were"
+        raise NightrankError("E_CONFIG", f"{what}{config.scale}", shape.base, do)
+    return folder
+
+
 def _classifier(shape: Shape) -> Trainee:
     """Any encoder under transformers' own sequence-classification head with one label."""
     if shape.base == "builtin:minilm":
@@ -147,6 +168,9 @@ def _classifier(shape: Shape) -> Trainee:
     else:
         folder, _ = locate(shape.base, shape.revision)
     tokenizer, limit = pretrained_tokenizer(folder), shape.max_length_tokens
+    if limit > positions(folder):
+        what = f"max_length_tokens {limit} of a model with {positions(folder)} positions"
+        raise NightrankError("E_CONFIG", what, shape.base, "set it lower")
     network, device = _open(folder), choose_device()
     if shape.rank:
         low_rank.make_trainable(network, shape.rank, shape.scale, shape.seed)

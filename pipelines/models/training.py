@@ -118,7 +118,7 @@ def train(
     options: Options,
     *,
     folder: Path,
-    evaluate: Callable[[], float],
+    evaluate: Callable[[], float] | None,
 ) -> dict[str, Any]:
     """Runs (or goes on with) a training, keeping the best checkpoint by dev score.
 
@@ -129,24 +129,42 @@ def train(
         folder: takes `last.pt` (to resume) and `best.pt` (the trainable tensors); where several
             processes train, all must see it.
         evaluate: the dev score of the trainee as it stands, higher is better; asked on the first
-            process only.
+            process only, before the first step and at every checkpoint. Without it the last
+            checkpoint counts as the best.
 
     Returns:
-        step, best_step, best_score, worse (evaluations since the best), wall_s (over all processes
-        of this run), and pairs.
+        step, first_score (before the first step), best_step (0 where no training was better),
+        best_score, worse (evaluations since the best), wall_s (of all runs), and pairs.
     """
     trainable = trainee.trainable()
     optimiser = _optimiser(trainable, options)
-    state: dict[str, Any] = {"step": 0, "best_step": -1, "best_score": -1.0, "worse": 0}
-    state |= {"wall_s": 0.0, "pairs": 0}
+    state: dict[str, Any] = {"step": 0, "wall_s": 0.0, "pairs": 0, "worse": 0}
     last, best = folder / "last.pt", folder / "best.pt"
+
+    def look() -> None:
+        """Evaluates the trainee as it stands and keeps it if it is the best so far."""
+        score = _agreed(evaluate() if evaluate and _rank() == 0 else 0.0)
+        state.setdefault("first_score", score)
+        better = not evaluate or score > state.get("best_score", -1.0)
+        state.update({"best_step": state["step"], "best_score": score} if better else {})
+        state["worse"] = 0 if better else state["worse"] + 1
+        if _rank() == 0:
+            if better:
+                _save(best, {n: p.detach() for n, p in trainable.items()})
+            if evaluate:
+                now, most = state["step"], state["best_score"]
+                log.info("step %d: dev %.4f (best %.4f)", now, score, most)
+
     if last.exists():
         saved = torch.load(last, weights_only=True)
         trainee.network.load_state_dict(saved["model"], strict=False)
         optimiser.load_state_dict(saved["optimiser"])
         state = saved["state"]
         log.info("resuming at step %d", state["step"])
+    else:
+        look()
     begun, earlier, first = time.monotonic(), float(state["wall_s"]), int(state["step"])
+    before = int(state["pairs"])
     window: list[float] = []
     for step in range(first, options.draw.steps):
         if 0 < options.patience <= state["worse"]:
@@ -166,23 +184,18 @@ def train(
             left = pace * (options.draw.steps - step - 1) / 60
             log.info(
                 f"step {step + 1}/{options.draw.steps} loss {np.mean(window):.4f} rate {rate:.2e} "
-                f"{pace:.2f} s/step ETA {left:.0f} min"
+                f"{pace:.2f} s/step {(state['pairs'] - before) / elapsed:.0f} pairs/s "
+                f"ETA {left:.0f} min"
             )
             window.clear()
         stop = _agreed(elapsed > options.time_limit_s)
         if (step + 1) % options.checkpoint_every == 0 or step + 1 == options.draw.steps or stop:
-            score = _agreed(evaluate() if _rank() == 0 else 0.0)
-            better = score > state["best_score"]
-            state |= {"best_step": step + 1, "best_score": score} if better else {}
-            state |= {"worse": 0 if better else state["worse"] + 1}
+            look()
             state |= {"wall_s": earlier + time.monotonic() - begun}
             if _rank() == 0:
                 tensors = {n: p.detach() for n, p in trainable.items()}
-                if better:
-                    _save(best, tensors)
                 whole = {"model": tensors, "optimiser": optimiser.state_dict(), "state": state}
                 _save(last, whole)
-                log.info("step %d: dev %.4f (best %.4f)", step + 1, score, state["best_score"])
             if stop:
                 break
     return dict(state)

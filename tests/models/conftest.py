@@ -58,9 +58,11 @@ def tiny_bert(folder, labels=1):
 
 @pytest.fixture
 def tiny_cross_encoder(tmp_path):
-    tiny_tokenizer(tmp_path)
-    tiny_bert(tmp_path)
-    return tmp_path
+    folder = tmp_path / "tiny-cross-encoder"
+    folder.mkdir()
+    tiny_tokenizer(folder)
+    tiny_bert(folder)
+    return folder
 
 
 @pytest.fixture
