@@ -7,7 +7,8 @@ reranked) on a fixed sample of its queries. Everything in the tables comes from 
 publications: the dense list alone, the fused first stage, the list by the reranker's raw score, the
 published list, and the best order of each pool. Lifts are against the dense list alone; intervals
 are a paired bootstrap over queries (within each collection, where several are averaged). The depth
-curve re-ranks only the head of the same scored pool. A run that was cut off goes on.
+and weight curves come from the same scored pool: only its head re-ranked, or another share of the
+first stage in the fused score. A run that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import platform
 import random
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,13 @@ import pyarrow.compute as pc
 
 from jobs.run import execute
 from jobs.terminal import open_job
+from pipelines import stages
 from pipelines.evaluation import measures
+from pipelines.models.registry import resolve_cross_encoder
 from pipelines.results import full_lists, generation_of
 from pipelines.retrieval import ranking
 from pipelines.stages.ingest import load_qrels
+from pipelines.storage.fingerprint import fingerprint
 
 # name, split of the qrels, vertical, whether training saw nothing of its kind of text
 COLLECTIONS = (
@@ -48,8 +53,32 @@ COLLECTIONS = (
 )
 MEASURE = "nDCG@10"
 DEPTHS = (10, 20, 50, 100)
+WEIGHTS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 DRAWS = 10_000
 RUNS = ("dense", "first_stage", "raw", "reranked", "dense_ceiling", "ceiling")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How collections are measured.
+
+    Attributes:
+        data: folder of the collections, in BEIR layout.
+        work: takes the lake, configs and what was measured already.
+        queries: at most so many a collection.
+        precision: of the bi-encoder.
+        model: the reranker.
+        depth: how many candidates it scores.
+        threads: of the one worker.
+    """
+
+    data: Path
+    work: Path
+    queries: int
+    precision: str
+    model: str
+    depth: int
+    threads: int
 
 
 def sample(source: Path, target: Path, count: int) -> None:
@@ -103,20 +132,30 @@ def per_query(qrels: pa.Table, runs: dict[str, pa.Table]) -> dict[str, np.ndarra
     return {n: table.filter(pc.equal(table["run"], n))["value"].to_numpy() for n in runs}
 
 
-def one(name: str, split: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything measured on one collection."""
-    folder, work = options.data / name, options.work
+def measure(name: str, split: str, settings: Settings) -> dict[str, Any]:
+    """Everything about one collection; kept in `work`, so that a run that was cut off goes on."""
+    resolved = resolve_cross_encoder(settings.model)
+    weight = resolved.recommended_first_stage_weight
+    what = [settings.queries, settings.precision, settings.depth, weight, resolved.identity()]
+    kept = settings.work / f"{name}-{fingerprint([what, stages.VERSIONS])}.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(_measure(name, split, settings)))
+    return dict(json.loads(kept.read_text()))
+
+
+def _measure(name: str, split: str, settings: Settings) -> dict[str, Any]:
+    folder, work = settings.data / name, settings.work
     qrels_path = work / f"{name}.tsv"
-    sample(folder / "qrels" / f"{split}.tsv", qrels_path, options.queries)
+    sample(folder / "qrels" / f"{split}.tsv", qrels_path, settings.queries)
     plain: dict[str, Any] = {
         "name": name,
         "root": str(work / "lake"),
         "corpus": {"path": str(folder / "corpus.jsonl.gz")},
         "queries": {"path": str(folder / "queries.jsonl.gz"), "only_judged": True},
-        "encoder": {"precision": options.precision},
-        "rerank": {"model": options.model},
+        "encoder": {"precision": settings.precision},
+        "rerank": {"model": settings.model, "depth": settings.depth},
         "evaluate": {"qrels": str(qrels_path), "measures": [MEASURE, "R@100"]},
-        "cluster": {"executor": "serial", "threads_per_worker": options.threads},
+        "cluster": {"executor": "serial", "threads_per_worker": settings.threads},
     }
     config, qrels = work / f"{name}.yaml", load_qrels(str(qrels_path), {})
     dense, _ = publish({**plain, "rerank": []}, config, ["retrieve.bm25.weight=0"])
@@ -124,16 +163,19 @@ def one(name: str, split: str, options: argparse.Namespace) -> dict[str, Any]:
     runs = {
         "dense": with_score(dense, dense["first_stage_score"]),
         "first_stage": with_score(lists, lists["first_stage_score"]),
-        "raw": with_score(lists, lists["rerank_score"]),
+        "raw": rescored(lists, settings.depth, 0.0),
         "reranked": with_score(lists, lists["score"]),
         "dense_ceiling": measures.ceiling(qrels, dense),
         "ceiling": measures.ceiling(qrels, lists),
     }
-    curve = {str(d): rescored(lists, d, facts["first_stage_weight"]) for d in DEPTHS}
-    values = per_query(qrels, {**runs, **curve})
+    weight = facts["first_stage_weight"]
+    by_depth = {f"@{d}": rescored(lists, d, weight) for d in DEPTHS if d <= settings.depth}
+    by_weight = {f"w={w}": rescored(lists, settings.depth, w) for w in WEIGHTS}
+    values = per_query(qrels, {**runs, **by_depth, **by_weight})
     return {
         "values": {run: values[run].tolist() for run in RUNS},
-        "depth_curve": {depth: float(values[depth].mean()) for depth in curve},
+        "depth_curve": {name: float(values[name].mean()) for name in by_depth},
+        "weight_curve": {name: float(values[name].mean()) for name in by_weight},
         **facts,
     }
 
@@ -151,6 +193,12 @@ def lift(parts: list[dict[str, Any]], run: str, stream: str) -> dict[str, float]
     return {"lift": float(np.mean(found)), "low": float(low), "high": float(high)}
 
 
+def curve(parts: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """A curve's mean over collections, where each has the point."""
+    points = [p for p in parts[0][name] if all(p in part[name] for part in parts)]
+    return {p: float(np.mean([part[name][p] for part in parts])) for p in points}
+
+
 def summary(measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per collection, per vertical, for what training had not seen, and overall."""
     groups = {name: [name] for name in measured}
@@ -164,58 +212,88 @@ def summary(measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         if not parts:
             continue
         means = {r: float(np.mean([np.mean(p["values"][r]) for p in parts])) for r in RUNS}
-        curve = {d: float(np.mean([p["depth_curve"][d] for p in parts])) for d in map(str, DEPTHS)}
         rows.append(
             {
                 "name": name,
                 "queries": sum(len(p["values"]["dense"]) for p in parts),
                 **means,
                 "first_stage_lift": lift(parts, "first_stage", name),
+                "raw_lift": lift(parts, "raw", name),
                 "reranked_lift": lift(parts, "reranked", name),
-                "depth_curve": curve,
+                "depth_curve": curve(parts, "depth_curve"),
+                "weight_curve": curve(parts, "weight_curve"),
             }
         )
     return rows
 
 
+def table(titles: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
+    rows = [titles, ["---"] * len(titles), *lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
 def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """Three tables: what each part brings, by depth, by weight."""
     titles = ["collection", "queries", "dense", "+ BM25", "raw reranked", "reranked"]
     titles += ["ceiling dense", "ceiling", "lift + BM25", "lift reranked", "95 %"]
-    titles += [f"@{depth}" for depth in DEPTHS]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    lines = []
     for row in rows:
         both, final = row["first_stage_lift"], row["reranked_lift"]
         cells = [row["name"], str(row["queries"]), *(f"{row[run]:.3f}" for run in RUNS)]
         cells += [f"{both['lift']:+.1%}", f"{final['lift']:+.1%}"]
-        cells += [f"{final['low']:+.1%} to {final['high']:+.1%}"]
-        cells += [f"{row['depth_curve'][str(depth)]:.3f}" for depth in DEPTHS]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([*cells, f"{final['low']:+.1%} to {final['high']:+.1%}"])
+    text = table(titles, lines)
+    for name, what in (("depth_curve", "reranked depth"), ("weight_curve", "first-stage weight")):
+        points = list(rows[-1][name])
+        lines = [[r["name"], *(f"{r[name][point]:.3f}" for point in points)] for r in rows]
+        text += f"\n{MEASURE} by {what}:\n\n" + table(["collection", *points], lines)
+    return text
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def machine() -> dict[str, Any]:
+    """What a result must say of where it was made."""
+    import torch
+
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "measure": MEASURE,
+    }
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What the quality benchmarks share."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--precision", default="exact", help="of the bi-encoder")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    return parser
+
+
+def main() -> None:
+    parser = arguments(__doc__)
     parser.add_argument("--only", nargs="*", default=[name for name, *_ in COLLECTIONS])
     parser.add_argument("--queries", type=int, default=300, help="at most so many a collection")
-    parser.add_argument("--precision", default="exact", help="of the bi-encoder")
     parser.add_argument("--model", default="builtin:reranker")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--depth", type=int, default=100)
+    plain = vars(parser.parse_args())
+    out, only = plain.pop("out"), plain.pop("only")
+    settings = Settings(**plain)
+    settings.work.mkdir(parents=True, exist_ok=True)
     measured: dict[str, dict[str, Any]] = {}
     for name, split, _, _ in COLLECTIONS:
-        if name not in options.only:
+        if name not in only:
             continue
-        measured[name] = one(name, split, options)
+        measured[name] = measure(name, split, settings)
         rows = summary(measured)
-        machine = {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
-        facts = {**machine, "python": platform.python_version(), "measure": MEASURE}
-        result = {**facts, "rows": rows, "collections": measured}
-        (options.out / "quality.json").write_text(json.dumps(result, indent=1) + "\n")
-        (options.out / "quality.md").write_text(as_markdown(rows))
+        result = {**machine(), "rows": rows, "collections": measured}
+        (out / "quality.json").write_text(json.dumps(result, indent=1) + "\n")
+        (out / "quality.md").write_text(as_markdown(rows))
         print(as_markdown(rows), flush=True)
 
 

@@ -1,0 +1,142 @@
+"""Why the built-in reranker is trained as it is: short trainings that differ in one thing each.
+
+    python -m benchmarks.recipe --data DATA --work WORK --out benchmarks/results
+
+Every variant is `nightrank train-reranker` on the shipped configuration, cut to `--steps`, with the
+overrides below; the trained model then reranks through the pipeline, as `benchmarks.quality` does,
+on collections of which training saw no document. A variant without a vertical leaves out every
+training collection of that kind and is measured on all sets of that kind. Compare a variant with
+`base` on the same sets only. A run that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import quality
+from jobs.train_reranker import run
+from jobs.training_config import TrainConfig
+from pipelines.config_file import load_section
+
+CONFIG = "configs/train_reranker.yaml"
+LEFT_OUT = tuple(name for name, _, _, left_out in quality.COLLECTIONS if left_out)
+EVERY = tuple(name for name, *_ in quality.COLLECTIONS)
+SHOWN = ("dense", "first_stage", "raw")
+Measured = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One training.
+
+    Attributes:
+        measured: collections that it is measured on.
+        sets: overrides of the configuration.
+        without: training collections left out.
+    """
+
+    measured: tuple[str, ...] = LEFT_OUT
+    sets: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+
+VARIANTS = {
+    "base": Variant(EVERY),
+    "loss: margin": Variant(sets=("loss=margin",)),
+    "negatives: dense list only": Variant(sets=("bm25_weight=0",)),
+    "length: 128 tokens": Variant(sets=("max_length_tokens=128",)),
+    "head: classifier": Variant(sets=("head=classifier",)),
+    "no legal collection": Variant(("cuad-dev", "policyqa-dev"), without=("cuad",)),
+    "no medical collection": Variant(
+        ("medquad", "liveqa-med", "nfcorpus"), without=("medquad", "pubmedqa")
+    ),
+    "no finance collection": Variant(("tatqa-dev", "financebench-dev"), without=("tatqa",)),
+    "no science collection": Variant(("scifact", "cranfield"), without=("scifact",)),
+}
+
+
+def train(variant: Variant, steps: int, data: Path, work: Path, output: Path) -> dict[str, Any]:
+    """Trains a variant, unless an earlier run did; gives its report."""
+    report = output / "report.json"
+    if not report.exists():
+        sets = [f"data={data}", f"output={output}", f"work={work / 'training'}", f"steps={steps}"]
+        sets += [f"checkpoint_every={steps}", f"warmup_steps={max(1, steps // 10)}", *variant.sets]
+        config = load_section(TrainConfig, CONFIG, sets)
+        kept = [part for part in config.collections if part.name not in variant.without]
+        run(config.model_copy(update={"collections": kept}))
+    return dict(json.loads(report.read_text()))
+
+
+def row_of(name: str, measured: Measured, base: Measured) -> dict[str, Any]:
+    """A variant's means over its collections, and its raw scores against the base's on them."""
+    parts = list(measured.values())
+    beside = [
+        {"values": {"raw": part["values"]["raw"], "dense": base[n]["values"]["raw"]}}
+        for n, part in measured.items()
+    ]
+    return {
+        "variant": name,
+        "collections": list(measured),
+        **{r: float(np.mean([np.mean(p["values"][r]) for p in parts])) for r in SHOWN},
+        "raw_lift": quality.lift(parts, "raw", name),
+        "raw_over_base": quality.lift(beside, "raw", name),
+        "weight_curve": quality.curve(parts, "weight_curve"),
+    }
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """One line a variant."""
+    titles = ["variant", "sets", *SHOWN, "raw over dense", "raw over base", "95 %"]
+    titles += list(rows[0]["weight_curve"])
+    names = {LEFT_OUT: "left out", EVERY: "all"}
+    lines = []
+    for row in rows:
+        sets = tuple(row["collections"])
+        against = row["raw_over_base"]
+        cells = [row["variant"], names.get(sets, ", ".join(sets))]
+        cells += [f"{row[run]:.3f}" for run in SHOWN]
+        cells += [f"{row['raw_lift']['lift']:+.1%}", f"{against['lift']:+.1%}"]
+        cells += [f"{against['low']:+.1%} to {against['high']:+.1%}"]
+        lines.append([*cells, *(f"{value:.3f}" for value in row["weight_curve"].values())])
+    return quality.table(titles, lines)
+
+
+def main() -> None:
+    parser = quality.arguments(__doc__)
+    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--depth", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS))
+    plain = vars(parser.parse_args())
+    out, only, steps = (plain.pop(name) for name in ("out", "only", "steps"))
+    settings = quality.Settings(**plain, model="")
+    settings.work.mkdir(parents=True, exist_ok=True)
+    splits = {name: split for name, split, *_ in quality.COLLECTIONS}
+    found: dict[str, Measured] = {}
+    trainings, rows = {}, []
+    for name in dict.fromkeys(["base", *only]):
+        variant = VARIANTS[name]
+        folder = settings.work / "recipes" / name.replace(" ", "-").replace(":", "")
+        report = train(variant, steps, settings.data.resolve(), settings.work, folder)
+        mine = replace(settings, model=str(folder / "model"))
+        found[name] = {n: quality.measure(n, splits[n], mine) for n in variant.measured}
+        rows.append(row_of(name, found[name], found["base"]))
+        trainings[name] = {
+            "sets": variant.sets,
+            "without": variant.without,
+            "training": report["training"],
+            "dev": report["dev_ndcg@10_by_first_stage_weight"],
+        }
+        result = {**quality.machine(), "steps": steps, "rows": rows, "trainings": trainings}
+        (out / "recipe.json").write_text(json.dumps(result, indent=1) + "\n")
+        (out / "recipe.md").write_text(as_markdown(rows))
+        print(as_markdown(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
