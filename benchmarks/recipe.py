@@ -5,13 +5,14 @@
 Every variant is `nightrank train-reranker` on the shipped configuration, cut to `--steps`, with the
 overrides below; the trained model then reranks through the pipeline, as `benchmarks.quality` does,
 on collections of which training saw no document. A variant without a vertical leaves out every
-training collection of that kind and is measured on all sets of that kind. Compare a variant with
-`base` on the same sets only. A run that was cut off goes on.
+training collection of that kind and is measured on all sets of that kind. `raw over base` compares
+on the sets that both were measured on. A run that was cut off goes on.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from pipelines.config_file import load_section
 
 CONFIG = "configs/train_reranker.yaml"
 LEFT_OUT = tuple(name for name, _, _, left_out in quality.COLLECTIONS if left_out)
-EVERY = tuple(name for name, *_ in quality.COLLECTIONS)
 SHOWN = ("dense", "first_stage", "raw")
 Measured = dict[str, dict[str, Any]]
 
@@ -46,7 +46,9 @@ class Variant:
 
 
 VARIANTS = {
-    "base": Variant(EVERY),
+    "base": Variant(),
+    "untrained": Variant(sets=("steps=1", "learning_rate=1.0e-12")),
+    "rate: 1e-4": Variant(sets=("learning_rate=1.0e-4",)),
     "loss: margin": Variant(sets=("loss=margin",)),
     "negatives: dense list only": Variant(sets=("bm25_weight=0",)),
     "length: 128 tokens": Variant(sets=("max_length_tokens=128",)),
@@ -65,9 +67,13 @@ def train(variant: Variant, steps: int, data: Path, work: Path, output: Path) ->
     report = output / "report.json"
     if not report.exists():
         sets = [f"data={data}", f"output={output}", f"work={work / 'training'}", f"steps={steps}"]
-        sets += [f"checkpoint_every={steps}", f"warmup_steps={max(1, steps // 10)}", *variant.sets]
+        sets += [f"warmup_steps={max(1, steps // 10)}", "checkpoint_every=1000", *variant.sets]
         config = load_section(TrainConfig, CONFIG, sets)
-        kept = [part for part in config.collections if part.name not in variant.without]
+        kept = [
+            part.model_copy(update={"dev_queries": 0})  # What is measured is what was left out.
+            for part in config.collections
+            if part.name not in variant.without
+        ]
         run(config.model_copy(update={"collections": kept}))
     return dict(json.loads(report.read_text()))
 
@@ -76,15 +82,16 @@ def row_of(name: str, measured: Measured, base: Measured) -> dict[str, Any]:
     """A variant's means over its collections, and its raw scores against the base's on them."""
     parts = list(measured.values())
     beside = [
-        {"values": {"raw": part["values"]["raw"], "dense": base[n]["values"]["raw"]}}
-        for n, part in measured.items()
+        {"values": {"raw": measured[n]["values"]["raw"], "dense": base[n]["values"]["raw"]}}
+        for n in measured
+        if n in base
     ]
     return {
         "variant": name,
         "collections": list(measured),
         **{r: float(np.mean([np.mean(p["values"][r]) for p in parts])) for r in SHOWN},
         "raw_lift": quality.lift(parts, "raw", name),
-        "raw_over_base": quality.lift(beside, "raw", name),
+        "raw_over_base": quality.lift(beside, "raw", name) if beside else None,
         "weight_curve": quality.curve(parts, "weight_curve"),
     }
 
@@ -93,15 +100,17 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     """One line a variant."""
     titles = ["variant", "sets", *SHOWN, "raw over dense", "raw over base", "95 %"]
     titles += list(rows[0]["weight_curve"])
-    names = {LEFT_OUT: "left out", EVERY: "all"}
+    names = {LEFT_OUT: "left out"}
     lines = []
     for row in rows:
         sets = tuple(row["collections"])
         against = row["raw_over_base"]
         cells = [row["variant"], names.get(sets, ", ".join(sets))]
         cells += [f"{row[run]:.3f}" for run in SHOWN]
-        cells += [f"{row['raw_lift']['lift']:+.1%}", f"{against['lift']:+.1%}"]
-        cells += [f"{against['low']:+.1%} to {against['high']:+.1%}"]
+        cells += [f"{row['raw_lift']['lift']:+.1%}"]
+        if against:
+            interval = f"{against['low']:+.1%} to {against['high']:+.1%}"
+        cells += [f"{against['lift']:+.1%}", interval] if against else ["", ""]
         lines.append([*cells, *(f"{value:.3f}" for value in row["weight_curve"].values())])
     return quality.table(titles, lines)
 
@@ -113,6 +122,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--only", nargs="*", default=list(VARIANTS))
     plain = vars(parser.parse_args())
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("nightrank.train").setLevel(logging.INFO)
     out, only, steps = (plain.pop(name) for name in ("out", "only", "steps"))
     settings = quality.Settings(**plain, model="")
     settings.work.mkdir(parents=True, exist_ok=True)
@@ -130,7 +141,6 @@ def main() -> None:
             "sets": variant.sets,
             "without": variant.without,
             "training": report["training"],
-            "dev": report["dev_ndcg@10_by_first_stage_weight"],
         }
         result = {**quality.machine(), "steps": steps, "rows": rows, "trainings": trainings}
         (out / "recipe.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipelines.models.judged_collections import Collection
-    from pipelines.models.mining import RankedList
 
 log = logging.getLogger("nightrank.train")
 QUERIES_AT_ONCE = 256
@@ -76,10 +76,11 @@ def retrieve(
     return pa.concat_tables(found)
 
 
-def add_candidates(config: TrainConfig, collection: Collection) -> None:
-    """Fills a collection's lists and pools; retrieves them unless an earlier run did."""
+def with_candidates(config: TrainConfig, collection: Collection) -> Collection:
+    """A collection with its lists and pools; retrieves them unless an earlier run did."""
     import pyarrow.parquet as pq
 
+    from pipelines.models.judged_collections import Lists
     from pipelines.models.registry import load_bi_encoder, load_tokenizer, resolve_bi_encoder
     from pipelines.retrieval import hybrid, ranking
 
@@ -102,25 +103,19 @@ def add_candidates(config: TrainConfig, collection: Collection) -> None:
         pq.write_table(table, unfinished)
         unfinished.replace(cache)
     table, depth = pq.read_table(cache), config.candidates_depth
-    doc_ids, query_ids = list(collection.texts), list(collection.queries)
 
-    def ranked(part: pa.Table) -> dict[str, RankedList]:
-        lists: dict[str, list[tuple[str, float]]] = {q: [] for q in query_ids}
-        columns = (part[name].to_pylist() for name in ("query", "ordinal", "score"))
-        for query, row, score in zip(*columns, strict=True):
-            lists[query_ids[query]].append((doc_ids[row], score))
-        return dict(lists)
+    def ranked(part: pa.Table) -> Lists:
+        columns = (part[name].to_numpy() for name in ("query", "ordinal", "score"))
+        return Lists(list(collection.queries), list(collection.texts), *columns)
 
     dense, lexical = (
         ranked(ranking.rank(table.append_column("score", table[name]), depth))
         for name in (hybrid.DENSE, hybrid.BM25)
     )
     if not config.bm25_weight:
-        collection.lists.append(dense)
-        collection.pools.update(dense)
-        return
-    collection.lists.extend([dense, lexical])
-    collection.pools.update(ranked(hybrid.fuse(table, config.bm25_weight, depth)))
+        return replace(collection, lists=[dense], pools=dense)
+    fused = ranked(hybrid.fuse(table, config.bm25_weight, depth))
+    return replace(collection, lists=[dense, lexical], pools=fused)
 
 
 def reported_queries(config: TrainConfig) -> list[str]:
@@ -148,8 +143,7 @@ def collections(config: TrainConfig) -> list[Collection]:
         qrels = [data / path for path in part.qrels]
         paths = (data / part.corpus, data / part.queries)
         collection = judged.read_collection(part.name, *paths, qrels, teacher)
-        add_candidates(config, collection)
-        found.append(collection)
+        found.append(with_candidates(config, collection))
     return found
 
 

@@ -122,7 +122,7 @@ class TrainConfig(Section):
     rank: int = Field(default=64, ge=0)
     scale: float = Field(default=1.0, gt=0)
     max_length_tokens: int = Field(default=256, ge=16)
-    token_budget: int = Field(default=6144, ge=16)
+    token_budget: int = Field(default=3072, ge=16)
     bf16: bool = True
     seed: int = 0
     time_limit_s: float = Field(default=86_400.0, gt=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,42 @@ Qrels = dict[str, dict[str, int]]
 """Grade by query and document; above 0 is relevant."""
 
 
+class Lists(Mapping[str, RankedList]):
+    """Ranked lists by query_id, kept as columns: 25,000 lists of 100 as tuples take gigabytes.
+
+    Args:
+        query_ids: n of them.
+        doc_ids: m of them.
+        query: int [rows], into `query_ids`, ascending; within a query best first.
+        document: int [rows], into `doc_ids`.
+        score: float [rows].
+    """
+
+    def __init__(
+        self,
+        query_ids: Sequence[str],
+        doc_ids: Sequence[str],
+        query: NDArray[Any],
+        document: NDArray[Any],
+        score: NDArray[Any],
+    ) -> None:
+        self._places = {query_id: i for i, query_id in enumerate(query_ids)}
+        self._starts = np.searchsorted(query, np.arange(len(query_ids) + 1))
+        self._doc_ids, self._document, self._score = doc_ids, document, score
+
+    def __getitem__(self, query_id: str) -> RankedList:
+        place = self._places[query_id]
+        part = slice(self._starts[place], self._starts[place + 1])
+        rows, scores = self._document[part].tolist(), self._score[part].tolist()
+        return [(self._doc_ids[row], score) for row, score in zip(rows, scores, strict=True)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 @dataclass(frozen=True)
 class Collection:
     """A collection in memory.
@@ -45,8 +81,8 @@ class Collection:
         queries: text by query_id, of judged queries and those that a teacher scored.
         qrels: the judgments.
         teacher: a teacher's list by query_id, its best first; empty without one.
-        lists: ranked lists by query_id, for each first stage; filled by the job.
-        pools: what is reranked, by query_id: the first stage's final list; filled by the job.
+        lists: ranked lists by query_id, for each first stage; added by the job.
+        pools: what is reranked, by query_id: the first stage's final list; added by the job.
     """
 
     name: str
@@ -54,8 +90,8 @@ class Collection:
     queries: dict[str, str]
     qrels: Qrels
     teacher: dict[str, RankedList] = field(default_factory=dict)
-    lists: list[dict[str, RankedList]] = field(default_factory=list)
-    pools: dict[str, RankedList] = field(default_factory=dict)
+    lists: Sequence[Mapping[str, RankedList]] = ()
+    pools: Mapping[str, RankedList] = field(default_factory=dict)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

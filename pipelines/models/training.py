@@ -133,8 +133,9 @@ def train(
             checkpoint counts as the best.
 
     Returns:
-        step, first_score (before the first step), best_step (0 where no training was better),
-        best_score, worse (evaluations since the best), wall_s (of all runs), and pairs.
+        step, best_step (0 where no training was better), worse (evaluations since the best),
+        wall_s (of all runs) and pairs; with `evaluate` first_score (before the first step) and
+        best_score.
     """
     trainable = trainee.trainable()
     optimiser = _optimiser(trainable, options)
@@ -143,17 +144,19 @@ def train(
 
     def look() -> None:
         """Evaluates the trainee as it stands and keeps it if it is the best so far."""
-        score = _agreed(evaluate() if evaluate and _rank() == 0 else 0.0)
-        state.setdefault("first_score", score)
-        better = not evaluate or score > state.get("best_score", -1.0)
-        state.update({"best_step": state["step"], "best_score": score} if better else {})
-        state["worse"] = 0 if better else state["worse"] + 1
-        if _rank() == 0:
-            if better:
-                _save(best, {n: p.detach() for n, p in trainable.items()})
-            if evaluate:
+        better = True
+        if evaluate:
+            score = _agreed(evaluate() if _rank() == 0 else 0.0)
+            better = score > state.get("best_score", -1.0)
+            state.setdefault("first_score", score)
+            state.update({"best_score": score} if better else {})
+            if _rank() == 0:
                 now, most = state["step"], state["best_score"]
                 log.info("step %d: dev %.4f (best %.4f)", now, score, most)
+        state.update({"best_step": state["step"]} if better else {})
+        state["worse"] = 0 if better else state["worse"] + 1
+        if better and _rank() == 0:
+            _save(best, {n: p.detach() for n, p in trainable.items()})
 
     if last.exists():
         saved = torch.load(last, weights_only=True)
