@@ -134,10 +134,9 @@ def per_query(qrels: pa.Table, runs: dict[str, pa.Table]) -> dict[str, np.ndarra
 
 def measure(name: str, split: str, settings: Settings) -> dict[str, Any]:
     """Everything about one collection; kept in `work`, so that a run that was cut off goes on."""
-    resolved = resolve_cross_encoder(settings.model)
-    weight = resolved.recommended_first_stage_weight
-    what = [settings.queries, settings.precision, settings.depth, weight, resolved.identity()]
-    kept = settings.work / f"{name}-{fingerprint([what, stages.VERSIONS])}.json"
+    digest = resolve_cross_encoder(settings.model).digest
+    what = [settings.queries, settings.precision, settings.depth, digest, stages.VERSIONS]
+    kept = settings.work / f"{name}-{fingerprint(what)}.json"
     if not kept.exists():
         kept.write_text(json.dumps(_measure(name, split, settings)))
     return dict(json.loads(kept.read_text()))
@@ -163,20 +162,29 @@ def _measure(name: str, split: str, settings: Settings) -> dict[str, Any]:
     runs = {
         "dense": with_score(dense, dense["first_stage_score"]),
         "first_stage": with_score(lists, lists["first_stage_score"]),
-        "raw": rescored(lists, settings.depth, 0.0),
-        "reranked": with_score(lists, lists["score"]),
+        "published": with_score(lists, lists["score"]),
         "dense_ceiling": measures.ceiling(qrels, dense),
         "ceiling": measures.ceiling(qrels, lists),
     }
-    weight = facts["first_stage_weight"]
-    by_depth = {f"@{d}": rescored(lists, d, weight) for d in DEPTHS if d <= settings.depth}
-    by_weight = {f"w={w}": rescored(lists, settings.depth, w) for w in WEIGHTS}
-    values = per_query(qrels, {**runs, **by_depth, **by_weight})
+    depths = sorted({settings.depth, *(d for d in DEPTHS if d < settings.depth)})
+    runs |= {at(w, d): rescored(lists, d, w) for w in WEIGHTS for d in depths}
+    values = {run: found.tolist() for run, found in per_query(qrels, runs).items()}
+    return {"values": values, "depths": depths, **facts}
+
+
+def at(weight: float, depth: int) -> str:
+    """Names the list with so much of the first stage in its score and so many rescored."""
+    return f"w={weight} @{depth}"
+
+
+def chosen(part: dict[str, Any], weight: float) -> dict[str, Any]:
+    """A collection's `values` by `RUNS`, and its curves, for one first-stage weight."""
+    values, depth = part["values"], part["depths"][-1]
+    named = {"raw": at(0.0, depth), "reranked": at(weight, depth)}
     return {
-        "values": {run: values[run].tolist() for run in RUNS},
-        "depth_curve": {name: float(values[name].mean()) for name in by_depth},
-        "weight_curve": {name: float(values[name].mean()) for name in by_weight},
-        **facts,
+        "values": {run: values[named.get(run, run)] for run in RUNS},
+        "depth_curve": {f"@{d}": float(np.mean(values[at(weight, d)])) for d in part["depths"]},
+        "weight_curve": {f"w={w}": float(np.mean(values[at(w, depth)])) for w in WEIGHTS},
     }
 
 
@@ -281,17 +289,20 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300, help="at most so many a collection")
     parser.add_argument("--model", default="builtin:reranker")
     parser.add_argument("--depth", type=int, default=100)
+    parser.add_argument("--weight", type=float, choices=WEIGHTS, help="default: the model's")
     plain = vars(parser.parse_args())
-    out, only = plain.pop("out"), plain.pop("only")
+    out, only, weight = (plain.pop(name) for name in ("out", "only", "weight"))
     settings = Settings(**plain)
+    if weight is None:
+        weight = resolve_cross_encoder(settings.model).recommended_first_stage_weight
     settings.work.mkdir(parents=True, exist_ok=True)
     measured: dict[str, dict[str, Any]] = {}
     for name, split, _, _ in COLLECTIONS:
         if name not in only:
             continue
         measured[name] = measure(name, split, settings)
-        rows = summary(measured)
-        result = {**machine(), "rows": rows, "collections": measured}
+        rows = summary({n: chosen(part, weight) for n, part in measured.items()})
+        result = {**machine(), "first_stage_weight": weight, "rows": rows, "collections": measured}
         (out / "quality.json").write_text(json.dumps(result, indent=1) + "\n")
         (out / "quality.md").write_text(as_markdown(rows))
         print(as_markdown(rows), flush=True)

@@ -135,7 +135,9 @@ def main() -> None:
         folder = settings.work / "recipes" / name.replace(" ", "-").replace(":", "")
         report = train(variant, steps, settings.data.resolve(), settings.work, folder)
         mine = replace(settings, model=str(folder / "model"))
-        found[name] = {n: quality.measure(n, splits[n], mine) for n in variant.measured}
+        found[name] = {
+            n: quality.chosen(quality.measure(n, splits[n], mine), 0.0) for n in variant.measured
+        }
         rows.append(row_of(name, found[name], found["base"]))
         trainings[name] = {
             "sets": variant.sets,

@@ -30,13 +30,15 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> quality.Settings:
 @pytest.mark.models
 def test_curves_pass_through_what_was_published(settings: quality.Settings) -> None:
     found = quality.measure("toy", "test", settings)
-    means = {run: np.mean(found["values"][run]) for run in quality.RUNS}
     assert {len(values) for values in found["values"].values()} == {12}
     # The toy recommends no share of the first stage: what is published is its raw score.
-    assert found["depth_curve"]["@20"] == found["weight_curve"]["w=0.0"] == means["reranked"]
-    assert means["raw"] == means["reranked"]
-    assert found["weight_curve"]["w=1.0"] == means["first_stage"]
-    assert means["ceiling"] >= max(found["weight_curve"].values())
+    assert found["values"]["published"] == found["values"]["w=0.0 @20"]
+    assert found["values"]["first_stage"] == found["values"]["w=1.0 @20"]
+    half = quality.chosen(found, 0.5)
+    means = {run: np.mean(half["values"][run]) for run in quality.RUNS}
+    assert half["depth_curve"]["@20"] == half["weight_curve"]["w=0.5"] == means["reranked"]
+    assert half["weight_curve"]["w=0.0"] == means["raw"] != means["reranked"]
+    assert means["ceiling"] >= max(half["weight_curve"].values())
     assert means["dense_ceiling"] >= means["dense"] > 0
 
     shutil.rmtree(settings.work / "lake")  # Measured already: nothing is run again.
