@@ -138,6 +138,7 @@ def test_any_encoder_learns_from_a_teacher_and_becomes_a_plain_folder(
         f"base={tiny_cross_encoder}",
         "head=classifier",
         f"rank={rank}",
+        f"{FIRST}.dev_queries=0",
         "steps=60",
         "checkpoint_every=60",
         "learning_rate=3.0e-3",
@@ -170,6 +171,7 @@ def test_two_workers_train_what_one_trains(config, tiny_cross_encoder, ray_clust
     more = sets(
         f"base={tiny_cross_encoder}",
         "head=classifier",
+        f"{FIRST}.dev_queries=0",
         "steps=3",
         "learning_rate=1.0e-3",
         "bf16=false",
@@ -179,9 +181,10 @@ def test_two_workers_train_what_one_trains(config, tiny_cross_encoder, ray_clust
     assert main(config, *more, "--set", f"output={out}/one") == 0
     assert main(config, *more, "--set", f"output={out}/two", "--set", "workers=2") == 0
     one, two = (scores_of(out / name / "model")[1] for name in ("one", "two"))
-    np.testing.assert_allclose(one, two, atol=1e-4)
+    # A listwise loss is blind to what all scores share: there only rounding moves them.
+    np.testing.assert_allclose(one - one.mean(), two - two.mean(), atol=1e-4)
     untrained = scores_of(tiny_cross_encoder)[1]
-    assert np.abs(one - untrained).max() > 1e-2
+    assert np.abs(one - one.mean() - untrained + untrained.mean()).max() > 1e-2
 
 
 def test_bad_configs_end_with_exit_code_2(config, capsys):
