@@ -295,7 +295,8 @@ def main() -> None:
     settings = Settings(**plain)
     if weight is None:
         weight = resolve_cross_encoder(settings.model).recommended_first_stage_weight
-    settings.work.mkdir(parents=True, exist_ok=True)
+    for folder in (settings.work, out):
+        folder.mkdir(parents=True, exist_ok=True)
     measured: dict[str, dict[str, Any]] = {}
     for name, split, _, _ in COLLECTIONS:
         if name not in only:

@@ -84,10 +84,14 @@ class Corpus(Source):
         duplicates: of rows with one doc_id, `last` keeps the last by (file order, row) and counts
             the others; `strict` refuses the input when their texts differ.
         empty_text: `reject` or `keep` documents whose text is empty or white space.
+        partitions: patterns that input files must match, one file each at least, e.g.
+            `[year=2025/*, year=2026/*]`: a part that was not delivered stops the run, where it
+            would otherwise take its documents out of the index.
     """
 
     duplicates: Literal["last", "strict"] = "last"
     empty_text: Literal["reject", "keep"] = "reject"
+    partitions: list[str] = []
 
 
 class Queries(Source):
@@ -221,6 +225,46 @@ class Search(Section):
     memory_bytes: int = Field(default=8 << 30, ge=1)
 
 
+class Nightly(Section):
+    """How nights build upon each other; changes what a night costs, never what it finds.
+
+    Attributes:
+        audit_nights: every standing list is searched in full once in so many nights.
+        store_files: score stores that one document shard may have before they become one.
+        max_segments: more segments than this are merged.
+        max_dead_fraction: a segment with a larger share of dead documents is merged.
+        retrain_fraction: the index template (and BM25's statistics) is trained anew when documents
+            added, changed and removed since it was trained exceed this share of what it saw.
+    """
+
+    audit_nights: int = Field(default=30, ge=1, le=256)
+    store_files: int = Field(default=16, ge=1, le=1000)
+    max_segments: int = Field(default=8, ge=1, le=1000)
+    max_dead_fraction: Fraction = 0.2
+    retrain_fraction: float = Field(default=0.5, ge=0.0)
+
+
+class Gate(Section):
+    """What `nightrank nightly` checks before it publishes, against the generation that stands.
+
+    Attributes:
+        max_delete_fraction: share of the documents that one night may remove.
+        max_lost_queries: share of the earlier generation's ranked queries that may be without a
+            list although they are still asked.
+        min_overlap: least mean rank-biased overlap (p = 0.9) of the old and new published lists.
+        max_measure_drop: by how much the mean of the first measure may fall, where there are qrels.
+        max_reject_rate: share of document and query rows that may be rejected.
+        max_differing_lists: lists that stood and were found otherwise when searched in full.
+    """
+
+    max_delete_fraction: Fraction = 0.2
+    max_lost_queries: Fraction = 0.01
+    min_overlap: Fraction = 0.5
+    max_measure_drop: Fraction = 0.02
+    max_reject_rate: Fraction = 0.01
+    max_differing_lists: int = Field(default=0, ge=0)
+
+
 class Cluster(Section):
     """How and where the work runs; never changes a result.
 
@@ -271,6 +315,8 @@ class PipelineConfig(Section):
     evaluate: Evaluate = Evaluate()
     layout: Layout = Layout()
     search: Search = Search()
+    nightly: Nightly = Nightly()
+    gate: Gate = Gate()
     cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
@@ -306,9 +352,10 @@ class PipelineConfig(Section):
             the input paths: inputs are identified by what they hold.
         """
         outside = {"name", "root", "storage_options", "cluster", "search", "evaluate"}
-        plain = self.model_dump(mode="json", exclude=outside)
+        plain = self.model_dump(mode="json", exclude=outside | {"nightly", "gate"})
         for source in ("corpus", "queries"):
             plain[source].pop("path")
+        plain["corpus"].pop("partitions")
         return plain
 
 

@@ -1,92 +1,209 @@
-"""From the corpus to a published index generation."""
+"""From the corpus to a published index generation, at the cost of what changed in it."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from pipelines.generations import Corpus, Segment, body_of, load_corpus, manifest_at
 from pipelines.run import Run
-from pipelines.stages import accounting, build_index, embed, publish, segment, train_index
+from pipelines.stages import (
+    accounting,
+    build_index,
+    delta,
+    embed,
+    extract,
+    ingest,
+    publish,
+    segment,
+    train_index,
+)
 from pipelines.storage.dataset import Manifest
 from pipelines.storage.fingerprint import fingerprint
 
 
-def run(job: Run) -> None:
-    """Segment, tokenize, embed, train, build; then the index log."""
-    plan, config, made = job.plan, job.plan.config, job.made
-    if not job.goes_on_to("segment"):
+def take_in(job: Run) -> None:
+    """Ingest and delta of the corpus: what is new, what is gone."""
+    plan, config = job.plan, job.plan.config
+    base = plan.usable_base
+    job.corpus = load_corpus(job.store, base) if base else Corpus()
+    if plan.corpus_stands:
+        for name, path in base.body["inputs"].items() if base else ():
+            job.made[name] = manifest_at(job.store, path)
         return
-    documents = segment.stage(
-        f"{plan.segment}/documents",
-        config.corpus,
-        made["corpus.ingest"],
-        made["corpus.delta"],
-        config.layout.document_shard_rows,
+    made = ingest.stage(
+        f"{plan.segment}/ingest", config.corpus, plan.corpus_splits, config.storage_options
     )
-    job.stage("documents", documents)
-    if job.goes_on_to("tokenize"):
-        job.tokens("documents", plan.encoder)
-        job.terms("documents")
-    if job.goes_on_to("embed"):
-        embeddings(job, "documents")
-    if job.goes_on_to("train_index"):
-        _train(job)
-    if job.goes_on_to("build_index"):
-        _build(job)
+    ingested = job.stage("corpus.ingest", made)
+    accounting.check_input("corpus", config.corpus, ingested)
+    if job.goes_on_to("delta"):
+        path, policy = f"{plan.segment}/delta", config.corpus.duplicates
+        standing = job.corpus.standing()
+        job.stage("corpus.delta", delta.stage(path, "corpus", ingested, policy, standing))
 
 
-def embeddings(job: Run, kind: str) -> Manifest:
-    """Embeddings of the `documents` or the `queries`."""
-    model, tokens = job.plan.encoder, job.tokens(kind, job.plan.encoder)
-    folder = job.plan.segment if kind == "documents" else job.plan.queries
-    path = f"{folder}/embeddings-{fingerprint(model.identity())}"
-    made = job.stage(f"{kind}.embeddings", embed.stage(path, kind, tokens, model))
-    accounting.check_vectors(kind, made, tokens.rows("tokens"), model)
-    return made
+def run(job: Run) -> None:
+    """Extract, segment, tokenize, embed, train, build; then the index log."""
+    if job.plan.corpus_stands or _add_segment(job):
+        for part in job.corpus.segments:
+            if job.goes_on_to("tokenize"):
+                job.document_tokens(part, job.plan.encoder)
+                job.document_terms(part)
+            if job.goes_on_to("embed"):
+                _embed(job, part)
+        if job.goes_on_to("train_index"):
+            _train(job)
+        if job.goes_on_to("build_index"):
+            _build(job)
+            _publish(job)
+
+
+def _add_segment(job: Run) -> bool:
+    """Adds what the delta found to the corpus; says whether the run goes on after that."""
+    plan, config = job.plan, job.plan.config
+    if not job.goes_on_to("extract"):
+        return False
+    changes = job.made["corpus.delta"]
+    path, options = f"{plan.segment}/rows", config.storage_options
+    made = extract.stage(path, config.corpus, plan.corpus_splits, options, changes)
+    rows = job.stage("extract", made)
+    if not job.goes_on_to("segment"):
+        return False
+    wanted = config.layout.document_shard_rows
+    stage = segment.stage(f"{plan.segment}/documents", config.corpus, rows, wanted)
+    documents = job.stage("documents", stage)
+    if changes.rows("tombstones"):
+        job.corpus.tombstones.append(changes)
+    # A night without a new document adds no segment; a lake has one at least, to tell its columns.
+    if documents.shards or not job.corpus.segments:
+        number = job.corpus.next_number
+        job.corpus.segments.append(Segment(number, plan.segment, {"documents": documents}))
+        job.corpus.next_number = number + 1
+    return True
+
+
+def _embed(job: Run, part: Segment) -> None:
+    model, tokens = job.plan.encoder, job.document_tokens(part, job.plan.encoder)
+    path = f"{part.path}/embeddings-{fingerprint(model.identity())}"
+    part.made.pop("documents.embeddings", None)  # The base's may be another encoder's.
+    stage = embed.stage(path, "documents", tokens, model)
+    made = job.of_segment(part, "documents.embeddings", stage)
+    accounting.check_vectors("documents", made, tokens.rows("tokens"), model)
 
 
 def _train(job: Run) -> None:
-    index, depth = job.plan.config.index, job.plan.config.retrieve.depth
-    vectors, terms = job.made["documents.embeddings"], job.terms("documents")
-    key = {
-        "of": vectors.path,
-        "terms": terms.path if terms else None,
-        "index": index.model_dump(mode="json", exclude={"shard_bytes"}),
-        "depth": depth,
+    """Keeps the standing template while it fits, else trains one on all segments."""
+    plan, config = job.plan, job.plan.config
+    settings = {
+        "index": config.index.model_dump(mode="json", exclude={"shard_bytes"}),
+        "depth": config.retrieve.depth,
+        "encoder": plan.encoder.identity(),
+        "bm25": config.retrieve.bm25.language if config.retrieve.bm25.weight else None,
     }
-    dimension = job.plan.encoder.dimension
-    path = f"templates/{fingerprint(key)}"
-    job.stage("template", train_index.stage(path, vectors, terms, index, dimension, depth))
+    key = fingerprint(settings)
+    seen, changed = 0, 0
+    old = plan.usable_base.body["template"] if plan.usable_base else None
+    if old:
+        seen = old["documents_seen"]
+        changed = old["documents_changed"] + (0 if plan.corpus_stands else _changes(job))
+    if old and old["settings"] == key and changed <= config.nightly.retrain_fraction * seen:
+        job.made["template"] = manifest_at(job.store, old["path"])
+    else:
+        if old and old["settings"] == key:
+            limit = config.nightly.retrain_fraction
+            job.progress.note(
+                f"the index template is trained anew: {changed} documents came or went since it "
+                f"saw {seen}, more than nightly.retrain_fraction = {limit:g}"
+            )
+        vectors = list(job.corpus.made("documents.embeddings").values())
+        terms = [made for part in job.corpus.segments if (made := job.document_terms(part))]
+        of = [made.path for made in (*vectors, *terms)]
+        path = f"templates/{fingerprint({'of': of, **settings})}"
+        dimension, depth = plan.encoder.dimension, config.retrieve.depth
+        stage = train_index.stage(path, vectors, terms, config.index, dimension, depth)
+        job.stage("template", stage)
+        seen, changed = job.corpus.living(), 0
+    job.template = {
+        "path": job.made["template"].path,
+        "settings": key,
+        "documents_seen": seen,
+        "documents_changed": changed,
+        **job.made["template"].shards[0].stats,
+    }
+
+
+def _changes(job: Run) -> int:
+    made = job.made["corpus.delta"]
+    return sum(made.total(name) for name in ("added", "changed", "removed"))
 
 
 def _build(job: Run) -> None:
-    """Fills the template and publishes the index, unless the current generation is the same."""
-    plan, made, shard_bytes = job.plan, job.made, job.plan.config.index.shard_bytes
-    vectors, documents, template = (
-        made[name] for name in ("documents.embeddings", "documents", "template")
-    )
-    terms = job.terms("documents")
-    settings = plan.config.retrieve.bm25.model_dump(include={"k1", "b"}) if terms else {}
+    """Fills the template with every segment that it was not filled with yet."""
+    config, template = job.plan.config, job.made["template"]
+    settings: dict[str, Any] = {}
+    if config.retrieve.bm25.weight:
+        settings = config.retrieve.bm25.model_dump(include={"k1", "b"})
+    shard_bytes = config.index.shard_bytes
     key = fingerprint({"template": template.path, "shard_bytes": shard_bytes, "bm25": settings})
-    path = f"{plan.segment}/index-{key}"
-    stage = build_index.stage(path, vectors, documents, terms, template, shard_bytes, settings)
-    index = job.stage("index", stage)
-    chosen = template.shards[0].stats
+    for part in job.corpus.segments:
+        vectors, documents = part.made["documents.embeddings"], part.made["documents"]
+        terms = job.document_terms(part)
+        path = f"{part.path}/index-{key}"
+        part.made.pop("index", None)  # The base's may be of another template.
+        stage = build_index.stage(path, vectors, documents, terms, template, shard_bytes, settings)
+        job.of_segment(part, "index", stage)
+
+
+def _publish(job: Run) -> None:
+    """Publishes the index, unless the current generation is the same."""
+    plan, base = job.plan, job.plan.usable_base
+    ingested, changes = job.made["corpus.ingest"], job.made["corpus.delta"]
     body = {
         "kind": "publish",
-        "segments": [
-            {
-                "number": 0,
-                "path": plan.segment,
-                "documents": documents.rows("documents"),
-                "embeddings": vectors.path,
-                "index": index.path,
-            }
-        ],
-        "tombstones": [],
-        "template": {"path": template.path, **chosen},
+        "base": base.generation if base else 0,
+        "source_id": plan.source_id,
+        "corpus_id": plan.corpus_id,
+        "inputs": {"corpus.ingest": ingested.path, "corpus.delta": changes.path},
+        **body_of(job.corpus),
+        "template": job.template,
         "encoder": plan.encoder.identity(),
     }
-    entry = publish.publish_index(job.store, body)
+    if base and all(base.body.get(name) == body[name] for name in body if name != "base"):
+        job.index = base  # Nothing is different: the same corpus, the same settings.
+        return
+    entry = publish.publish_index(job.store, body, base.generation if base else 0)
+    job.index = entry
+    chosen = job.template
     reason = f" ({chosen['reason']})" if "reason" in chosen else ""
-    devices = ", ".join(sorted({str(shard.stats["built_on"]) for shard in index.shards}))
+    shards = [shard for made in job.corpus.made("index").values() for shard in made.shards]
+    devices = ", ".join(sorted({str(shard.stats["built_on"]) for shard in shards}))
     what = f"{chosen['factory']}{reason}, built on {devices or 'nothing'}"
-    job.progress.note(f"index generation {entry.generation}: {what}")
-    job.index_generation = entry.generation
+    job.progress.note(f"index generation {entry.generation}: {_told(job)}{what}")
+
+
+def _told(job: Run) -> str:
+    """What changed, where there was something before."""
+    if not job.plan.usable_base or job.plan.corpus_stands:
+        return ""
+    made = job.made["corpus.delta"]
+    counts = {name: made.total(name) for name in ("added", "changed", "removed", "unchanged")}
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) + "; "
+
+
+def load(job: Run) -> None:
+    """Takes the plan's index generation as it stands, for results alone."""
+    base = job.plan.usable_base
+    assert base is not None  # Planning has refused anything else.
+    job.index = base
+    job.corpus = load_corpus(job.store, base)
+    job.template = base.body["template"]
+    job.made["template"] = manifest_at(job.store, job.template["path"])
+    for name, path in base.body["inputs"].items():
+        job.made[name] = manifest_at(job.store, path)
+
+
+def embeddings_of(corpus: Corpus) -> dict[int, tuple[Manifest, Manifest]]:
+    """Index and embeddings of every segment: what is searched."""
+    return {
+        part.number: (part.made["index"], part.made["documents.embeddings"])
+        for part in corpus.segments
+    }

@@ -1,7 +1,7 @@
 """The table of contents: from a plan to published, measured results.
 
-`take_in` reads and checks both inputs before anything dear is spent; `index_half` brings the corpus
-to a published index generation; `query_half` ranks the queries against it and publishes. What a
+Both inputs are read and checked before anything dear is spent; `index_half` brings the corpus to a
+published index generation; `query_half` ranks the queries against it and publishes. What a
 stage does is in its own file, how it is executed is in `runtime`.
 """
 
@@ -14,7 +14,7 @@ from pipelines.results import manifests_of
 from pipelines.run import STAGES, Run
 from pipelines.runtime.executor import Executor, run_stage
 from pipelines.runtime.progress import Progress
-from pipelines.stages import accounting, delta, evaluate, ingest
+from pipelines.stages import evaluate
 from pipelines.storage.dataset import Manifest
 from pipelines.storage.inputs import list_inputs
 from pipelines.storage.log import Entry
@@ -33,35 +33,16 @@ def run(job: Run, last: str = "publish") -> Entry | None:
         NightrankError: see the stages; nothing is published then.
     """
     job.last = last
-    take_in(job)
-    index_half.run(job)
-    return query_half.run(job)
-
-
-def take_in(job: Run) -> None:
-    """Ingest and delta of the corpus and the queries."""
-    plan, config = job.plan, job.plan.config
-    judged = plan.qrels.url if plan.qrels and config.queries.only_judged else None
-    keep = "first" if config.queries.on_dup_query == "reject" else "error"
-    made = {
-        "corpus": ingest.stage(
-            f"{plan.segment}/ingest", config.corpus, plan.corpus_splits, config.storage_options
-        ),
-        "queries": ingest.stage(
-            f"{plan.queries}/ingest",
-            config.queries,
-            plan.query_splits,
-            config.storage_options,
-            judged,
-        ),
-    }
-    for kind, source in (("corpus", config.corpus), ("queries", config.queries)):
-        accounting.check_input(kind, source, job.stage(f"{kind}.ingest", made[kind]))
-    if job.goes_on_to("delta"):
-        rules = {"corpus": config.corpus.duplicates, "queries": keep}
-        for kind, folder in (("corpus", plan.segment), ("queries", plan.queries)):
-            ingested = job.made[f"{kind}.ingest"]
-            job.stage(f"{kind}.delta", delta.stage(f"{folder}/delta", kind, ingested, rules[kind]))
+    scope = job.plan.scope
+    if scope != "results":
+        index_half.take_in(job)
+    if scope != "index":
+        query_half.take_in(job)
+    if scope == "results":
+        index_half.load(job)
+    else:
+        index_half.run(job)
+    return query_half.run(job) if scope != "index" else None
 
 
 def run_evaluation(

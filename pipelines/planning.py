@@ -2,13 +2,15 @@
 
 A plan's identity is the sha256 of the semantic config, the inputs' digests, the models' digests
 with their resolved precision, and the stages' versions; never worker counts, paths of the lake, or
-the clock. The same plan resumes; another plan never mixes with it.
+the clock. The same plan resumes; another plan never mixes with it. What it builds upon (the index
+generation its corpus is compared with, the result generation whose lists and scores are taken over)
+is frozen with it, and is no part of its identity: the results are those of a run from nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -20,11 +22,20 @@ from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from pipelines.stages.ingest import load_qrels
 from pipelines.storage.fingerprint import SHORT, digest, fingerprint
-from pipelines.storage.inputs import InputFile, Split, is_inside, list_inputs, plan_splits
-from pipelines.storage.log import Log
+from pipelines.storage.inputs import (
+    InputFile,
+    Split,
+    check_partitions,
+    is_inside,
+    list_inputs,
+    plan_splits,
+)
+from pipelines.storage.log import Entry, Log
 from pipelines.storage.store import Store
 
-FORMAT = 1
+FORMAT = 2
+# What a run brings up to date: both halves, the index alone, the results alone.
+Scope = Literal["all", "index", "results"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,12 @@ class Plan:
         folder: where the run's own datasets lie, `results/<id>.<epoch>`.
         watermark: result generation that was current when the plan was made.
         published: the generation that already holds this very plan's results, if current.
-        segment: folder of the corpus segment.
+        scope: which halves are run.
+        base: the index generation that the corpus is compared with, or that is ranked against.
+        earlier: the result generation whose lists and scores may be taken over.
+        source_id: what documents of one text are made of; segments of another are of no use.
+        corpus_id: the corpus as its files stood.
+        segment: folder of what this run adds to the corpus.
         queries: folder of the queries.
     """
 
@@ -45,6 +61,11 @@ class Plan:
     folder: str
     watermark: int
     published: int | None
+    scope: Scope
+    base: Entry | None
+    earlier: Entry | None
+    source_id: str
+    corpus_id: str
     segment: str
     queries: str
     corpus_files: tuple[InputFile, ...]
@@ -60,13 +81,33 @@ class Plan:
         wanted = self.config.rerank[step].first_stage_weight
         return self.steps[step].recommended_first_stage_weight if wanted == "auto" else wanted
 
+    @property
+    def usable_base(self) -> Entry | None:
+        """The base, where its segments hold what this config would have made of their rows."""
+        return (
+            self.base if self.base and self.base.body.get("source_id") == self.source_id else None
+        )
 
-def make_plan(config: PipelineConfig, store: Store) -> Plan:
+    @property
+    def corpus_stands(self) -> bool:
+        """Whether the base already holds this very corpus: there is nothing to take in."""
+        return self.usable_base is not None and self.usable_base.body["corpus_id"] == self.corpus_id
+
+
+def make_plan(
+    config: PipelineConfig, store: Store, scope: Scope = "all", index_generation: int | None = None
+) -> Plan:
     """Lists and digests inputs, resolves models, and finds or creates the run's folder.
+
+    Args:
+        config: the experiment.
+        store: its lake.
+        scope: which halves are to be run; the inputs of the other need not exist.
+        index_generation: with scope `results`, rank against this one and not the current.
 
     Raises:
         NightrankError: E_EMPTY, E_SCHEMA for inputs; E_MODEL for models; E_CONFIG where the lake
-            lies inside an input.
+            lies inside an input, or an index was built by other settings than it is ranked with.
     """
     options = config.storage_options
     for name, source in (("corpus", config.corpus), ("queries", config.queries)):
@@ -75,35 +116,57 @@ def make_plan(config: PipelineConfig, store: Store) -> Plan:
             raise NightrankError("E_CONFIG", what, config.root, "choose another root")
     measures.parse(config.evaluate.measures)  # A misspelt name fails now, not in the morning.
     encoder, steps = resolve_models(config)
-    corpus_files = list_inputs(config.corpus.path, config.corpus.format, options)
-    query_files = list_inputs(config.queries.path, config.queries.format, options)
+    index = Log(store, "index")
+    base = index.read(index_generation) if index_generation else index.current()
+    source_id = fingerprint(_source(config.corpus, config))
+    corpus_files: tuple[InputFile, ...] = ()
+    query_files: tuple[InputFile, ...] = ()
+    if scope == "results":
+        corpus_id = _ranked_against(base, source_id, encoder)
+    else:
+        corpus_files = list_inputs(config.corpus.path, config.corpus.format, options)
+        check_partitions(config.corpus.path, config.corpus.partitions, corpus_files)
+        named = [[file.url, file.identity] for file in corpus_files]
+        corpus_id = fingerprint({"source": source_id, "files": named})
     qrels = None
-    if config.evaluate.qrels:
-        # Judgements are one file in one of two text forms, whatever its name ends with.
-        qrels = list_inputs(config.evaluate.qrels, "tsv", options)[0]
-        load_qrels(qrels.url, options)
-    segment = fingerprint(_source(config.corpus, corpus_files, config))
+    if scope != "index":
+        query_files = list_inputs(config.queries.path, config.queries.format, options)
+        if config.evaluate.qrels:
+            # Judgements are one file in one of two text forms, whatever its name ends with.
+            qrels = list_inputs(config.evaluate.qrels, "tsv", options)[0]
+            load_qrels(qrels.url, options)
     queries = {
-        **_source(config.queries, query_files, config),
+        "source": _source(config.queries, config),
+        # Names go into the rejects, so a renamed input is another input.
+        "files": [[file.url, file.identity] for file in query_files],
         "judged_by": qrels.identity if qrels and config.queries.only_judged else "",
     }
     identity = {
         "format": FORMAT,
         "config": config.semantic(),
-        "corpus": [file.identity for file in corpus_files],
+        "corpus": corpus_id,
         "queries": queries,
         "encoder": encoder.identity(),
         "rerank": [step.identity() for step in steps],
         "stages": stages.VERSIONS,
     }
     plan_id = digest(identity)
-    folder, watermark, published = _epoch(store, plan_id, identity)
+    current = Log(store, "results").current()
+    found = _Epoch("", 0, None, base, current)
+    if scope != "index":
+        found = _epoch(store, plan_id, identity, base, current)
+    segment = fingerprint({"corpus": corpus_id, "base": _standing(found.base, source_id)})
     return Plan(
         config,
         plan_id,
-        folder,
-        watermark,
-        published,
+        found.folder,
+        found.watermark,
+        found.published,
+        scope,
+        found.base,
+        found.earlier,
+        source_id,
+        corpus_id,
         f"segments/{segment}",
         f"queries/{fingerprint(queries)}",
         corpus_files,
@@ -132,43 +195,89 @@ def resolve_models(config: PipelineConfig) -> tuple[ResolvedModel, tuple[Resolve
     return encoder, steps
 
 
-def _source(
-    source: Corpus | Queries, files: tuple[InputFile, ...], config: PipelineConfig
-) -> dict[str, Any]:
-    """What a segment or a set of queries is made of; its folder's name."""
-    plain = source.model_dump(mode="json", exclude={"path", "reject_budget", "allow_empty"})
-    return {
-        "source": plain,
-        # Names go into the rejects, so a renamed input is another input.
-        "files": [[file.url, file.identity] for file in files],
-        "layout": config.layout.model_dump(),
-    }
+def _source(source: Corpus | Queries, config: PipelineConfig) -> dict[str, Any]:
+    """What rows become of an input's, whatever files they stand in."""
+    outside = {"path", "reject_budget", "allow_empty", "partitions"}
+    plain = source.model_dump(mode="json", exclude=outside)
+    versions = {name: stages.VERSIONS[name] for name in ("ingest", "delta", "segment")}
+    return {"source": plain, "layout": config.layout.model_dump(), "stages": versions}
 
 
-def _epoch(store: Store, plan_id: str, identity: dict[str, Any]) -> tuple[str, int, int | None]:
-    """The run's folder, its watermark, and the generation if the plan is published and current.
+def _standing(base: Entry | None, source_id: str) -> Any:
+    """What a new segment depends on: the documents that stand already."""
+    if base is None or base.body.get("source_id") != source_id:
+        return None
+    return [base.body["segments"], base.body["tombstones"]]
 
-    A plan is a no-op only while it is current; asked for again later it takes the next epoch.
+
+def _ranked_against(base: Entry | None, source_id: str, encoder: ResolvedModel) -> str:
+    """The corpus of an index that is ranked against as it stands."""
+    if base is None:
+        do = "run `nightrank reindex CONFIG` first"
+        raise NightrankError("E_EMPTY", "no index is published yet", "index", do)
+    if base.body.get("source_id") != source_id or base.body["encoder"] != encoder.identity():
+        what = f"index generation {base.generation} was built by another corpus or encoder section"
+        do = "run `nightrank reindex CONFIG` first"
+        raise NightrankError("E_CONFIG", what, "corpus, layout, encoder", do)
+    return str(base.body["corpus_id"])
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    folder: str
+    watermark: int
+    published: int | None
+    base: Entry | None
+    earlier: Entry | None
+
+
+def _epoch(
+    store: Store,
+    plan_id: str,
+    identity: dict[str, Any],
+    base: Entry | None,
+    current: Entry | None,
+) -> _Epoch:
+    """The run's folder, its watermark, the generation if the plan is published and current.
+
+    A plan is a no-op only while it is current; asked for again later it takes the next epoch. What
+    it builds upon is fixed when its folder is made: a resumed run goes on from there.
     """
     log = Log(store, "results")
-    current = log.current()
     generation = current.generation if current else 0
+    published = None
     if current and current.body["plan_id"] == plan_id:
-        return current.body["folder"], current.body["watermark"], generation
-    epochs = [
-        entry.body["epoch"]
-        for entry in map(log.read, log.generations())
-        if entry.body["plan_id"] == plan_id
-    ]
-    epoch = max(epochs) + 1 if epochs else 0
-    folder = f"results/{plan_id[:SHORT]}.{epoch}"
-    body = {"plan_id": plan_id, "watermark": generation, "identity": identity}
+        folder, generation = current.body["folder"], current.body["watermark"]
+        published = current.generation
+    else:
+        epochs = [
+            entry.body["epoch"]
+            for entry in map(log.read, log.generations())
+            if entry.body.get("plan_id") == plan_id
+        ]
+        epoch = max(epochs) + 1 if epochs else 0
+        folder = f"results/{plan_id[:SHORT]}.{epoch}"
+    body = {
+        "plan_id": plan_id,
+        "watermark": generation,
+        "index_generation": base.generation if base else 0,
+        "result_generation": generation,
+        "identity": identity,
+    }
     data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
     key = f"{folder}/plan.json"
-    if not store.put_if_absent(key, data):
-        # Begun before: it keeps the watermark it was given, unless it was overtaken since. Then it
-        # is planned anew: the plan's identity says that it is still what is asked for.
-        given = orjson.loads(store.read(key))["watermark"]
-        if not current or current.body["watermark"] <= given:
-            generation = given
-    return folder, generation, None
+    if store.put_if_absent(key, data):
+        return _Epoch(folder, generation, published, base, current)
+    given = orjson.loads(store.read(key))
+    # Begun before: it keeps the watermark it was given, unless it was overtaken since. Then it
+    # is planned anew: the plan's identity says that it is still what is asked for.
+    if published is None and (not current or current.body["watermark"] <= given["watermark"]):
+        generation = given["watermark"]
+    frozen = [
+        Log(store, channel).read(number) if number else None
+        for channel, number in (
+            ("index", given["index_generation"]),
+            ("results", given["result_generation"]),
+        )
+    ]
+    return _Epoch(folder, generation, published, *frozen)

@@ -1,18 +1,49 @@
-"""From the queries and an index to published results."""
+"""From the queries and an index to published results, reusing what earlier nights found."""
 
 from __future__ import annotations
 
-from pipelines.index_half import embeddings
+from typing import Any
+
+from pipelines import generations
+from pipelines.index_half import embeddings_of
+from pipelines.retrieval.standing import kept_rows
 from pipelines.run import Run
-from pipelines.stages import accounting, distinct, merge, publish, rank, rejects, rerank, search
+from pipelines.stages import (
+    accounting,
+    carry,
+    delta,
+    distinct,
+    embed,
+    ingest,
+    merge,
+    publish,
+    rank,
+    rejects,
+    rerank,
+    search,
+)
 from pipelines.stages.fan_out import Published
-from pipelines.storage.dataset import Manifest
+from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.log import Entry
 
 
+def take_in(job: Run) -> None:
+    """Ingest and delta of the queries."""
+    plan, config = job.plan, job.plan.config
+    judged = plan.qrels.url if plan.qrels and config.queries.only_judged else None
+    path, options = f"{plan.queries}/ingest", config.storage_options
+    made = ingest.stage(path, config.queries, plan.query_splits, options, judged)
+    ingested = job.stage("queries.ingest", made)
+    accounting.check_input("queries", config.queries, ingested)
+    if job.goes_on_to("delta"):
+        keep = "first" if config.queries.on_dup_query == "reject" else "error"
+        stage = delta.stage(f"{plan.queries}/delta", "queries", ingested, keep)
+        job.stage("queries.delta", stage)
+
+
 def run(job: Run) -> Entry | None:
-    """Distinct, tokenize, embed, search, merge, rerank, rank, publish.
+    """Distinct, tokenize, embed, carry, search, merge, rerank, rank, publish.
 
     Returns:
         The log entry, or None where the run was told to stop earlier.
@@ -28,43 +59,99 @@ def run(job: Run) -> Entry | None:
         )
         job.stage("distinct", stage)
     if job.goes_on_to("tokenize"):
-        job.tokens("queries", plan.encoder)
-        job.terms("queries")
+        job.query_tokens(plan.encoder)
+        job.query_terms()
     if job.goes_on_to("embed"):
-        embeddings(job, "queries")
-    if job.goes_on_to("search"):
-        _search(job)
-    if job.goes_on_to("merge"):
-        _merge(job)
+        _embed(job)
+    if job.goes_on_to("carry"):
+        _retrieve(job)
     if job.goes_on_to("rerank"):
         _rerank(job)
     return _publish(job) if job.goes_on_to("publish") else None
 
 
-def _search(job: Run) -> None:
-    plan, config, made = job.plan, job.plan.config, job.made
-    chosen = made["template"].shards[0].stats["search_parameters"]
-    settings = {"depth": config.retrieve.depth, "search_parameters": chosen}
+def _embed(job: Run) -> None:
+    """Embeddings of the distinct queries; a text that was asked before keeps its vector."""
+    plan, model = job.plan, job.plan.encoder
+    tokens, key = job.query_tokens(model), fingerprint(model.identity())
+    path, known = f"{plan.queries}/embeddings-{key}", None
+    if plan.earlier and plan.earlier.body["queries"] != plan.queries:
+        folder = plan.earlier.body["queries"]
+        before = [
+            Dataset(job.store, f"{folder}/{name}").manifest()
+            for name in ("distinct", f"embeddings-{key}")
+        ]
+        if before[0] and before[1]:
+            known = embed.Known(job.made["distinct"], before[0], before[1])
+    made = job.stage("queries.embeddings", embed.stage(path, "queries", tokens, model, known))
+    accounting.check_vectors("queries", made, tokens.rows("tokens"), model)
+
+
+def lists_key(job: Run) -> str:
+    """What first-stage lists depend on beside documents and queries."""
+    retrieve = job.plan.config.retrieve
+    settings = retrieve.bm25.model_dump(mode="json", exclude={"weight"})
+    return fingerprint(
+        {
+            "template": job.template["path"],
+            "search_parameters": job.template["search_parameters"],
+            "depth": retrieve.depth,
+            "bm25": settings if retrieve.bm25.weight else None,
+            "stages": [carry.VERSION, search.VERSION, merge.VERSION],
+        }
+    )
+
+
+def _retrieve(job: Run) -> None:
+    """Lists of all queries: carried over and completed where they stand, else searched."""
+    plan, config, made, index = job.plan, job.plan.config, job.made, job.index
+    assert index is not None
+    key, carried = lists_key(job), None
+    found = generations.yesterday(job.store, plan.earlier, index, key)
+    if found and plan.earlier:
+        carried = _carry(job, *found)
+    searched = search.Searched(embeddings_of(job.corpus), tuple(job.corpus.standing().dead()))
+    if job.goes_on_to("search"):
+        job.stage("partials", _search(job, "search", searched, carried))
+    if job.goes_on_to("merge"):
+        steps, weight = config.rerank, config.retrieve.bm25.weight
+        head, path = steps[0].depth if steps else 0, f"{plan.folder}/candidates"
+        depth, partials = config.retrieve.depth, made["partials"]
+        stage = merge.stage(path, made["distinct"], partials, depth, head, weight, carried)
+        job.stage("candidates", stage)
+
+
+def _search(job: Run, name: str, searched: search.Searched, chosen: Manifest | None = None) -> Any:
+    config = job.plan.config
+    settings = {
+        "depth": kept_rows(config.retrieve.depth),
+        "search_parameters": job.template["search_parameters"],
+    }
     # How much one worker holds is no part of the plan, but decides which partial lists there are.
     memory_bytes = config.search.memory_bytes
-    stage = search.stage(
-        f"{plan.folder}/search-{fingerprint({'memory_bytes': memory_bytes})}",
-        made["queries.embeddings"],
-        job.terms("queries"),
-        made["index"],
-        made["documents.embeddings"],
-        memory_bytes,
-        settings,
+    path = f"{job.plan.folder}/{name}-{fingerprint({'memory_bytes': memory_bytes})}"
+    queries, terms = job.made["queries.embeddings"], job.query_terms()
+    told = name.replace("_", " ")
+    return search.stage(path, queries, terms, searched, memory_bytes, settings, chosen, told)
+
+
+def _carry(job: Run, before: carry.Yesterday, known: set[int]) -> Manifest:
+    """Searches the segments that are new for all queries and carries the standing lists over."""
+    plan, config = job.plan, job.plan.config
+    assert plan.earlier is not None
+    new = {n: made for n, made in embeddings_of(job.corpus).items() if n not in known}
+    dead = job.corpus.standing().dead()
+    found = job.stage("new", _search(job, "search_new", search.Searched(new, tuple(dead))))
+    settings = {
+        "depth": config.retrieve.depth,
+        "hybrid": config.retrieve.bm25.weight > 0,
+        "audit_nights": config.nightly.audit_nights,
+        "night": plan.earlier.generation,
+    }
+    stage = carry.stage(
+        f"{plan.folder}/carried", job.made["distinct"], before, found, dead, settings
     )
-    job.stage("partials", stage)
-
-
-def _merge(job: Run) -> None:
-    depth, steps = job.plan.config.retrieve.depth, job.plan.config.rerank
-    path, head = f"{job.plan.folder}/candidates", steps[0].depth if steps else 0
-    weight = job.plan.config.retrieve.bm25.weight
-    stage = merge.stage(path, job.made["distinct"], job.made["partials"], depth, head, weight)
-    job.stage("candidates", stage)
+    return job.stage("carried", stage)
 
 
 def _rerank(job: Run) -> None:
@@ -73,23 +160,51 @@ def _rerank(job: Run) -> None:
     lists, file = job.made["candidates"], "candidates"
     for number, step in enumerate(steps):
         model = plan.steps[number]
-        scores = job.stage(
-            f"scores.{step.name}",
-            rerank.stage(
-                f"{plan.folder}/scores-{number}",
-                step.name,
-                lists,
-                job.tokens("documents", model),
-                job.tokens("queries", model),
-                model,
-                step.unit_tokens,
-            ),
-        )
+        scored = _scored(job, number, lists)
+        path = f"{plan.folder}/scores-{number}"
+        stage = rerank.stage(path, step.name, scored, model, step.unit_tokens)
+        scores = job.stage(f"scores.{number}", stage)
         # A later step rescores the head of this one's list: that order belongs to reranking.
         if number + 1 < len(steps) or job.goes_on_to("rank"):
             lists, file = _rank(job, number, lists, file, scores), "pool"
     if not steps and job.goes_on_to("rank"):
         _rank(job, -1, lists, file, None)
+
+
+def _scored(job: Run, number: int, lists: Manifest) -> rerank.Scored:
+    """The pairs of one step, and where earlier nights' scores of the same model lie."""
+    plan, model = job.plan, job.plan.steps[number]
+    stores, origins = [], {}
+    assert job.index is not None
+    if plan.earlier:
+        steps = generations.lineage(job.store, job.index, plan.earlier.body["index_generation"])
+        if steps is not None:
+            key = fingerprint(model.identity())
+            for path in plan.earlier.body.get("stores", {}).get(key, []):
+                stores.append(generations.manifest_at(job.store, path))
+            origins = dict(generations.moves(job.store, steps))
+    tokens = {part.number: job.document_tokens(part, model) for part in job.corpus.segments}
+    keep_all = bool(origins) or len(stores) >= plan.config.nightly.store_files
+    return rerank.Scored(
+        lists,
+        job.made["distinct"],
+        job.query_tokens(model),
+        tokens,
+        tuple(stores),
+        origins,
+        keep_all,
+    )
+
+
+def _stores(job: Run) -> dict[str, list[str]]:
+    """Where the scores of every model are found by later nights."""
+    found: dict[str, list[str]] = {}
+    for number, model in enumerate(job.plan.steps):
+        made = job.made[f"scores.{number}"]
+        earlier = [] if made.identity["keep_all"] else made.identity["stores"]
+        known = found.setdefault(fingerprint(model.identity()), [])
+        known += [path for path in [*earlier, made.path] if path not in known]
+    return found
 
 
 def _rank(job: Run, number: int, lists: Manifest, file: str, scores: Manifest | None) -> Manifest:
@@ -106,7 +221,7 @@ def _rank(job: Run, number: int, lists: Manifest, file: str, scores: Manifest | 
     published = Published(
         job.made["distinct"],
         job.made["queries.embeddings"],
-        job.made["documents"],
+        job.corpus.made("documents"),
         config.queries,
         config.corpus,
         config.results.keep,
@@ -120,42 +235,42 @@ def _rank(job: Run, number: int, lists: Manifest, file: str, scores: Manifest | 
 
 def _publish(job: Run) -> Entry:
     """Rejects, the balances, the log entry."""
-    plan, made = job.plan, job.made
+    plan, made, corpus = job.plan, job.made, job.corpus
+    texts = {
+        "corpus": [
+            rejects.Texts(n, part["documents.embeddings"], part["documents"])
+            for n, part in ((segment.number, segment.made) for segment in corpus.segments)
+        ],
+        "queries": [rejects.Texts(-1, made["queries.embeddings"], made["distinct"])],
+    }
     sources = [
-        rejects.Source(kind, splits, *(made[name] for name in names))
-        for kind, splits, names in (
-            (
-                "corpus",
-                plan.corpus_splits,
-                ("corpus.ingest", "corpus.delta", "documents.embeddings", "documents"),
-            ),
-            (
-                "queries",
-                plan.query_splits,
-                ("queries.ingest", "queries.delta", "queries.embeddings", "distinct"),
-            ),
-        )
+        rejects.Source(kind, made[f"{kind}.ingest"], made[f"{kind}.delta"], texts[kind])
+        for kind in ("corpus", "queries")
     ]
-    path = f"{plan.folder}/rejects"
-    collected = job.stage("rejects", rejects.stage(path, sources, made["ranked"]))
+    dead = corpus.standing().dead()
+    stage = rejects.stage(f"{plan.folder}/rejects", sources, made["ranked"], dead)
+    collected = job.stage("rejects", stage)
     balances = [
         accounting.documents_balance(
             made["corpus.ingest"],
             made["corpus.delta"],
-            made["documents.embeddings"],
-            made["index"],
+            sum(made.rows("rows") for made in corpus.made("index").values()),
+            sum(corpus.buried().values()),
+            collected,
         ),
         accounting.queries_balance(made["queries.ingest"], made["queries.delta"], made["ranked"]),
     ]
+    assert job.index is not None
     body = {
         "plan_id": plan.plan_id,
         "folder": plan.folder,
         "epoch": int(plan.folder.rpartition(".")[2]),
-        "index_generation": job.index_generation,
+        "index_generation": job.index.generation,
         "queries": plan.queries,
-        "segment": plan.segment,
         "config": plan.config.semantic(),
         "models": [plan.encoder.identity(), *(step.identity() for step in plan.steps)],
+        "lists_key": lists_key(job),
+        "stores": _stores(job),
     }
     return publish.publish_results(
         job.store, body, balances, made["ranked"], collected, plan.watermark

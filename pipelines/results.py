@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from pipelines.errors import NightrankError
+from pipelines.generations import load_corpus, manifest_at
 from pipelines.stages.fan_out import by_query_id
-from pipelines.storage.dataset import Dataset, Manifest
+from pipelines.storage.dataset import Manifest
 from pipelines.storage.filesystem import connect
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.reader import Reader
@@ -106,19 +107,12 @@ def full_lists(store: Store, entry: Entry, query_ids: pa.Array | None = None) ->
     return pa.concat_tables(parts).drop_columns(["ordinal"])
 
 
-def manifests_of(store: Store, entry: Entry) -> tuple[Manifest, Manifest, Manifest]:
-    """The rank, distinct and documents manifests that a generation was published from."""
+def manifests_of(store: Store, entry: Entry) -> tuple[Manifest, Manifest, dict[int, Manifest]]:
+    """The rank and distinct manifests of a generation, and the documents of its segments."""
     body = entry.body
+    index = Log(store, "index").read(body["index_generation"])
     return (
-        _manifest(store, f"{body['folder']}/rank"),
-        _manifest(store, f"{body['queries']}/distinct"),
-        _manifest(store, f"{body['segment']}/documents"),
+        manifest_at(store, f"{body['folder']}/rank"),
+        manifest_at(store, f"{body['queries']}/distinct"),
+        load_corpus(store, index).made("documents"),
     )
-
-
-def _manifest(store: Store, path: str) -> Manifest:
-    manifest = Dataset(store, path).manifest()
-    if manifest is None:
-        do = "it may have been removed after its retention; read a newer generation"
-        raise NightrankError("E_CORRUPT", "a published dataset is gone", store.path(path), do)
-    return manifest

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.errors import NightrankError
+from pipelines.generations import Corpus, Segment
 from pipelines.models.protocols import ResolvedModel
 from pipelines.planning import Plan
 from pipelines.runtime.executor import Executor, run_stage
@@ -13,18 +15,21 @@ from pipelines.runtime.stage import Stage
 from pipelines.stages import tokenize
 from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.fingerprint import fingerprint
+from pipelines.storage.log import Entry
 from pipelines.storage.store import Store
 
 # What operators name in --from and --to, in order: the files of `stages`.
 STAGES = (
     "ingest",
     "delta",
+    "extract",
     "segment",
     "distinct",
     "tokenize",
     "embed",
     "train_index",
     "build_index",
+    "carry",
     "search",
     "merge",
     "rerank",
@@ -41,8 +46,10 @@ class Run:
     Attributes:
         first: stages before this one must be complete already.
         last: the run stops after this stage.
-        made: manifests by short name.
-        index_generation: the index generation that results are made from.
+        made: manifests by short name, of what is not a segment's own.
+        corpus: the segments that results are made from.
+        index: the entry of the index generation they stand in.
+        template: what that entry says of the index template.
     """
 
     plan: Plan
@@ -52,7 +59,9 @@ class Run:
     first: str = STAGES[0]
     last: str = "publish"
     made: dict[str, Manifest] = field(default_factory=dict)
-    index_generation: int = 0
+    corpus: Corpus = field(default_factory=Corpus)
+    index: Entry | None = None
+    template: dict[str, Any] = field(default_factory=dict)
 
     def goes_on_to(self, stage: str) -> bool:
         """Whether the run was told to go as far as `stage`."""
@@ -65,34 +74,56 @@ class Run:
             NightrankError: E_USAGE where the stage lies before `first` and is not complete; else
                 what `run_stage` raises.
         """
+        self.made[name] = self._complete(stage)
+        return self.made[name]
+
+    def of_segment(self, segment: Segment, name: str, stage: Stage) -> Manifest:
+        """As `stage`, for a dataset of one segment; what stands already is not told of."""
+        if name not in segment.made:
+            standing = Dataset(self.store, stage.dataset).manifest()
+            segment.made[name] = standing or self._complete(stage)
+        return segment.made[name]
+
+    def _complete(self, stage: Stage) -> Manifest:
         early = stage.kind in STAGES and STAGES.index(stage.kind) < STAGES.index(self.first)
         if early and Dataset(self.store, stage.dataset).manifest() is None:
             what = f"--from {self.first}: stage {stage.name} before it is not complete"
             raise NightrankError("E_USAGE", what, stage.dataset, "run without --from")
-        manifest = run_stage(stage, self.store, self.executor, self.progress)
-        self.made[name] = manifest
-        return manifest
+        return run_stage(stage, self.store, self.executor, self.progress)
 
-    def terms(self, kind: str) -> Manifest | None:
-        """BM25's terms of the `documents` or the `queries`; None where it has no weight."""
+    def query_terms(self) -> Manifest | None:
+        """BM25's terms of the queries; None where it has no weight."""
         bm25 = self.plan.config.retrieve.bm25
         if not bm25.weight:
             return None
-        folder, texts = self._texts(kind)
-        path = f"{folder}/terms-{fingerprint({'language': bm25.language})}"
-        made = tokenize.terms_stage(path, kind, texts, bm25.language)
-        return self.made.get(f"{kind}.terms") or self.stage(f"{kind}.terms", made)
+        path = f"{self.plan.queries}/terms-{fingerprint({'language': bm25.language})}"
+        stage = tokenize.terms_stage(path, "queries", self.made["distinct"], bm25.language)
+        return self.made.get("queries.terms") or self.stage("queries.terms", stage)
 
-    def tokens(self, kind: str, model: ResolvedModel) -> Manifest:
-        """Tokens of the `documents` or the `queries`; models with one tokenizer share them."""
-        key = f"tokens-{fingerprint({'tokenizer': model.tokenizer})}"
-        if f"{kind}.{key}" in self.made:
-            return self.made[f"{kind}.{key}"]
-        folder, texts = self._texts(kind)
-        return self.stage(f"{kind}.{key}", tokenize.stage(f"{folder}/{key}", kind, texts, model))
+    def document_terms(self, segment: Segment) -> Manifest | None:
+        """BM25's terms of a segment's documents; None where it has no weight."""
+        bm25 = self.plan.config.retrieve.bm25
+        if not bm25.weight:
+            return None
+        path = f"{segment.path}/terms-{fingerprint({'language': bm25.language})}"
+        texts = segment.made["documents"]
+        stage = tokenize.terms_stage(path, "documents", texts, bm25.language)
+        return self.of_segment(segment, "documents.terms", stage)
 
-    def _texts(self, kind: str) -> tuple[str, Manifest]:
-        """Where the datasets of the `documents` or the `queries` lie, and their texts."""
-        if kind == "documents":
-            return self.plan.segment, self.made["documents"]
-        return self.plan.queries, self.made["distinct"]
+    def query_tokens(self, model: ResolvedModel) -> Manifest:
+        """Tokens of the queries; models with one tokenizer share them."""
+        name = _tokens(model)
+        if name not in self.made:
+            path = f"{self.plan.queries}/{name}"
+            self.stage(name, tokenize.stage(path, "queries", self.made["distinct"], model))
+        return self.made[name]
+
+    def document_tokens(self, segment: Segment, model: ResolvedModel) -> Manifest:
+        """Tokens of a segment's documents; models with one tokenizer share them."""
+        name = _tokens(model)
+        path, texts = f"{segment.path}/{name}", segment.made["documents"]
+        return self.of_segment(segment, name, tokenize.stage(path, "documents", texts, model))
+
+
+def _tokens(model: ResolvedModel) -> str:
+    return f"tokens-{fingerprint({'tokenizer': model.tokenizer})}"

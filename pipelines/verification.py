@@ -2,8 +2,8 @@
 
 I1 queries in = ranked + no_candidates + rejected + unselected. I2 documents in = indexed + rejected
 + superseded. I3 ranks of a query run 1..n, scores are finite and ordered, ties by doc_id
-descending. I4 every doc_id is in the index generation named. I5 every file matches size, sha256 and
-rows. I6 generations are contiguous and watermarks never fall.
+descending. I4 every doc_id is living in the index generation named. I5 every file matches size,
+sha256 and rows. I6 generations are contiguous and watermarks never fall.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import NightrankError
+from pipelines.generations import manifest_at
+from pipelines.stages.delta import all_dead
 from pipelines.storage.dataset import Dataset, FileRef
 from pipelines.storage.log import Entry, Log
+from pipelines.storage.ordinals import pack
 from pipelines.storage.reader import Reader
 from pipelines.storage.store import Store
 
@@ -86,6 +89,8 @@ def _document_ids(store: Store, read: Reader, entry: Entry) -> pa.Array:
     """All doc_ids of the index generation that the entry names, after checking all its files."""
     index = Log(store, "index").read(entry.body["index_generation"])
     parts = [pa.array([], pa.string())]
+    tombstones = [manifest_at(store, path) for path in index.body["tombstones"]]
+    dead = all_dead([ref for made in tombstones for ref in made.files("tombstones")], read)
     for segment in index.body["segments"]:
         for path in (f"{segment['path']}/documents", segment["embeddings"], segment["index"]):
             manifest = Dataset(store, path).manifest()
@@ -95,7 +100,10 @@ def _document_ids(store: Store, read: Reader, entry: Entry) -> pa.Array:
                 for name, ref in shard.files.items():
                     read.buffer(ref)
                     if path == segment["index"] and name == "rows":
-                        parts.append(read.table(ref, ["doc_id"])["doc_id"].combine_chunks())
+                        table = read.table(ref)
+                        places = pack(segment["number"], 0, table["ordinal"].to_numpy())
+                        alive = table.filter(pa.array(~np.isin(places, dead)))
+                        parts.append(alive["doc_id"].combine_chunks())
     found = pa.concat_arrays(parts)
     if pc.count_distinct(found).as_py() != len(found):
         raise _corrupt("a doc_id is indexed twice", f"index generation {index.generation}")

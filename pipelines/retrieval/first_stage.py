@@ -11,7 +11,10 @@ might still reach the depth-th score.
 Where shards have postings, the best of BM25 are found as well, and every row of either list gets
 both scores.
 
-Knows nothing about: storage, generations, tombstones.
+Rows that are dead (their document is gone or was replaced) take part in no list: more is fetched,
+and fetched again where a list comes short.
+
+Knows nothing about: storage, generations.
 """
 
 from __future__ import annotations
@@ -57,6 +60,7 @@ class OpenShard:
         doc_ids: string[n].
         vectors: float32[n, d], e.g. `faiss_index.flat_vectors(index)` where that is not None.
         postings: of the same n documents, where BM25 is searched too.
+        dead: bool[n], rows that count no longer; None where all are alive.
     """
 
     index: faiss_index.Index
@@ -64,6 +68,7 @@ class OpenShard:
     doc_ids: pa.Array
     vectors: Float32
     postings: bm25.Postings | None = None
+    dead: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         """Refuses parts of different lengths: a shifted row would be another document's score."""
@@ -75,6 +80,8 @@ class OpenShard:
         }
         if self.postings is not None:
             rows["postings"] = self.postings.documents
+        if self.dead is not None:
+            rows["dead"] = len(self.dead)
         if len(set(rows.values())) > 1:
             found = ", ".join(f"{name} {n}" for name, n in rows.items())
             what = f"an index shard's parts differ in rows: {found}"
@@ -122,8 +129,8 @@ def search_both(
         parameters: FAISS search parameters.
 
     Returns:
-        Columns `query`, `ordinal`, `doc_id` and the two scores of `hybrid`, at most 2 * `depth`
-        rows per query, sorted by query.
+        Columns `query`, `ordinal`, `doc_id` and those of `hybrid`, at most 2 * `depth` rows per
+        query, sorted by query.
 
     Raises:
         NightrankError: as `search_group`.
@@ -181,14 +188,17 @@ def _both_of_shard(
     dense_rows = np.searchsorted(shard.ordinals, dense["ordinal"].to_numpy())
     order = np.argsort(dense["query"].to_numpy(), kind="stable")
     starts = np.searchsorted(dense["query"].to_numpy()[order], np.arange(len(queries) + 1))
-    query_parts, row_parts, score_parts = [], [], []
+    query_parts, row_parts, score_parts, found_parts = [], [], [], []
     for query in range(len(queries)):
         scores = postings.scores(terms[query])
+        if shard.dead is not None:
+            scores[shard.dead] = 0  # A row that shares no word stands in no BM25 list.
         mine = dense_rows[order[starts[query] : starts[query + 1]]]
         rows = np.union1d(mine, bm25.best(scores, depth))
         query_parts.append(np.full(len(rows), query, np.int32))
         row_parts.append(rows.astype(np.int64))
         score_parts.append(scores[rows])
+        found_parts.append(np.isin(rows, mine))
     query_of = np.concatenate([np.empty(0, np.int32), *query_parts])
     row = np.concatenate([np.empty(0, np.int64), *row_parts])
     lexical = np.concatenate([np.empty(0, np.float32), *score_parts])
@@ -199,13 +209,18 @@ def _both_of_shard(
             "doc_id": shard.doc_ids.take(pa.array(row)),
             hybrid.DENSE: exact_scores(queries, shard.vectors, query_of, row),
             hybrid.BM25: lexical,
+            hybrid.FOUND: np.concatenate([np.empty(0, bool), *found_parts]),
         }
     )
 
 
 def _search_shard(queries: Float32, shard: OpenShard, depth: int, parameters: str) -> pa.Table:
     """Searches one shard; every query's list is complete, ties included, down to its last score."""
-    fetch = min(depth + max(10, depth // 10), len(shard.ordinals))
+    alive = len(shard.ordinals) - int(shard.dead.sum()) if shard.dead is not None else None
+    wanted = depth + max(10, depth // 10)
+    if alive is not None:
+        wanted = -(-wanted * len(shard.ordinals) // max(alive, 1))
+    fetch = min(wanted, len(shard.ordinals)) if alive != 0 else 0
     pending = np.arange(len(queries), dtype=np.int32)
     done = [SCHEMA.empty_table()]
     while len(pending) and fetch:
@@ -227,25 +242,28 @@ def _fetch(
     """Fetches once; returns the finished lists, and the queries that need a longer fetch."""
     wanted = queries[some]
     local, row, approximate = faiss_index.search(shard.index, wanted, fetch, parameters)
-    score = exact_scores(wanted, shard.vectors, local, row)
+    alive = ~shard.dead[row] if shard.dead is not None else np.ones(len(row), bool)
     hits = np.bincount(local, minlength=len(some))
+    living = np.bincount(local[alive], minlength=len(some))
     # Fewer hits than asked for, or all rows there are: a longer fetch has nothing to add.
-    may_grow = (hits == fetch) & (fetch < len(shard.ordinals)) & (fetch > depth)
-    unfinished = np.zeros(len(some), bool)
-    ends = np.cumsum(hits)[may_grow]
-    last = approximate[ends - 1].astype(np.float64)
-    depth_th = approximate[ends - fetch + depth - 1].astype(np.float64)
+    unfinished = (hits == fetch) & (fetch < len(shard.ordinals)) & (fetch > depth)
+    # Of those, lists with `depth` living rows are done unless the last row fetched may tie.
+    full = np.flatnonzero(unfinished & (living >= depth))
+    last = approximate[np.cumsum(hits)[full] - 1].astype(np.float64)
+    ends = np.cumsum(living)[full]
+    depth_th = approximate[alive][ends - living[full] + depth - 1].astype(np.float64)
     # Both scores are FAISS's own: a lossy index misjudges whole lists, and measured against exact
     # scores would look tied to its end. One error for the depth-th, one for a row not fetched.
-    unfinished[may_grow] = last + 2 * _error(wanted[may_grow], shard) >= depth_th
-    keep = ~unfinished[local]
-    row = row[keep]
+    unfinished[full] = last + 2 * _error(wanted[full], shard) >= depth_th
+    keep = alive & ~unfinished[local]
+    local, row = local[keep], row[keep]
+    score = exact_scores(wanted, shard.vectors, local, row)
     table = pa.table(
         {
-            "query": pa.array(some[local[keep]], pa.int32()),
+            "query": pa.array(some[local], pa.int32()),
             "ordinal": pa.array(shard.ordinals[row], pa.int64()),
             "doc_id": shard.doc_ids.take(pa.array(row)),
-            "score": pa.array(score[keep], pa.float32()),
+            "score": pa.array(score, pa.float32()),
         }
     )
     return ranking.rank(table, depth).select(SCHEMA.names), some[unfinished]

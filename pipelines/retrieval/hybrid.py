@@ -4,7 +4,9 @@
 
 with z within the query's pool: its best `depth` by either score. Every pooled document has both
 scores, whichever list it came from, so the fused list depends on neither shards nor groups: the
-best of parts hold the best of the whole.
+best of parts hold the best of the whole. An approximate index finds some documents and not others:
+a document that BM25 alone has found stands in the dense list of no pool, however good its vector,
+or lists would depend on how deep the other list was searched.
 
 Knows nothing about: indexes, vectors, words, storage.
 """
@@ -18,34 +20,31 @@ import pyarrow.compute as pc
 from pipelines.retrieval import ranking
 
 DENSE, BM25 = "first_stage_dense_score", "first_stage_bm25_score"
+FOUND = "found_by_vector"
 
 
 def best_of_either(table: pa.Table, depth: int) -> pa.Table:
     """The rows that stand in the best `depth` of their query by dense or by BM25 score.
 
     Args:
-        table: columns `query` int32, `doc_id` string, `DENSE` and `BM25` float32, any others; a
-            document once per query. A BM25 score of 0 says that no word is shared: such a row
-            stands in no BM25 list.
+        table: columns `query` int32, `doc_id` string, `DENSE` and `BM25` float32, `FOUND` bool, any
+            others; a document once per query. A BM25 score of 0 says that no word is shared: such a
+            row stands in no BM25 list.
         depth: rows of each list.
 
     Returns:
-        The rows kept, sorted by (query, dense rank).
+        The rows kept, sorted by query.
 
     Raises:
         NightrankError: as `ranking.rank`.
     """
-    columns = table.column_names
-    table = table.append_column("score", table[DENSE])
-    table = ranking.rank(table, max(1, table.num_rows))
-    dense = table["rank"].to_numpy() <= depth
-    place = pa.array(np.arange(table.num_rows))
-    lexical = pa.table(
-        {"query": table["query"], "doc_id": table["doc_id"], "score": table[BM25], "place": place}
-    ).filter(pc.greater(table[BM25], 0))
-    keep = dense
-    keep[ranking.rank(lexical, depth)["place"].to_numpy()] = True
-    return table.filter(pa.array(keep)).select(columns)
+    keep = np.zeros(table.num_rows, dtype=bool)
+    places = pa.array(np.arange(table.num_rows))
+    for name, inside in ((DENSE, table[FOUND]), (BM25, pc.greater(table[BM25], 0))):
+        columns = [table["query"], table["doc_id"], table[name], places]
+        rows = pa.table(columns, names=["query", "doc_id", "score", "place"]).filter(inside)
+        keep[ranking.rank(rows, depth)["place"].to_numpy()] = True
+    return table.filter(pa.array(keep)).sort_by("query")
 
 
 def fuse(table: pa.Table, weight: float, depth: int) -> pa.Table:

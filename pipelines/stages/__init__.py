@@ -4,18 +4,20 @@
 """
 
 VERSIONS = {
-    "ingest": 1,
-    "delta": 1,
-    "segment": 1,
+    "ingest": 2,
+    "delta": 2,
+    "extract": 1,
+    "segment": 2,
     "distinct": 1,
     "tokenize": 1,
     "embed": 1,
     "train_index": 2,
     "build_index": 2,
-    "search": 2,
-    "merge": 2,
-    "rerank": 1,
+    "carry": 1,
+    "search": 3,
+    "merge": 3,
+    "rerank": 2,
     "rank": 2,
-    "rejects": 1,
+    "rejects": 2,
     "publish": 1,
 }

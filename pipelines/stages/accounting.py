@@ -82,13 +82,20 @@ class Balance:
 
 
 def documents_balance(
-    ingested: Manifest, delta: Manifest, embedded: Manifest, index: Manifest
+    ingested: Manifest, delta: Manifest, vectors: int, buried: int, rejects: Manifest
 ) -> Balance:
-    """Documents in = indexed + rejected + superseded."""
-    rejected = ingested.total("rejected") + embedded.total("rejected")
+    """Documents in = indexed + rejected + superseded.
+
+    Args:
+        ingested: of the whole input.
+        delta: what it changed.
+        vectors: rows of all index shards.
+        buried: tombstones in the segments that these are of.
+        rejects: tells how many documents, living and dead, never had a usable vector.
+    """
     parts = {
-        "indexed": index.rows("rows"),
-        "rejected": rejected,
+        "indexed": vectors - (buried - rejects.total("dead_without_vector")),
+        "rejected": ingested.total("rejected") + rejects.total("living_without_vector"),
         "superseded": delta.total("dropped"),
     }
     return Balance("documents", ingested.total("rows_in"), parts)

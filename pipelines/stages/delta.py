@@ -1,12 +1,18 @@
-"""Decides which of several rows with one id counts.
+"""Decides which of several rows with one id counts, and what that changes in the standing corpus.
 
-In: ids of all splits, one bucket range at a time, so that no task reads all ids. Out: `dropped`,
-the rows that do not count, scattered by input split. Cardinality: one shard per run of buckets.
-Knows nothing about: texts, segments, models.
+In: ids of all splits and of the standing segments, one bucket range at a time, so that no task
+reads all ids. Out: `dropped` (rows that do not count) and `kept` (rows of new or changed
+documents), both scattered by input split; `tombstones` (standing documents that are gone or
+replaced), scattered by id bucket. Cardinality: one shard per run of buckets. Knows nothing about:
+texts, models.
+
+A document is the same as long as its id and its content hash are: one that moves between files, or
+changes and changes back, costs what it must and no more. Queries have no standing part.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,47 +21,69 @@ import pyarrow.compute as pc
 
 from pipelines.errors import NightrankError
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.stages.ingest import BUCKETS
-from pipelines.storage import schemas
-from pipelines.storage.dataset import Manifest, Payload, shard_names
+from pipelines.stages.ingest import BUCKETS, bucket_of
+from pipelines.storage import ordinals, schemas
+from pipelines.storage.dataset import FileRef, Manifest, Payload, shard_names
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
+from pipelines.storage.validation import id_hash
 
-VERSION = 1
+VERSION = 2
 # About 100 bytes a row in Arrow: 0.4 GB a task, three times that while sorting.
 ROWS_PER_TASK = 4_000_000
 
 
-def plan(ingested: Manifest) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Standing:
+    """The corpus as an index generation has it.
+
+    Attributes:
+        documents: the `documents` manifest of every segment, by the segment's number.
+        tombstones: delta manifests whose `tombstones` count.
+    """
+
+    documents: dict[int, Manifest]
+    tombstones: tuple[Manifest, ...] = ()
+
+    def dead(self) -> list[FileRef]:
+        """The tombstone files."""
+        return [ref for made in self.tombstones for ref in made.files("tombstones") if ref.rows]
+
+
+def plan(ingested: Manifest, standing: Standing) -> tuple[Task, ...]:
     """One task per run of buckets of about four million rows."""
-    count = min(BUCKETS, max(1, -(-ingested.rows("ids") // ROWS_PER_TASK)))
+    rows = ingested.rows("ids") + sum(made.rows("ids") for made in standing.documents.values())
+    count = min(BUCKETS, max(1, -(-rows // ROWS_PER_TASK)))
     tasks = []
     for i, name in enumerate(shard_names(count)):
         buckets = range(BUCKETS * i // count, BUCKETS * (i + 1) // count)
-        ranges = [
-            (split, ref, part)
-            for split, ref in enumerate(ingested.files("ids"))
-            for part in ref.ranges
-            if part.key in buckets
-        ]
-        tasks.append(Task(name, {"ranges": ranges}))
+        args = {
+            "ranges": _ranges(enumerate(ingested.files("ids")), buckets),
+            "standing": [
+                part
+                for number, made in sorted(standing.documents.items())
+                for part in _ranges(((number, ref) for ref in made.files("ids")), buckets)
+            ],
+            "dead": [(ref, part) for _, ref, part in _ranges(enumerate(standing.dead()), buckets)],
+        }
+        tasks.append(Task(name, args))
     return tuple(tasks)
 
 
+def _ranges(files: Any, buckets: range) -> list[tuple[int, FileRef, Any]]:
+    return [(n, ref, part) for n, ref in files for part in ref.ranges if part.key in buckets]
+
+
 class Worker:
-    """Finds the superseded rows of some buckets."""
+    """Compares some buckets."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self._kind: str = config["kind"]
         self._policy: str = config["policy"]
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """`last` and `strict` keep the last row of an id, `first` and `error` the first."""
-        tables = [schemas.IDS.empty_table().append_column("split", pa.array([], pa.int32()))]
-        for split, ref, part in task.args["ranges"]:
-            table = read.range(ref, part)
-            splits = pa.array(np.full(table.num_rows, split, np.int32))
-            tables.append(table.append_column("split", splits))
-        table = pa.concat_tables(tables)
+        table = _numbered(task.args["ranges"], "split", read)
         order = [("id", "ascending"), ("split", "ascending"), ("row", "ascending")]
         table = table.sort_by(order).combine_chunks()
         same = np.zeros(max(table.num_rows - 1, 0), dtype=bool)  # Row i and i+1 share their id.
@@ -72,7 +100,20 @@ class Worker:
         reason = "duplicate" if self._policy in ("last", "strict") else "duplicate_id"
         columns = [lost["row"], lost["id"], pa.array([reason] * lost.num_rows, pa.string())]
         content = Scatter(pa.table(columns, schema=schemas.DROPPED), lost["split"].to_numpy())
-        return Payload({"dropped": content}, {"dropped": lost.num_rows})
+        stats: dict[str, Any] = {"dropped": lost.num_rows}
+        if self._kind == "queries":
+            return Payload({"dropped": content}, stats)
+        table = table.filter(pa.array(~dropped)).combine_chunks()
+        made, compared = _compare(table, self._standing(task, read))
+        return Payload({"dropped": content, **made}, stats | compared)
+
+    def _standing(self, task: Task, read: Reader) -> pa.Table:
+        """Living documents of these buckets: id, content_hash and ordinal (in `row`)."""
+        table = _numbered(task.args["standing"], "segment", read).combine_chunks()
+        places = ordinals.pack(table["segment"].to_numpy(), 0, table["row"].to_numpy())
+        dead = dead_ordinals(task.args["dead"], read)
+        table = table.set_column(table.schema.get_field_index("row"), "row", pa.array(places))
+        return table.filter(pa.array(~np.isin(places, dead))).combine_chunks()
 
     def _refuse(self, table: pa.Table, same: np.ndarray) -> None:
         if self._policy not in ("strict", "error") or not same.any():
@@ -93,14 +134,81 @@ class Worker:
             raise NightrankError("E_SCHEMA", what, "", do)
 
 
-def stage(dataset: str, kind: str, ingested: Manifest, policy: str) -> Stage:
+def _numbered(ranges: list[Any], name: str, read: Reader) -> pa.Table:
+    """Rows of `schemas.IDS` with the number of the split or segment they are of."""
+    tables = [schemas.IDS.empty_table().append_column(name, pa.array([], pa.int32()))]
+    for number, ref, part in ranges:
+        table = read.range(ref, part)
+        numbers = pa.array(np.full(table.num_rows, number, np.int32))
+        tables.append(table.append_column(name, numbers))
+    return pa.concat_tables(tables)
+
+
+def _compare(table: pa.Table, standing: pa.Table) -> tuple[dict[str, Scatter], dict[str, Any]]:
+    """What the rows that count change: rows to fetch, and standing documents to bury."""
+    at = pc.index_in(table["id"], standing["id"].combine_chunks()).combine_chunks()
+    known = pc.is_valid(at).to_numpy(zero_copy_only=False)
+    differs = np.ones(table.num_rows, dtype=bool)
+    if known.any():
+        old = standing["content_hash"].take(at.drop_null())
+        new = table["content_hash"].filter(pa.array(known))
+        differs[known] = pc.not_equal(new, old).to_numpy()
+    fetch = table.filter(pa.array(differs))
+    kept = pa.table([fetch["row"], fetch["content_hash"]], schema=schemas.KEPT)
+    buried = np.ones(standing.num_rows, dtype=bool)
+    same = at.filter(pa.array(~differs)).to_numpy(zero_copy_only=False)
+    buried[same.astype(np.int64)] = False
+    gone = standing.filter(pa.array(buried))
+    places = gone["row"].to_numpy()
+    buckets = bucket_of(id_hash(gone["id"].combine_chunks()))
+    segments, counts = np.unique(places >> ordinals.SEGMENT_SHIFT, return_counts=True)
+    changed = int((known & differs).sum())
+    stats = {
+        "added": int((~known).sum()),
+        "changed": changed,
+        "removed": int(buried.sum()) - changed,
+        "unchanged": int((~differs).sum()),
+        "buried": {str(n): c for n, c in zip(segments.tolist(), counts.tolist(), strict=True)},
+    }
+    tombstones = pa.table([pa.array(places)], schema=schemas.TOMBSTONES)
+    return {
+        "kept": Scatter(kept, fetch["split"].to_numpy()),
+        "tombstones": Scatter(tombstones, buckets),
+    }, stats
+
+
+def dead_ordinals(parts: list[Any], read: Reader) -> np.ndarray:
+    """Ordinals (int64, ascending) of tombstones; `parts` are (file, range) pairs."""
+    found = [read.range(ref, part)["ordinal"].to_numpy() for ref, part in parts]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+
+
+def all_dead(refs: list[FileRef], read: Reader) -> np.ndarray:
+    """Ordinals (int64, ascending) of all tombstones in these files."""
+    return dead_ordinals([(ref, part) for ref in refs for part in ref.ranges], read)
+
+
+def stage(
+    dataset: str, kind: str, ingested: Manifest, policy: str, standing: Standing | None = None
+) -> Stage:
     """Assembles the stage for the corpus or the queries."""
+    before = standing or Standing({})
     return Stage(
         name=f"delta {kind}",
         version=VERSION,
         dataset=dataset,
-        identity={"of": ingested.path, "policy": policy},
-        tasks=plan(ingested),
-        worker=WorkerSpec(Worker, {"policy": policy}),
-        schemas={"dropped": schemas.DROPPED},
+        identity={
+            "of": ingested.path,
+            "policy": policy,
+            "standing": {str(n): made.path for n, made in before.documents.items()},
+            "tombstones": [made.path for made in before.tombstones],
+        },
+        tasks=plan(ingested, before),
+        worker=WorkerSpec(Worker, {"kind": kind, "policy": policy}),
+        schemas={
+            "dropped": schemas.DROPPED,
+            **(
+                {"kept": schemas.KEPT, "tombstones": schemas.TOMBSTONES} if kind == "corpus" else {}
+            ),
+        },
     )

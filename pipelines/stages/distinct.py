@@ -43,6 +43,16 @@ def plan(ingested: Manifest, delta: Manifest, wanted_rows: int | None) -> tuple[
     return tuple(tasks)
 
 
+def overlapping(shard: int, count: int, before: int) -> list[int]:
+    """Of `before` shards of distinct queries, those that share text hashes with one of `count`."""
+    low, high = BUCKETS * shard // count, BUCKETS * (shard + 1) // count
+    return [
+        other
+        for other in range(before)
+        if BUCKETS * other // before < high and BUCKETS * (other + 1) // before > low
+    ]
+
+
 class Worker:
     """Groups the queries of some buckets by text."""
 

@@ -1,19 +1,25 @@
 """Embeds documents and distinct queries with the bi-encoder.
 
-In: tokens. Out: `vectors` (those that are finite and not zero) and `rejects` (rows without one).
-Cardinality: one shard per shard. Knows nothing about: texts, indexes, queries' candidates.
+In: tokens; of queries also the vectors of an earlier generation's, by text hash. Out: `vectors`
+(those that are finite and not zero) and `rejects` (rows without one). Cardinality: one shard per
+shard. Knows nothing about: texts, indexes, queries' candidates.
+
+A query that stood before keeps its vector bit for bit: its standing list was scored with it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import load_bi_encoder
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
+from pipelines.stages.distinct import overlapping
 from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
 from pipelines.storage.reader import Reader
@@ -23,9 +29,31 @@ VERSION = 1
 SIDES = {"documents": "document", "queries": "query"}
 
 
-def plan(tokens: Manifest) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Known:
+    """Vectors that queries have had: tonight's distinct queries, earlier ones, their embeddings."""
+
+    distinct: Manifest
+    earlier: Manifest
+    embedded: Manifest
+
+
+def plan(tokens: Manifest, known: Known | None) -> tuple[Task, ...]:
     """One task per shard of tokens."""
-    return tuple(Task(shard.shard, {"tokens": shard.files["tokens"]}) for shard in tokens.shards)
+    tasks = []
+    for number, shard in enumerate(tokens.shards):
+        args: dict[str, Any] = {"tokens": shard.files["tokens"], "known": []}
+        if known:
+            args["texts"] = known.distinct.shards[number].files["queries"]
+            args["known"] = [
+                (
+                    known.earlier.shards[i].files["queries"],
+                    known.embedded.shards[i].files["vectors"],
+                )
+                for i in overlapping(number, len(tokens.shards), len(known.earlier.shards))
+            ]
+        tasks.append(Task(shard.shard, args))
+    return tuple(tasks)
 
 
 class Worker:
@@ -39,7 +67,9 @@ class Worker:
         """A NaN vector would enter FAISS without a word and never be found again."""
         table = read.table(task.args["tokens"])
         tokens = Tokens.from_arrow(table["tokens"])
-        vectors = self._encoder.encode(tokens, self._kind)
+        vectors, missing = self._known(task, len(tokens), read)
+        if len(missing):
+            vectors[missing] = self._encoder.encode(tokens.take(missing), self._kind)
         finite = np.asarray(np.isfinite(vectors).all(axis=1))
         zero = finite & ~vectors.any(axis=1)
         good = np.flatnonzero(finite & ~zero).astype(np.int32)
@@ -52,10 +82,25 @@ class Worker:
             "rate_rows": len(tokens),
             "rate_unit": "texts",
             "rejected": len(bad),
+            "encoded": len(missing),
             "tokens": int(tokens.offsets[-1]),
         }
         files = {"vectors": to_table(good, vectors[good]), "rejects": rejects}
         return Payload(files, stats)
+
+    def _known(self, task: Task, count: int, read: Reader) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors by row, those of earlier nights filled in, and the rows to be encoded."""
+        vectors = np.zeros((count, self._encoder.dimension), np.float32)
+        missing = np.ones(count, bool)
+        if task.args.get("known"):
+            mine = read.table(task.args["texts"], ["query_hash"])["query_hash"].combine_chunks()
+            for queries_ref, vectors_ref in task.args["known"]:
+                rows, found = to_numpy(read.table(vectors_ref))
+                theirs = read.table(queries_ref, ["query_hash"])["query_hash"]
+                now = pc.fill_null(pc.index_in(theirs.take(pa.array(rows)), mine), -1).to_numpy()
+                vectors[now[now >= 0]] = found[now >= 0]
+                missing[now[now >= 0]] = False
+        return vectors, np.flatnonzero(missing).astype(np.int64)
 
 
 def to_table(rows: np.ndarray, vectors: np.ndarray) -> pa.Table:
@@ -74,14 +119,16 @@ def to_numpy(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return table["row"].to_numpy(), flat.reshape(-1, dimension)
 
 
-def stage(dataset: str, kind: str, tokens: Manifest, model: ResolvedModel) -> Stage:
+def stage(
+    dataset: str, kind: str, tokens: Manifest, model: ResolvedModel, known: Known | None = None
+) -> Stage:
     """Assembles the stage for the `documents` or the `queries`."""
     return Stage(
         name=f"embed {kind}",
         version=VERSION,
         dataset=dataset,
         identity={"of": tokens.path, "model": model.identity()},
-        tasks=plan(tokens),
+        tasks=plan(tokens, known),
         worker=WorkerSpec(Worker, {"kind": SIDES[kind], "model": model.to_dict()}),
         schemas={"vectors": schemas.vectors(model.dimension), "rejects": schemas.ROW_REJECTS},
         pool="model",

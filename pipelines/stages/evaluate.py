@@ -19,7 +19,7 @@ from pipelines.config import Evaluate
 from pipelines.evaluation import lift, measures, movement
 from pipelines.evaluation.report import Candidate, Example, Report, render
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.stages.fan_out import by_query_id, document_column
+from pipelines.stages.fan_out import by_query_id, document_column, document_files
 from pipelines.stages.ingest import load_qrels
 from pipelines.storage.dataset import Blob, FileRef, Manifest, Payload
 from pipelines.storage.fingerprint import fingerprint
@@ -34,7 +34,7 @@ SHOWN = 3
 
 
 def plan(
-    ranked: Manifest, distinct: Manifest, documents: Manifest, entry: Entry
+    ranked: Manifest, distinct: Manifest, documents: dict[int, Manifest], entry: Entry
 ) -> tuple[Task, ...]:
     """One task: judged queries are few."""
     shards = [
@@ -44,7 +44,7 @@ def plan(
     rejects = [
         FileRef(f["key"], f["size"], f["sha256"], f["rows"]) for f in entry.body["files"]["rejects"]
     ]
-    files = documents.files("documents")
+    files = document_files(documents)
     return (Task("evaluation", {"shards": shards, "rejects": rejects, "documents": files}),)
 
 
@@ -201,7 +201,7 @@ def _summary(lifts: dict[str, pa.Table], moves: dict[str, dict[str, int]]) -> st
 
 def stage(
     entry: Entry,
-    manifests: tuple[Manifest, Manifest, Manifest],
+    manifests: tuple[Manifest, Manifest, dict[int, Manifest]],
     config: Evaluate,
     qrels: InputFile,
     options: dict[str, Any],

@@ -28,7 +28,7 @@ class Published:
     Attributes:
         distinct: the distinct queries and their query_ids.
         embedded: the embeddings of the distinct queries, whose rejects have no list.
-        documents: document shards, read only where document columns are asked for.
+        documents: of every segment by its number, read only where document columns are asked for.
         keep: results per query.
         columns: document columns to repeat in every row.
         policy: the steps applied, as the queries table names them.
@@ -36,7 +36,7 @@ class Published:
 
     distinct: Manifest
     embedded: Manifest
-    documents: Manifest
+    documents: dict[int, Manifest]
     queries: Queries
     corpus: Corpus
     keep: int
@@ -45,7 +45,7 @@ class Published:
 
     def of_shard(self, number: int) -> dict[str, Any]:
         """The files that one query shard needs."""
-        documents = self.documents.files("documents") if self.columns else []
+        documents = document_files(self.documents) if self.columns else {}
         return {
             "members": self.distinct.shards[number].files["members"],
             "rejects": self.embedded.shards[number].files["rejects"],
@@ -133,6 +133,11 @@ def _status(
     return pa.array(status, pa.string()), pa.array(reason, pa.string())
 
 
+def document_files(documents: dict[int, Manifest]) -> dict[int, list[FileRef]]:
+    """Document shards of every segment, by its number."""
+    return {number: made.files("documents") for number, made in documents.items()}
+
+
 def document_column(
     name: str, places: pa.ChunkedArray, files: dict[str, Any], read: Reader
 ) -> pa.Array:
@@ -141,12 +146,12 @@ def document_column(
     keys = ordinals.shard_key(wanted)
     parts, at = [], np.empty(len(wanted), dtype=np.int64)
     done = 0
-    refs: list[FileRef] = files["documents"]
+    refs: dict[int, list[FileRef]] = files["documents"]
     kind = None
     for key in np.unique(keys).tolist():
         mine = np.flatnonzero(keys == key)
-        shard = key & (ordinals.MAX_DOCUMENT_SHARDS - 1)
-        column = read.table(refs[shard], [name])[name].combine_chunks()
+        segment, shard = ordinals.split_key(key)
+        column = read.table(refs[segment][shard], [name])[name].combine_chunks()
         parts.append(column.take(pa.array(ordinals.row(wanted[mine]))))
         kind = column.type
         at[mine] = np.arange(done, done + len(mine))

@@ -1,8 +1,11 @@
-"""Reads the user's files into checked rows, and says what was refused and why.
+"""Reads and checks the user's files, and says what was refused and why.
 
-In: input splits (files, byte ranges or row groups). Out: `rows` (accepted: documents in input
-order, queries scattered by text hash), `ids` (scattered by id hash) and `rejects`. Cardinality: one
-shard per split. Knows nothing about: duplicates, segments, models.
+In: input splits (files, byte ranges or row groups). Out: `ids` of accepted rows (scattered by id
+hash), `rejects`, and of queries `rows` (accepted, scattered by text hash). Cardinality: one shard
+per split. Knows nothing about: duplicates, segments, models.
+
+Documents' texts are hashed here and left where they are: on most nights nearly all of them stand in
+the lake already. `extract` fetches those that do not.
 """
 
 from __future__ import annotations
@@ -22,13 +25,12 @@ from pipelines.storage.dataset import Payload, shard_names
 from pipelines.storage.filesystem import connect
 from pipelines.storage.formats import read_split
 from pipelines.storage.inputs import Split
-from pipelines.storage.parquet import Batches
 from pipelines.storage.raw import rejects_schema
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
 from pipelines.storage.validation import accepted_schema, id_hash, validate
 
-VERSION = 1
+VERSION = 2
 BUCKETS = 256
 
 
@@ -52,7 +54,7 @@ class Worker:
             self._judged = pc.unique(qrels["query_id"])
 
     def __call__(self, task: Task, read: Reader) -> Payload:
-        """Streams a split of documents: memory is bounded by ids and rejects, not by texts."""
+        """Streams a split: memory is bounded by ids and rejects (and queries), not by documents."""
         schema = accepted_schema(self._kind, self._source)
         rejects: list[pa.Table] = []
         ids: list[pa.Table] = []
@@ -61,7 +63,7 @@ class Worker:
         id_column = schema.names[0]
         hash_column = "content_hash" if self._kind == "corpus" else "query_hash"
 
-        def pieces() -> Iterator[pa.Table]:
+        def accepted_rows() -> Iterator[pa.Table]:
             for batch in read_split(task.args["split"], self._kind, self._source, self._options):
                 accepted, refused = validate(batch, self._kind, self._source)
                 stats["rows_in"] += accepted.num_rows + refused.num_rows
@@ -82,20 +84,22 @@ class Worker:
                 ids.append(pa.table(columns, schema=schemas.IDS))
                 yield accepted
 
-        def scattered_ids() -> Scatter:
-            table = pa.concat_tables([schemas.IDS.empty_table(), *ids])
-            hashes = id_hash(table["id"].combine_chunks())
-            return Scatter(table, bucket_of(hashes))
+        files: dict[str, Any] = {}
+        if self._kind == "queries":
+            rows = pa.concat_tables([schema.empty_table(), *accepted_rows()])
+            files["rows"] = Scatter(rows, first_byte(rows["query_hash"]))
+        else:
+            for _ in accepted_rows():
+                pass
+        table = pa.concat_tables([schemas.IDS.empty_table(), *ids])
+        files["ids"] = scatter_by_id(table)
+        files["rejects"] = pa.concat_tables([rejects_schema().empty_table(), *rejects])
+        return Payload(files, stats)
 
-        def refused() -> pa.Table:
-            return pa.concat_tables([rejects_schema().empty_table(), *rejects])
 
-        def scattered_queries() -> Scatter:
-            table = pa.concat_tables([schema.empty_table(), *pieces()])
-            return Scatter(table, first_byte(table["query_hash"]))
-
-        rows = Batches(schema, pieces()) if self._kind == "corpus" else scattered_queries
-        return Payload({"rows": rows, "ids": scattered_ids, "rejects": refused}, stats)
+def scatter_by_id(table: pa.Table) -> Scatter:
+    """`schemas.IDS`, by the bucket of the id."""
+    return Scatter(table, bucket_of(id_hash(table["id"].combine_chunks())))
 
 
 def bucket_of(hashes: np.ndarray) -> np.ndarray:
@@ -144,8 +148,8 @@ def stage(
         tasks=plan(splits),
         worker=WorkerSpec(Worker, config),
         schemas={
-            "rows": accepted_schema(kind, source),
             "ids": schemas.IDS,
             "rejects": rejects_schema(),
+            **({"rows": accepted_schema(kind, source)} if kind == "queries" else {}),
         },
     )

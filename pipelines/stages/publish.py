@@ -18,12 +18,14 @@ from pipelines.storage.store import Store
 VERSION = 1
 
 
-def publish_index(store: Store, body: dict[str, Any]) -> Entry:
+def publish_index(store: Store, body: dict[str, Any], base: int) -> Entry:
     """Publishes an index generation, unless the current one is the same.
 
-    An index depends on no earlier generation, so no watermark fences it.
+    Raises:
+        NightrankError: E_STALE where an index that was made from a later generation than `base` has
+            been published since.
     """
-    return Log(store, "index").append(body, watermark=0, same=tuple(body))
+    return Log(store, "index").append(body, watermark=base, same=tuple(body))
 
 
 def publish_results(

@@ -9,16 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.storage import schemas
+from pipelines.stages.delta import all_dead
+from pipelines.storage import ordinals, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload
 from pipelines.storage.inputs import Split
 from pipelines.storage.reader import Reader
 
-VERSION = 1
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts that were embedded: a segment's documents (with its number), or the queries (-1)."""
+
+    segment: int
+    embedded: Manifest
+    texts: Manifest
 
 
 @dataclass(frozen=True)
@@ -26,23 +37,20 @@ class Source:
     """One kind of input (`corpus` or `queries`) and what became of it."""
 
     kind: str
-    splits: tuple[Split, ...]
     ingested: Manifest
     delta: Manifest
-    embedded: Manifest
-    texts: Manifest
+    texts: list[Texts]
 
 
-def plan(sources: list[Source], ranked: Manifest) -> tuple[Task, ...]:
+def plan(sources: list[Source], ranked: Manifest, dead: list[FileRef]) -> tuple[Task, ...]:
     """One task; rejects are bounded by their budget."""
     rows: list[tuple[str, str, int, FileRef]] = []
     dropped: list[tuple[str, str, int, FileRef, int]] = []
-    vectors: list[tuple[str, FileRef, FileRef]] = []
+    vectors: list[tuple[str, int, FileRef, FileRef]] = []
     for source in sources:
         before: dict[str, int] = {}
-        for number, (split, shard) in enumerate(
-            zip(source.splits, source.ingested.shards, strict=True)
-        ):
+        splits = [Split.from_dict(plain) for plain in source.ingested.identity["splits"]]
+        for number, (split, shard) in enumerate(zip(splits, source.ingested.shards, strict=True)):
             url = split.file.url
             offset = before.get(url, 0)  # Rows of the file that earlier splits hold.
             before[url] = offset + int(shard.stats["lines"])
@@ -51,10 +59,13 @@ def plan(sources: list[Source], ranked: Manifest) -> tuple[Task, ...]:
                 if ref.range(number):
                     dropped.append((source.kind, url, offset, ref, number))
         file = "documents" if source.kind == "corpus" else "members"
-        for made, texts in zip(source.embedded.shards, source.texts.shards, strict=True):
-            if made.files["rejects"].rows:
-                vectors.append((source.kind, made.files["rejects"], texts.files[file]))
-    args = {"rows": rows, "dropped": dropped, "vectors": vectors}
+        for part in source.texts:
+            pairs = zip(part.embedded.shards, part.texts.shards, strict=True)
+            for number, (made, texts) in enumerate(pairs):
+                if made.files["rejects"].rows:
+                    key = max(part.segment, 0) << ordinals.SHARD_BITS | number
+                    vectors.append((source.kind, key, made.files["rejects"], texts.files[file]))
+    args = {"rows": rows, "dropped": dropped, "vectors": vectors, "dead": dead}
     return (Task("rejects", {**args, "pairs": ranked.files("rejects")}),)
 
 
@@ -73,12 +84,22 @@ class Worker:
             table = read.range(ref, ref.range(split))
             detail = pa.array(["another row of this id counts"] * table.num_rows, pa.string())
             parts.append(_rows(kind, url, offset, table.append_column("detail", detail)))
-        for kind, rejects_ref, texts_ref in task.args["vectors"]:
-            parts.append(_vectors(kind, read.table(rejects_ref), read.table(texts_ref)))
+        stats = {"living_without_vector": 0, "dead_without_vector": 0}
+        dead = all_dead(task.args["dead"], read) if task.args["vectors"] else np.zeros(0, np.int64)
+        for kind, key, rejects_ref, texts_ref in task.args["vectors"]:
+            rejects = read.table(rejects_ref)
+            if kind == "corpus":
+                places = (np.int64(key) << ordinals.ROW_BITS) | rejects["row"].to_numpy()
+                alive = ~np.isin(places, dead)
+                rejects = rejects.filter(pa.array(alive))
+                stats["living_without_vector"] += int(alive.sum())
+                stats["dead_without_vector"] += int((~alive).sum())
+            parts.append(_vectors(kind, rejects, read.table(texts_ref)))
         parts += [read.table(ref) for ref in task.args["pairs"]]
         table = pa.concat_tables(parts)
         order = [(name, "ascending") for name in ("kind", "file", "row", "id")]
-        return Payload({"rejects": table.sort_by(order).combine_chunks()})
+        content = table.sort_by(order).combine_chunks()
+        return Payload({"rejects": content}, stats)
 
 
 def _rows(kind: str, url: str, offset: int, table: pa.Table) -> pa.Table:
@@ -107,14 +128,14 @@ def _table(kind: str, file: str, rows: Any, ids: Any, reasons: Any, details: Any
     return pa.table([*columns, rows, ids, reasons, details], schema=schemas.REJECTS)
 
 
-def stage(dataset: str, sources: list[Source], ranked: Manifest) -> Stage:
+def stage(dataset: str, sources: list[Source], ranked: Manifest, dead: list[FileRef]) -> Stage:
     """Assembles the stage."""
     return Stage(
         name="rejects",
         version=VERSION,
         dataset=dataset,
         identity={"of": [source.ingested.path for source in sources]},
-        tasks=plan(sources, ranked),
+        tasks=plan(sources, ranked, dead),
         worker=WorkerSpec(Worker, {}),
         schemas={"rejects": schemas.REJECTS},
     )

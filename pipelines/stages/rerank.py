@@ -1,20 +1,24 @@
 """Scores pairs with the cross-encoder, where the documents live.
 
-In: candidates of one document shard, tokens of its documents and of the queries. Out: `scores`,
-scattered by query shard. Cardinality: slices of a document shard by predicted tokens. Knows nothing
-about: lists, ranks, the first stage.
+In: candidates of one document shard, tokens of its documents and of the queries, scores that
+earlier nights computed with the same model. Out: `scores`, scattered by query shard, and `store`,
+the scores that were computed now, as later nights look them up. Cardinality: slices of a document
+shard by predicted tokens. Knows nothing about: lists, ranks, the first stage.
 
-Ids travel, text stays: every document shard is read once, in order, already tokenised.
+Ids travel, text stays: every document shard is read once, in order, already tokenised. A pair is
+scored once: a query's text, a row of an immutable segment and a model's fingerprint fix its score.
 """
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.models.protocols import ResolvedModel
+from pipelines.models.protocols import CrossEncoder, ResolvedModel
 from pipelines.models.registry import load_cross_encoder
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import ordinals, schemas
@@ -23,41 +27,92 @@ from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Range, Scatter
 from pipelines.tokens import Tokens
 
-VERSION = 1
+VERSION = 2
 # About a minute on one CPU core in bf16 (built-in reranker), so that little is lost when a unit is.
 UNIT_TOKENS = 500_000
 # On large jobs units grow instead: planning and records stay small.
 AUTO_UNITS = 8_192
+HASH = np.dtype("S16")
 
 
-def plan(
-    scattered: Manifest,
-    document_tokens: Manifest,
-    query_tokens: Manifest,
-    unit_tokens: int | str,
-    max_length: int,
-) -> tuple[Task, ...]:
+# A document shard whose pairs are mostly known is cut as if a tenth of them were to be scored.
+UNSEEN_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one rerank step scores.
+
+    Attributes:
+        scattered: candidates by document shard.
+        queries: distinct queries, for their text hashes.
+        query_tokens: their tokens.
+        document_tokens: of every segment, by its number.
+        stores: earlier datasets of this stage with the same model, oldest first.
+        origins: of compacted segments, by number: the manifest that says where each document was.
+        keep_all: whether `store` repeats what was looked up, so that earlier stores can go.
+    """
+
+    scattered: Manifest
+    queries: Manifest
+    query_tokens: Manifest
+    document_tokens: dict[int, Manifest]
+    stores: tuple[Manifest, ...] = ()
+    origins: dict[int, Manifest] = field(default_factory=dict)
+    keep_all: bool = False
+
+    def shard(self, key: int) -> Record:
+        """The tokens of a scatter key's document shard."""
+        segment, shard = ordinals.split_key(key)
+        return self.document_tokens[segment].shards[shard]
+
+    def known(self) -> dict[int, list[FileRef]]:
+        """Store files by scatter key."""
+        found: dict[int, list[FileRef]] = {}
+        for made in self.stores:
+            for record in made.shards:
+                if record.files["store"].rows:
+                    found.setdefault(record.stats["key"], []).append(record.files["store"])
+        return found
+
+    def sources(self, key: int) -> tuple[FileRef | None, list[int]]:
+        """A compacted shard's `origin` and the keys its documents had; none for other shards."""
+        segment, shard = ordinals.split_key(key)
+        if segment not in self.origins:
+            return None, []
+        record = self.origins[segment].shards[shard]
+        return record.files["origin"], record.stats["keys"]
+
+
+def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task, ...]:
     """Slices every document shard that has candidates into units of even predicted cost."""
+    query_tokens, known = scored.query_tokens, scored.known()
     query_mean = query_tokens.total("tokens") / max(1, query_tokens.rows("tokens"))
     ranges: dict[int, list[tuple[int, FileRef, Range]]] = {}
-    for number, ref in enumerate(scattered.files("scatter")):
+    for number, ref in enumerate(scored.scattered.files("scatter")):
         bare = FileRef(ref.key, ref.size, ref.sha256, ref.rows)
         for part in ref.ranges:
             ranges.setdefault(part.key, []).append((number, bare, part))
     cost: dict[int, float] = {}
+    lookups: dict[int, tuple[FileRef | None, dict[int, list[FileRef]]]] = {}
     for key, parts in ranges.items():
-        shard = _shard(document_tokens, key)
+        shard = scored.shard(key)
         mean = query_mean + shard.stats["tokens"] / max(1, shard.files["tokens"].rows)
         cost[key] = sum(part.rows for _, _, part in parts) * min(max_length, mean)
+        origin, keys = scored.sources(key)
+        lookups[key] = origin, {k: known[k] for k in (key, *keys) if k in known}
+        if lookups[key][1]:
+            cost[key] *= UNSEEN_SHARE
     unit = max(UNIT_TOKENS, sum(cost.values()) / AUTO_UNITS)
     if isinstance(unit_tokens, int):
         unit = unit_tokens
     tasks = []
-    queries = query_tokens.files("tokens")
+    tokens_of, texts_of = query_tokens.files("tokens"), scored.queries.files("queries")
     for key in sorted(ranges):
-        shard = _shard(document_tokens, key)
+        shard = scored.shard(key)
         tokens = shard.files["tokens"]
         slices = min(max(1, tokens.rows), max(1, round(cost[key] / unit)))
+        origin, stores = lookups[key]
         for i in range(slices):
             args = {
                 "key": key,
@@ -65,47 +120,110 @@ def plan(
                 "tokens": tokens,
                 "start": tokens.rows * i // slices,
                 "stop": tokens.rows * (i + 1) // slices,
-                "queries": {number: queries[number] for number, _, _ in ranges[key]},
+                "queries": {n: (tokens_of[n], texts_of[n]) for n, _, _ in ranges[key]},
+                "stores": stores,
+                "origin": origin,
             }
-            name = f"{shard.shard}.seg-{key >> ordinals.SHARD_BITS:05d}.slice-{i:04d}"
+            name = f"{shard.shard}.seg-{ordinals.split_key(key)[0]:05d}.slice-{i:04d}"
             tasks.append(Task(name, args))
     return tuple(tasks)
 
 
-def _shard(documents: Manifest, key: int) -> Record:
-    """The document shard of a scatter key."""
-    return documents.shards[key & (ordinals.MAX_DOCUMENT_SHARDS - 1)]
-
-
 class Worker:
-    """Holds the cross-encoder, and the query tokens it has read."""
+    """Holds the cross-encoder, and the queries it has read."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._model = load_cross_encoder(ResolvedModel.from_dict(config["model"]), threads)
-        self._queries: dict[str, Tokens] = {}
+        self._config, self._threads = config, threads
+        self._queries: dict[str, tuple[Tokens, np.ndarray]] = {}
+
+    @functools.cached_property
+    def _model(self) -> CrossEncoder:
+        """Loaded at the first pair that no night has seen."""
+        return load_cross_encoder(ResolvedModel.from_dict(self._config["model"]), self._threads)
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Scores the pairs whose document falls into the slice; NaN scores travel as they are."""
         args = task.args
         shards, queries, rows = self._pairs(args, read)
         used, query_index = np.unique(shards << 32 | queries, return_inverse=True)
-        documents, document_index = np.unique(rows, return_inverse=True)
+        query_tokens, hashes = self._used_queries(used, args["queries"], read)
+        scores = self._known(args, hashes, query_index, rows, read)
+        unseen = np.flatnonzero(np.isnan(scores))
+        documents, document_index = np.unique(rows[unseen], return_inverse=True)
         tokens = Tokens.from_arrow(read.table(args["tokens"])["tokens"]).take(documents)
-        query_tokens = self._query_tokens(used, args["queries"], read)
-        pairs = np.stack([query_index, document_index], axis=1).astype(np.int32)
-        scores = self._model.score(query_tokens, tokens, pairs)
+        pairs = np.stack([query_index[unseen], document_index], axis=1).astype(np.int32)
+        if len(unseen):
+            scores[unseen] = self._model.score(query_tokens, tokens, pairs)
         places = (np.int64(args["key"]) << ordinals.ROW_BITS) | rows
         columns = [pa.array(queries, pa.int32()), pa.array(places), pa.array(scores, pa.float32())]
         content = Scatter(pa.table(columns, schema=schemas.SCORES), shards)
-        lengths = query_tokens.lengths[query_index] + tokens.lengths[document_index]
+        lengths = query_tokens.lengths[query_index[unseen]] + tokens.lengths[document_index]
         stats = {
-            "rate_rows": len(pairs),
+            "key": args["key"],
+            "rate_rows": len(rows),
             "rate_unit": "pairs",
-            "pairs": len(pairs),
+            "pairs": len(rows),
+            "pairs_scored": len(unseen),
             "tokens": int(lengths.sum()),
             "nonfinite": int((~np.isfinite(scores)).sum()),
         }
-        return Payload({"scores": content}, stats)
+        kept = np.arange(len(rows)) if self._config["keep_all"] else unseen
+        kept = kept[np.isfinite(scores[kept])]
+        store = pa.table(
+            [
+                _binary(hashes[query_index[kept]]),
+                pa.array(rows[kept], pa.int32()),
+                pa.array(scores[kept], pa.float32()),
+            ],
+            schema=schemas.STORE,
+        )
+        return Payload({"scores": content, "store": store}, stats)
+
+    def _known(
+        self,
+        args: dict[str, Any],
+        hashes: np.ndarray,
+        query_index: np.ndarray,
+        rows: np.ndarray,
+        read: Reader,
+    ) -> np.ndarray:
+        """Scores (float32) of the pairs that the stores hold, NaN for the others.
+
+        Args:
+            args: the task's; `stores` are files by scatter key, `origin` where documents were.
+            hashes: 16 bytes of every used query.
+            query_index: int64[n], positions in `hashes`.
+            rows: int64[n], document rows.
+            read: opens files.
+        """
+        scores = np.full(len(rows), np.nan, np.float32)
+        if not args["stores"] or not len(rows):
+            return scores
+        order = np.argsort(hashes)
+        found_keys, found_scores = [], []
+        place = np.full(len(rows), args["key"], np.int64) << ordinals.ROW_BITS | rows
+        places = [place]
+        if args["origin"]:
+            places.append(read.table(args["origin"])["ordinal"].to_numpy()[rows])
+        distinct, number = np.unique(np.concatenate(places), return_inverse=True)
+        for key, refs in args["stores"].items():
+            for ref in refs:
+                table = read.table(ref)
+                query = _position(hashes, order, _fixed(table["query_hash"]))
+                where = np.int64(key) << ordinals.ROW_BITS | table["row"].to_numpy()
+                at = np.minimum(np.searchsorted(distinct, where), len(distinct) - 1)
+                hit = (query >= 0) & (distinct[at] == where)
+                found_keys.append(query[hit] << 32 | at[hit])
+                found_scores.append(table["score"].to_numpy()[hit])
+        known, first = np.unique(np.concatenate(found_keys), return_index=True)
+        value = np.concatenate(found_scores)[first]
+        for i in range(len(places)):
+            wanted = query_index << 32 | number[i * len(rows) : (i + 1) * len(rows)]
+            at = np.searchsorted(known, wanted)
+            hit = at < len(known)
+            hit[hit] = known[at[hit]] == wanted[hit]
+            scores[hit] = value[at[hit]]
+        return scores
 
     def _pairs(
         self, args: dict[str, Any], read: Reader
@@ -123,35 +241,62 @@ class Worker:
         shards, queries, rows = (np.concatenate(parts) for parts in found)
         return shards, queries, rows
 
-    def _query_tokens(self, used: np.ndarray, refs: dict[int, FileRef], read: Reader) -> Tokens:
-        """Tokens of the used queries (query shard << 32 | row, ascending), in that order."""
+    def _used_queries(
+        self, used: np.ndarray, refs: dict[int, tuple[FileRef, FileRef]], read: Reader
+    ) -> tuple[Tokens, np.ndarray]:
+        """Tokens and text hashes of the used queries (shard << 32 | row, ascending)."""
         parts = [pa.array([], schemas.TOKENS.field("tokens").type)]
-        for number, ref in sorted(refs.items()):
-            if ref.sha256 not in self._queries:
-                self._queries[ref.sha256] = Tokens.from_arrow(read.table(ref)["tokens"])
+        hashes = [np.zeros(0, HASH)]
+        for number, (tokens_ref, texts_ref) in sorted(refs.items()):
+            if tokens_ref.sha256 not in self._queries:
+                self._queries[tokens_ref.sha256] = (
+                    Tokens.from_arrow(read.table(tokens_ref)["tokens"]),
+                    _fixed(read.table(texts_ref, ["query_hash"])["query_hash"]),
+                )
+            tokens, texts = self._queries[tokens_ref.sha256]
             mine = used[used >> 32 == number] & 0xFFFFFFFF
-            parts.append(self._queries[ref.sha256].take(mine).to_arrow())
-        return Tokens.from_arrow(pa.concat_arrays(parts))
+            parts.append(tokens.take(mine).to_arrow())
+            hashes.append(texts[mine])
+        return Tokens.from_arrow(pa.concat_arrays(parts)), np.concatenate(hashes)
+
+
+def _fixed(column: pa.ChunkedArray) -> np.ndarray:
+    """A binary(16) column as numpy values of 16 bytes."""
+    array = pa.concat_arrays([pa.array([], column.type), *column.chunks])
+    raw = np.frombuffer(array.buffers()[1] or b"", np.uint8)
+    return raw[array.offset * 16 : (array.offset + len(array)) * 16].copy().view(HASH)
+
+
+def _binary(values: np.ndarray) -> pa.Array:
+    """The inverse of `_fixed`."""
+    data = pa.py_buffer(np.ascontiguousarray(values).tobytes())
+    return pa.Array.from_buffers(pa.binary(16), len(values), [None, data])
+
+
+def _position(values: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted value stands among `values` (`order` sorts them); -1 where it does not."""
+    at = np.minimum(np.searchsorted(values, wanted, sorter=order), len(values) - 1)
+    found = order[at]
+    return np.where(values[found] == wanted, found, -1)
 
 
 def stage(
-    dataset: str,
-    name: str,
-    scattered: Manifest,
-    document_tokens: Manifest,
-    query_tokens: Manifest,
-    model: ResolvedModel,
-    unit_tokens: int | str,
+    dataset: str, name: str, scored: Scored, model: ResolvedModel, unit_tokens: int | str
 ) -> Stage:
     """Assembles the stage for one rerank step."""
-    length = model.max_length_tokens
     return Stage(
         name=name,
         version=VERSION,
         dataset=dataset,
-        identity={"of": scattered.path, "tokens": document_tokens.path, "model": model.identity()},
-        tasks=plan(scattered, document_tokens, query_tokens, unit_tokens, length),
-        worker=WorkerSpec(Worker, {"model": model.to_dict()}),
-        schemas={"scores": schemas.SCORES},
+        identity={
+            "of": scored.scattered.path,
+            "tokens": {str(n): made.path for n, made in scored.document_tokens.items()},
+            "stores": [made.path for made in scored.stores],
+            "keep_all": scored.keep_all,
+            "model": model.identity(),
+        },
+        tasks=plan(scored, unit_tokens, model.max_length_tokens),
+        worker=WorkerSpec(Worker, {"model": model.to_dict(), "keep_all": scored.keep_all}),
+        schemas={"scores": schemas.SCORES, "store": schemas.STORE},
         pool="model",
     )

@@ -1,8 +1,9 @@
 """Searches groups of index shards and keeps each query's best of the group.
 
-In: query vectors (and terms), index shards. Out: `candidates`, partial lists exact-scored and
-merged within the group; where BM25 is searched too, the best of both lists with both scores.
-Cardinality: one shard per query shard and group. Knows nothing about: texts, other groups.
+In: query vectors (and terms), index shards of all segments. Out: `candidates`, partial lists
+exact-scored and merged within the group; where BM25 is searched too, the best of both lists with
+both scores. Cardinality: one shard per query shard and group. Knows nothing about: texts, other
+groups.
 
 A group is as many index shards as one worker may hold (`search.memory_bytes`): at 80 M documents
 and 5 M queries that is some 800 tasks, where one per index shard would be tens of thousands.
@@ -10,6 +11,7 @@ and 5 M queries that is some 800 tasks, where one per index shard would be tens 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,66 +21,81 @@ import pyarrow.compute as pc
 from pipelines.retrieval import faiss_index
 from pipelines.retrieval.bm25 import Postings
 from pipelines.retrieval.first_stage import OpenShard, search_both, search_group
+from pipelines.retrieval.hybrid import DENSE
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
+from pipelines.stages.delta import all_dead
 from pipelines.stages.embed import to_numpy
 from pipelines.storage import ordinals, schemas
-from pipelines.storage.dataset import Manifest, Payload, Record
+from pipelines.storage.dataset import FileRef, Manifest, Payload, Record
 from pipelines.storage.reader import Reader
 from pipelines.tokens import Tokens
 
-VERSION = 2
-# The number that an index generation gives its only segment.
-SEGMENT = 0
+VERSION = 3
 # Of a posting in memory: its row and its impact.
 POSTING_BYTES = 8
 
 
-def groups(index: Manifest, embeddings: Manifest, memory_bytes: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class Searched:
+    """What is searched.
+
+    Attributes:
+        segments: by number, the `index` and `embeddings` manifests.
+        dead: tombstone files; their documents take part in no list.
+    """
+
+    segments: dict[int, tuple[Manifest, Manifest]]
+    dead: tuple[FileRef, ...] = ()
+
+
+def groups(searched: Searched, memory_bytes: int) -> list[list[tuple[int, Record]]]:
     """Runs of index shards that one worker holds: the index, its rows and the raw vectors."""
-    total_vectors = sum(ref.size for ref in embeddings.files("vectors"))
-    total_rows = max(1, index.rows("rows"))
-    runs: list[list[int]] = []
+    runs: list[list[tuple[int, Record]]] = []
     held = 0.0
-    for number, shard in enumerate(index.shards):
-        rows = shard.files["rows"]
-        size = shard.files["index"].size + rows.size + total_vectors * rows.rows / total_rows
-        size += POSTING_BYTES * shard.stats.get("postings", 0)
-        if not runs or held + size > memory_bytes:
-            runs.append([])
-            held = 0.0
-        runs[-1].append(number)
-        held += size
+    for number, (index, embeddings) in sorted(searched.segments.items()):
+        vectors = sum(ref.size for ref in embeddings.files("vectors"))
+        vectors_per_row = vectors / max(1, index.rows("rows"))
+        for shard in index.shards:
+            rows = shard.files["rows"]
+            size = shard.files["index"].size + rows.size + vectors_per_row * rows.rows
+            size += POSTING_BYTES * shard.stats.get("postings", 0)
+            if not runs or held + size > memory_bytes:
+                runs.append([])
+                held = 0.0
+            runs[-1].append((number, shard))
+            held += size
     return runs
 
 
 def plan(
     queries: Manifest,
     terms: Manifest | None,
-    index: Manifest,
-    embeddings: Manifest,
+    searched: Searched,
     memory_bytes: int,
+    chosen: Manifest | None,
 ) -> tuple[Task, ...]:
     """Query shards x groups; tasks of one group share an affinity."""
     tasks = []
     query_terms = terms.files("tokens") if terms else [None] * len(queries.shards)
-    vectors = embeddings.files("vectors")
-    for number, run in enumerate(groups(index, embeddings, memory_bytes)):
-        shards = [_parts(index.shards[i]) for i in run]
-        for query_shard, of_shard in zip(queries.shards, query_terms, strict=True):
+    only = chosen.files("search") if chosen else [None] * len(queries.shards)
+    for number, run in enumerate(groups(searched, memory_bytes)):
+        group = [(n, s.files["index"], s.files["rows"], s.files.get("postings")) for n, s in run]
+        segments = {n for n, _ in run}
+        vectors = {n: searched.segments[n][1].files("vectors") for n in segments}
+        for query_shard, of_shard, rows in zip(queries.shards, query_terms, only, strict=True):
+            if rows is not None and not rows.rows:
+                continue
             args = {
                 "queries": query_shard.files["vectors"],
                 "terms": of_shard,
-                "group": shards,
+                "only": rows,
+                "group": group,
                 "vectors": vectors,
-                "segment": SEGMENT,
+                "dead": list(searched.dead),
             }
             name = f"{query_shard.shard}.group-{number:05d}"
             tasks.append(Task(name, args, affinity=f"group-{number:05d}"))
     return tuple(tasks)
-
-
-def _parts(shard: Record) -> tuple[Any, Any, Any]:
-    return shard.files["index"], shard.files["rows"], shard.files.get("postings")
 
 
 class Worker:
@@ -94,13 +111,17 @@ class Worker:
         """Query rows without a usable vector have no list."""
         self._open_group(task, read)
         rows, vectors = to_numpy(read.table(task.args["queries"]))
-        schema = schemas.CANDIDATES
+        if task.args["only"]:
+            chosen = np.isin(rows, read.table(task.args["only"])["row"].to_numpy())
+            rows, vectors = rows[chosen], vectors[chosen]
+        schema = schemas.partials(task.args["terms"] is not None)
         if task.args["terms"]:
-            schema = schemas.PARTIALS
             terms = Tokens.from_arrow(read.table(task.args["terms"])["tokens"]).take(rows)
             found = search_both(vectors, terms, self._open, self._depth, self._parameters)
         else:
             found = search_group(vectors, self._open, self._depth, self._parameters)
+            names = [DENSE if name == "score" else name for name in found.column_names]
+            found = found.rename_columns(names)
         queries = rows[found["query"].to_numpy()]
         at = found.schema.get_field_index("query")
         table = found.set_column(at, "query", pa.array(queries, pa.int32()))
@@ -109,28 +130,32 @@ class Worker:
         return Payload({"candidates": table}, stats)
 
     def _open_group(self, task: Task, read: Reader) -> None:
-        key = tuple(index.sha256 for index, _, _ in task.args["group"])
+        key = tuple(index.sha256 for _, index, _, _ in task.args["group"])
+        key += tuple(ref.sha256 for ref in task.args["dead"])
         if key == self._key:
             return
         self._open, self._key = [], ()  # Frees the old group before the new one is read.
-        for index_ref, rows_ref, postings_ref in task.args["group"]:
+        dead = all_dead(task.args["dead"], read)
+        for segment, index_ref, rows_ref, postings_ref in task.args["group"]:
             index = faiss_index.read(read.local(index_ref))
             rows = read.table(rows_ref)
             local = rows["ordinal"].to_numpy()
             vectors = faiss_index.flat_vectors(index)
             if vectors is None:
-                vectors = _vectors(task, read, local)
-            places = ordinals.pack(task.args["segment"], 0, local)
+                vectors = _vectors(task.args["vectors"][segment], read, local)
+            places = ordinals.pack(segment, 0, local)
+            gone = np.isin(places, dead)
             ids = pc.cast(rows["doc_id"], pa.string()).combine_chunks()
             postings = to_postings(read.table(postings_ref), len(ids)) if postings_ref else None
-            self._open.append(OpenShard(index, places, ids, vectors, postings))
+            buried = gone if gone.any() else None
+            self._open.append(OpenShard(index, places, ids, vectors, postings, buried))
         self._key = key
 
 
-def _vectors(task: Task, read: Reader, local: np.ndarray) -> np.ndarray:
+def _vectors(refs: list[FileRef], read: Reader, local: np.ndarray) -> np.ndarray:
     """The stored vectors of an index shard, in its order (it covers whole document shards)."""
     shards = np.unique(ordinals.shard_key(local)).tolist()
-    parts = [to_numpy(read.table(task.args["vectors"][s]))[1] for s in shards]
+    parts = [to_numpy(read.table(refs[s]))[1] for s in shards]
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
@@ -145,19 +170,36 @@ def stage(
     dataset: str,
     queries: Manifest,
     terms: Manifest | None,
-    index: Manifest,
-    embeddings: Manifest,
+    searched: Searched,
     memory_bytes: int,
     settings: dict[str, Any],
+    chosen: Manifest | None = None,
+    name: str = "search",
 ) -> Stage:
-    """Assembles the stage; `settings` are depth and search_parameters, `terms` the queries'."""
+    """Assembles the stage.
+
+    Args:
+        dataset: its folder.
+        queries: embeddings of the distinct queries.
+        terms: the queries' terms for BM25, or None.
+        searched: segments and tombstones.
+        memory_bytes: what one worker may hold.
+        settings: `depth` and `search_parameters`.
+        chosen: the carry stage's, which names the queries to search; all where None.
+        name: as told to the operator.
+    """
     return Stage(
-        name="search",
+        name=name,
         version=VERSION,
         dataset=dataset,
-        identity={"queries": queries.path, "index": index.path, **settings},
-        tasks=plan(queries, terms, index, embeddings, memory_bytes),
+        identity={
+            "queries": queries.path,
+            "segments": {str(n): index.path for n, (index, _) in searched.segments.items()},
+            "chosen": chosen.path if chosen else None,
+            **settings,
+        },
+        tasks=plan(queries, terms, searched, memory_bytes, chosen),
         worker=WorkerSpec(Worker, settings),
-        schemas={"candidates": schemas.PARTIALS if terms else schemas.CANDIDATES},
+        schemas={"candidates": schemas.partials(terms is not None)},
         pool="index",
     )

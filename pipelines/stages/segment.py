@@ -1,7 +1,8 @@
 """Writes the documents of a segment in even shards.
 
-In: ingested rows and the rows the delta dropped. Out: `documents`, in input order. Cardinality: one
-shard per run of documents. Knows nothing about: input formats, tokens, models.
+In: extracted rows. Out: `documents`, in input order, and `ids` (each document's id, content hash
+and place, scattered by id hash: what the next night's delta compares with). Cardinality: one shard
+per run of documents. Knows nothing about: input formats, tokens, models.
 """
 
 from __future__ import annotations
@@ -14,50 +15,54 @@ import pyarrow as pa
 from pipelines.config import Corpus
 from pipelines.errors import NightrankError
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.storage import ordinals
-from pipelines.storage.dataset import FileRef, Manifest, Payload, shard_names
+from pipelines.stages.ingest import scatter_by_id
+from pipelines.storage import ordinals, schemas
+from pipelines.storage.dataset import Manifest, Payload, shard_names
 from pipelines.storage.reader import Reader
+from pipelines.storage.scatter import Scatter
 from pipelines.storage.validation import accepted_schema
 
-VERSION = 1
+VERSION = 2
 
 
-def plan(ingested: Manifest, delta: Manifest, wanted_rows: int | None) -> tuple[Task, ...]:
-    """One task per run of kept rows; a run names the splits it crosses.
+def plan(extracted: Manifest, wanted_rows: int | None) -> tuple[Task, ...]:
+    """One task per run of rows; a run names the files it crosses.
 
     Raises:
         NightrankError: E_USAGE where more than 65,536 shards would be needed.
     """
-    dropped = [
-        [(ref, part) for ref in delta.files("dropped") if (part := ref.range(split))]
-        for split in range(len(ingested.shards))
-    ]
-    kept = [
-        ref.rows - sum(part.rows for _, part in dropped[split])
-        for split, ref in enumerate(ingested.files("rows"))
-    ]
-    total = sum(kept)
+    files = extracted.files("rows")
+    total = sum(ref.rows for ref in files)
     size = ordinals.shard_rows(total, wanted_rows)
     count = -(-total // size)
-    if count > ordinals.MAX_DOCUMENT_SHARDS:
-        what = f"{count} document shards, at most {ordinals.MAX_DOCUMENT_SHARDS} fit an ordinal"
-        raise NightrankError("E_USAGE", what, "layout.document_shard_rows", "raise it")
-    ends = np.cumsum(kept)
+    check_shards(count)
+    ends = np.cumsum([ref.rows for ref in files])
     tasks = []
     for i, name in enumerate(shard_names(count)):
         start, stop = i * size, min((i + 1) * size, total)
         runs = []
-        for split, ref in enumerate(ingested.files("rows")):
-            first = int(ends[split]) - kept[split]
-            low, high = max(start, first), min(stop, int(ends[split]))
+        for ref, end in zip(files, ends.tolist(), strict=True):
+            first = end - ref.rows
+            low, high = max(start, first), min(stop, end)
             if low < high:
-                runs.append((ref, dropped[split], low - first, high - first))
-        tasks.append(Task(name, {"runs": runs}))
+                runs.append((ref, low - first, high - first))
+        tasks.append(Task(name, {"runs": runs, "shard": i}))
     return tuple(tasks)
 
 
+def check_shards(count: int) -> None:
+    """Refuses more document shards than an ordinal can tell apart.
+
+    Raises:
+        NightrankError: E_USAGE.
+    """
+    if count > ordinals.MAX_DOCUMENT_SHARDS:
+        what = f"{count} document shards, at most {ordinals.MAX_DOCUMENT_SHARDS} fit an ordinal"
+        raise NightrankError("E_USAGE", what, "layout.document_shard_rows", "raise it")
+
+
 class Worker:
-    """Copies kept rows into one document shard."""
+    """Copies rows into one document shard."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._schema = documents_schema(Corpus.model_validate(config["source"]))
@@ -65,29 +70,22 @@ class Worker:
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Reads only the row groups that hold the run's rows."""
         pieces = [self._schema.empty_table()]
-        for ref, dropped, low, high in task.args["runs"]:
-            pieces.extend(self._run(read, ref, dropped, low, high))
+        for ref, low, high in task.args["runs"]:
+            for first, group in read.slices(ref, low, high):
+                begin, end = max(low - first, 0), min(high - first, group.num_rows)
+                taken = group.slice(begin, end - begin)
+                pieces.append(taken.select(self._schema.names).cast(self._schema))
         table = pa.concat_tables(pieces).combine_chunks()
-        return Payload({"documents": table}, {"rate_rows": table.num_rows})
+        files = {"documents": table, "ids": ids(table, task.args["shard"])}
+        return Payload(files, {"rate_rows": table.num_rows})
 
-    def _run(
-        self, read: Reader, ref: FileRef, dropped: list[Any], low: int, high: int
-    ) -> list[pa.Table]:
-        """Kept rows [low, high) of a split.
 
-        Dropped rows are named by their row in the split, files hold accepted rows only: the `row`
-        column connects the two, read alone first to find where the run lies.
-        """
-        lost = [read.range(file, part)["row"].to_numpy() for file, part in dropped]
-        rows = read.table(ref, ["row"])["row"].to_numpy()
-        keep = ~np.isin(rows, np.concatenate(lost)) if lost else np.ones(len(rows), dtype=bool)
-        positions = np.flatnonzero(keep)[low:high]
-        found = []
-        for first, group in read.slices(ref, int(positions[0]), int(positions[-1]) + 1):
-            inside = positions[(positions >= first) & (positions < first + group.num_rows)]
-            taken = group.take(pa.array(inside - first))
-            found.append(taken.select(self._schema.names).cast(self._schema))
-        return found
+def ids(documents: pa.Table, shard: int) -> Scatter:
+    """The ids of a document shard; `row` is the ordinal without its segment."""
+    rows = np.arange(documents.num_rows, dtype=np.int64)
+    places = pa.array(ordinals.pack(0, shard, rows))
+    columns = [documents["doc_id"], documents["content_hash"], places]
+    return scatter_by_id(pa.table(columns, schema=schemas.IDS))
 
 
 def documents_schema(source: Corpus) -> pa.Schema:
@@ -96,16 +94,14 @@ def documents_schema(source: Corpus) -> pa.Schema:
     return pa.schema([field for field in schema if field.name != "row"])
 
 
-def stage(
-    dataset: str, source: Corpus, ingested: Manifest, delta: Manifest, wanted_rows: int | None
-) -> Stage:
+def stage(dataset: str, source: Corpus, extracted: Manifest, wanted_rows: int | None) -> Stage:
     """Assembles the stage."""
     return Stage(
         name="segment",
         version=VERSION,
         dataset=dataset,
-        identity={"of": ingested.path, "delta": delta.path},
-        tasks=plan(ingested, delta, wanted_rows),
+        identity={"of": extracted.path},
+        tasks=plan(extracted, wanted_rows),
         worker=WorkerSpec(Worker, {"source": source.model_dump(mode="json")}),
-        schemas={"documents": documents_schema(source)},
+        schemas={"documents": documents_schema(source), "ids": schemas.IDS},
     )

@@ -29,17 +29,17 @@ SEED = 20_26
 STATISTICS_DOCUMENTS = 4_000_000
 
 
-def plan(embeddings: Manifest, terms: Manifest | None, config: Index) -> tuple[Task, ...]:
+def plan(embeddings: list[Manifest], terms: list[Manifest], config: Index) -> tuple[Task, ...]:
     """One task; each embeddings shard gives its even share of the sample."""
-    refs = embeddings.files("vectors")
+    refs = [ref for made in embeddings for ref in made.files("vectors")]
     total = sum(ref.rows for ref in refs)
     share = min(1.0, config.train_rows / max(total, 1))
     needed = config.factory != "Flat" and not (
         config.factory == "auto" and total <= config.flat_rows
     )
     sample = [(ref, int(np.ceil(ref.rows * share))) for ref in refs] if needed else []
-    counted = _spread(terms.files("tokens")) if terms else []
-    args = {"sample": sample, "documents": total, "terms": counted, "bm25": terms is not None}
+    counted = _spread([ref for made in terms for ref in made.files("tokens")])
+    args = {"sample": sample, "documents": total, "terms": counted, "bm25": bool(terms)}
     return (Task("template", args),)
 
 
@@ -99,19 +99,19 @@ class Worker:
 
 def stage(
     dataset: str,
-    embeddings: Manifest,
-    terms: Manifest | None,
+    embeddings: list[Manifest],
+    terms: list[Manifest],
     config: Index,
     dimension: int,
     depth: int,
 ) -> Stage:
-    """Assembles the stage; `terms` are the documents', None without BM25."""
+    """Assembles the stage; a manifest per segment, no `terms` without BM25."""
     settings = {"index": config.model_dump(mode="json"), "dimension": dimension, "depth": depth}
     return Stage(
         name="train index",
         version=VERSION,
         dataset=dataset,
-        identity={"of": embeddings.path, "terms": terms.path if terms else None, **settings},
+        identity={"of": [made.path for made in (*embeddings, *terms)], **settings},
         tasks=plan(embeddings, terms, config),
         worker=WorkerSpec(Worker, settings),
         schemas={"statistics": schemas.STATISTICS} if terms else {},

@@ -116,6 +116,25 @@ def list_inputs(
     return tuple(files)
 
 
+def check_partitions(path: str, patterns: list[str], files: tuple[InputFile, ...]) -> None:
+    """Refuses an input of which a declared part is missing: that is no mass deletion.
+
+    Args:
+        path: the input, for the message.
+        patterns: each must match the url of a file at least, as `fnmatch` matches, from any folder
+            on: `year=2026/*` as well as `*.parquet`.
+        files: what was found.
+
+    Raises:
+        NightrankError: E_EMPTY.
+    """
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(file.url, f"*{pattern}") for file in files):
+            what = f"no input file matches the declared partition {pattern!r}"
+            do = "deliver it, or take it out of corpus.partitions if its documents are to go"
+            raise NightrankError("E_EMPTY", what, path, do)
+
+
 def check_unchanged(file: InputFile, options: dict[str, Any] | None = None) -> None:
     """Refuses a file that is not what was planned: its size, and the ETag of an S3 object.
 

@@ -10,17 +10,28 @@ import numpy as np
 
 ROW_BITS = 31
 SHARD_BITS = 16
+SEGMENT_SHIFT = ROW_BITS + SHARD_BITS
 MAX_DOCUMENT_SHARDS = 1 << SHARD_BITS
+MAX_SEGMENTS = 1 << 15  # The sign bit stays clear.
 
 
-def pack(segment: int, shard: int, rows: np.ndarray) -> np.ndarray:
-    """Ordinals (int64) of rows of one document shard."""
-    return (np.int64(segment) << (ROW_BITS + SHARD_BITS)) | (np.int64(shard) << ROW_BITS) | rows
+def pack(segment: int | np.ndarray, shard: int, rows: np.ndarray) -> np.ndarray:
+    """Ordinals (int64) of rows of one document shard, or of ordinals that have no segment yet."""
+    return (
+        (np.asarray(segment, dtype=np.int64) << SEGMENT_SHIFT)
+        | (np.int64(shard) << ROW_BITS)
+        | rows
+    )
 
 
 def shard_key(ordinals: np.ndarray) -> np.ndarray:
     """(segment, document shard) as one int64: the key candidates are scattered by."""
     return np.asarray(ordinals, dtype=np.int64) >> ROW_BITS
+
+
+def split_key(key: int) -> tuple[int, int]:
+    """(segment, document shard) of a `shard_key`."""
+    return key >> SHARD_BITS, key & (MAX_DOCUMENT_SHARDS - 1)
 
 
 def row(ordinals: np.ndarray) -> np.ndarray:

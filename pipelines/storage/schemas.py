@@ -2,17 +2,22 @@
 
 | dataset | file | one row per |
 |---|---|---|
-| ingest | rows, ids, rejects | accepted row, accepted row (scattered by id hash), rejected row |
-| delta | dropped | accepted row that another row supersedes (scattered by input split) |
-| documents | documents | document |
+| ingest | ids, rejects; rows | accepted row (scattered by id hash), rejected row; accepted query |
+| delta | dropped, kept | superseded row, row of a new or changed document (by input split) |
+| delta | tombstones | document of a standing segment that is gone or replaced (by id hash) |
+| extract | rows | kept row |
+| documents | documents, ids | document; its id, hash and place (scattered by id hash) |
 | distinct | queries, members | distinct query text, query_id |
 | tokens, terms | tokens | document or distinct query |
 | embeddings | vectors, rejects | document or distinct query, one without a usable vector |
 | templates | statistics | term of the corpus |
 | index | rows, postings | vector in the FAISS file, in its order; term of these documents |
-| search, merge | candidates | candidate of a query |
+| search | candidates | candidate of a query, of one group of index shards |
+| carry, merge | pool, bounds | candidate in a standing list; distinct query: how far that goes |
+| carry | search | distinct query to be searched in all segments |
+| merge | candidates | candidate of a query, the first `depth` |
 | merge, rank | scatter | candidate to be scored (scattered by document shard) |
-| rerank | scores | scored pair (scattered by query shard) |
+| rerank | scores, store | scored pair (scattered by query shard); pair as later nights look it up |
 | rank | pool, ranked, queries, rejects | scored candidate, published result, query_id, reject |
 | rank (not the last) | lost | candidate without a finite score, of this step or an earlier one |
 """
@@ -30,6 +35,8 @@ IDS = pa.schema(
     ]
 )
 DROPPED = pa.schema([("row", pa.int64()), ("id", pa.string()), ("reason", pa.string())])
+KEPT = pa.schema([("row", pa.int64()), ("content_hash", pa.binary(16))])
+TOMBSTONES = pa.schema([("ordinal", pa.int64())])
 REJECTS = pa.schema(
     [
         ("kind", pa.string()),
@@ -60,7 +67,25 @@ CANDIDATES = pa.schema(
 BOTH_SCORES = pa.schema(
     [("first_stage_dense_score", pa.float32()), ("first_stage_bm25_score", pa.float32())]
 )
-PARTIALS = pa.schema([*(f for f in CANDIDATES if f.name not in ("score", "rank")), *BOTH_SCORES])
+
+
+def partials(hybrid: bool) -> pa.Schema:
+    """Lists before fusion: places, ids, the score of every list, and whether vectors found it."""
+    places = [field for field in CANDIDATES if field.name not in ("score", "rank")]
+    if not hybrid:
+        return pa.schema([*places, BOTH_SCORES.field(0)])
+    return pa.schema([*places, *BOTH_SCORES, ("found_by_vector", pa.bool_())])
+
+
+def bounds(hybrid: bool) -> pa.Schema:
+    """For every query and list: the score and doc_id down to which the list is complete.
+
+    Row i is the shard's query i; a score of minus infinity says that the list is complete.
+    """
+    fields = []
+    for field in list(BOTH_SCORES)[: 2 if hybrid else 1]:
+        fields += [(f"{field.name}_bound", pa.float32()), (f"{field.name}_bound_id", pa.string())]
+    return pa.schema(fields)
 
 
 def candidates(hybrid: bool) -> pa.Schema:
@@ -69,8 +94,10 @@ def candidates(hybrid: bool) -> pa.Schema:
 
 
 PAIRS = pa.schema([("query", pa.int32()), ("row", pa.int32())])
+SEARCH = pa.schema([("row", pa.int32())])
 LOST = pa.schema([("query", pa.int32()), ("doc_id", pa.string())])
 SCORES = pa.schema([("query", pa.int32()), ("ordinal", pa.int64()), ("score", pa.float32())])
+STORE = pa.schema([("query_hash", pa.binary(16)), ("row", pa.int32()), ("score", pa.float32())])
 
 
 def vectors(dimension: int) -> pa.Schema:

@@ -15,6 +15,8 @@ def table(rows):
             "doc_id": pa.array(doc_id),
             hybrid.DENSE: pa.array(dense, pa.float32()),
             hybrid.BM25: pa.array(lexical, pa.float32()),
+            # A document of no word and no likeness is one that vectors did not find.
+            hybrid.FOUND: pa.array([score > 0 for score in dense]),
         }
     )
 
@@ -38,6 +40,13 @@ def test_a_row_of_either_list_stays_and_no_other():
     ]
     two = hybrid.best_of_either(table(ROWS), 2)
     assert set(two["doc_id"].to_pylist()) == {"a", "b", "c", "e"}
+
+
+def test_what_vectors_did_not_find_stands_in_no_dense_list():
+    missed = table([(0, "a", 0.9, 0.0), (0, "b", 0.8, 0.0), (0, "c", 0.7, 5.0)])
+    missed = missed.set_column(4, hybrid.FOUND, pa.array([True, False, False]))
+    kept = hybrid.best_of_either(missed, 2)
+    assert kept["doc_id"].to_pylist() == ["a", "c"]
 
 
 def test_the_best_of_parts_hold_the_best_of_the_whole():

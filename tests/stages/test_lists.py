@@ -105,7 +105,8 @@ def test_a_query_without_a_vector_is_rejected_whatever_else_it_lacks(store: Stor
     args = {
         "rows": [],
         "dropped": [],
-        "vectors": [("queries", made["rejects"], made["members"])],
+        "vectors": [("queries", 0, made["rejects"], made["members"])],
+        "dead": [],
         "pairs": [],
     }
     table = rejects.Worker({}, 1)(Task("rejects", args), Reader(store)).files["rejects"]
@@ -121,11 +122,12 @@ def test_partial_lists_are_merged_in_any_number(store: Store) -> None:
     count, depth = 2 * merge.FAN_IN + 3, 5
     refs = []
     for group in range(count):
-        rows = [(0, group * 10 + i, f"d{group:02d}{i}", (5 - i) / 4, i + 1) for i in range(3)]
-        made = commit(store, f"g{group}", {"candidates": of_rows(schemas.CANDIDATES, rows)})
+        rows = [(0, group * 10 + i, f"d{group:02d}{i}", (5 - i) / 4) for i in range(3)]
+        made = commit(store, f"g{group}", {"candidates": of_rows(schemas.partials(False), rows)})
         refs.append(made.files["candidates"])
     worker = merge.Worker({"depth": depth, "head": 2, "bm25_weight": 0.0}, 1)
-    payload = worker(Task("part", {"partials": refs}), Reader(store))
+    args = {"partials": refs, "queries": 1, "carried": None}
+    payload = worker(Task("part", args), Reader(store))
     found, scattered = payload.files["candidates"], payload.files["scatter"]
     assert isinstance(found, pa.Table) and isinstance(scattered, Scatter)
     expected = [f"d{group:02d}0" for group in reversed(range(count))][:depth]

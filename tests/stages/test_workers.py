@@ -123,7 +123,7 @@ def dropped(store: Store, policy: str, hashes: tuple[bytes, bytes]) -> list[tupl
         content = Scatter(table, np.zeros(table.num_rows, np.int64))
         ref = commit(store, uuid4().hex, ids=content).files["ids"]
         ranges += [(split, ref, part) for part in ref.ranges]
-    worker = delta.Worker({"policy": policy}, 1)
+    worker = delta.Worker({"kind": "queries", "policy": policy}, 1)
     content = worker(Task("t", {"ranges": ranges}), Reader(store)).files["dropped"]
     assert isinstance(content, Scatter)
     rows = content.table["row"].to_pylist()
@@ -180,16 +180,22 @@ def manifest(files: list[dict[str, FileRef]], **stats: int) -> Manifest:
 def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
     index = manifest([{"index": FileRef("i", 100, "", 0), "rows": FileRef("r", 10, "", 50)}] * 6)
     vectors = manifest([{"vectors": FileRef("v", 90, "", 100)}] * 3)
-    assert search.groups(index, vectors, 10**9) == [[0, 1, 2, 3, 4, 5]]
-    assert search.groups(index, vectors, 400) == [[0, 1], [2, 3], [4, 5]]
-    assert search.groups(index, vectors, 1) == [[i] for i in range(6)]
+    searched = search.Searched({7: (index, vectors), 9: (index, vectors)})
+
+    def sizes(memory_bytes: int) -> list[int]:
+        return [len(group) for group in search.groups(searched, memory_bytes)]
+
+    assert sizes(10**9) == [12]
+    assert sizes(400) == [2] * 6
+    assert sizes(1) == [1] * 12
 
     def units(pairs: int, wanted: int | str) -> int:
         part = rerank.Range(0, 0, 1, pairs, "")
         scattered = manifest([{"scatter": FileRef("s", 1, "", pairs, (part,))}])
         tokens = manifest([{"tokens": FileRef("t", 1, "", 262_144)}], tokens=262_144 * 100)
         queries = manifest([{"tokens": FileRef("q", 1, "", 10)}], tokens=100)
-        return len(rerank.plan(scattered, tokens, queries, wanted, 256))
+        texts = manifest([{"queries": FileRef("q", 1, "", 10)}])
+        return len(rerank.plan(rerank.Scored(scattered, texts, queries, {0: tokens}), wanted, 256))
 
     assert units(1_000, "auto") == 1
     assert units(100_000, "auto") == 22

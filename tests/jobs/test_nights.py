@@ -1,0 +1,131 @@
+"""Nights that build upon each other give what a run from nothing gives."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+
+from jobs.verify import verify
+from pipelines.results import open_lake
+from pipelines.storage.log import Log
+from pipelines.storage.store import Store
+from tests.conftest import WORDS, Collection, write_jsonl
+from tests.jobs.lake import run, table
+
+Config = Callable[..., str]
+
+
+class World:
+    """A corpus and queries that change from night to night, many texts alike."""
+
+    def __init__(self, folder: Path, seed: int, documents: int = 300, queries: int = 30) -> None:
+        self.rng, self.folder = random.Random(seed), folder
+        self.documents = {f"d{i:04d}": self._text() for i in range(documents)}
+        self.queries = {f"q{i:03d}": self._query() for i in range(queries)}
+        self.gone: dict[str, str] = {}
+
+    def _text(self) -> str:
+        # Few words, so that scores tie and the order hangs on doc_ids.
+        return " ".join(self.rng.choices(WORDS[:14], k=self.rng.randint(2, 6)))
+
+    def _query(self) -> str:
+        return " ".join(self.rng.sample(WORDS[:14], 3))
+
+    def night(self) -> None:
+        """Adds, changes, deletes, re-adds and asks otherwise; sometimes nothing."""
+        rng, names = self.rng, list(self.documents)
+        kind = rng.choice(["few", "few", "many", "none", "deletes"])
+        if kind == "none":
+            return
+        share = {"few": 0.02, "many": 0.2, "deletes": 0.15}[kind]
+        for name in rng.sample(names, int(share * len(names))):
+            if kind == "deletes" or rng.random() < 0.4:
+                self.gone[name] = self.documents.pop(name)
+            else:
+                self.documents[name] = self._text()
+        if kind != "deletes":
+            for _ in range(int(share * len(names))):
+                back = rng.random() < 0.3 and self.gone
+                name = rng.choice(sorted(self.gone)) if back else f"d{rng.randrange(9999):04d}"
+                self.documents[name] = self.gone.pop(name, None) or self._text()
+        for name in rng.sample(list(self.queries), 2):
+            self.queries[name] = self._query()
+        if rng.random() < 0.5:
+            self.queries.pop(rng.choice(list(self.queries)))
+            self.queries[f"q{rng.randrange(999):03d}"] = self._query()
+
+    def write(self) -> None:
+        """In another order and other files every night."""
+        rows = [{"_id": name, "text": text} for name, text in self.documents.items()]
+        self.rng.shuffle(rows)
+        cut = self.rng.randrange(len(rows) + 1)
+        write_jsonl(self.folder / "corpus" / "a.jsonl", rows[:cut])
+        write_jsonl(self.folder / "corpus" / "b.jsonl", rows[cut:])
+        asked = [{"_id": name, "text": text} for name, text in self.queries.items()]
+        write_jsonl(self.folder / "queries.jsonl", asked)
+
+    def config(self, root: Path, **sections: Any) -> dict[str, Any]:
+        base = Collection.config(self, root, **sections)  # type: ignore[arg-type]
+        base["corpus"]["path"] = str(self.folder / "corpus")
+        base["evaluate"] = {}
+        base["nightly"] = {"retrain_fraction": 1e9, "audit_nights": 4, **base.get("nightly", {})}
+        return base
+
+
+def same_template(source: Path, target: Path) -> None:
+    """A lake without documents that has the other's index template: what a full rebuild starts
+    from.
+
+    Word statistics and coarse lists are frozen with a template, so results are compared under one.
+    """
+    old, new = open_lake(str(source), "tiny"), Store(f"{target}/tiny")
+    entry = Log(old, "index").read(1)
+    path = entry.body["template"]["path"]
+    for folder in (f"{path}/_data", f"{path}/_done"):
+        for name in old.files(folder):
+            new.put_if_absent(f"{folder}/{name}", old.read(f"{folder}/{name}"))
+    new.put_if_absent(f"{path}/manifest.json", old.read(f"{path}/manifest.json"))
+    body = {**entry.body, "segments": [], "tombstones": [], "next_segment": 0, "corpus_id": ""}
+    new.put_if_absent(f"index/_log/{1:020d}.json", orjson.dumps(body))
+
+
+def rows(root: Path) -> pa.Table:
+    return table(root)
+
+
+def nights(world: World, folder: Path, count: int, write: Config, **sections: Any) -> list[Any]:
+    """Runs so many nights; after each, compares with a full rebuild."""
+    summaries = []
+    config = write(world.config(folder / "lake", **sections), "nights.yaml")
+    for number in range(count):
+        if number:
+            world.night()
+        world.write()
+        summaries.append(run(config))
+        fresh = folder / f"fresh-{number}"
+        same_template(folder / "lake", fresh)
+        run(write(world.config(fresh, **sections), f"fresh-{number}.yaml"))
+        assert rows(folder / "lake").equals(rows(fresh)), f"night {number}"
+        for name in ("queries", "rejects"):
+            assert table(folder / "lake", name).equals(table(fresh, name)), f"night {number}"
+    verify(config)
+    return summaries
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["flat", "hybrid-off", "ivf"])
+def test_any_sequence_of_nights_gives_the_rows_of_a_full_rebuild(
+    tmp_path: Path, write_config: Config, kind: str, seed: int
+) -> None:
+    sections: dict[str, Any] = {"retrieve": {"depth": 15}, "rerank": {"depth": 12}}
+    if kind == "hybrid-off":
+        sections["retrieve"] = {"depth": 15, "bm25": {"weight": 0.0}}
+    if kind == "ivf":
+        sections["index"] = {"factory": "IVF8,Flat", "search_parameters": "nprobe=3"}
+    nights(World(tmp_path, seed), tmp_path, 8, write_config, **sections)
