@@ -10,9 +10,15 @@ from jobs import (
     evaluate,
     export,
     export_model,
+    gc,
+    history,
     init,
+    nightly,
     quickstart,
+    rank,
+    reindex,
     results,
+    rollback,
     run,
     status,
     train_reranker,
@@ -28,7 +34,13 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("run")(run.run)
+app.command("nightly")(nightly.nightly)
+app.command("reindex")(reindex.reindex)
+app.command("rank")(rank.rank)
 app.command("status")(status.status)
+app.command("history")(history.history)
+app.command("rollback")(rollback.rollback)
+app.command("gc")(gc.gc)
 app.command("verify")(verify.verify)
 app.command("results")(results.results)
 app.command("export")(export.export)

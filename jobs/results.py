@@ -15,7 +15,7 @@ from jobs.terminal import ConfigPath, Generation, Json, Sets, command
 
 Files = Annotated[bool, typer.Option("--files", help="Only the paths, one a line.")]
 DuckDB = Annotated[bool, typer.Option("--duckdb", help="A CREATE VIEW statement over the files.")]
-Table = Annotated[str, typer.Option("--table", help="ranked, queries or rejects.")]
+Table = Annotated[str, typer.Option("--table", help="ranked, queries, rejects or changes.")]
 
 
 def results(

@@ -8,13 +8,16 @@ nightrank run my.yaml --to merge          # retrieve only, publish nothing
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from jobs.terminal import ConfigPath, Json, Sets, command, open_job
 from pipelines.errors import NightrankError
+
+if TYPE_CHECKING:
+    from pipelines.offline_rerank import Run
 
 First = Annotated[
     str | None,
@@ -44,10 +47,10 @@ def run(
     if json:
         print(orjson.dumps(summary).decode())
     else:
-        _tell(summary, config)
+        tell(summary, config)
 
 
-def execute(job: Any, first: str | None = None, last: str | None = None) -> dict[str, Any]:
+def execute(job: Run, first: str | None = None, last: str | None = None) -> dict[str, Any]:
     """Runs, publishes and evaluates as asked; returns the closing line's content."""
     from pipelines import offline_rerank as pipeline
     from pipelines.results import generation_of
@@ -60,12 +63,18 @@ def execute(job: Any, first: str | None = None, last: str | None = None) -> dict
         job.first = first or job.first
         wanted = last if last and last != "evaluate" else "publish"
         done = pipeline.run(job, wanted)
+        if plan.scope == "index":
+            index = job.index.generation if job.index else None
+            return {"index_generation": index, **night(job), "seconds": job.progress.seconds}
         if done is None:
             return {"generation": None, "stopped_after": last, "seconds": job.progress.seconds}
         entry = done
     summary = {
         "generation": entry.generation,
+        "index_generation": entry.body["index_generation"],
         "already_published": plan.published is not None,
+        "gate": entry.body.get("gate"),
+        **night(job),
         **entry.body["counts"],
         "units": job.progress.units,
         "seconds": job.progress.seconds,
@@ -88,7 +97,33 @@ def execute(job: Any, first: str | None = None, last: str | None = None) -> dict
     return summary
 
 
-def _tell(summary: dict[str, Any], config: str) -> None:
+def night(job: Run) -> dict[str, int]:
+    """What this run had to do: documents and pairs, new and taken over."""
+    ingested, delta = job.made.get("corpus.ingest"), job.made.get("corpus.delta")
+    came = {"added": 0, "changed": 0, "removed": 0}
+    if delta and not job.plan.corpus_stands:
+        came = {name: delta.total(name) for name in came}
+    base = job.plan.usable_base
+    before = {segment["embeddings"] for segment in base.body["segments"]} if base else set()
+    embeddings = [part.made.get("documents.embeddings") for part in job.corpus.segments]
+    scored = [made for name, made in job.made.items() if name.startswith("scores.")]
+    pairs = sum(made.total("pairs") for made in scored)
+    fresh = sum(made.total("pairs_scored") for made in scored)
+    queries = job.made.get("queries.ingest")
+    return {
+        "documents_in": ingested.total("rows_in") if ingested else 0,
+        **{f"documents_{name}": count for name, count in came.items()},
+        "documents_embedded": sum(
+            made.total("encoded") for made in embeddings if made and made.path not in before
+        ),
+        "queries_in": queries.total("rows_in") if queries else 0,
+        "pairs_needed": pairs,
+        "pairs_reused": pairs - fresh,
+        "pairs_scored": fresh,
+    }
+
+
+def tell(summary: dict[str, Any], config: str) -> None:
     """The closing lines for a person."""
     if summary["generation"] is None:
         print(f"stopped after {summary['stopped_after']} as asked; nothing was published")
@@ -99,6 +134,11 @@ def _tell(summary: dict[str, Any], config: str) -> None:
             f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if name != "in"
         )
         print(f"{kind}: {counts['in']} in = {parts}")
+    if summary["pairs_needed"]:
+        print(
+            f"pairs: {summary['pairs_needed']} = {summary['pairs_reused']} known + "
+            f"{summary['pairs_scored']} scored"
+        )
     for name, values in summary.get("measures", {}).items():
         before, after, best = (values[k] for k in ("first_stage", "reranked", "ceiling"))
         print(f"{name}: {before:.4f} first stage -> {after:.4f} reranked (ceiling {best:.4f})")

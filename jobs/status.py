@@ -50,7 +50,7 @@ def _unfinished(store: Any) -> list[dict[str, Any]]:
     from pipelines.storage.log import Log
 
     log = Log(store, "results")
-    published = {log.read(number).body["folder"] for number in log.generations()}
+    published = {entry.body["folder"] for entry in log.published()}
     found = []
     for run in store.folders("results"):
         folder = f"results/{run}"

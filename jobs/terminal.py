@@ -20,6 +20,7 @@ from pipelines.errors import NightrankError
 if TYPE_CHECKING:
     from pipelines.config import Cluster, PipelineConfig
     from pipelines.offline_rerank import Run
+    from pipelines.planning import Scope
     from pipelines.runtime.executor import Executor
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
@@ -29,7 +30,11 @@ Sets = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line; no progress.")]
 Generation = Annotated[
-    int | None, typer.Option("--generation", metavar="N", help="An older generation.")
+    str | None,
+    typer.Option("--generation", metavar="N|DATE", help="An older generation, or that of a day."),
+]
+Force = Annotated[
+    str, typer.Option("--force-publish", metavar="REASON", help="Publish though the gate fails.")
 ]
 
 
@@ -90,7 +95,13 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def open_job(config_path: str, sets: list[str] | None, quiet: bool) -> Iterator[Run]:
+def open_job(
+    config_path: str,
+    sets: list[str] | None,
+    quiet: bool,
+    scope: Scope = "all",
+    index_generation: int | None = None,
+) -> Iterator[Run]:
     """Loads the config, probes the store, plans, and opens the executor."""
     from pipelines.config_file import load_config
     from pipelines.offline_rerank import Run
@@ -101,7 +112,7 @@ def open_job(config_path: str, sets: list[str] | None, quiet: bool) -> Iterator[
     config = load_config(config_path, sets or [])
     store = open_lake(config.root, config.name, config.storage_options)
     store.probe()
-    plan = make_plan(config, store)
+    plan = make_plan(config, store, scope, index_generation)
     with open_executor(config) as executor:
         yield Run(plan, store, executor, Progress(quiet=quiet))
 

@@ -6,7 +6,8 @@ parts (what is wrong, where, what to do next) and is printed on one line::
     nightrank: error[E_SCHEMA]: column 'text' not found (corpus.jsonl, row 0) - set corpus.columns
 
 Exit codes: 2 usage or config, 3 unfit environment, 4 refused input, 5 fenced, 6 rival, 7 integrity,
-8 resources, 9 transient (the same command resumes), 70 bug, 130 SIGINT, 143 SIGTERM.
+8 resources, 9 transient (the same command resumes), 10 out of budget (the same command goes on), 11
+held back by the gate, 70 bug, 130 SIGINT, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ EXIT_CODES = {
     "E_STORE_RETRY": 9,
     "E_CLUSTER": 9,
     "E_DEADLINE": 9,
+    "E_BUDGET": 10,
+    "E_GATE": 11,
     "E_BUG": 70,
 }
 

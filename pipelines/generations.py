@@ -163,6 +163,24 @@ def yesterday(
     return Yesterday(distinct, merged, tuple(moves(store, steps))), known
 
 
+def datasets_of(body: dict[str, Any]) -> list[str]:
+    """The datasets that an index generation cannot do without."""
+    found = [*body["tombstones"], body["template"]["path"], *body["inputs"].values()]
+    for segment in body["segments"]:
+        found += [f"{segment['path']}/documents", segment["embeddings"], segment["index"]]
+    return found
+
+
+def datasets_of_results(body: dict[str, Any]) -> list[str]:
+    """The datasets that a result generation cannot do without, beside those of its index."""
+    found = [f"{body['folder']}/{name}" for name in ("candidates", "rank", "rejects", "changes")]
+    found += [f"{body['queries']}/{name}" for name in ("ingest", "delta", "distinct")]
+    found += [path for paths in body["stores"].values() for path in paths]
+    # A file that was published before is named where it lies.
+    keys = (file["key"] for files in body["files"].values() for file in files)
+    return [*found, *{key.rpartition("/_data/")[0] for key in keys}]
+
+
 def body_of(corpus: Corpus) -> dict[str, Any]:
     """What an index entry says of its corpus."""
     return {

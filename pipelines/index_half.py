@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipelines import gate, generations
 from pipelines.generations import Corpus, Segment, body_of, load_corpus, manifest_at
 from pipelines.run import Run
 from pipelines.stages import (
@@ -38,7 +39,12 @@ def take_in(job: Run) -> None:
     if job.goes_on_to("delta"):
         path, policy = f"{plan.segment}/delta", config.corpus.duplicates
         standing = job.corpus.standing()
-        job.stage("corpus.delta", delta.stage(path, "corpus", ingested, policy, standing))
+        stage = delta.stage(path, "corpus", ingested, policy, standing)
+        changes = job.stage("corpus.delta", stage)
+        if job.gate:
+            job.findings = [gate.deletions(config.gate, changes)]
+            if not job.force_publish:
+                gate.refuse(job.findings)  # Now, before an index without them is published.
 
 
 def run(job: Run) -> None:
@@ -170,7 +176,8 @@ def _publish(job: Run) -> None:
     if base and all(base.body.get(name) == body[name] for name in body if name != "base"):
         job.index = base  # Nothing is different: the same corpus, the same settings.
         return
-    entry = publish.publish_index(job.store, body, base.generation if base else 0)
+    uses = generations.datasets_of(body)
+    entry = publish.publish_index(job.store, body, plan.index_watermark, uses)
     job.index = entry
     chosen = job.template
     reason = f" ({chosen['reason']})" if "reason" in chosen else ""

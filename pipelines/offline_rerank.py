@@ -59,5 +59,5 @@ def run_evaluation(
     options = config.storage_options
     qrels = list_inputs(config.evaluate.qrels, "tsv", options)[0]
     manifests = manifests_of(store, entry)
-    made = evaluate.stage(entry, manifests, config.evaluate, qrels, options, config.name)
+    made = evaluate.stage(entry.body, manifests, config.evaluate, qrels, options, config.name)
     return run_stage(made, store, executor, progress)

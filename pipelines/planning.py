@@ -45,7 +45,8 @@ class Plan:
     Attributes:
         plan_id: sha256 hex of everything that can change the results.
         folder: where the run's own datasets lie, `results/<id>.<epoch>`.
-        watermark: result generation that was current when the plan was made.
+        watermark: last number of the results log when the plan was made.
+        index_watermark: last number of the index log.
         published: the generation that already holds this very plan's results, if current.
         scope: which halves are run.
         base: the index generation that the corpus is compared with, or that is ranked against.
@@ -60,6 +61,7 @@ class Plan:
     plan_id: str
     folder: str
     watermark: int
+    index_watermark: int
     published: int | None
     scope: Scope
     base: Entry | None
@@ -161,6 +163,7 @@ def make_plan(
         plan_id,
         found.folder,
         found.watermark,
+        index.last(),
         found.published,
         scope,
         found.base,
@@ -244,16 +247,13 @@ def _epoch(
     it builds upon is fixed when its folder is made: a resumed run goes on from there.
     """
     log = Log(store, "results")
-    generation = current.generation if current else 0
-    published = None
+    generation, published = log.last(), None
     if current and current.body["plan_id"] == plan_id:
         folder, generation = current.body["folder"], current.body["watermark"]
         published = current.generation
     else:
         epochs = [
-            entry.body["epoch"]
-            for entry in map(log.read, log.generations())
-            if entry.body.get("plan_id") == plan_id
+            entry.body["epoch"] for entry in log.published() if entry.body["plan_id"] == plan_id
         ]
         epoch = max(epochs) + 1 if epochs else 0
         folder = f"results/{plan_id[:SHORT]}.{epoch}"
@@ -261,7 +261,7 @@ def _epoch(
         "plan_id": plan_id,
         "watermark": generation,
         "index_generation": base.generation if base else 0,
-        "result_generation": generation,
+        "result_generation": current.generation if current else 0,
         "identity": identity,
     }
     data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)

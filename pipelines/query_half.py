@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines import generations
+from pipelines import gate, generations
 from pipelines.index_half import embeddings_of
 from pipelines.retrieval.standing import kept_rows
 from pipelines.run import Run
 from pipelines.stages import (
     accounting,
     carry,
+    changes,
     delta,
     distinct,
     embed,
+    evaluate,
     ingest,
     merge,
     publish,
@@ -25,7 +27,7 @@ from pipelines.stages import (
 from pipelines.stages.fan_out import Published
 from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.fingerprint import fingerprint
-from pipelines.storage.log import Entry
+from pipelines.storage.log import Entry, Log
 
 
 def take_in(job: Run) -> None:
@@ -260,8 +262,16 @@ def _publish(job: Run) -> Entry:
         ),
         accounting.queries_balance(made["queries.ingest"], made["queries.delta"], made["ranked"]),
     ]
+    standing = Log(job.store, "results").current()
+    before = standing if standing and standing.body.get("plan_id") != plan.plan_id else None
+    earlier = None
+    if plan.earlier:
+        path = f"{plan.earlier.body['folder']}/rank"
+        earlier = generations.manifest_at(job.store, path)
+    stage = changes.stage(f"{plan.folder}/changes", made["ranked"], earlier)
+    changed = job.stage("changes", stage)
     assert job.index is not None
-    body = {
+    described = {
         "plan_id": plan.plan_id,
         "folder": plan.folder,
         "epoch": int(plan.folder.rpartition(".")[2]),
@@ -271,7 +281,44 @@ def _publish(job: Run) -> Entry:
         "models": [plan.encoder.identity(), *(step.identity() for step in plan.steps)],
         "lists_key": lists_key(job),
         "stores": _stores(job),
+        "changes_since": plan.earlier.generation if plan.earlier else 0,
     }
-    return publish.publish_results(
-        job.store, body, balances, made["ranked"], collected, plan.watermark
-    )
+    tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
+    tables |= {"rejects": collected.files("rejects"), "changes": changed.files("changes")}
+    body = publish.results_body(described, balances, tables, before)
+    if job.gate:
+        body["gate"] = _examine(job, body)
+    uses = generations.datasets_of_results(body) + generations.datasets_of(job.index.body)
+    return publish.publish_results(job.store, body, plan.watermark, uses)
+
+
+def _examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:
+    """Measures the night and holds it against the limits.
+
+    Raises:
+        NightrankError: E_GATE, unless the operator has said why it is to be published.
+    """
+    config, made = job.plan.config, job.made
+    qrels, measured = job.plan.qrels, None
+    if qrels:
+        manifests = made["ranked"], made["distinct"], job.corpus.made("documents")
+        options = config.storage_options
+        stage = evaluate.stage(body, manifests, config.evaluate, qrels, options, config.name)
+        now = job.stage("evaluation", stage)
+        if job.plan.earlier:
+            folder = job.plan.earlier.body["folder"]
+            then = Dataset(job.store, evaluate.dataset_of(folder, config.evaluate, qrels))
+            if before := then.manifest():
+                name = config.evaluate.measures[0]
+                means = [m.shards[0].stats["measures"][name]["reranked"] for m in (before, now)]
+                measured = (name, *means)
+    counts = {kind: body["counts"][kind] for kind in ("documents", "queries")}
+    found = gate.examine(config.gate, counts, made["changes"], made["candidates"], measured)
+    found = [*job.findings, *found]
+    for finding in found:
+        job.progress.note(f"gate: {'passed' if finding.passed else 'FAILED'} {finding}")
+    if not job.force_publish:
+        gate.refuse(found)
+    plain = [finding.to_dict() for finding in found]
+    passed = all(finding.passed for finding in found)
+    return {"passed": passed, "forced": job.force_publish or None, "findings": plain}

@@ -13,15 +13,15 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from pipelines.errors import NightrankError
-from pipelines.generations import load_corpus, manifest_at
+from pipelines.generations import datasets_of_results, load_corpus, manifest_at
 from pipelines.stages.fan_out import by_query_id
-from pipelines.storage.dataset import Manifest
+from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.filesystem import connect
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.reader import Reader
 from pipelines.storage.store import Store
 
-TABLES = ("ranked", "queries", "rejects")
+TABLES = ("ranked", "queries", "rejects", "changes")
 
 
 def open_lake(root: str, name: str, options: dict[str, Any] | None = None) -> Store:
@@ -29,17 +29,29 @@ def open_lake(root: str, name: str, options: dict[str, Any] | None = None) -> St
     return Store(f"{root.rstrip('/')}/{name}", options)
 
 
-def generation_of(store: Store, generation: int | None = None) -> Entry:
+def generation_of(store: Store, generation: int | str | None = None) -> Entry:
     """A published generation, the current one unless told otherwise.
 
+    Args:
+        store: the lake.
+        generation: a number, or a day as 2026-01-31: the last generation published by its end, UTC.
+
     Raises:
-        NightrankError: E_EMPTY where nothing is published, or not this generation.
+        NightrankError: E_EMPTY where nothing is published, or not this generation; E_CORRUPT where
+            its retention has ended.
     """
     log = Log(store, "results")
-    entry = log.read(generation) if generation is not None else log.current()
+    entry = log.as_of(str(generation)) if generation is not None else log.current()
     if entry is None:
         do = "run `nightrank run CONFIG` first"
         raise NightrankError("E_EMPTY", "nothing published yet", store.url, do)
+    if generation is not None:
+        given_up = log.condemned(entry.generation)
+        for path in datasets_of_results(entry.body):
+            if path in given_up and Dataset(store, path).manifest() is None:
+                what = f"generation {entry.generation} has expired: `nightrank gc` removed it"
+                do = "see `nightrank history CONFIG` for those that are kept"
+                raise NightrankError("E_CORRUPT", what, store.path(path), do)
     return entry
 
 
@@ -59,7 +71,7 @@ def read_results(
     root: str,
     name: str,
     table: str = "ranked",
-    generation: int | None = None,
+    generation: int | str | None = None,
     storage_options: dict[str, Any] | None = None,
 ) -> pads.Dataset:
     """Opens a published table as a pyarrow dataset (`.to_table()`, `.to_batches()`, filters).
@@ -67,8 +79,8 @@ def read_results(
     Args:
         root: the lake's root as in the config, local or s3://.
         name: the experiment's name as in the config.
-        table: `ranked`, `queries` or `rejects`.
-        generation: an older generation; the current one by default.
+        table: `ranked`, `queries`, `rejects` or `changes`.
+        generation: an older one by number or day; the current one by default.
         storage_options: as in the config.
 
     Returns:

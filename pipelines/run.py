@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.errors import NightrankError
+from pipelines.gate import Finding
 from pipelines.generations import Corpus, Segment
 from pipelines.models.protocols import ResolvedModel
 from pipelines.planning import Plan
@@ -34,6 +35,7 @@ STAGES = (
     "merge",
     "rerank",
     "rank",
+    "changes",
     "publish",
     "evaluate",
 )
@@ -50,6 +52,9 @@ class Run:
         corpus: the segments that results are made from.
         index: the entry of the index generation they stand in.
         template: what that entry says of the index template.
+        gate: whether the limits of the config decide about publication.
+        force_publish: why a night is to be published though it does not pass; empty otherwise.
+        findings: limits that were looked at before the end.
     """
 
     plan: Plan
@@ -62,6 +67,9 @@ class Run:
     corpus: Corpus = field(default_factory=Corpus)
     index: Entry | None = None
     template: dict[str, Any] = field(default_factory=dict)
+    gate: bool = False
+    force_publish: str = ""
+    findings: list[Finding] = field(default_factory=list)
 
     def goes_on_to(self, stage: str) -> bool:
         """Whether the run was told to go as far as `stage`."""

@@ -3,7 +3,7 @@
 I1 queries in = ranked + no_candidates + rejected + unselected. I2 documents in = indexed + rejected
 + superseded. I3 ranks of a query run 1..n, scores are finite and ordered, ties by doc_id
 descending. I4 every doc_id is living in the index generation named. I5 every file matches size,
-sha256 and rows. I6 generations are contiguous and watermarks never fall.
+sha256 and rows. I6 numbers are contiguous and watermarks never fall.
 """
 
 from __future__ import annotations

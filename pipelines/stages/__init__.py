@@ -17,7 +17,8 @@ VERSIONS = {
     "search": 3,
     "merge": 3,
     "rerank": 2,
-    "rank": 2,
+    "rank": 3,
+    "changes": 1,
     "rejects": 2,
     "publish": 1,
 }

@@ -24,17 +24,16 @@ from pipelines.stages.ingest import load_qrels
 from pipelines.storage.dataset import Blob, FileRef, Manifest, Payload
 from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.inputs import InputFile
-from pipelines.storage.log import Entry
 from pipelines.storage.reader import Reader
 
-VERSION = 1
+VERSION = 2
 CUTOFF = 10
 EXAMPLES = 3
 SHOWN = 3
 
 
 def plan(
-    ranked: Manifest, distinct: Manifest, documents: dict[int, Manifest], entry: Entry
+    ranked: Manifest, distinct: Manifest, documents: dict[int, Manifest], body: dict[str, Any]
 ) -> tuple[Task, ...]:
     """One task: judged queries are few."""
     shards = [
@@ -42,7 +41,7 @@ def plan(
         for lists, texts in zip(ranked.shards, distinct.shards, strict=True)
     ]
     rejects = [
-        FileRef(f["key"], f["size"], f["sha256"], f["rows"]) for f in entry.body["files"]["rejects"]
+        FileRef(f["key"], f["size"], f["sha256"], f["rows"]) for f in body["files"]["rejects"]
     ]
     files = document_files(documents)
     return (Task("evaluation", {"shards": shards, "rejects": rejects, "documents": files}),)
@@ -199,18 +198,33 @@ def _summary(lifts: dict[str, pa.Table], moves: dict[str, dict[str, int]]) -> st
     return "\n".join(lines)
 
 
+def dataset_of(folder: str, config: Evaluate, qrels: InputFile) -> str:
+    """Where the evaluation of a run by these judgements and measures lies."""
+    plain = {"qrels": qrels.identity, "measures": list(config.measures), "version": VERSION}
+    return f"{folder}/evaluation-{fingerprint(plain)}"
+
+
 def stage(
-    entry: Entry,
+    body: dict[str, Any],
     manifests: tuple[Manifest, Manifest, dict[int, Manifest]],
     config: Evaluate,
     qrels: InputFile,
     options: dict[str, Any],
     title: str,
 ) -> Stage:
-    """Assembles the stage; `manifests` are those of rank, distinct and documents."""
-    folder = entry.body["folder"]
-    facts = {"generation": str(entry.generation), "plan": entry.body["plan_id"][:16]}
-    facts |= {model["role"].replace("_", "-"): model["model"] for model in entry.body["models"]}
+    """Assembles the stage.
+
+    Args:
+        body: of a log entry, or what it will be once the run may be published.
+        manifests: those of rank, distinct and documents.
+        config: measures.
+        qrels: the judgements.
+        options: fsspec storage options.
+        title: of the report.
+    """
+    folder = body["folder"]
+    facts = {"index generation": str(body["index_generation"]), "plan": body["plan_id"][:16]}
+    facts |= {model["role"].replace("_", "-"): model["model"] for model in body["models"]}
     settings = {
         "qrels": qrels.url,
         "options": options,
@@ -219,13 +233,12 @@ def stage(
         "facts": facts,
     }
     identity = {"qrels": qrels.identity, "measures": settings["measures"], "of": folder}
-    key = fingerprint({**identity, "version": VERSION, "generation": entry.generation})
     return Stage(
         name="evaluate",
         version=VERSION,
-        dataset=f"{folder}/evaluation-{key}",
+        dataset=dataset_of(folder, config, qrels),
         identity=identity,
-        tasks=plan(*manifests, entry),
+        tasks=plan(*manifests, body),
         worker=WorkerSpec(Worker, settings),
         schemas={"per_query": measures.PER_QUERY_SCHEMA},
     )

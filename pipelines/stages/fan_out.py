@@ -14,11 +14,15 @@ import pyarrow.compute as pc
 
 from pipelines.config import Corpus, Queries
 from pipelines.retrieval.ranking import positions
+from pipelines.stages.changes import lists
 from pipelines.stages.distinct import attributes_schema
+from pipelines.stages.ingest import bucket_of
 from pipelines.stages.segment import documents_schema
 from pipelines.storage import ordinals, schemas
 from pipelines.storage.dataset import FileRef, Manifest
 from pipelines.storage.reader import Reader
+from pipelines.storage.scatter import Scatter
+from pipelines.storage.validation import id_hash
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def publish_schemas(steps: list[str], hybrid: bool, published: Published) -> dic
     return {
         "ranked": schemas.ranked(steps, hybrid, columns),
         "queries": schemas.queries(attributes_schema(published.queries)),
+        "lists": schemas.LISTS,
         "rejects": schemas.REJECTS,
     }
 
@@ -75,8 +80,8 @@ def fan_out(
     files: dict[str, Any],
     settings: dict[str, Any],
     read: Reader,
-) -> tuple[dict[str, pa.Table], dict[str, int]]:
-    """Makes `ranked`, `queries` and `rejects` of one query shard.
+) -> tuple[dict[str, pa.Table | Scatter], dict[str, int]]:
+    """Makes `ranked`, `queries`, `lists` and `rejects` of one query shard.
 
     Args:
         pool: ranked lists of the distinct queries, sorted by (query, rank).
@@ -114,7 +119,14 @@ def fan_out(
     carried = [name for name in members.column_names if name not in (*fixed, "query")]
     queries = pa.table({**fixed, **{name: members[name] for name in carried}})
     by_status = {f"queries_{v['values']}": v["counts"] for v in pc.value_counts(status).to_pylist()}
-    return {"ranked": ranked, "queries": queries, "rejects": _rejects(rejected, members)}, by_status
+    kept = lists(ranked, members, taken)
+    buckets = bucket_of(id_hash(kept["query_id"].combine_chunks()))
+    return {
+        "ranked": ranked,
+        "queries": queries,
+        "lists": Scatter(kept, buckets),
+        "rejects": _rejects(rejected, members),
+    }, by_status
 
 
 def _status(

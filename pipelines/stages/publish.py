@@ -11,56 +11,63 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.stages.accounting import Balance
-from pipelines.storage.dataset import FileRef, Manifest
+from pipelines.storage.dataset import FileRef
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.store import Store
 
 VERSION = 1
 
 
-def publish_index(store: Store, body: dict[str, Any], base: int) -> Entry:
+def publish_index(store: Store, body: dict[str, Any], watermark: int, uses: list[str]) -> Entry:
     """Publishes an index generation, unless the current one is the same.
 
     Raises:
-        NightrankError: E_STALE where an index that was made from a later generation than `base` has
-            been published since.
+        NightrankError: E_STALE where one that was planned later than at `watermark` stands, and as
+            `Log.append`.
     """
-    return Log(store, "index").append(body, watermark=base, same=tuple(body))
+    return Log(store, "index").append(body, watermark, tuple(body), uses)
 
 
-def publish_results(
-    store: Store,
+def results_body(
     plan: dict[str, Any],
     balances: list[Balance],
-    ranked: Manifest,
-    rejects: Manifest,
-    watermark: int,
-) -> Entry:
-    """Checks the balances and publishes a result generation.
+    tables: dict[str, list[FileRef]],
+    before: Entry | None,
+) -> dict[str, Any]:
+    """What a log entry will say of a finished run, once its balances hold.
+
+    A file whose bytes the generation before has published already is named where it lies.
 
     Args:
-        store: the lake.
         plan: plan id, folder, epoch, digests, and the index generation used.
         balances: of documents and queries.
-        ranked: the rank stage's manifest.
-        rejects: the rejects stage's manifest.
-        watermark: the generation that was current at planning.
+        tables: published files by table.
+        before: the generation that stands.
 
     Returns:
-        The new entry; `files` holds key, size, sha256 and rows of every published file by table.
+        The body; `files` holds key, size, sha256 and rows of every published file by table.
+
+    Raises:
+        NightrankError: E_ACCOUNTING.
     """
     for balance in balances:
         balance.check()
-    tables = {
-        "ranked": ranked.files("ranked"),
-        "queries": ranked.files("queries"),
-        "rejects": rejects.files("rejects"),
+    known = {
+        file["sha256"]: file
+        for files in (before.body["files"].values() if before else ())
+        for file in files
     }
-    files = {name: [_file(ref) for ref in refs] for name, refs in tables.items()}
+    files = {
+        name: [known.get(ref.sha256) or _file(ref) for ref in refs] for name, refs in tables.items()
+    }
     counts = {balance.kind: balance.to_dict() for balance in balances}
     counts["rows"] = {name: sum(ref.rows for ref in refs) for name, refs in tables.items()}
-    body = {**plan, "kind": "publish", "files": files, "counts": counts}
-    return Log(store, "results").append(body, watermark, same=("plan_id", "epoch"))
+    return {**plan, "kind": "publish", "files": files, "counts": counts}
+
+
+def publish_results(store: Store, body: dict[str, Any], watermark: int, uses: list[str]) -> Entry:
+    """Publishes a result generation; see `Log.append`."""
+    return Log(store, "results").append(body, watermark, ("plan_id", "epoch"), uses)
 
 
 def _file(ref: FileRef) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 In: lists so far, scores of the step. Out, always: `pool` (full-depth lists) and `scatter` (the head
 for the next step). Before the last step also `lost` (pairs without a finite score so far), after it
-what is published: `ranked`, `queries`, `rejects`.
+what is published: `ranked`, `queries`, `rejects`, and `lists` for the next night to compare with.
 Cardinality: one shard per query shard. Knows nothing about: texts (unless asked to repeat columns),
 models, judgements.
 """
@@ -25,7 +25,7 @@ from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
 from pipelines.storage.reader import Reader
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,17 @@
 `<channel>/_log/<20 digits>.json`, created if absent; the highest number is current. The number is
 the fencing token: a stale writer finds its number taken, re-reads, and sees why it may not publish.
 No lock, no lease, no clock.
+
+An entry's `kind` is `publish`, `rollback` (an older state again, under a new number) or `condemn`:
+datasets that garbage collection is about to delete. A condemned dataset can no longer be published,
+since the condemnation took the number that its publisher would have taken.
 """
 
 from __future__ import annotations
 
+import datetime
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,28 +66,77 @@ class Log:
             raise NightrankError("E_CONFIG", "written by a newer version", self.store.path(key), do)
         return Entry(generation, body)
 
-    def current(self) -> Entry | None:
-        """The newest entry, or None where nothing was published."""
-        generations = self.generations()
-        return self.read(generations[-1]) if generations else None
+    def last(self) -> int:
+        """The highest number taken, 0 where there is none: what a plan is fenced by."""
+        return max(self.generations(), default=0)
 
-    def append(self, body: dict[str, Any], watermark: int, same: tuple[str, ...] = ()) -> Entry:
+    def current(self) -> Entry | None:
+        """The newest published state, or None where there is none."""
+        return self._newest(self.generations())
+
+    def _newest(self, generations: list[int]) -> Entry | None:
+        for number in reversed(generations):
+            entry = self.read(number)
+            if entry.body.get("kind") != "condemn":
+                return entry
+        return None
+
+    def published(self) -> list[Entry]:
+        """All published states, oldest first."""
+        entries = map(self.read, self.generations())
+        return [entry for entry in entries if entry.body.get("kind") != "condemn"]
+
+    def as_of(self, wanted: str) -> Entry:
+        """The state of a generation's number, or the last one published by the end of a day (UTC).
+
+        Raises:
+            NightrankError: E_USAGE for neither a number nor a date, E_EMPTY for an unknown one.
+        """
+        if wanted.isdigit():
+            entry = self.read(int(wanted))
+            if entry.body.get("kind") == "condemn":
+                what = f"number {wanted} of {self.channel} is no generation but a condemnation"
+                raise NightrankError("E_EMPTY", what, self.store.path(self._folder))
+            return entry
+        try:
+            day = datetime.date.fromisoformat(wanted)
+        except ValueError:
+            do = "give a number, or a day as 2026-01-31"
+            raise NightrankError("E_USAGE", f"no generation {wanted!r}", "", do) from None
+        for entry in reversed(self.published()):
+            if entry.body["time"][:10] <= day.isoformat():
+                return entry
+        what = f"nothing of {self.channel} was published by {day}"
+        raise NightrankError("E_EMPTY", what, self.store.path(self._folder))
+
+    def append(
+        self,
+        body: dict[str, Any],
+        watermark: int,
+        same: tuple[str, ...] = (),
+        uses: Iterable[str] = (),
+    ) -> Entry:
         """Publishes: takes the next number, unless something newer was planned and published.
 
         Args:
-            body: plain data; `format`, `watermark` and a unique `write_id` are added.
+            body: plain data; `format`, `time`, `watermark` and a unique `write_id` are added.
             watermark: the generation that was current when the writer planned its work.
             same: a current entry that agrees with `body` in all of these keys is this very
                 publication, made by a twin or before a crash; it is returned as it stands.
+            uses: datasets that the entry depends on.
 
         Raises:
-            NightrankError: E_STALE where the current entry was planned after this one;
-                E_CONFLICT after 20 lost races.
+            NightrankError: E_STALE where the current entry was planned after this one; E_CONDEMNED
+                where what it uses was given up since; E_CONFLICT after 20 lost races.
         """
-        body = {**body, "format": FORMAT, "watermark": watermark, "write_id": uuid.uuid4().hex}
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        added = {"format": FORMAT, "time": now, "watermark": watermark}
+        body = {**body, **added, "write_id": uuid.uuid4().hex}
         data = orjson.dumps(body, option=orjson.OPT_INDENT_2)
+        used = tuple(uses)
         for _ in range(20):
-            current = self.current()
+            generations = self.generations()
+            current = self._newest(generations)
             if current and same and all(current.body.get(key) == body[key] for key in same):
                 return current
             if current and current.body["watermark"] > watermark:
@@ -91,8 +146,29 @@ class Log:
                 )
                 do = "run the same command again to plan anew"
                 raise NightrankError("E_STALE", what, self.channel, do)
-            generation = current.generation + 1 if current else 1
+            self._refuse_condemned(used, watermark)
+            generation = generations[-1] + 1 if generations else 1
             if self.store.put_if_absent(f"{self._folder}/{generation:020d}.json", data):
                 return Entry(generation, body)
         do = "find out who else publishes here"
         raise NightrankError("E_CONFLICT", "lost 20 races for a generation", self.channel, do)
+
+    def claim(self, number: int, body: dict[str, Any]) -> bool:
+        """Takes exactly this number, as long as nobody has; for what was decided by what stood."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        added = {"format": FORMAT, "time": now, "watermark": number - 1}
+        data = orjson.dumps({**body, **added, "write_id": uuid.uuid4().hex})
+        return self.store.put_if_absent(f"{self._folder}/{number:020d}.json", data)
+
+    def condemned(self, since: int = 0) -> dict[str, int]:
+        """Datasets given up under a number above `since`, with that number."""
+        entries = (self.read(number) for number in self.generations() if number > since)
+        return {path: e.generation for e in entries for path in e.body.get("condemned", ())}
+
+    def _refuse_condemned(self, used: tuple[str, ...], watermark: int) -> None:
+        given_up = self.condemned(watermark) if used else {}
+        for path in used:
+            if path in given_up:
+                what = f"{path} was given up by `nightrank gc` (number {given_up[path]})"
+                do = "run the same command again to make it anew"
+                raise NightrankError("E_CONDEMNED", what, self.channel, do)

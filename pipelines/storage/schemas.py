@@ -19,6 +19,8 @@
 | merge, rank | scatter | candidate to be scored (scattered by document shard) |
 | rerank | scores, store | scored pair (scattered by query shard); pair as later nights look it up |
 | rank | pool, ranked, queries, rejects | scored candidate, published result, query_id, reject |
+| rank | lists | query_id with its kept list (scattered by id hash) |
+| changes | changes | query_id whose kept list is not what it was |
 | rank (not the last) | lost | candidate without a finite score, of this step or an earlier one |
 """
 
@@ -94,6 +96,17 @@ def candidates(hybrid: bool) -> pa.Schema:
 
 
 PAIRS = pa.schema([("query", pa.int32()), ("row", pa.int32())])
+LIST = pa.list_(pa.struct([("doc_id", pa.string()), ("rank", pa.int32()), ("score", pa.float32())]))
+LISTS = pa.schema([("query_id", pa.string()), ("digest", pa.string()), ("list", LIST)])
+CHANGES = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("op", pa.string()),
+        ("old_digest", pa.string()),
+        ("new_digest", pa.string()),
+        ("list", LIST),
+    ]
+)
 SEARCH = pa.schema([("row", pa.int32())])
 LOST = pa.schema([("query", pa.int32()), ("doc_id", pa.string())])
 SCORES = pa.schema([("query", pa.int32()), ("ordinal", pa.int64()), ("score", pa.float32())])

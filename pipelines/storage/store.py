@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import random
@@ -85,6 +86,7 @@ class Store:
         self.url, self.options = url.rstrip("/"), options or {}
         self.remote = is_remote(url)
         self._fs, self._root = connect(self.url, self.options)
+        self._skew: float | None = None
 
     @property
     def spec(self) -> StoreSpec:
@@ -215,6 +217,50 @@ class Store:
 
         return self._attempt(listing, folder)
 
+    def ages(self, folder: str) -> tuple[dict[str, int], float]:
+        """All keys under a folder with their sizes, and seconds since the newest was written.
+
+        The store's own clock decides: on S3 an object's LastModified against one written now.
+        """
+
+        def listing() -> dict[str, Any]:
+            return dict(self._fs.find(f"{self._root}/{folder}", detail=True))
+
+        found = self._attempt(listing, folder)
+        keys = {path.removeprefix(f"{self._root}/"): int(i["size"]) for path, i in found.items()}
+        newest = max((_modified(info) for info in found.values()), default=0.0)
+        return keys, self._clock() - newest
+
+    def _clock(self) -> float:
+        """The store's time, to within seconds."""
+        if not self.remote:
+            return time.time()
+        if self._skew is None:
+            key = f"{self._root}/_probe/{uuid.uuid4().hex}"
+            before = time.time()
+            self._fs.pipe_file(key, b"")
+            self._skew = _modified(self._fs.info(key, refresh=True)) - before
+            self._fs.rm_file(key)
+        return time.time() + self._skew
+
+    def delete(self, keys: list[str]) -> None:
+        """Deletes files, gone ones among them; on a local disk also the folders this empties."""
+        if self.remote:
+            for start in range(0, len(keys), 1000):
+                some = [f"{self._root}/{key}" for key in keys[start : start + 1000]]
+                self._attempt(functools.partial(self._fs.rm, some), some[0])
+            return
+        for key in keys:
+            path = f"{self._root}/{key}"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            with contextlib.suppress(OSError):  # Not empty: it stays.
+                for _ in range(3):
+                    path = os.path.dirname(path)
+                    if path == self._root:
+                        break
+                    os.rmdir(path)
+
     def probe(self) -> None:
         """Checks that this store honours create-if-absent, and refuses it otherwise.
 
@@ -265,6 +311,12 @@ class Store:
         what = f"gave up after {TRIES} tries: {type(last).__name__}: {last}"
         do = "run the same command again when the store answers"
         raise NightrankError("E_STORE_RETRY", what, self.path(key), do)
+
+
+def _modified(info: dict[str, Any]) -> float:
+    """Seconds since the epoch at which a file was written, as fsspec tells it."""
+    when = info.get("LastModified", info.get("mtime", 0.0))
+    return float(when) if isinstance(when, int | float) else float(when.timestamp())
 
 
 def _is_transient(error: Exception) -> bool:

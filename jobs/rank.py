@@ -1,0 +1,38 @@
+"""The query half alone: `nightrank rank CONFIG`, against an index that stands.
+
+nightrank rank my.yaml                          # the current index generation
+nightrank rank my.yaml --index-generation 12
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import orjson
+import typer
+
+from jobs.run import execute, tell
+from jobs.terminal import ConfigPath, Json, Sets, command, open_job
+
+Index = Annotated[
+    int | None, typer.Option("--index-generation", metavar="N", help="Not the current one.")
+]
+
+
+def rank(
+    config: ConfigPath, sets: Sets = None, index_generation: Index = None, json: Json = False
+) -> None:
+    """Ranks the queries against a published index; the corpus is not read."""
+    started = time.monotonic()
+    with open_job(config, sets, json, "results", index_generation) as job:
+        summary = execute(job)
+    summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
+    if json:
+        print(orjson.dumps({**summary, "published": not summary["already_published"]}).decode())
+    else:
+        tell(summary, config)
+
+
+if __name__ == "__main__":
+    command(rank)

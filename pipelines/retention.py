@@ -1,0 +1,139 @@
+"""What may be deleted: whatever no retained generation and no unfinished run can reach.
+
+A dataset is deleted as a whole, after it was condemned in both logs: a publisher that was paused
+for a month loses the number it would have taken to the condemnation, and is refused. Age only saves
+work; the logs are what makes it safe. Log entries are never deleted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from pipelines.errors import NightrankError
+from pipelines.generations import datasets_of, datasets_of_results
+from pipelines.storage.log import Entry, Log
+from pipelines.storage.store import Store
+
+DAY = 86_400.0
+# Derived data of a living segment or of living queries: cheap to keep, and the next run asks again.
+DERIVED = ("tokens-", "terms-", "embeddings-")
+KEPT_OF_RUN = ("evaluation-",)
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """One dataset (or a run's own notes) that nothing needs.
+
+    Attributes:
+        path: its folder.
+        keys: all files in it.
+        bytes: their sizes together.
+    """
+
+    path: str
+    keys: tuple[str, ...]
+    bytes: int
+
+
+def collectable(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
+    """Datasets that no retained generation, nor any unfinished run younger than the age, reaches.
+
+    Args:
+        store: the lake.
+        retain: generations of either log that are kept, the current one among them.
+        min_age_days: nothing younger is touched.
+
+    Raises:
+        NightrankError: E_USAGE for a retention of no generation or of less than a day.
+    """
+    if retain < 1:
+        raise NightrankError("E_USAGE", f"--retain {retain}: keep one generation at least", "")
+    if min_age_days < 1:
+        what = f"--min-age-days {min_age_days:g}: a run of last night may still be in use"
+        raise NightrankError("E_USAGE", what, "", "give 1 or more")
+    kept, folders = _kept(store, retain, min_age_days * DAY)
+    doomed = []
+    for path in _datasets(store):
+        folder, name = path.rpartition("/")[::2]
+        derived = folder in folders and name.startswith((*DERIVED, *KEPT_OF_RUN))
+        if path in kept or derived:
+            continue
+        keys, age = store.ages(path)
+        if keys and age >= min_age_days * DAY:
+            doomed.append(Doomed(path, tuple(keys), sum(keys.values())))
+    gone = {one.path for one in doomed}
+    for run in store.folders("results"):
+        folder = f"results/{run}"
+        if run == "_log" or folder in folders:
+            continue
+        if all(f"{folder}/{name}" in gone for name in store.folders(folder)):
+            notes, age = store.ages(folder)
+            left = {key: size for key, size in notes.items() if key.count("/") == 2}
+            if left and age >= min_age_days * DAY:
+                doomed.append(Doomed(folder, tuple(left), sum(left.values())))
+    return doomed
+
+
+def _kept(store: Store, retain: int, min_age: float) -> tuple[set[str], set[str]]:
+    """Datasets that are needed, and folders whose derived data stay with them."""
+    results, index = Log(store, "results"), Log(store, "index")
+    entries = results.published()[-retain:]
+    indexes: dict[int, Entry] = {e.generation: e for e in index.published()[-retain:]}
+    published = {entry.body["folder"] for entry in results.published()}
+    for run in store.folders("results"):
+        folder = f"results/{run}"
+        if run == "_log" or folder in published:
+            continue
+        _, age = store.ages(folder)
+        if age < min_age and "plan.json" in store.files(folder):
+            plan = orjson.loads(store.read(f"{folder}/plan.json"))
+            if plan["result_generation"]:
+                entries.append(results.read(plan["result_generation"]))
+            if plan["index_generation"]:
+                number = plan["index_generation"]
+                indexes[number] = index.read(number)
+    for entry in entries:
+        number = entry.body["index_generation"]
+        indexes[number] = index.read(number)
+    kept: set[str] = set()
+    folders: set[str] = set()
+    for entry in indexes.values():
+        kept.update(datasets_of(entry.body))
+        folders.update(segment["path"] for segment in entry.body["segments"])
+    for entry in entries:
+        kept.update(datasets_of_results(entry.body))
+        folders.update((entry.body["folder"], entry.body["queries"]))
+    return kept, folders
+
+
+def _datasets(store: Store) -> list[str]:
+    """Every dataset of the lake."""
+    found = [f"templates/{name}" for name in store.folders("templates")]
+    for top in ("segments", "queries", "results"):
+        for folder in store.folders(top):
+            if folder != "_log":
+                found += [f"{top}/{folder}/{name}" for name in store.folders(f"{top}/{folder}")]
+    return found
+
+
+def collect(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
+    """Condemns in both logs, then deletes.
+
+    Raises:
+        NightrankError: E_CONFLICT where publications keep coming in between; as `collectable`.
+    """
+    for _ in range(20):
+        logs = [Log(store, channel) for channel in ("index", "results")]
+        numbers = [log.last() for log in logs]
+        doomed = collectable(store, retain, min_age_days)
+        if not doomed:
+            return []
+        body = {"kind": "condemn", "condemned": sorted(one.path for one in doomed)}
+        # What was published meanwhile may reach what is doomed: then look again.
+        if all(log.claim(n + 1, body) for log, n in zip(logs, numbers, strict=True)):
+            store.delete([key for one in doomed for key in one.keys])
+            return doomed
+    do = "run it again when no run is about to publish"
+    raise NightrankError("E_CONFLICT", "lost 20 races for the log", "gc", do)

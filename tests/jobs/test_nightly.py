@@ -1,0 +1,307 @@
+"""What an operator does with nights: gates, changes, older generations, collection."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as pads
+import pytest
+
+from jobs.cli import app
+from jobs.run import execute
+from jobs.terminal import guarded, open_job
+from jobs.verify import verify
+from pipelines.errors import NightrankError
+from pipelines.results import open_lake, read_results
+from pipelines.storage.log import Log
+from pipelines.storage.store import Store
+from tests.conftest import Collection, write_jsonl
+from tests.jobs.lake import run, table
+from tests.jobs.test_nights import World, same_template
+
+Config = Callable[..., str]
+DAY = 86_400.0
+
+
+def called(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    capsys.readouterr()
+    assert guarded(lambda **_: app(list(arguments))) == code
+    found = capsys.readouterr()
+    return found.err if code else found.out
+
+
+def night(capsys: pytest.CaptureFixture[str], config: str, *more: str) -> dict[str, Any]:
+    return json.loads(called(capsys, "nightly", config, "--json", *more))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> tuple[Collection, Path]:
+    made = Collection(tmp_path / "in", documents=600, queries=24)
+    return made, tmp_path / "lake"
+
+
+def rewrite(made: Collection, documents: list[dict[str, Any]]) -> None:
+    write_jsonl(made.folder / "corpus.jsonl", documents)
+
+
+def test_a_night_costs_what_changed_and_tells_it(
+    lake: tuple[Collection, Path], write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, root = lake
+    config = write_config(made.config(root))
+    first = night(capsys, config)
+    assert first["published"] and first["documents_embedded"] == 600
+    assert first["pairs_needed"] == first["pairs_scored"] == 24 * 20
+    again = night(capsys, config)
+    assert not again["published"] and again["generation"] == 1
+    assert again["documents_embedded"] == again["pairs_scored"] == 0
+    changed = [*made.documents[6:], {**made.documents[6], "_id": "new"}]
+    changed[10] = {**changed[10], "text": changed[11]["text"]}
+    rewrite(made, changed)
+    second = night(capsys, config)
+    counts = {k: second[f"documents_{k}"] for k in ("added", "changed", "removed", "embedded")}
+    assert counts == {"added": 1, "changed": 1, "removed": 6, "embedded": 2}
+    assert second["gate"]["passed"] and second["documents"]["indexed"] == 595
+    assert second["pairs_needed"] == 24 * 20 and second["pairs_scored"] < 40
+    assert second["pairs_reused"] + second["pairs_scored"] == second["pairs_needed"]
+    verify(config)
+
+
+def test_what_is_in_the_input_in_another_form_costs_nothing(
+    lake: tuple[Collection, Path], write_config: Config
+) -> None:
+    """Rows in another order and another file: the same documents."""
+    made, root = lake
+    run(write_config(made.config(root)))
+    moved = made.folder / "moved"
+    write_jsonl(moved / "b.jsonl", made.documents[:300])
+    write_jsonl(moved / "a.jsonl", made.documents[:300:-1] + made.documents[300:301])
+    again = run(write_config(made.config(root, corpus={"path": str(moved)})))
+    assert again["documents_added"] == again["documents_embedded"] == again["pairs_scored"] == 0
+    assert table(root).equals(table(root, generation=1))
+    changes = read_results(str(root), "tiny", "changes").to_table()
+    assert changes.num_rows == 0
+
+
+def test_changes_hold_what_a_reader_needs_to_follow(
+    lake: tuple[Collection, Path], write_config: Config
+) -> None:
+    """Applied to the lists of the earlier night they give those of the later one."""
+    made, root = lake
+    config = write_config(made.config(root))
+    run(config)
+
+    def lists(generation: int) -> dict[str, list[tuple[str, int, float]]]:
+        found: dict[str, list[tuple[str, int, float]]] = {}
+        for name in table(root, "queries", generation)["query_id"].to_pylist():
+            found[name] = []
+        for row in table(root, generation=generation).to_pylist():
+            found[row["query_id"]].append((row["doc_id"], row["rank"], row["score"]))
+        return found
+
+    rewrite(made, made.documents[30:])
+    asked = [*made.queries[2:], {"_id": "q-new", "text": made.queries[0]["text"]}]
+    asked[3] = {**asked[3], "text": asked[4]["text"]}
+    write_jsonl(made.folder / "queries.jsonl", asked)
+    run(config)
+    followed = lists(1)
+    for change in read_results(str(root), "tiny", "changes").to_table().to_pylist():
+        if change["op"] == "delete":
+            del followed[change["query_id"]]
+        else:
+            rows = change["list"]
+            followed[change["query_id"]] = [(r["doc_id"], r["rank"], r["score"]) for r in rows]
+    assert followed == lists(2)
+
+
+def test_mass_deletion_is_stopped_before_anything_is_spent(
+    lake: tuple[Collection, Path], write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, root = lake
+    config = write_config(made.config(root))
+    night(capsys, config)
+    rewrite(made, made.documents[:400])
+    for verb in ("nightly", "reindex"):
+        said = called(capsys, verb, config, code=11)
+        assert "max_delete_fraction: 0.3333, allowed 0.2 (200 of 600 documents are gone" in said
+    store = open_lake(str(root), "tiny")
+    assert Log(store, "index").last() == Log(store, "results").last() == 1
+    forced = night(capsys, config, "--force-publish", "half the catalogue was sold")
+    assert forced["published"] and not forced["gate"]["passed"]
+    assert "half the catalogue was sold" in called(capsys, "history", config)
+
+
+def test_a_part_of_the_input_that_is_missing_is_no_deletion(
+    lake: tuple[Collection, Path], write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, root = lake
+    parts = made.folder / "parts"
+    for year, rows in (("2025", made.documents[:300]), ("2026", made.documents[300:])):
+        write_jsonl(parts / f"year={year}" / "part.jsonl", rows)
+    corpus = {"path": str(parts), "partitions": ["year=2025/*", "year=2026/*"]}
+    config = write_config(made.config(root, corpus=corpus))
+    night(capsys, config)
+    (parts / "year=2025" / "part.jsonl").unlink()
+    assert "partition 'year=2025/*'" in called(capsys, "nightly", config, code=4)
+
+
+def test_a_night_that_fails_the_gate_stays_unpublished_and_says_why(
+    lake: tuple[Collection, Path], write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, root = lake
+    config = write_config(made.config(root, gate={"min_overlap": 0.9}))
+    night(capsys, config)
+    # Every document says what another one said: lists of ids have nothing in common.
+    texts = [document["text"] for document in made.documents]
+    turned = zip(made.documents, texts[7:] + texts[:7], strict=True)
+    rewrite(made, [{**document, "text": text} for document, text in turned])
+    said = called(capsys, "nightly", config, code=11)
+    assert "min_overlap" in said and "max_measure_drop" in said and "e.g. q0" in said
+    assert Log(open_lake(str(root), "tiny"), "results").last() == 1
+    # The limits are no part of the plan: the finished night is published without more work.
+    open_gate = ["--set", "gate.min_overlap=0", "--set", "gate.max_measure_drop=1"]
+    done = night(capsys, config, *open_gate)
+    assert done["generation"] == 2 and not done["units"].get("rerank")
+
+
+def test_the_halves_can_be_scheduled_apart(
+    lake: tuple[Collection, Path], write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, root = lake
+    config = write_config(made.config(root))
+    assert "run `nightrank reindex" in called(capsys, "rank", config, code=4)
+    queries = made.folder / "queries.jsonl"
+    queries.rename(made.folder / "later")
+    first = json.loads(called(capsys, "reindex", config, "--json"))
+    assert first["index_generation"] == 1 and first["documents_embedded"] == 600
+    (made.folder / "later").rename(queries)
+    (made.folder / "corpus.jsonl").rename(made.folder / "away")
+    ranked = json.loads(called(capsys, "rank", config, "--json"))
+    assert ranked["generation"] == 1 and ranked["documents"]["indexed"] == 600
+    (made.folder / "away").rename(made.folder / "corpus.jsonl")
+    rewrite(made, made.documents[20:])
+    called(capsys, "reindex", config)
+    assert "nothing to do" in called(capsys, "reindex", config)
+    called(capsys, "rank", config)
+    after = table(root)
+    same_template(root, root.parent / "whole")
+    kept = {"retrain_fraction": 1e9}
+    run(write_config(made.config(root.parent / "whole", nightly=kept), "whole.yaml"))
+    assert after.equals(table(root.parent / "whole"))
+    called(capsys, "rank", config, "--index-generation", "1")
+    assert table(root).equals(table(root, generation=1))
+    verify(config)
+
+
+def test_an_older_generation_can_be_had_again(
+    lake: tuple[Collection, Path], write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, root = lake
+    config = write_config(made.config(root))
+    night(capsys, config)
+    before = table(root)
+    rewrite(made, made.documents[10:])
+    with open_job(config, [], quiet=True) as overtaken:
+        execute(overtaken, last="rank")
+        night(capsys, config)
+        assert not table(root).equals(before)
+        said = called(capsys, "rollback", config, "--to", "1", "--reason", "half was missing")
+        assert "generation 3 holds what generation 1 held" in said
+        assert table(root).equals(before)
+        verify(config)
+        with pytest.raises(NightrankError, match="E_STALE"):
+            execute(overtaken)
+    assert night(capsys, config)["generation"] == 4
+    history = called(capsys, "history", config)
+    assert "rollback" in history and "half was missing" in history
+    assert "no generation 'yesterday'" in called(
+        capsys, "results", config, "--generation", "yesterday", code=2
+    )
+    today = json.loads(called(capsys, "history", config, "--json"))[0]["time"][:10]
+    found = json.loads(called(capsys, "results", config, "--generation", today, "--json"))
+    assert found["generation"] == 4
+    called(capsys, "results", config, "--generation", "2020-01-01", code=4)
+
+
+@contextlib.contextmanager
+def days_later(monkeypatch: pytest.MonkeyPatch, days: float) -> Any:
+    real = Store._clock
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_clock", lambda self: real(self) + days * DAY)
+        yield
+
+
+def size(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+
+
+def test_collection_keeps_what_readers_and_the_next_night_need(
+    tmp_path: Path,
+    write_config: Config,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(tmp_path / "in", seed=5, documents=500)
+    root = tmp_path / "lake"
+    config = write_config(world.config(root, retrieve={"depth": 15}, rerank={"depth": 12}))
+    for _ in range(6):
+        world.write()
+        run(config)
+        world.night()
+    held = read_results(str(root), "tiny", generation=5)
+    assert isinstance(held, pads.Dataset)
+    before, tables = size(root), {n: table(root, generation=n) for n in (4, 5, 6)}
+    assert "0 datasets" in called(capsys, "gc", config)  # All of it is of today.
+    assert "a run of last night" in called(capsys, "gc", config, "--min-age-days", "0.5", code=2)
+    with days_later(monkeypatch, 8):
+        assert "would be deleted" in called(capsys, "gc", config)
+        assert size(root) == before
+        called(capsys, "gc", config, "--delete")
+        assert "0 datasets" in called(capsys, "gc", config)
+    assert size(root) < 0.8 * before
+    for number, expected in tables.items():
+        assert table(root, generation=number).equals(expected)
+    assert held.to_table().num_rows == tables[5].num_rows  # A reader that had it open.
+    said = called(capsys, "results", config, "--generation", "1", code=7)
+    assert "generation 1 has expired" in said
+    verify(config)
+    world.write()
+    after = run(config)
+    assert after["pairs_reused"] > 0.5 * after["pairs_needed"]
+    fresh = tmp_path / "fresh"
+    same_template(root, fresh)
+    run(write_config(world.config(fresh, retrieve={"depth": 15}, rerank={"depth": 12}), "f.yaml"))
+    assert table(root).equals(table(fresh))
+
+
+def test_a_publisher_that_slept_through_a_collection_is_refused(
+    lake: tuple[Collection, Path], write_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.retention import collect
+
+    made, root = lake
+    config = write_config(made.config(root))
+    run(config)
+    with open_job(config, ["results.keep=3"], quiet=True) as paused:
+        execute(paused, last="changes")
+        with days_later(monkeypatch, 30):
+            gone = collect(paused.store, retain=3, min_age_days=7)
+        assert any(one.path.startswith(paused.plan.folder) for one in gone)
+        with pytest.raises(NightrankError) as caught:
+            execute(paused)
+    assert caught.value.code in ("E_CONDEMNED", "E_CORRUPT")
+    assert run(config, "results.keep=3")["generation"] == 3
+    verify(config)
+
+
+def test_equal_lists_have_equal_digests_and_overlap_is_one() -> None:
+    from pipelines.stages.changes import overlap
+
+    assert overlap(["a", "b"], ["a", "b"]) == 1.0 == overlap([], [])
+    assert overlap(["a", "b"], ["c", "d"]) == 0.0
+    # By hand: depth 1 nothing in common, depth 2 both: 0.9 / (1 + 0.9).
+    assert overlap(["a", "b"], ["b", "a"]) == pytest.approx(0.9 / 1.9)
