@@ -120,6 +120,13 @@ def lineage(store: Store, entry: Entry, ancestor: int) -> list[Entry] | None:
     return found[::-1] if entry.generation == ancestor else None
 
 
+def after(store: Store, base: Entry | None) -> list[Entry]:
+    """Index generations published since `base`."""
+    log = Log(store, "index")
+    numbers = [number for number in log.generations() if number > (base.generation if base else 0)]
+    return [e for e in map(log.read, numbers) if e.body["kind"] != "condemn"]
+
+
 def moves(store: Store, steps: list[Entry]) -> list[tuple[int, Manifest]]:
     """Compactions among these entries: the new segment's number and its `documents` manifest."""
     made = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines import gate, generations
-from pipelines.generations import Corpus, Segment, body_of, load_corpus, manifest_at
+from pipelines import compaction, gate, generations
+from pipelines.generations import Corpus, Segment, load_corpus, manifest_at
 from pipelines.run import Run
 from pipelines.stages import (
     accounting,
@@ -61,6 +61,7 @@ def run(job: Run) -> None:
         if job.goes_on_to("build_index"):
             _build(job)
             _publish(job)
+            _compact(job)
 
 
 def _add_segment(job: Run) -> bool:
@@ -159,9 +160,9 @@ def _build(job: Run) -> None:
         job.of_segment(part, "index", stage)
 
 
-def _publish(job: Run) -> None:
-    """Publishes the index, unless the current generation is the same."""
-    plan, base = job.plan, job.plan.usable_base
+def _publish(job: Run, compacted: dict[str, Any] | None = None) -> None:
+    """Publishes the index, unless this very state was published before."""
+    plan, base = job.plan, job.index if compacted else job.plan.usable_base
     ingested, changes = job.made["corpus.ingest"], job.made["corpus.delta"]
     body = {
         "kind": "publish",
@@ -169,22 +170,39 @@ def _publish(job: Run) -> None:
         "source_id": plan.source_id,
         "corpus_id": plan.corpus_id,
         "inputs": {"corpus.ingest": ingested.path, "corpus.delta": changes.path},
-        **body_of(job.corpus),
+        **generations.body_of(job.corpus),
         "template": job.template,
         "encoder": plan.encoder.identity(),
+        "compacted": compacted,
     }
-    if base and all(base.body.get(name) == body[name] for name in body if name != "base"):
-        job.index = base  # Nothing is different: the same corpus, the same settings.
-        return
+    # Nothing is different from the base; or a run that was interrupted had come this far.
+    for entry in (base, *generations.after(job.store, base)):
+        outside = ("base", "compacted") if entry is base else ()
+        if entry and all(entry.body.get(n) == body[n] for n in body if n not in outside):
+            job.index = entry
+            return
     uses = generations.datasets_of(body)
-    entry = publish.publish_index(job.store, body, plan.index_watermark, uses)
-    job.index = entry
+    job.index = publish.publish_index(job.store, body, plan.index_watermark, uses)
     chosen = job.template
     reason = f" ({chosen['reason']})" if "reason" in chosen else ""
     shards = [shard for made in job.corpus.made("index").values() for shard in made.shards]
     devices = ", ".join(sorted({str(shard.stats["built_on"]) for shard in shards}))
     what = f"{chosen['factory']}{reason}, built on {devices or 'nothing'}"
-    job.progress.note(f"index generation {entry.generation}: {_told(job)}{what}")
+    told = compacted["reason"] + "; merged; " if compacted else _told(job)
+    job.progress.note(f"index generation {job.index.generation}: {told}{what}")
+
+
+def _compact(job: Run) -> None:
+    """Merges segments where it is time to, as a generation of its own."""
+    old, reason = compaction.choose(job.corpus, job.plan.config.nightly)
+    if not old:
+        return
+    merged = compaction.merge(job, old)
+    job.corpus = compaction.replace(job.corpus, old, merged)
+    _embed(job, merged)
+    _build(job)
+    of = [segment.number for segment in old]
+    _publish(job, {"number": merged.number, "path": merged.path, "of": of, "reason": reason})
 
 
 def _told(job: Run) -> str:

@@ -149,6 +149,7 @@ def _carry(job: Run, before: carry.Yesterday, known: set[int]) -> Manifest:
         "hybrid": config.retrieve.bm25.weight > 0,
         "audit_nights": config.nightly.audit_nights,
         "night": plan.earlier.generation,
+        "segments": [part.number for part in job.corpus.segments],
     }
     stage = carry.stage(
         f"{plan.folder}/carried", job.made["distinct"], before, found, dead, settings

@@ -99,12 +99,17 @@ class Run:
             raise NightrankError("E_USAGE", what, stage.dataset, "run without --from")
         return run_stage(stage, self.store, self.executor, self.progress)
 
+    def terms_name(self) -> str:
+        """The folder of BM25's terms."""
+        language = self.plan.config.retrieve.bm25.language
+        return f"terms-{fingerprint({'language': language})}"
+
     def query_terms(self) -> Manifest | None:
         """BM25's terms of the queries; None where it has no weight."""
         bm25 = self.plan.config.retrieve.bm25
         if not bm25.weight:
             return None
-        path = f"{self.plan.queries}/terms-{fingerprint({'language': bm25.language})}"
+        path = f"{self.plan.queries}/{self.terms_name()}"
         stage = tokenize.terms_stage(path, "queries", self.made["distinct"], bm25.language)
         return self.made.get("queries.terms") or self.stage("queries.terms", stage)
 
@@ -113,14 +118,14 @@ class Run:
         bm25 = self.plan.config.retrieve.bm25
         if not bm25.weight:
             return None
-        path = f"{segment.path}/terms-{fingerprint({'language': bm25.language})}"
+        path = f"{segment.path}/{self.terms_name()}"
         texts = segment.made["documents"]
         stage = tokenize.terms_stage(path, "documents", texts, bm25.language)
         return self.of_segment(segment, "documents.terms", stage)
 
     def query_tokens(self, model: ResolvedModel) -> Manifest:
         """Tokens of the queries; models with one tokenizer share them."""
-        name = _tokens(model)
+        name = tokens_name(model)
         if name not in self.made:
             path = f"{self.plan.queries}/{name}"
             self.stage(name, tokenize.stage(path, "queries", self.made["distinct"], model))
@@ -128,10 +133,11 @@ class Run:
 
     def document_tokens(self, segment: Segment, model: ResolvedModel) -> Manifest:
         """Tokens of a segment's documents; models with one tokenizer share them."""
-        name = _tokens(model)
+        name = tokens_name(model)
         path, texts = f"{segment.path}/{name}", segment.made["documents"]
         return self.of_segment(segment, name, tokenize.stage(path, "documents", texts, model))
 
 
-def _tokens(model: ResolvedModel) -> str:
+def tokens_name(model: ResolvedModel) -> str:
+    """The folder of a tokenizer's tokens."""
     return f"tokens-{fingerprint({'tokenizer': model.tokenizer})}"

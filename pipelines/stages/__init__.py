@@ -8,6 +8,8 @@ VERSIONS = {
     "delta": 2,
     "extract": 1,
     "segment": 2,
+    "compact": 1,
+    "copy": 1,
     "distinct": 1,
     "tokenize": 1,
     "embed": 1,

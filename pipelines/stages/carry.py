@@ -94,6 +94,7 @@ class Worker:
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._depth, self._hybrid = config["depth"], config["hybrid"]
         self._names = [DENSE, BM25][: 2 if self._hybrid else 1]
+        self._segments = config["segments"]
         self._nights, self._night = config["audit_nights"], config["night"]
 
     def __call__(self, task: Task, read: Reader) -> Payload:
@@ -102,6 +103,8 @@ class Worker:
         known, pool, bounds = self._previous(hashes, task, read)
         places = moved(pool["ordinal"].to_numpy(), task.args["moves"], read)
         gone = np.isin(places, all_dead(task.args["dead"], read))
+        # What did not move when its segment was merged was dead by then.
+        gone |= ~np.isin(places >> ordinals.SEGMENT_SHIFT, self._segments)
         at = pool.schema.get_field_index("ordinal")
         pool = pool.set_column(at, "ordinal", pa.array(places)).filter(pa.array(~gone))
         fresh = [read.table(ref) for ref in task.args["partials"]]
@@ -193,7 +196,7 @@ def stage(
     dead: list[FileRef],
     settings: dict[str, Any],
 ) -> Stage:
-    """Assembles the stage; `settings` are depth, hybrid, audit_nights and night."""
+    """Assembles the stage; `settings` are depth, hybrid, audit_nights, night and the segments."""
     return Stage(
         name="carry",
         version=VERSION,

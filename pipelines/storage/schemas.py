@@ -7,6 +7,7 @@
 | delta | tombstones | document of a standing segment that is gone or replaced (by id hash) |
 | extract | rows | kept row |
 | documents | documents, ids | document; its id, hash and place (scattered by id hash) |
+| documents (merged) | origin | document's ordinal before its segment was merged |
 | distinct | queries, members | distinct query text, query_id |
 | tokens, terms | tokens | document or distinct query |
 | embeddings | vectors, rejects | document or distinct query, one without a usable vector |

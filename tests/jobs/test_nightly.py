@@ -201,7 +201,7 @@ def test_an_older_generation_can_be_had_again(
     lake: tuple[Collection, Path], write_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made, root = lake
-    config = write_config(made.config(root))
+    config = write_config(made.config(root, gate={"max_measure_drop": 1}))
     night(capsys, config)
     before = table(root)
     rewrite(made, made.documents[10:])
