@@ -25,10 +25,12 @@ def nightly(
     summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
     if json:
         print(orjson.dumps({**summary, "published": not summary["already_published"]}).decode())
-        return
-    tell(summary, config)
-    if force_publish and summary["gate"] and not summary["gate"]["passed"]:
-        print(f"published against the gate: {force_publish}")
+    else:
+        tell(summary, config)
+        if force_publish and summary["gate"] and not summary["gate"]["passed"]:
+            print(f"published against the gate: {force_publish}")
+    if job.cut_short:
+        raise job.cut_short
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ def rank(
         print(orjson.dumps({**summary, "published": not summary["already_published"]}).decode())
     else:
         tell(summary, config)
+    if job.cut_short:
+        raise job.cut_short
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ def run(
         print(orjson.dumps(summary).decode())
     else:
         tell(summary, config)
+    if job.cut_short:
+        raise job.cut_short
 
 
 def execute(job: Run, first: str | None = None, last: str | None = None) -> dict[str, Any]:
@@ -74,6 +76,7 @@ def execute(job: Run, first: str | None = None, last: str | None = None) -> dict
         "index_generation": entry.body["index_generation"],
         "already_published": plan.published is not None,
         "gate": entry.body.get("gate"),
+        "unfinished": entry.body["unfinished"],
         **night(job),
         **entry.body["counts"],
         "units": job.progress.units,

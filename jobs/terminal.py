@@ -107,6 +107,7 @@ def open_job(
     from pipelines.offline_rerank import Run
     from pipelines.planning import make_plan
     from pipelines.results import open_lake
+    from pipelines.runtime.budget import Meter
     from pipelines.runtime.progress import Progress
 
     config = load_config(config_path, sets or [])
@@ -114,7 +115,8 @@ def open_job(
     store.probe()
     plan = make_plan(config, store, scope, index_generation)
     with open_executor(config) as executor:
-        yield Run(plan, store, executor, Progress(quiet=quiet))
+        meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
+        yield Run(plan, store, executor, Progress(quiet=quiet), meter=meter)
 
 
 @contextlib.contextmanager
@@ -134,13 +136,17 @@ class LazyExecutor:
         self._cluster = cluster
         self._real: Executor | None = None
 
-    def run(self, stage: Any, tasks: Any, store: Any) -> Iterator[Any]:
+    def run(self, stage: Any, tasks: Any, store: Any, *stop: Any) -> Iterator[Any]:
         """See `Executor.run`."""
         if not tasks:
             return iter(())
         if self._real is None:
             self._real = self._make()
-        return self._real.run(stage, tasks, store)
+        return self._real.run(stage, tasks, store, *stop)
+
+    def gpus(self) -> float:
+        """See `Executor.gpus`; none before anything was started."""
+        return self._real.gpus() if self._real else 0.0
 
     def _make(self) -> Executor:
         cluster = self._cluster

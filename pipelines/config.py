@@ -244,6 +244,40 @@ class Nightly(Section):
     retrain_fraction: float = Field(default=0.5, ge=0.0)
 
 
+class Budget(Section):
+    """How long a run may work; at a limit it lets units in flight finish and ends with exit 10.
+
+    Attributes:
+        until: the time of day, `HH:MM` on the clock of the machine that runs the job, next reached
+            after its start.
+        gpu_hours: GPUs of the cluster times hours since the start.
+        usd: `usd_per_hour` times hours since the start.
+        usd_per_hour: price of the whole cluster.
+        rerank_first: the last rerank step scores the first so many of every list before any deeper
+            candidate of any list, and so on; a run that was begun so goes on so.
+        on_budget: `keep_previous` publishes nothing until all is scored; `publish_depth` publishes
+            the deepest of these depths that is complete for all queries, and says so.
+    """
+
+    until: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    gpu_hours: float | None = Field(default=None, ge=0.0)
+    usd: float | None = Field(default=None, ge=0.0)
+    usd_per_hour: float | None = Field(default=None, gt=0.0)
+    rerank_first: list[Annotated[int, Field(ge=1)]] = [20, 50]
+    on_budget: Literal["keep_previous", "publish_depth"] = "keep_previous"
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return any(limit is not None for limit in (self.until, self.gpu_hours, self.usd))
+
+    @model_validator(mode="after")
+    def _priced(self) -> Budget:
+        if self.usd is not None and self.usd_per_hour is None:
+            raise ValueError("usd needs usd_per_hour, the price of the whole cluster")
+        return self
+
+
 class Gate(Section):
     """What `nightrank nightly` checks before it publishes, against the generation that stands.
 
@@ -316,6 +350,7 @@ class PipelineConfig(Section):
     layout: Layout = Layout()
     search: Search = Search()
     nightly: Nightly = Nightly()
+    budget: Budget = Budget()
     gate: Gate = Gate()
     cluster: Cluster = Cluster()
 
@@ -352,7 +387,7 @@ class PipelineConfig(Section):
             the input paths: inputs are identified by what they hold.
         """
         outside = {"name", "root", "storage_options", "cluster", "search", "evaluate"}
-        plain = self.model_dump(mode="json", exclude=outside | {"nightly", "gate"})
+        plain = self.model_dump(mode="json", exclude=outside | {"nightly", "budget", "gate"})
         for source in ("corpus", "queries"):
             plain[source].pop("path")
         plain["corpus"].pop("partitions")

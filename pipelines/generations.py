@@ -166,7 +166,7 @@ def yesterday(
                 return None
             known.add(compacted["number"])
     distinct = manifest_at(store, f"{earlier.body['queries']}/distinct")
-    merged = manifest_at(store, f"{earlier.body['folder']}/candidates")
+    merged = manifest_at(store, earlier.body["datasets"]["candidates"])
     return Yesterday(distinct, merged, tuple(moves(store, steps))), known
 
 
@@ -180,7 +180,7 @@ def datasets_of(body: dict[str, Any]) -> list[str]:
 
 def datasets_of_results(body: dict[str, Any]) -> list[str]:
     """The datasets that a result generation cannot do without, beside those of its index."""
-    found = [f"{body['folder']}/{name}" for name in ("candidates", "rank", "rejects", "changes")]
+    found = list(body["datasets"].values())
     found += [f"{body['queries']}/{name}" for name in ("ingest", "delta", "distinct")]
     found += [path for paths in body["stores"].values() for path in paths]
     # A file that was published before is named where it lies.

@@ -55,6 +55,7 @@ class Plan:
         corpus_id: the corpus as its files stood.
         segment: folder of what this run adds to the corpus.
         queries: folder of the queries.
+        bands: depths that the last rerank step completes one after the other.
     """
 
     config: PipelineConfig
@@ -70,6 +71,7 @@ class Plan:
     corpus_id: str
     segment: str
     queries: str
+    bands: tuple[int, ...]
     corpus_files: tuple[InputFile, ...]
     query_files: tuple[InputFile, ...]
     corpus_splits: tuple[Split, ...]
@@ -154,9 +156,10 @@ def make_plan(
     }
     plan_id = digest(identity)
     current = Log(store, "results").current()
-    found = _Epoch("", 0, None, base, current)
+    found = _Epoch("", 0, None, base, current, ())
     if scope != "index":
-        found = _epoch(store, plan_id, identity, base, current)
+        bands = config.budget.rerank_first if config.budget.limited else []
+        found = _epoch(store, plan_id, identity, base, current, bands)
     segment = fingerprint({"corpus": corpus_id, "base": _standing(found.base, source_id)})
     return Plan(
         config,
@@ -172,6 +175,7 @@ def make_plan(
         corpus_id,
         f"segments/{segment}",
         f"queries/{fingerprint(queries)}",
+        found.bands,
         corpus_files,
         query_files,
         plan_splits(corpus_files, options, by_file=config.corpus.on_bad_file == "reject"),
@@ -232,6 +236,7 @@ class _Epoch:
     published: int | None
     base: Entry | None
     earlier: Entry | None
+    bands: tuple[int, ...]
 
 
 def _epoch(
@@ -240,17 +245,19 @@ def _epoch(
     identity: dict[str, Any],
     base: Entry | None,
     current: Entry | None,
+    bands: list[int],
 ) -> _Epoch:
     """The run's folder, its watermark, the generation if the plan is published and current.
 
     A plan is a no-op only while it is current; asked for again later it takes the next epoch. What
-    it builds upon is fixed when its folder is made: a resumed run goes on from there.
+    it builds upon is fixed when its folder is made: a resumed run goes on from there, and so does
+    one that was published before all was scored.
     """
     log = Log(store, "results")
     generation, published = log.last(), None
     if current and current.body["plan_id"] == plan_id:
         folder, generation = current.body["folder"], current.body["watermark"]
-        published = current.generation
+        published = None if current.body["unfinished"] else current.generation
     else:
         epochs = [
             entry.body["epoch"] for entry in log.published() if entry.body["plan_id"] == plan_id
@@ -262,22 +269,21 @@ def _epoch(
         "watermark": generation,
         "index_generation": base.generation if base else 0,
         "result_generation": current.generation if current else 0,
+        "bands": bands,
         "identity": identity,
     }
     data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
     key = f"{folder}/plan.json"
     if store.put_if_absent(key, data):
-        return _Epoch(folder, generation, published, base, current)
+        return _Epoch(folder, generation, published, base, current, tuple(bands))
     given = orjson.loads(store.read(key))
     # Begun before: it keeps the watermark it was given, unless it was overtaken since. Then it
     # is planned anew: the plan's identity says that it is still what is asked for.
     if published is None and (not current or current.body["watermark"] <= given["watermark"]):
         generation = given["watermark"]
-    frozen = [
+    numbers = given["index_generation"], given["result_generation"]
+    index, earlier = (
         Log(store, channel).read(number) if number else None
-        for channel, number in (
-            ("index", given["index_generation"]),
-            ("results", given["result_generation"]),
-        )
-    ]
-    return _Epoch(folder, generation, published, *frozen)
+        for channel, number in zip(("index", "results"), numbers, strict=True)
+    )
+    return _Epoch(folder, generation, published, index, earlier, tuple(given["bands"]))

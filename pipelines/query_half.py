@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from typing import Any
 
 from pipelines import gate, generations
+from pipelines.errors import NightrankError
 from pipelines.index_half import embeddings_of
 from pipelines.retrieval.standing import kept_rows
 from pipelines.run import Run
@@ -159,19 +162,44 @@ def _carry(job: Run, before: carry.Yesterday, known: set[int]) -> Manifest:
 
 def _rerank(job: Run) -> None:
     """Every step: score where the documents live, gather by query."""
-    plan, steps = job.plan, job.plan.config.rerank
+    steps = job.plan.config.rerank
     lists, file = job.made["candidates"], "candidates"
-    for number, step in enumerate(steps):
-        model = plan.steps[number]
-        scored = _scored(job, number, lists)
-        path = f"{plan.folder}/scores-{number}"
-        stage = rerank.stage(path, step.name, scored, model, step.unit_tokens)
-        scores = job.stage(f"scores.{number}", stage)
+    for number in range(len(steps)):
+        scores = _score(job, number, lists)
         # A later step rescores the head of this one's list: that order belongs to reranking.
         if number + 1 < len(steps) or job.goes_on_to("rank"):
             lists, file = _rank(job, number, lists, file, scores), "pool"
     if not steps and job.goes_on_to("rank"):
-        _rank(job, -1, lists, file, None)
+        _rank(job, -1, lists, file, [])
+
+
+def _score(job: Run, number: int, lists: Manifest) -> list[Manifest]:
+    """The scores of one step; of the last one in bands of depth where the plan has such.
+
+    Raises:
+        NightrankError: E_BUDGET, unless a part of the depth is to be published.
+    """
+    plan, step, model = job.plan, job.plan.config.rerank[number], job.plan.steps[number]
+    bands = plan.bands if number + 1 == len(plan.steps) else ()
+    edges = [0, *sorted({band for band in bands if band < step.depth}), step.depth]
+    scored, done = _scored(job, number, lists), []
+    for low, high in itertools.pairwise(edges):
+        whole = len(edges) == 2
+        path = f"{plan.folder}/scores-{number}" + ("" if whole else f"-to-{high}")
+        name = step.name if whole else f"{step.name} {low + 1}-{high}"
+        band = dataclasses.replace(scored, ranks=(low, high), head=step.depth)
+        stage = rerank.stage(path, name, band, model, step.unit_tokens)
+        try:
+            done.append(job.stage(f"scores.{number}.{high}", stage))
+        except NightrankError as error:
+            deepest = plan.config.budget.on_budget == "publish_depth" and low > 0
+            if error.code != "E_BUDGET" or not deepest:
+                raise
+            what = f"{error.what}; published at a depth of {low}"
+            job.cut_short = NightrankError(error.code, what, error.where, error.do)
+            job.reached = low
+            break
+    return done
 
 
 def _scored(job: Run, number: int, lists: Manifest) -> rerank.Scored:
@@ -203,20 +231,25 @@ def _stores(job: Run) -> dict[str, list[str]]:
     """Where the scores of every model are found by later nights."""
     found: dict[str, list[str]] = {}
     for number, model in enumerate(job.plan.steps):
-        made = job.made[f"scores.{number}"]
-        earlier = [] if made.identity["keep_all"] else made.identity["stores"]
-        known = found.setdefault(fingerprint(model.identity()), [])
-        known += [path for path in [*earlier, made.path] if path not in known]
+        prefix, known = f"scores.{number}.", found.setdefault(fingerprint(model.identity()), [])
+        for made in [made for name, made in job.made.items() if name.startswith(prefix)]:
+            # What was looked up is repeated only where all depths were: else it stays needed.
+            repeated = made.identity["keep_all"] and not job.cut_short
+            earlier = [] if repeated else made.identity["stores"]
+            known += [path for path in [*earlier, made.path] if path not in known]
     return found
 
 
-def _rank(job: Run, number: int, lists: Manifest, file: str, scores: Manifest | None) -> Manifest:
+def _rank(job: Run, number: int, lists: Manifest, file: str, scores: list[Manifest]) -> Manifest:
     """Gathers the scores of one step; after the last also makes what is published."""
     plan, config, steps = job.plan, job.plan.config, job.plan.config.rerank
+    depths = [step.depth for step in steps]
+    if job.reached:
+        depths[-1] = job.reached
     settings = rank.Settings(
         tuple(step.name for step in steps),
         number,
-        steps[number].depth if steps else 0,
+        depths[number] if steps else 0,
         plan.weight(number) if steps else 0.0,
         steps[number + 1].depth if number + 1 < len(steps) else 0,
         config.retrieve.bm25.weight > 0,
@@ -229,11 +262,16 @@ def _rank(job: Run, number: int, lists: Manifest, file: str, scores: Manifest | 
         config.corpus,
         config.results.keep,
         tuple(config.results.document_columns),
-        "+".join(f"{step.name}@{step.depth}" for step in steps) or "first_stage",
+        "+".join(f"{s.name}@{d}" for s, d in zip(steps, depths, strict=True)) or "first_stage",
     )
-    path = f"{plan.folder}/rank" if settings.is_last else f"{plan.folder}/rank-{number}"
+    path = _at_depth(job, "rank") if settings.is_last else f"{plan.folder}/rank-{number}"
     final = published if settings.is_last else None
     return job.stage("ranked", rank.stage(path, lists, file, scores, settings, final))
+
+
+def _at_depth(job: Run, name: str) -> str:
+    """A dataset of what is published; one of its own where only a part of the depth is."""
+    return f"{job.plan.folder}/{name}" + (f"-at-{job.reached}" if job.reached else "")
 
 
 def _publish(job: Run) -> Entry:
@@ -251,7 +289,7 @@ def _publish(job: Run) -> Entry:
         for kind in ("corpus", "queries")
     ]
     dead = corpus.standing().dead()
-    stage = rejects.stage(f"{plan.folder}/rejects", sources, made["ranked"], dead)
+    stage = rejects.stage(_at_depth(job, "rejects"), sources, made["ranked"], dead)
     collected = job.stage("rejects", stage)
     balances = [
         accounting.documents_balance(
@@ -267,9 +305,8 @@ def _publish(job: Run) -> Entry:
     before = standing if standing and standing.body.get("plan_id") != plan.plan_id else None
     earlier = None
     if plan.earlier:
-        path = f"{plan.earlier.body['folder']}/rank"
-        earlier = generations.manifest_at(job.store, path)
-    stage = changes.stage(f"{plan.folder}/changes", made["ranked"], earlier)
+        earlier = generations.manifest_at(job.store, plan.earlier.body["datasets"]["rank"])
+    stage = changes.stage(_at_depth(job, "changes"), made["ranked"], earlier)
     changed = job.stage("changes", stage)
     assert job.index is not None
     described = {
@@ -282,6 +319,14 @@ def _publish(job: Run) -> Entry:
         "models": [plan.encoder.identity(), *(step.identity() for step in plan.steps)],
         "lists_key": lists_key(job),
         "stores": _stores(job),
+        "datasets": {
+            "candidates": made["candidates"].path,
+            "rank": made["ranked"].path,
+            "rejects": collected.path,
+            "changes": changed.path,
+        },
+        "unfinished": job.cut_short.what if job.cut_short else "",
+        "rerank_depth": job.reached or (plan.config.rerank[-1].depth if plan.steps else 0),
         "changes_since": plan.earlier.generation if plan.earlier else 0,
     }
     tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
@@ -307,8 +352,8 @@ def _examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:
         stage = evaluate.stage(body, manifests, config.evaluate, qrels, options, config.name)
         now = job.stage("evaluation", stage)
         if job.plan.earlier:
-            folder = job.plan.earlier.body["folder"]
-            then = Dataset(job.store, evaluate.dataset_of(folder, config.evaluate, qrels))
+            path = evaluate.dataset_of(job.plan.earlier.body, config.evaluate, qrels)
+            then = Dataset(job.store, path)
             if before := then.manifest():
                 name = config.evaluate.measures[0]
                 means = [m.shards[0].stats["measures"][name]["reranked"] for m in (before, now)]

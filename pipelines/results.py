@@ -124,7 +124,7 @@ def manifests_of(store: Store, entry: Entry) -> tuple[Manifest, Manifest, dict[i
     body = entry.body
     index = Log(store, "index").read(body["index_generation"])
     return (
-        manifest_at(store, f"{body['folder']}/rank"),
+        manifest_at(store, body["datasets"]["rank"]),
         manifest_at(store, f"{body['queries']}/distinct"),
         load_corpus(store, index).made("documents"),
     )

@@ -10,6 +10,7 @@ from pipelines.gate import Finding
 from pipelines.generations import Corpus, Segment
 from pipelines.models.protocols import ResolvedModel
 from pipelines.planning import Plan
+from pipelines.runtime.budget import Meter
 from pipelines.runtime.executor import Executor, run_stage
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.stage import Stage
@@ -55,6 +56,9 @@ class Run:
         gate: whether the limits of the config decide about publication.
         force_publish: why a night is to be published though it does not pass; empty otherwise.
         findings: limits that were looked at before the end.
+        meter: when the run has to end.
+        cut_short: why it ends before all is scored, where a part is published for all that.
+        reached: how deep the last rerank step came then.
     """
 
     plan: Plan
@@ -70,6 +74,9 @@ class Run:
     gate: bool = False
     force_publish: str = ""
     findings: list[Finding] = field(default_factory=list)
+    meter: Meter | None = None
+    cut_short: NightrankError | None = None
+    reached: int | None = None
 
     def goes_on_to(self, stage: str) -> bool:
         """Whether the run was told to go as far as `stage`."""
@@ -97,7 +104,9 @@ class Run:
         if early and Dataset(self.store, stage.dataset).manifest() is None:
             what = f"--from {self.first}: stage {stage.name} before it is not complete"
             raise NightrankError("E_USAGE", what, stage.dataset, "run without --from")
-        return run_stage(stage, self.store, self.executor, self.progress)
+        # Once a run is cut short, what it has is still brought to its readers.
+        limit = self.meter.reason if self.meter and not self.cut_short else str
+        return run_stage(stage, self.store, self.executor, self.progress, limit)
 
     def terms_name(self) -> str:
         """The folder of BM25's terms."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,13 +28,29 @@ class Outcome:
     error: NightrankError | None = None
 
 
+def never() -> bool:
+    """The `stop` of a run without a budget."""
+    return False
+
+
 class Executor(Protocol):
     """Runs tasks and accounts for every one of them exactly once."""
 
     def run(
-        self, stage: Stage, tasks: Sequence[tuple[Task, int]], store: StoreSpec
+        self,
+        stage: Stage,
+        tasks: Sequence[tuple[Task, int]],
+        store: StoreSpec,
+        stop: Callable[[], bool] = never,
     ) -> Iterator[Outcome]:
-        """Yields one outcome per (task, attempt number), in any order."""
+        """Yields one outcome per (task, attempt number), in any order.
+
+        Once `stop()` is true no further task begins; those that have begun are finished.
+        """
+        ...
+
+    def gpus(self) -> float:
+        """GPUs that this executor's workers have between them."""
         ...
 
     def close(self) -> None:
@@ -51,12 +67,18 @@ class SerialExecutor:
         self._runner: UnitRunner | None = None
 
     def run(
-        self, stage: Stage, tasks: Sequence[tuple[Task, int]], store: StoreSpec
+        self,
+        stage: Stage,
+        tasks: Sequence[tuple[Task, int]],
+        store: StoreSpec,
+        stop: Callable[[], bool] = never,
     ) -> Iterator[Outcome]:
         """See `Executor.run`."""
         runner = self._runner = self._runner or UnitRunner(store, self._threads, os.getcwd())
         spec = UnitSpec.of(stage)
         for task, number in tasks:
+            if stop():
+                return
             for attempt in range(1, self._attempts + 1):
                 try:
                     yield Outcome(task, runner.run(spec, task, number))
@@ -66,6 +88,10 @@ class SerialExecutor:
                     if failure.exit_code in FINAL_EXIT_CODES or attempt == self._attempts:
                         yield Outcome(task, None, failure)
                         break
+
+    def gpus(self) -> float:
+        """None that are counted."""
+        return 0.0
 
     def close(self) -> None:
         """See `Executor.close`."""
@@ -85,14 +111,27 @@ def as_failure(error: Exception, stage: str, task: Task) -> NightrankError:
     return failure
 
 
-def run_stage(stage: Stage, store: Store, executor: Executor, progress: Progress) -> Manifest:
+def run_stage(
+    stage: Stage,
+    store: Store,
+    executor: Executor,
+    progress: Progress,
+    limit: Callable[[], str] = str,
+) -> Manifest:
     """Brings a stage's dataset to completion and returns its manifest.
 
     A stage whose manifest exists is done; a task whose record exists is done; the rest is work.
 
+    Args:
+        stage: what is to be done.
+        store: the lake.
+        executor: where it is done.
+        progress: told of every unit.
+        limit: why no further unit may begin; empty while one may.
+
     Raises:
-        NightrankError: the first failure, after every other task had its chance; E_USAGE where a
-            plan has more than 50,000 units.
+        NightrankError: the first failure, after every other task had its chance; E_BUDGET where the
+            limit came first; E_USAGE where a plan has more than 50,000 units.
     """
     dataset = Dataset(store, stage.dataset)
     if manifest := dataset.manifest():
@@ -108,7 +147,7 @@ def run_stage(stage: Stage, store: Store, executor: Executor, progress: Progress
     started = time.monotonic()
     progress.start(stage.name, len(stage.tasks), len(done))
     failures = []
-    for outcome in executor.run(stage, todo, store.spec):
+    for outcome in executor.run(stage, todo, store.spec, lambda: bool(limit())):
         if outcome.record is not None:
             done[outcome.record.shard] = outcome.record
             progress.advance(outcome.record)
@@ -124,6 +163,10 @@ def run_stage(stage: Stage, store: Store, executor: Executor, progress: Progress
         do = first.do or "run the same command again to retry only what is missing"
         raise NightrankError(first.code, first.what, where, do) from first
     missing = [t.shard for t in stage.tasks if t.shard not in done]
+    if missing and (reason := limit()):
+        progress.failed(stage.name)
+        what = f"{reason}: {len(missing)} of {len(stage.tasks)} units of {stage.name} are left"
+        raise NightrankError("E_BUDGET", what, "", "the same command goes on from here")
     if missing:
         what = f"{len(missing)} of {len(stage.tasks)} units were never accounted for"
         raise NightrankError("E_ACCOUNTING", what, f"{stage.name}, e.g. {missing[0]}")

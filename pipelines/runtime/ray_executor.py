@@ -14,7 +14,7 @@ import statistics
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipelines.config import Cluster
 from pipelines.errors import NightrankError
-from pipelines.runtime.executor import FINAL_EXIT_CODES, Outcome, as_failure
+from pipelines.runtime.executor import FINAL_EXIT_CODES, Outcome, as_failure, never
 from pipelines.runtime.stage import Pool, Stage, Task
 from pipelines.runtime.unit import UnitRunner, UnitSpec
 from pipelines.storage.dataset import Record
@@ -107,8 +107,16 @@ class RayExecutor:
         share = self._gpu_share[pool]
         return max(1, int(self._gpus / share)) if share else otherwise
 
+    def gpus(self) -> float:
+        """See `Executor.gpus`."""
+        return self._gpus
+
     def run(
-        self, stage: Stage, tasks: Sequence[tuple[Task, int]], store: StoreSpec
+        self,
+        stage: Stage,
+        tasks: Sequence[tuple[Task, int]],
+        store: StoreSpec,
+        stop: Callable[[], bool] = never,
     ) -> Iterator[Outcome]:
         """See `Executor.run`."""
         self._store = store
@@ -123,6 +131,8 @@ class RayExecutor:
         finished: list[float] = []
         try:
             while queue or running:
+                if queue and stop():
+                    queue.clear()
                 while queue and idle:
                     slot = idle.pop()
                     task, number, attempt = _take(queue, slot, running)

@@ -198,10 +198,11 @@ def _summary(lifts: dict[str, pa.Table], moves: dict[str, dict[str, int]]) -> st
     return "\n".join(lines)
 
 
-def dataset_of(folder: str, config: Evaluate, qrels: InputFile) -> str:
-    """Where the evaluation of a run by these judgements and measures lies."""
+def dataset_of(body: dict[str, Any], config: Evaluate, qrels: InputFile) -> str:
+    """Where the evaluation of a log entry's lists by these judgements and measures lies."""
     plain = {"qrels": qrels.identity, "measures": list(config.measures), "version": VERSION}
-    return f"{folder}/evaluation-{fingerprint(plain)}"
+    key = fingerprint({**plain, "of": body["datasets"]["rank"]})
+    return f"{body['folder']}/evaluation-{key}"
 
 
 def stage(
@@ -222,7 +223,6 @@ def stage(
         options: fsspec storage options.
         title: of the report.
     """
-    folder = body["folder"]
     facts = {"index generation": str(body["index_generation"]), "plan": body["plan_id"][:16]}
     facts |= {model["role"].replace("_", "-"): model["model"] for model in body["models"]}
     settings = {
@@ -232,12 +232,12 @@ def stage(
         "title": title,
         "facts": facts,
     }
-    identity = {"qrels": qrels.identity, "measures": settings["measures"], "of": folder}
+    identity = {"qrels": qrels.identity, "measures": settings["measures"]}
     return Stage(
         name="evaluate",
         version=VERSION,
-        dataset=dataset_of(folder, config, qrels),
-        identity=identity,
+        dataset=dataset_of(body, config, qrels),
+        identity={**identity, "of": body["datasets"]["rank"]},
         tasks=plan(*manifests, body),
         worker=WorkerSpec(Worker, settings),
         schemas={"per_query": measures.PER_QUERY_SCHEMA},

@@ -105,11 +105,11 @@ def _rows(table: pa.Table) -> np.ndarray:
 
 
 def scatter(table: pa.Table, depth: int) -> Scatter:
-    """The first `depth` of every list as (query, row), keyed by (segment, document shard)."""
+    """The first `depth` of every list as (query, row, rank), by (segment, document shard)."""
     head = table.filter(pc.less_equal(table["rank"], depth))
     places = head["ordinal"].to_numpy()
     rows = pa.array(ordinals.row(places))
-    pairs = pa.table([head["query"], rows], schema=schemas.PAIRS)
+    pairs = pa.table([head["query"], rows, head["rank"]], schema=schemas.PAIRS)
     return Scatter(pairs, ordinals.shard_key(places))
 
 

@@ -67,7 +67,8 @@ def results_body(
 
 def publish_results(store: Store, body: dict[str, Any], watermark: int, uses: list[str]) -> Entry:
     """Publishes a result generation; see `Log.append`."""
-    return Log(store, "results").append(body, watermark, ("plan_id", "epoch"), uses)
+    same = ("plan_id", "epoch", "rerank_depth")
+    return Log(store, "results").append(body, watermark, same, uses)
 
 
 def _file(ref: FileRef) -> dict[str, Any]:

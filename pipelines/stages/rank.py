@@ -55,7 +55,7 @@ class Settings:
 
 
 def plan(
-    lists: Manifest, file: str, scores: Manifest | None, published: Published | None
+    lists: Manifest, file: str, scores: list[Manifest], published: Published | None
 ) -> tuple[Task, ...]:
     """One task per query shard, with the ranges of the score files that belong to it."""
     tasks = []
@@ -63,7 +63,7 @@ def plan(
         args: dict[str, Any] = {"list": shard.files[file], "scores": []}
         if "lost" in shard.files:
             args["lost"] = shard.files["lost"]
-        for ref in scores.files("scores") if scores else []:
+        for ref in (ref for made in scores for ref in made.files("scores")):
             if part := ref.range(number):
                 args["scores"].append((ref, part))
         if published:
@@ -168,11 +168,11 @@ def stage(
     dataset: str,
     lists: Manifest,
     file: str,
-    scores: Manifest | None,
+    scores: list[Manifest],
     settings: Settings,
     published: Published | None,
 ) -> Stage:
-    """Assembles the stage; `published` is given for the last step."""
+    """Assembles the stage; `scores` of all bands of depth, `published` for the last step."""
     steps = list(settings.steps)
     plain = {**settings.__dict__, "steps": steps}
     tables = {
@@ -188,7 +188,7 @@ def stage(
         name=name,
         version=VERSION,
         dataset=dataset,
-        identity={"of": lists.path, "scores": scores.path if scores else None, **config},
+        identity={"of": lists.path, "scores": [made.path for made in scores], **config},
         tasks=plan(lists, file, scores, published),
         worker=WorkerSpec(Worker, config),
         schemas=tables,

@@ -51,6 +51,8 @@ class Scored:
         stores: earlier datasets of this stage with the same model, oldest first.
         origins: of compacted segments, by number: the manifest that says where each document was.
         keep_all: whether `store` repeats what was looked up, so that earlier stores can go.
+        ranks: only candidates above the first and up to the second of these ranks.
+        head: how deep the lists are scored in all.
     """
 
     scattered: Manifest
@@ -60,6 +62,14 @@ class Scored:
     stores: tuple[Manifest, ...] = ()
     origins: dict[int, Manifest] = field(default_factory=dict)
     keep_all: bool = False
+    ranks: tuple[int, int] = (0, 1 << 30)
+    head: int = 1 << 30
+
+    @property
+    def share(self) -> float:
+        """The share of all pairs that these ranks are, about."""
+        low, high = self.ranks
+        return (min(high, self.head) - low) / self.head
 
     def shard(self, key: int) -> Record:
         """The tokens of a scatter key's document shard."""
@@ -98,7 +108,7 @@ def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task,
     for key, parts in ranges.items():
         shard = scored.shard(key)
         mean = query_mean + shard.stats["tokens"] / max(1, shard.files["tokens"].rows)
-        cost[key] = sum(part.rows for _, _, part in parts) * min(max_length, mean)
+        cost[key] = sum(part.rows for _, _, part in parts) * min(max_length, mean) * scored.share
         origin, keys = scored.sources(key)
         lookups[key] = origin, {k: known[k] for k in (key, *keys) if k in known}
         if lookups[key][1]:
@@ -123,6 +133,7 @@ def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task,
                 "queries": {n: (tokens_of[n], texts_of[n]) for n, _, _ in ranges[key]},
                 "stores": stores,
                 "origin": origin,
+                "ranks": scored.ranks,
             }
             name = f"{shard.shard}.seg-{ordinals.split_key(key)[0]:05d}.slice-{i:04d}"
             tasks.append(Task(name, args))
@@ -234,6 +245,9 @@ class Worker:
             table = read.range(ref, part)
             rows = table["row"].to_numpy().astype(np.int64)
             inside = (rows >= args["start"]) & (rows < args["stop"])
+            low, high = args["ranks"]
+            rank = table["rank"].to_numpy()
+            inside &= (rank > low) & (rank <= high)
             queries = table["query"].to_numpy().astype(np.int64)[inside]
             found[0].append(np.full(len(queries), number, np.int64))
             found[1].append(queries)
@@ -293,6 +307,7 @@ def stage(
             "tokens": {str(n): made.path for n, made in scored.document_tokens.items()},
             "stores": [made.path for made in scored.stores],
             "keep_all": scored.keep_all,
+            "ranks": list(scored.ranks),
             "model": model.identity(),
         },
         tasks=plan(scored, unit_tokens, model.max_length_tokens),

@@ -96,7 +96,7 @@ def candidates(hybrid: bool) -> pa.Schema:
     return pa.schema([*CANDIDATES, *(BOTH_SCORES if hybrid else ())])
 
 
-PAIRS = pa.schema([("query", pa.int32()), ("row", pa.int32())])
+PAIRS = pa.schema([("query", pa.int32()), ("row", pa.int32()), ("rank", pa.int32())])
 LIST = pa.list_(pa.struct([("doc_id", pa.string()), ("rank", pa.int32()), ("score", pa.float32())]))
 LISTS = pa.schema([("query_id", pa.string()), ("digest", pa.string()), ("list", LIST)])
 CHANGES = pa.schema(

@@ -17,6 +17,7 @@ from jobs.terminal import guarded, open_job
 from jobs.verify import verify
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake, read_results
+from pipelines.runtime.budget import Meter
 from pipelines.storage.log import Log
 from pipelines.storage.store import Store
 from tests.conftest import Collection, write_jsonl
@@ -305,3 +306,47 @@ def test_equal_lists_have_equal_digests_and_overlap_is_one() -> None:
     assert overlap(["a", "b"], ["c", "d"]) == 0.0
     # By hand: depth 1 nothing in common, depth 2 both: 0.9 / (1 + 0.9).
     assert overlap(["a", "b"], ["b", "a"]) == pytest.approx(0.9 / 1.9)
+
+
+def test_out_of_budget_it_stops_and_the_same_command_goes_on(
+    lake: tuple[Collection, Path], write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, root = lake
+    config = write_config(made.config(root, budget={"usd": 0.0, "usd_per_hour": 9.0}))
+    said = called(capsys, "nightly", config, code=10)
+    assert "budget.usd = 0 is spent" in said and "goes on from here" in said
+    assert Log(open_lake(str(root), "tiny"), "results").last() == 0
+    assert night(capsys, config, "--set", "budget.usd=5")["generation"] == 1
+
+
+def test_the_deepest_depth_that_is_complete_can_be_published(
+    lake: tuple[Collection, Path],
+    write_config: Config,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, root = lake
+    budget = {"usd": 1.0, "usd_per_hour": 1e-3, "rerank_first": [5, 10]}
+    sections = {"budget": {**budget, "on_budget": "publish_depth"}, "rerank": {"depth": 20}}
+    config = write_config(made.config(root, **sections))
+    done = "scores-0-to-10/manifest.json"
+
+    def reason(meter: Meter) -> str:
+        return "it is late" if any(root.rglob(done)) else ""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Meter, "reason", reason)
+        assert "published at a depth of 10" in called(capsys, "nightly", config, code=10)
+    shallow = table(root)
+    assert shallow["rerank_score"].null_count == 0  # The kept head was scored.
+    assert set(table(root, "queries")["policy"].to_pylist()) == {"rerank@10"}
+    verify(config)
+    run(write_config(made.config(root.parent / "ten", rerank={"depth": 10}), "ten.yaml"))
+    assert table(root.parent / "ten").drop_columns(["score"]).equals(shallow.drop_columns("score"))
+    whole = night(capsys, config)
+    assert whole["generation"] == 2 and not whole["unfinished"]
+    assert whole["units"]["rerank 6-10"] == 0 and whole["units"]["rerank 11-20"] > 0
+    run(write_config(made.config(root.parent / "all", rerank={"depth": 20}), "all.yaml"))
+    assert table(root).equals(table(root.parent / "all"))
+    verify(config)
+    assert not night(capsys, config)["published"]
