@@ -52,6 +52,11 @@ class Source(Section):
     reject_budget: Fraction = 0.01
     allow_empty: bool = False
 
+    @property
+    def typed(self) -> dict[str, ColumnType]:
+        """Columns to be read beside id, text and title (or vertical), with their types."""
+        return self.attributes
+
     @model_validator(mode="after")
     def _safe(self) -> Source:
         if re.match(r"^[a-z0-9]+://[^/]*@", self.path):
@@ -87,11 +92,28 @@ class Corpus(Source):
         partitions: patterns that input files must match, one file each at least, e.g.
             `[year=2025/*, year=2026/*]`: a part that was not delivered stops the run, where it
             would otherwise take its documents out of the index.
+        feed: the input is what changed, not what there is: columns `op` (`upsert` or `delete`) and
+            `sequence` (int64) beside the usual ones. Of several rows of an id the highest sequence
+            counts, and none that is not above the sequence of the document that stands. What no row
+            names stays as it is.
     """
 
     duplicates: Literal["last", "strict"] = "last"
     empty_text: Literal["reject", "keep"] = "reject"
     partitions: list[str] = []
+    feed: bool = False
+
+    @property
+    def typed(self) -> dict[str, ColumnType]:
+        """See `Source.typed`; a change feed has two columns more."""
+        more: dict[str, ColumnType] = {"op": "string", "sequence": "int64"} if self.feed else {}
+        return {**self.attributes, **more}
+
+    @model_validator(mode="after")
+    def _feed(self) -> Corpus:
+        if self.feed and (clash := {"op", "sequence"} & set(self.attributes)):
+            raise ValueError(f"attributes: {sorted(clash)} are columns of the feed itself")
+        return self
 
 
 class Queries(Source):
@@ -234,7 +256,10 @@ class Nightly(Section):
         max_segments: more segments than this are merged.
         max_dead_fraction: a segment with a larger share of dead documents is merged.
         retrain_fraction: the index template (and BM25's statistics) is trained anew when documents
-            added, changed and removed since it was trained exceed this share of what it saw.
+            added, changed and removed since it was trained exceed this share of what it saw,
+        recall_floor: or when the recall of an approximate index, measured on queries of an earlier
+            night against an exact search, is below this,
+        max_imbalance: or when an IVF index shard's lists are more uneven than this (1 is even).
     """
 
     audit_nights: int = Field(default=30, ge=1, le=256)
@@ -242,6 +267,8 @@ class Nightly(Section):
     max_segments: int = Field(default=8, ge=1, le=1000)
     max_dead_fraction: Fraction = 0.2
     retrain_fraction: float = Field(default=0.5, ge=0.0)
+    recall_floor: Fraction = 0.9
+    max_imbalance: float = Field(default=4.0, ge=1.0)
 
 
 class Budget(Section):

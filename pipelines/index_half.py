@@ -20,6 +20,7 @@ from pipelines.stages import (
 )
 from pipelines.storage.dataset import Manifest
 from pipelines.storage.fingerprint import fingerprint
+from pipelines.storage.log import Log
 
 
 def take_in(job: Run) -> None:
@@ -39,7 +40,7 @@ def take_in(job: Run) -> None:
     if job.goes_on_to("delta"):
         path, policy = f"{plan.segment}/delta", config.corpus.duplicates
         standing = job.corpus.standing()
-        stage = delta.stage(path, "corpus", ingested, policy, standing)
+        stage = delta.stage(path, "corpus", ingested, policy, standing, config.corpus.feed)
         changes = job.stage("corpus.delta", stage)
         if job.gate:
             job.findings = [gate.deletions(config.gate, changes)]
@@ -112,15 +113,13 @@ def _train(job: Run) -> None:
     if old:
         seen = old["documents_seen"]
         changed = old["documents_changed"] + (0 if plan.corpus_stands else _changes(job))
-    if old and old["settings"] == key and changed <= config.nightly.retrain_fraction * seen:
+    fits = old is not None and old["settings"] == key
+    why = _drift(job, old, changed) if old and fits else ""
+    if old and fits and not why:
         job.made["template"] = manifest_at(job.store, old["path"])
     else:
-        if old and old["settings"] == key:
-            limit = config.nightly.retrain_fraction
-            job.progress.note(
-                f"the index template is trained anew: {changed} documents came or went since it "
-                f"saw {seen}, more than nightly.retrain_fraction = {limit:g}"
-            )
+        if why:
+            job.progress.note(f"the index template is trained anew: {why}")
         vectors = list(job.corpus.made("documents.embeddings").values())
         terms = [made for part in job.corpus.segments if (made := job.document_terms(part))]
         of = [made.path for made in (*vectors, *terms)]
@@ -136,6 +135,27 @@ def _train(job: Run) -> None:
         "documents_changed": changed,
         **job.made["template"].shards[0].stats,
     }
+
+
+def _drift(job: Run, template: dict[str, Any], changed: int) -> str:
+    """Why a template that was trained on an earlier corpus no longer fits; empty while it does."""
+    limits, seen = job.plan.config.nightly, template["documents_seen"]
+    if changed > limits.retrain_fraction * seen:
+        what = f"{changed} documents came or went since it saw {seen}"
+        return f"{what}, more than nightly.retrain_fraction = {limits.retrain_fraction:g} of them"
+    results = Log(job.store, "results").current()
+    if results and results.body["recall"] is not None:
+        index = Log(job.store, "index").read(results.body["index_generation"])
+        recall = results.body["recall"]
+        if index.body["template"]["path"] == template["path"] and recall < limits.recall_floor:
+            what = f"recall was {recall:g} in generation {results.generation}"
+            return f"{what}, below nightly.recall_floor = {limits.recall_floor:g}"
+    indexes = [part.made["index"] for part in job.corpus.segments if "index" in part.made]
+    uneven = [shard.stats["imbalance"] or 1.0 for made in indexes for shard in made.shards]
+    if max(uneven, default=1.0) > limits.max_imbalance:
+        what = f"an index shard's lists are uneven by {max(uneven):.2f}"
+        return f"{what}, above nightly.max_imbalance = {limits.max_imbalance:g}"
+    return ""
 
 
 def _changes(job: Run) -> int:
@@ -169,6 +189,7 @@ def _publish(job: Run, compacted: dict[str, Any] | None = None) -> None:
         "base": base.generation if base else 0,
         "source_id": plan.source_id,
         "corpus_id": plan.corpus_id,
+        "files_id": plan.files_id,
         "inputs": {"corpus.ingest": ingested.path, "corpus.delta": changes.path},
         **generations.body_of(job.corpus),
         "template": job.template,

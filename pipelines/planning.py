@@ -52,7 +52,8 @@ class Plan:
         base: the index generation that the corpus is compared with, or that is ranked against.
         earlier: the result generation whose lists and scores may be taken over.
         source_id: what documents of one text are made of; segments of another are of no use.
-        corpus_id: the corpus as its files stood.
+        files_id: the corpus's input as it stood.
+        corpus_id: the corpus: that input, and of a change feed all those before it.
         segment: folder of what this run adds to the corpus.
         queries: folder of the queries.
         bands: depths that the last rerank step completes one after the other.
@@ -68,6 +69,7 @@ class Plan:
     base: Entry | None
     earlier: Entry | None
     source_id: str
+    files_id: str
     corpus_id: str
     segment: str
     queries: str
@@ -125,13 +127,18 @@ def make_plan(
     source_id = fingerprint(_source(config.corpus, config))
     corpus_files: tuple[InputFile, ...] = ()
     query_files: tuple[InputFile, ...] = ()
+    files_id = ""
     if scope == "results":
         corpus_id = _ranked_against(base, source_id, encoder)
     else:
         corpus_files = list_inputs(config.corpus.path, config.corpus.format, options)
         check_partitions(config.corpus.path, config.corpus.partitions, corpus_files)
         named = [[file.url, file.identity] for file in corpus_files]
-        corpus_id = fingerprint({"source": source_id, "files": named})
+        files_id = corpus_id = fingerprint({"source": source_id, "files": named})
+        if config.corpus.feed and base and base.body.get("source_id") == source_id:
+            before = base.body["corpus_id"]
+            seen = base.body["files_id"] == files_id  # A feed that was taken in adds nothing.
+            corpus_id = before if seen else fingerprint({"feed": files_id, "onto": before})
     qrels = None
     if scope != "index":
         query_files = list_inputs(config.queries.path, config.queries.format, options)
@@ -172,6 +179,7 @@ def make_plan(
         found.base,
         found.earlier,
         source_id,
+        files_id,
         corpus_id,
         f"segments/{segment}",
         f"queries/{fingerprint(queries)}",

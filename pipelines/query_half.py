@@ -298,6 +298,7 @@ def _publish(job: Run) -> Entry:
             sum(made.rows("rows") for made in corpus.made("index").values()),
             sum(corpus.buried().values()),
             collected,
+            plan.config.corpus.feed,
         ),
         accounting.queries_balance(made["queries.ingest"], made["queries.delta"], made["ranked"]),
     ]
@@ -325,6 +326,7 @@ def _publish(job: Run) -> Entry:
             "rejects": collected.path,
             "changes": changed.path,
         },
+        "recall": _recall(made["partials"]),
         "unfinished": job.cut_short.what if job.cut_short else "",
         "rerank_depth": job.reached or (plan.config.rerank[-1].depth if plan.steps else 0),
         "changes_since": plan.earlier.generation if plan.earlier else 0,
@@ -336,6 +338,12 @@ def _publish(job: Run) -> Entry:
         body["gate"] = _examine(job, body)
     uses = generations.datasets_of_results(body) + generations.datasets_of(job.index.body)
     return publish.publish_results(job.store, body, plan.watermark, uses)
+
+
+def _recall(searched: Manifest) -> float | None:
+    """Measured recall of an approximate index; None where nothing was sampled."""
+    wanted = searched.total("recall_wanted")
+    return round(searched.total("recall_hits") / wanted, 4) if wanted else None
 
 
 def _examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:

@@ -220,6 +220,21 @@ def flat_vectors(index: Index) -> Float32 | None:
     return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
 
 
+def imbalance(index: Index) -> float | None:
+    """How unevenly an IVF index's lists are filled: 1 where evenly; None for other indexes.
+
+    FAISS's `imbalance_factor`: lists * sum(n^2) / sum(n)^2, so the factor by which a search that
+    probes lists by chance reads more than it would of even lists.
+    """
+    faiss = _faiss()
+    inner = faiss.downcast_index(index)
+    if isinstance(inner, faiss.IndexRefine):
+        inner = faiss.downcast_index(inner.base_index)
+    if not isinstance(inner, faiss.IndexIVF) or not inner.ntotal:
+        return None
+    return float(inner.invlists.imbalance_factor())
+
+
 def use_threads(threads: int) -> None:
     """Sets how many threads FAISS takes in this process; at least 1."""
     _faiss().omp_set_num_threads(max(1, threads))

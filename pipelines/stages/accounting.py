@@ -82,9 +82,17 @@ class Balance:
 
 
 def documents_balance(
-    ingested: Manifest, delta: Manifest, vectors: int, buried: int, rejects: Manifest
+    ingested: Manifest,
+    delta: Manifest,
+    vectors: int,
+    buried: int,
+    rejects: Manifest,
+    feed: bool = False,
 ) -> Balance:
     """Documents in = indexed + rejected + superseded.
+
+    Of a change feed the documents that stood before are in as well; what a row deletes or replaces,
+    that row where it deletes, and rows that change nothing are superseded.
 
     Args:
         ingested: of the whole input.
@@ -92,13 +100,19 @@ def documents_balance(
         vectors: rows of all index shards.
         buried: tombstones in the segments that these are of.
         rejects: tells how many documents, living and dead, never had a usable vector.
+        feed: whether the input is a change feed.
     """
     parts = {
         "indexed": vectors - (buried - rejects.total("dead_without_vector")),
         "rejected": ingested.total("rejected") + rejects.total("living_without_vector"),
         "superseded": delta.total("dropped"),
     }
-    return Balance("documents", ingested.total("rows_in"), parts)
+    total = ingested.total("rows_in")
+    if feed:
+        total += delta.total("unchanged") + delta.total("changed") + delta.total("removed")
+        effects = ("changed", "removed", "without_effect")
+        parts["superseded"] += sum(delta.total(name) for name in effects)
+    return Balance("documents", total, parts)
 
 
 def queries_balance(ingested: Manifest, delta: Manifest, ranked: Manifest) -> Balance:

@@ -86,7 +86,8 @@ class Worker:
 
         blob = Blob(lambda file: faiss_index.write(index, file), check, "faiss")
         files = {"index": blob, "rows": pa.concat_tables(rows)}
-        stats = {"rate_rows": len(matrix), "rate_unit": "vectors", "built_on": device}
+        stats: dict[str, Any] = {"rate_rows": len(matrix), "rate_unit": "vectors"}
+        stats |= {"built_on": device, "imbalance": faiss_index.imbalance(index)}
         if task.args["statistics"]:
             postings = self._postings(task, kept, read)
             files["postings"] = postings

@@ -16,6 +16,7 @@ from pipelines.config import Corpus
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages import segment
 from pipelines.stages.delta import all_dead
+from pipelines.stages.ingest import ids_schema
 from pipelines.storage import ordinals, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, shard_names
 from pipelines.storage.reader import Reader
@@ -96,7 +97,7 @@ def stage(
         worker=WorkerSpec(Worker, {"source": source.model_dump(mode="json")}),
         schemas={
             "documents": segment.documents_schema(source),
-            "ids": schemas.IDS,
+            "ids": ids_schema(source),
             "origin": schemas.TOMBSTONES,
         },
     )

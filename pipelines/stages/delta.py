@@ -6,6 +6,8 @@ documents), both scattered by input split; `tombstones` (standing documents that
 replaced), scattered by id bucket. Cardinality: one shard per run of buckets. Knows nothing about:
 texts, models.
 
+A change feed names what changed and leaves all else alone; there the highest sequence counts.
+
 A document is the same as long as its id and its content hash are: one that moves between files, or
 changes and changes back, costs what it must and no more. Queries have no standing part.
 """
@@ -80,12 +82,16 @@ class Worker:
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._kind: str = config["kind"]
         self._policy: str = config["policy"]
+        self._feed: bool = config["feed"]
+        self._schema = schemas.FEED_IDS if self._feed else schemas.IDS
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """`last` and `strict` keep the last row of an id, `first` and `error` the first."""
-        table = _numbered(task.args["ranges"], "split", read)
-        order = [("id", "ascending"), ("split", "ascending"), ("row", "ascending")]
-        table = table.sort_by(order).combine_chunks()
+        table = _numbered(task.args["ranges"], "split", self._schema, read)
+        order = ["id", "split", "row"]
+        if self._feed:
+            order.insert(1, "sequence")
+        table = table.sort_by([(name, "ascending") for name in order]).combine_chunks()
         same = np.zeros(max(table.num_rows - 1, 0), dtype=bool)  # Row i and i+1 share their id.
         if table.num_rows > 1:
             ids = table["id"]
@@ -104,12 +110,12 @@ class Worker:
         if self._kind == "queries":
             return Payload({"dropped": content}, stats)
         table = table.filter(pa.array(~dropped)).combine_chunks()
-        made, compared = _compare(table, self._standing(task, read))
+        made, compared = _compare(table, self._standing(task, read), self._feed)
         return Payload({"dropped": content, **made}, stats | compared)
 
     def _standing(self, task: Task, read: Reader) -> pa.Table:
         """Living documents of these buckets: id, content_hash and ordinal (in `row`)."""
-        table = _numbered(task.args["standing"], "segment", read).combine_chunks()
+        table = _numbered(task.args["standing"], "segment", self._schema, read).combine_chunks()
         places = ordinals.pack(table["segment"].to_numpy(), 0, table["row"].to_numpy())
         dead = dead_ordinals(task.args["dead"], read)
         table = table.set_column(table.schema.get_field_index("row"), "row", pa.array(places))
@@ -134,9 +140,9 @@ class Worker:
             raise NightrankError("E_SCHEMA", what, "", do)
 
 
-def _numbered(ranges: list[Any], name: str, read: Reader) -> pa.Table:
-    """Rows of `schemas.IDS` with the number of the split or segment they are of."""
-    tables = [schemas.IDS.empty_table().append_column(name, pa.array([], pa.int32()))]
+def _numbered(ranges: list[Any], name: str, schema: pa.Schema, read: Reader) -> pa.Table:
+    """Rows of ids with the number of the split or segment they are of."""
+    tables = [schema.empty_table().append_column(name, pa.array([], pa.int32()))]
     for number, ref, part in ranges:
         table = read.range(ref, part)
         numbers = pa.array(np.full(table.num_rows, number, np.int32))
@@ -144,30 +150,45 @@ def _numbered(ranges: list[Any], name: str, read: Reader) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _compare(table: pa.Table, standing: pa.Table) -> tuple[dict[str, Scatter], dict[str, Any]]:
+def _compare(
+    table: pa.Table, standing: pa.Table, feed: bool
+) -> tuple[dict[str, Scatter], dict[str, Any]]:
     """What the rows that count change: rows to fetch, and standing documents to bury."""
     at = pc.index_in(table["id"], standing["id"].combine_chunks()).combine_chunks()
     known = pc.is_valid(at).to_numpy(zero_copy_only=False)
+    place = pc.fill_null(at, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     differs = np.ones(table.num_rows, dtype=bool)
+    old = standing.take(pa.array(place[known]))
     if known.any():
-        old = standing["content_hash"].take(at.drop_null())
         new = table["content_hash"].filter(pa.array(known))
-        differs[known] = pc.not_equal(new, old).to_numpy()
-    fetch = table.filter(pa.array(differs))
-    kept = pa.table([fetch["row"], fetch["content_hash"]], schema=schemas.KEPT)
+        differs[known] = pc.not_equal(new, old["content_hash"]).to_numpy()
+    removes = np.zeros(table.num_rows, dtype=bool)
     buried = np.ones(standing.num_rows, dtype=bool)
-    same = at.filter(pa.array(~differs)).to_numpy(zero_copy_only=False)
-    buried[same.astype(np.int64)] = False
+    if feed:
+        removes = table["removed"].to_numpy(zero_copy_only=False)
+        late = np.zeros(table.num_rows, dtype=bool)
+        newer = pc.greater(table["sequence"].filter(pa.array(known)), old["sequence"])
+        late[known] = ~newer.to_numpy(zero_copy_only=False)
+        differs &= ~late
+        removes &= ~late
+        buried[:] = False
+        buried[place[known & (differs | removes)]] = True
+    else:
+        buried[place[known & ~differs]] = False
+    fetch = table.filter(pa.array(differs & ~removes))
+    kept = pa.table([fetch["row"], fetch["content_hash"]], schema=schemas.KEPT)
     gone = standing.filter(pa.array(buried))
     places = gone["row"].to_numpy()
     buckets = bucket_of(id_hash(gone["id"].combine_chunks()))
     segments, counts = np.unique(places >> ordinals.SEGMENT_SHIFT, return_counts=True)
-    changed = int((known & differs).sum())
+    changed = int((known & differs & ~removes).sum())
+    added = int((~known & ~removes).sum())
     stats = {
-        "added": int((~known).sum()),
+        "added": added,
         "changed": changed,
         "removed": int(buried.sum()) - changed,
-        "unchanged": int((~differs).sum()),
+        "unchanged": standing.num_rows - int(buried.sum()),
+        "without_effect": table.num_rows - added - changed if feed else 0,
         "buried": {str(n): c for n, c in zip(segments.tolist(), counts.tolist(), strict=True)},
     }
     tombstones = pa.table([pa.array(places)], schema=schemas.TOMBSTONES)
@@ -189,7 +210,12 @@ def all_dead(refs: list[FileRef], read: Reader) -> np.ndarray:
 
 
 def stage(
-    dataset: str, kind: str, ingested: Manifest, policy: str, standing: Standing | None = None
+    dataset: str,
+    kind: str,
+    ingested: Manifest,
+    policy: str,
+    standing: Standing | None = None,
+    feed: bool = False,
 ) -> Stage:
     """Assembles the stage for the corpus or the queries."""
     before = standing or Standing({})
@@ -204,7 +230,7 @@ def stage(
             "tombstones": [made.path for made in before.tombstones],
         },
         tasks=plan(ingested, before),
-        worker=WorkerSpec(Worker, {"kind": kind, "policy": policy}),
+        worker=WorkerSpec(Worker, {"kind": kind, "policy": policy, "feed": feed}),
         schemas={
             "dropped": schemas.DROPPED,
             **(

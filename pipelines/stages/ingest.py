@@ -81,7 +81,10 @@ class Worker:
                 stats["accepted"] += accepted.num_rows
                 stats["rate_rows"] = stats["rows_in"]
                 columns = [accepted[id_column], accepted[hash_column], accepted["row"]]
-                ids.append(pa.table(columns, schema=schemas.IDS))
+                if isinstance(self._source, Corpus) and self._source.feed:
+                    removed = pc.equal(accepted["op"], "delete")
+                    columns += [accepted["sequence"], removed]
+                ids.append(pa.table(columns, schema=ids_schema(self._source)))
                 yield accepted
 
         files: dict[str, Any] = {}
@@ -91,14 +94,20 @@ class Worker:
         else:
             for _ in accepted_rows():
                 pass
-        table = pa.concat_tables([schemas.IDS.empty_table(), *ids])
+        table = pa.concat_tables([ids_schema(self._source).empty_table(), *ids])
         files["ids"] = scatter_by_id(table)
         files["rejects"] = pa.concat_tables([rejects_schema().empty_table(), *rejects])
         return Payload(files, stats)
 
 
+def ids_schema(source: Corpus | Queries) -> pa.Schema:
+    """`schemas.IDS`, of a change feed with two columns more."""
+    feed = isinstance(source, Corpus) and source.feed
+    return schemas.FEED_IDS if feed else schemas.IDS
+
+
 def scatter_by_id(table: pa.Table) -> Scatter:
-    """`schemas.IDS`, by the bucket of the id."""
+    """Ids by the bucket of the id."""
     return Scatter(table, bucket_of(id_hash(table["id"].combine_chunks())))
 
 
@@ -148,7 +157,7 @@ def stage(
         tasks=plan(splits),
         worker=WorkerSpec(Worker, config),
         schemas={
-            "ids": schemas.IDS,
+            "ids": ids_schema(source),
             "rejects": rejects_schema(),
             **({"rows": accepted_schema(kind, source)} if kind == "queries" else {}),
         },

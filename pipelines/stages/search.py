@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipelines.retrieval import faiss_index
 from pipelines.retrieval.bm25 import Postings
-from pipelines.retrieval.first_stage import OpenShard, search_both, search_group
+from pipelines.retrieval.first_stage import OpenShard, recall, search_both, search_group
 from pipelines.retrieval.hybrid import DENSE
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.delta import all_dead
@@ -33,6 +33,8 @@ from pipelines.tokens import Tokens
 VERSION = 3
 # Of a posting in memory: its row and its impact.
 POSTING_BYTES = 8
+# Queries of a unit whose recall is measured where an index is approximate.
+SAMPLED = 16
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,12 @@ class Worker:
         at = found.schema.get_field_index("query")
         table = found.set_column(at, "query", pa.array(queries, pa.int32()))
         table = table.select(schema.names).cast(schema)
-        stats = {"rate_rows": len(rows), "rate_unit": "queries", "candidates": table.num_rows}
+        stats: dict[str, Any] = {"rate_rows": len(rows), "rate_unit": "queries"}
+        stats["candidates"] = table.num_rows
+        if any(faiss_index.flat_vectors(shard.index) is None for shard in self._open):
+            sample = vectors[:SAMPLED]
+            hits, wanted = recall(sample, self._open, self._depth, self._parameters)
+            stats |= {"recall_hits": hits, "recall_wanted": wanted}
         return Payload({"candidates": table}, stats)
 
     def _open_group(self, task: Task, read: Reader) -> None:

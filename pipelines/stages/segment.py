@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipelines.config import Corpus
 from pipelines.errors import NightrankError
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.stages.ingest import scatter_by_id
+from pipelines.stages.ingest import ids_schema, scatter_by_id
 from pipelines.storage import ordinals, schemas
 from pipelines.storage.dataset import Manifest, Payload, shard_names
 from pipelines.storage.reader import Reader
@@ -85,13 +85,16 @@ def ids(documents: pa.Table, shard: int) -> Scatter:
     rows = np.arange(documents.num_rows, dtype=np.int64)
     places = pa.array(ordinals.pack(0, shard, rows))
     columns = [documents["doc_id"], documents["content_hash"], places]
-    return scatter_by_id(pa.table(columns, schema=schemas.IDS))
+    if "sequence" not in documents.column_names:
+        return scatter_by_id(pa.table(columns, schema=schemas.IDS))
+    columns += [documents["sequence"], pa.array(np.zeros(len(rows), bool))]
+    return scatter_by_id(pa.table(columns, schema=schemas.FEED_IDS))
 
 
 def documents_schema(source: Corpus) -> pa.Schema:
-    """doc_id, title, text, content_hash and the attributes."""
+    """doc_id, title, text, content_hash and the attributes; of a feed also its `sequence`."""
     schema = accepted_schema("corpus", source)
-    return pa.schema([field for field in schema if field.name != "row"])
+    return pa.schema([field for field in schema if field.name not in ("row", "op")])
 
 
 def stage(dataset: str, source: Corpus, extracted: Manifest, wanted_rows: int | None) -> Stage:
@@ -103,5 +106,5 @@ def stage(dataset: str, source: Corpus, extracted: Manifest, wanted_rows: int | 
         identity={"of": extracted.path},
         tasks=plan(extracted, wanted_rows),
         worker=WorkerSpec(Worker, {"source": source.model_dump(mode="json")}),
-        schemas={"documents": documents_schema(source), "ids": schemas.IDS},
+        schemas={"documents": documents_schema(source), "ids": ids_schema(source)},
     )

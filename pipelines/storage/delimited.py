@@ -89,7 +89,7 @@ def _batches(
                 columns = {o: part.column(name).filter(fresh) for o, name in in_file.items()}
                 if latin:
                     columns = {name: _as_bytes(column) for name, column in columns.items()}
-                for name, declared in source.attributes.items():
+                for name, declared in source.typed.items():
                     if declared != "string":
                         columns[name] = blank_to_null(columns[name])
                 rows = rows[rows >= start]

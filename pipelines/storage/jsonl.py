@@ -156,7 +156,7 @@ def _batch(
     rows: list[int] = []
     columns: dict[str, list[Any]] = {name: [] for name in names}
     id = id_name(wanted.kind)
-    texts = [name for name in names if name not in source.attributes and name != id]
+    texts = [name for name in names if name not in source.typed and name != id]
     for row, line in enumerate(lines, first):
         if line is None:
             rejects.add(row, "too_large", "the line is too long for any acceptable text")
@@ -187,8 +187,8 @@ def _batch(
         for name, theirs in names.items():
             columns[name].append(value.get(theirs))
     arrays = {
-        name: _attribute(values, source.attributes[name])
-        if name in source.attributes
+        name: _attribute(values, source.typed[name])
+        if name in source.typed
         else pa.array(values, pa.string())
         for name, values in columns.items()
     }
@@ -203,7 +203,7 @@ def _fault(
         found = value.get(names[name])
         if found is not None and type(found) is not str:
             return "bad_type", f"{name} is {type(found).__name__}, not a string"
-    for name in source.attributes:
+    for name in source.typed:
         found = value.get(names[name])
         if isinstance(found, (dict, list)):
             return "bad_attribute", f"{name} is {type(found).__name__}, not a single value"

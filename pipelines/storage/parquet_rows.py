@@ -89,7 +89,7 @@ def read_parquet(
             for start, stop in pieces(lengths):
                 part = batch.slice(start, stop - start)
                 columns = {
-                    ours: _plain(part.column(name), ours not in source.attributes)
+                    ours: _plain(part.column(name), ours not in source.typed)
                     for ours, name in names.items()
                 }
                 rows = np.arange(number + start, number + stop, dtype=np.int64)
@@ -113,8 +113,8 @@ def _check_types(
         if pt.is_dictionary(type):
             type = type.value_type
         expected: str
-        if ours in source.attributes:
-            expected = source.attributes[ours]
+        if ours in source.typed:
+            expected = source.typed[ours]
             fits = CASTABLE[expected](type)
         else:
             is_id = ours == id_name(wanted.kind)

@@ -114,7 +114,7 @@ class Wanted:
             "text": mapped.get("text", ("text",)),
             extra: mapped.get(extra, (extra,)),
         }
-        names |= {name: (name,) for name in source.attributes}
+        names |= {name: (name,) for name in source.typed}
         return cls(kind, names, frozenset({extra} - set(mapped)))
 
     def resolve(self, found: Collection[str]) -> dict[str, str]:

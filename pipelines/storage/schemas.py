@@ -37,6 +37,8 @@ IDS = pa.schema(
         ("row", pa.int64()),
     ]
 )
+# Of a change feed; a document's ids carry the sequence it came with.
+FEED_IDS = pa.schema([*IDS, ("sequence", pa.int64()), ("removed", pa.bool_())])
 DROPPED = pa.schema([("row", pa.int64()), ("id", pa.string()), ("reason", pa.string())])
 KEPT = pa.schema([("row", pa.int64()), ("content_hash", pa.binary(16))])
 TOMBSTONES = pa.schema([("ordinal", pa.int64())])

@@ -41,7 +41,7 @@ def corpus_schema(source: Source) -> pa.Schema:
             ("text", pa.string()),
             ("content_hash", pa.binary(16)),
             ("row", pa.int64()),
-            *((name, ATTRIBUTE_TYPES[t]) for name, t in source.attributes.items()),
+            *((name, ATTRIBUTE_TYPES[t]) for name, t in source.typed.items()),
         ]
     )
 
@@ -55,7 +55,7 @@ def queries_schema(source: Source) -> pa.Schema:
             ("query_hash", pa.binary(16)),
             ("vertical", pa.string()),
             ("row", pa.int64()),
-            *((name, ATTRIBUTE_TYPES[t]) for name, t in source.attributes.items()),
+            *((name, ATTRIBUTE_TYPES[t]) for name, t in source.typed.items()),
         ]
     )
 
@@ -97,6 +97,10 @@ def validate(batch: RawBatch, kind: str, source: Source) -> tuple[pa.Table, pa.T
         for i in fresh:  # Only the few bad rows.
             detail[i] = what if size is None else f"{what}, found {size[i]}"
 
+    removed = np.zeros(n, dtype=bool)
+    if isinstance(source, Corpus) and source.feed:  # A row that deletes needs no text.
+        removed = _mask(pc.equal(raw.column("op"), "delete"))
+        text = pc.if_else(pa.array(removed), "", text)
     id_bytes, text_bytes, other_bytes = _bytes(id), _bytes(text), _bytes(other)
     limit = source.max_text_bytes
     refuse("null_id", _mask(pc.is_null(id)), "the id is null or missing")
@@ -109,11 +113,15 @@ def validate(batch: RawBatch, kind: str, source: Source) -> tuple[pa.Table, pa.T
     refuse("too_large", other_bytes > limit, what, other_bytes)
     if not (isinstance(source, Corpus) and source.empty_text == "keep"):
         blank = (text_bytes == 0) | _mask(pc.utf8_is_space(text))
-        refuse("empty_text", blank, "the text is empty or white space")
+        refuse("empty_text", blank & ~removed, "the text is empty or white space")
     attributes = {}
-    for name, declared in source.attributes.items():
+    for name, declared in source.typed.items():
         attributes[name], bad = cast_attribute(raw.column(name), declared)
         refuse("bad_attribute", bad, f"{name}: the value is no {declared}")
+    if isinstance(source, Corpus) and source.feed:
+        known = _mask(pc.is_in(attributes["op"], pa.array(["upsert", "delete"])))
+        refuse("bad_attribute", ~known, "op: expected upsert or delete")
+        refuse("bad_attribute", _mask(pc.is_null(attributes["sequence"])), "sequence: null")
 
     good = pa.array(reason < 0)
     rejects = _rejects(batch, id, id_bytes, reason, detail)
@@ -129,7 +137,7 @@ def validate(batch: RawBatch, kind: str, source: Source) -> tuple[pa.Table, pa.T
     columns = {name: array.filter(good) for name, array in columns.items()}
     if kind == "corpus":
         shown = {"title": columns["title"], "text": columns["text"]}
-        shown |= {name: columns[name] for name in sorted(attributes)}
+        shown |= {name: columns[name] for name in sorted(source.attributes)}
         columns["content_hash"] = blake2b(canonical(shown))
     else:
         columns["query_hash"] = blake2b(columns["text"])

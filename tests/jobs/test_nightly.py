@@ -350,3 +350,32 @@ def test_the_deepest_depth_that_is_complete_can_be_published(
     assert table(root).equals(table(root.parent / "all"))
     verify(config)
     assert not night(capsys, config)["published"]
+
+
+def test_a_template_that_no_longer_fits_is_trained_anew_and_says_why(
+    tmp_path: Path, write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(tmp_path / "in", seed=9, documents=400)
+    ivf = {"factory": "IVF8,Flat", "search_parameters": "nprobe=1"}
+    limits = {"recall_floor": 1.0, "retrain_fraction": 0.5, "max_imbalance": 1e9}
+    root = tmp_path / "lake"
+
+    def config(**nightly: float) -> str:
+        return write_config(world.config(root, index=ivf, nightly={**limits, **nightly}))
+
+    world.write()
+    called(capsys, "nightly", config())
+    world.documents["d-new"] = "solar panel battery"
+    world.write()
+    called(capsys, "nightly", config(), "--set", "gate.min_overlap=0")
+    log = Log(open_lake(str(root), "tiny"), "index")
+    paths = [entry.body["template"]["path"] for entry in log.published()]
+    assert paths[0] != paths[-1]
+    world.documents["d-newer"] = "solar panel charge"
+    world.write()
+    assert called(capsys, "reindex", config(recall_floor=0.0))
+    assert log.published()[-1].body["template"]["path"] == paths[-1]
+    world.documents["d-newest"] = "solar panel storm"
+    world.write()
+    guarded(lambda **_: app(["reindex", config(recall_floor=0.0, max_imbalance=1.0)]))
+    assert "above nightly.max_imbalance = 1" in capsys.readouterr().err

@@ -19,6 +19,8 @@ from tests.conftest import WORDS, Collection, write_jsonl
 from tests.jobs.lake import run, table
 
 Config = Callable[..., str]
+# Results are compared under one template.
+NO_DRIFT = {"recall_floor": 0.0, "max_imbalance": 1e9}
 
 
 class World:
@@ -74,7 +76,8 @@ class World:
         base = Collection.config(self, root, **sections)  # type: ignore[arg-type]
         base["corpus"]["path"] = str(self.folder / "corpus")
         base["evaluate"] = {}
-        base["nightly"] = {"retrain_fraction": 1e9, "audit_nights": 4, **base.get("nightly", {})}
+        kept = {"retrain_fraction": 1e9, "audit_nights": 4, **NO_DRIFT}
+        base["nightly"] = {**kept, **base.get("nightly", {})}
         return base
 
 
@@ -138,3 +141,76 @@ def test_any_sequence_of_nights_gives_the_rows_of_a_full_rebuild(
         store = open_lake(str(tmp_path / "lake"), "tiny")
         entries = Log(store, "index").published()
         assert sum(entry.body["compacted"] is not None for entry in entries) >= 2
+
+
+def test_a_change_feed_gives_what_the_whole_corpus_would(
+    tmp_path: Path, write_config: Config
+) -> None:
+    """Nights of a feed, late rows and rows without effect among them, against one feed of all."""
+    world, rng = World(tmp_path, 11), random.Random(3)
+    sections: dict[str, Any] = {"retrieve": {"depth": 15}, "rerank": {"depth": 12}}
+    feed = {**world.config(tmp_path / "lake", **sections)}
+    feed["corpus"] = {"path": str(tmp_path / "feed.jsonl"), "feed": True}
+    config = write_config(feed, "feed.yaml")
+    before: dict[str, str] = {}
+    stamp = 0
+    for number in range(5):
+        if number:
+            world.night()
+        world.write()
+        changes = []
+        for name in sorted(set(before) | set(world.documents)):
+            now = world.documents.get(name)
+            if now == before.get(name):
+                continue
+            stamp += 2
+            row = {"_id": name, "op": "upsert" if now else "delete", "sequence": stamp}
+            changes.append({**row, "text": now} if now else row)
+            if rng.random() < 0.3:  # An earlier state of the same document, told late.
+                late = {"_id": name, "op": "upsert", "text": "too late", "sequence": stamp - 1}
+                changes.append(late)
+        same = [n for n, text in before.items() if world.documents.get(n) == text][:3]
+        for name in same:
+            changes.append({"_id": name, "op": "upsert", "text": before[name], "sequence": stamp})
+        changes.append({"_id": "never-there", "op": "delete", "sequence": stamp})
+        rng.shuffle(changes)
+        write_jsonl(tmp_path / "feed.jsonl", changes)
+        done = run(config)
+        assert done["documents"]["indexed"] == len(world.documents)
+        assert run(config)["already_published"]  # The same feed again adds nothing.
+        fresh = tmp_path / f"fresh-{number}"
+        same_template(tmp_path / "lake", fresh)
+        everything = [
+            {"_id": name, "text": text, "op": "upsert", "sequence": 1}
+            for name, text in world.documents.items()
+        ]
+        whole = {**world.config(fresh, **sections)}
+        path = write_jsonl(tmp_path / f"whole-{number}.jsonl", everything)
+        whole["corpus"] = {"path": str(path), "feed": True}
+        run(write_config(whole, f"fresh-{number}.yaml"))
+        assert rows(tmp_path / "lake").equals(rows(fresh)), f"night {number}"
+        before = dict(world.documents)
+    verify(config)
+
+
+def test_a_bad_row_of_a_feed_is_rejected_with_its_reason(
+    tmp_path: Path, write_config: Config
+) -> None:
+    world = World(tmp_path, 2, documents=20)
+    world.write()
+    rows = [
+        {"_id": n, "text": t, "op": "upsert", "sequence": 1} for n, t in world.documents.items()
+    ]
+    rows[3]["op"] = "erase"
+    rows[5]["sequence"] = None
+    write_jsonl(tmp_path / "feed.jsonl", rows)
+    plain = world.config(tmp_path / "lake")
+    plain["corpus"] = {"path": str(tmp_path / "feed.jsonl"), "feed": True, "reject_budget": 0.5}
+    assert run(write_config(plain))["documents"] == {
+        "in": 20,
+        "indexed": 18,
+        "rejected": 2,
+        "superseded": 0,
+    }
+    found = table(tmp_path / "lake", "rejects")["detail"].to_pylist()
+    assert sorted(found) == ["op: expected upsert or delete", "sequence: null"]
