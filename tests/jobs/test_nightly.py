@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.dataset as pads
 import pytest
 
@@ -18,6 +19,7 @@ from jobs.verify import verify
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake, read_results
 from pipelines.runtime.budget import Meter
+from pipelines.stages import carry
 from pipelines.storage.log import Log
 from pipelines.storage.store import Store
 from tests.conftest import Collection, write_jsonl
@@ -379,3 +381,36 @@ def test_a_template_that_no_longer_fits_is_trained_anew_and_says_why(
     world.write()
     guarded(lambda **_: app(["reindex", config(recall_floor=0.0, max_imbalance=1.0)]))
     assert "above nightly.max_imbalance = 1" in capsys.readouterr().err
+
+
+def test_result_files_that_hold_the_same_are_named_where_they_lie(
+    lake: tuple[Collection, Path], write_config: Config
+) -> None:
+    made, root = lake
+    config = write_config(made.config(root, layout={"query_shard_rows": 4}))
+    run(config)
+    asked = [{**made.queries[0], "text": made.queries[1]["text"]}, *made.queries[1:]]
+    write_jsonl(made.folder / "queries.jsonl", asked)
+    run(config)
+    log = Log(open_lake(str(root), "tiny"), "results")
+    before, after = ({f["key"] for f in e.body["files"]["ranked"]} for e in log.published())
+    assert len(before) == 6 and 4 <= len(before & after) < 6
+    verify(config)
+
+
+def test_an_audit_finds_a_list_that_is_not_what_it_should_be(
+    lake: tuple[Collection, Path],
+    write_config: Config,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A carry that forgets to bury: the full search of the due queries tells."""
+    made, root = lake
+    config = write_config(made.config(root, nightly={"audit_nights": 1}))
+    night(capsys, config)
+    rewrite(made, made.documents[60:])
+    everything = ["--set", "gate.max_measure_drop=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(carry, "all_dead", lambda refs, read: np.zeros(0, np.int64))
+        said = called(capsys, "nightly", config, *everything, code=11)
+    assert "max_differing_lists" in said and "a full search found otherwise" in said

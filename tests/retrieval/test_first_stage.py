@@ -1,5 +1,6 @@
 """Group search against a brute force in float64, over any split into shards."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import NightrankError
-from pipelines.retrieval import faiss_index, first_stage
+from pipelines.retrieval import faiss_index, first_stage, ranking
 from pipelines.retrieval.first_stage import OpenShard, exact_scores, search_group
 
 
@@ -169,3 +170,40 @@ def test_exact_scores_are_within_half_a_float32_step_of_the_true_sum(dimension):
     truth = [math.fsum(q.astype(float) * v) for q, v in zip(queries, vectors, strict=True)]
     got = exact_scores(queries, vectors, rows.astype(np.int32), rows)
     assert np.array_equal(got, np.array(truth).astype(np.float32))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.0, 1.0), st.sampled_from(["Flat", "IVF4,Flat"]))
+@settings(deadline=None, max_examples=40)
+def test_dead_rows_are_as_if_they_had_never_been(seed, share, factory):
+    generator = np.random.default_rng(seed)
+    distinct = generator.integers(-8, 9, (40, 5)).astype(np.float32) / 8
+    vectors = distinct[generator.integers(0, len(distinct), 300)]
+    queries = generator.integers(-8, 9, (4, 5)).astype(np.float32) / 8
+    doc_ids = [f"d{i}" for i in generator.permutation(300)]
+    dead = generator.random(300) < share
+    whole = open_shard(vectors, np.arange(300), doc_ids, factory)
+    buried = dataclasses.replace(whole, dead=dead)
+    parameters = "" if factory == "Flat" else "nprobe=2"
+    got = search_group(queries, [buried], 7, parameters)
+    every = search_group(queries, [whole], 300, parameters)
+    alive = every.filter(pa.array(~dead[every["ordinal"].to_numpy()]))
+    assert got.equals(ranking.rank(alive, 7).select(got.column_names))
+
+
+def test_recall_counts_what_a_search_misses():
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((400, 8)).astype(np.float32)
+    queries, ids = (
+        generator.standard_normal((6, 8)).astype(np.float32),
+        [f"{i}" for i in range(400)],
+    )
+    flat = open_shard(vectors, np.arange(400), ids)
+    assert first_stage.recall(queries, [flat], 10) == (60, 60)
+    coarse = open_shard(vectors, np.arange(400), ids, "IVF8,Flat")
+    hits, wanted = first_stage.recall(queries, [coarse], 10, "nprobe=1")
+    found = search_group(queries, [coarse], 10, "nprobe=1")
+    best = search_group(queries, [flat], 10)
+    pairs = [set(zip(*(t[c].to_pylist() for c in ("query", "doc_id")))) for t in (found, best)]  # noqa: B905
+    assert (hits, wanted) == (len(pairs[0] & pairs[1]), 60) and 0 < hits < 60
+    dead = dataclasses.replace(flat, dead=np.arange(400) >= 4)
+    assert first_stage.recall(queries, [dead], 10) == (24, 24)

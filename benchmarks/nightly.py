@@ -1,0 +1,204 @@
+"""What a night costs, as a share of the full run: 0 %, 1 % and 10 % of the documents replaced.
+
+    python -m benchmarks.nightly --data DATA --work WORK --out benchmarks/results
+
+Corpus: `medquad` and `liveqa-med` together; queries: a fixed sample of both. A night replaces a
+share of the documents: half of them by another text under the same id (two documents' texts joined,
+as an edit would), half by a document under a new id. Every night runs `nightrank nightly` in a
+process of its own, on Ray, so that the start of processes and models is in the figures; it is told
+apart as what a night without any change takes. With `--rebuild` a lake built from nothing over the
+last corpus, under the same index template, is compared with the one that went through the nights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality import machine
+from pipelines.results import read_results
+from pipelines.storage.log import Log
+from pipelines.storage.store import Store
+
+SHARES = (0.0, 0.01, 0.10)
+COLLECTIONS = (("medquad", "dev"), ("liveqa-med", "test"))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def write(path: Path, content: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+
+
+def inputs(data: Path, work: Path, queries: int) -> list[dict[str, Any]]:
+    """Writes queries and judgements; gives the documents."""
+    documents, asked, judged = [], [], ["query-id\tcorpus-id\tscore"]
+    for name, split in COLLECTIONS:
+        lines = (data / name / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]
+        wanted = {line.split("\t")[0] for line in lines}
+        found = [q for q in rows(data / name / "queries.jsonl.gz") if q["_id"] in wanted]
+        few = random.Random(0).sample(found, min(len(found), queries // len(COLLECTIONS)))
+        ids = {query["_id"] for query in few}
+        asked += [{"_id": f"{name}/{q['_id']}", "text": q["text"], "vertical": name} for q in few]
+        for line in lines:
+            query, document, grade = line.split("\t")
+            if query in ids:
+                judged.append(f"{name}/{query}\t{name}/{document}\t{grade}")
+        for document in rows(data / name / "corpus.jsonl.gz"):
+            title = document.get("title", "")
+            plain = {"_id": f"{name}/{document['_id']}", "title": title, "text": document["text"]}
+            documents.append(plain)
+    write(work / "queries.jsonl", asked)
+    (work / "qrels.tsv").write_text("\n".join(judged) + "\n")
+    return documents
+
+
+def night(documents: list[dict[str, Any]], share: float, rng: random.Random) -> None:
+    """Replaces a share of the documents, half of them under new ids."""
+    chosen = rng.sample(range(len(documents)), round(share * len(documents)))
+    for count, place in enumerate(chosen):
+        other = documents[rng.randrange(len(documents))]["text"]
+        old = documents[place]
+        name = f"{old['_id']}+{rng.randrange(1 << 30):x}" if count % 2 else old["_id"]
+        text = f"{old['text'][: len(old['text']) // 2]} {other[: len(other) // 2]}"
+        documents[place] = {**old, "_id": name, "text": text}
+
+
+def config(work: Path, root: Path, precision: str) -> Path:
+    plain = {
+        "name": "nights",
+        "root": str(root),
+        "corpus": {"path": str(work / "corpus.jsonl")},
+        "queries": {"path": str(work / "queries.jsonl")},
+        "encoder": {"precision": precision},
+        "evaluate": {"qrels": str(work / "qrels.tsv")},
+        "gate": {"max_delete_fraction": 0.2},
+    }
+    path = work / f"{root.name}.yaml"
+    path.write_text(json.dumps(plain))
+    return path
+
+
+def run(path: Path, verb: str = "nightly") -> tuple[dict[str, Any], float]:
+    """One night in a process of its own: its closing line, and the wall seconds of the process."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", verb, str(path), "--json"],
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    return json.loads(done.stdout), time.monotonic() - started
+
+
+def size(root: Path) -> int:
+    return sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+
+
+def rebuilt(work: Path, root: Path, precision: str) -> dict[str, Any]:
+    """A lake from nothing under the standing template; how far its rows are from the other's."""
+    fresh = work / "fresh"
+    source = Store(f"{root}/nights")
+    target = Store(f"{fresh}/nights")
+    entry = Log(source, "index").published()[-1]
+    path = entry.body["template"]["path"]
+    for folder in (f"{path}/_data", f"{path}/_done", path):
+        for name in source.files(folder):
+            target.put_if_absent(f"{folder}/{name}", source.read(f"{folder}/{name}"))
+    empty = {"segments": [], "tombstones": [], "next_segment": 0, "corpus_id": "", "base": 0}
+    template = {**entry.body["template"], "documents_seen": 1 << 40}
+    body = {**entry.body, **empty, "template": template, "compacted": None}
+    target.put_if_absent(f"index/_log/{1:020d}.json", json.dumps(body).encode())
+    run(config(work, fresh, precision), "run")
+    order = [("query_id", "ascending"), ("rank", "ascending")]
+    one, other = (
+        read_results(str(lake), "nights").to_table().sort_by(order) for lake in (root, fresh)
+    )
+    ids = ["query_id", "rank"]
+    pairs = zip(one["doc_id"].to_pylist(), other["doc_id"].to_pylist(), strict=True)
+    same = [a == b for a, b in pairs] if one.select(ids).equals(other.select(ids)) else [False]
+    scores = zip(one["score"].to_pylist(), other["score"].to_pylist(), strict=True)
+    apart = max(abs(a - b) for a, b in scores)
+    return {"rows": len(same), "rows_equal": sum(same), "largest_score_difference": apart}
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    titles = ["", "embedded", "pairs scored", "bytes written", "wall", "wall, start-up apart"]
+    full = result["nights"][0]
+    fixed = next(n["wall"] for n in result["nights"] if n["name"] == "0 %")
+    lines = [titles, ["---"] * len(titles)]
+    for one in result["nights"]:
+        cells = [one["name"]]
+        for key, unit in (("embedded", ""), ("scored", ""), ("bytes", " MB"), ("wall", " s")):
+            value, whole = one[key], full[key]
+            shown = f"{value / 1e6:.1f}" if key == "bytes" else f"{value:,.0f}"
+            cells.append(f"{shown}{unit} ({value / whole:.1%})")
+        net, whole = max(0.0, one["wall"] - fixed), full["wall"] - fixed
+        lines.append([*cells, f"{net:.0f} s ({net / whole:.1%})"])
+    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    stages = sorted({name for one in result["nights"] for name in one["seconds"]})
+    text += "\nSeconds by stage:\n\n"
+    head = ["stage", *(one["name"] for one in result["nights"])]
+    table = [head, ["---"] * len(head)]
+    for name in stages:
+        table.append([name, *(f"{one['seconds'].get(name, 0):.1f}" for one in result["nights"])])
+    return text + "".join("| " + " | ".join(line) + " |\n" for line in table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("--data", "--work", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--precision", default="bf16", help="of the bi-encoder")
+    parser.add_argument("--rebuild", action="store_true", help="compare with a lake from nothing")
+    given = parser.parse_args()
+    work, root = given.work, given.work / "lake"
+    if root.exists():
+        raise SystemExit(f"{root} exists: the first run is to be a full one; remove it")
+    for folder in (work, given.out):
+        folder.mkdir(parents=True, exist_ok=True)
+    documents, rng = inputs(given.data, work, given.queries), random.Random(1)
+    path = config(work, root, given.precision)
+    nights: list[dict[str, Any]] = []
+    for name, share in (("full", 0.0), *((f"{s:.0%}".replace("%", " %"), s) for s in SHARES)):
+        if share or not nights:
+            night(documents, share, rng)
+            write(work / "corpus.jsonl", documents)
+        before = size(root) if root.exists() else 0
+        summary, wall = run(path)
+        nights.append(
+            {
+                "name": name,
+                "embedded": summary["documents_embedded"],
+                "needed": summary["pairs_needed"],
+                "scored": summary["pairs_scored"],
+                "bytes": size(root) - before,
+                "wall": round(wall, 1),
+                "seconds": summary["seconds"],
+                "generation": summary["generation"],
+                "published": summary["published"],
+                "measures": summary.get("measures"),
+            }
+        )
+        print(json.dumps({k: v for k, v in nights[-1].items() if k != "seconds"}), flush=True)
+    result = {**machine(), "documents": len(documents), "queries": given.queries, "nights": nights}
+    if given.rebuild:
+        result["against_a_rebuild"] = rebuilt(work, root, given.precision)
+    (given.out / "nightly.json").write_text(json.dumps(result, indent=1) + "\n")
+    (given.out / "nightly.md").write_text(as_markdown(result))
+    print(as_markdown(result), result.get("against_a_rebuild", ""), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""A year of nights in minutes: does anything grow that should not?
+
+    python -m benchmarks.year --work WORK --out benchmarks/results [--nights 365]
+
+Toy models, 2,000 documents and 200 queries of random words. Every night replaces about 1 % of the
+documents, asks a few other queries, runs `nightly`, verifies what it published from the bytes up,
+ages every file by a day and collects. Reported as the year goes: the lake's bytes against what the
+current generation alone needs, open files and memory of the process, segments, seconds a night.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.nightly import size, write
+from benchmarks.quality import machine
+from jobs.run import execute
+from jobs.terminal import open_job
+from pipelines.results import generation_of, open_lake
+from pipelines.retention import collect, collectable
+from pipelines.storage.log import Log
+from pipelines.verification import verify_generation
+
+WORDS = [f"word{i:03d}" for i in range(400)]
+DAY = 86_400
+
+
+def text(rng: random.Random) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(8, 40)))
+
+
+def aged(root: Path) -> None:
+    """Makes every file a day older."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            stat = path.stat()
+            os.utime(path, (stat.st_atime, stat.st_mtime - DAY))
+
+
+def state(store: Any, root: Path) -> dict[str, Any]:
+    """Sizes and counts after a night."""
+    spare = sum(one.bytes for one in collectable(store, retain=1, min_age_days=1))
+    used = size(root)
+    index = Log(store, "index").current()
+    memory = Path("/proc/self/statm").read_text().split()[1]
+    return {
+        "bytes": used,
+        "over_live": round(used / (used - spare), 3),
+        "segments": len(index.body["segments"]) if index else 0,
+        "open_files": len(os.listdir("/proc/self/fd")),
+        "memory_mb": int(memory) * os.sysconf("SC_PAGE_SIZE") // 1_000_000,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("--work", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--nights", type=int, default=365)
+    given = parser.parse_args()
+    rng, root = random.Random(0), given.work / "lake"
+    documents = {f"d{i:05d}": text(rng) for i in range(2000)}
+    queries = {f"q{i:04d}": " ".join(rng.sample(WORDS, 4)) for i in range(200)}
+    plain = {
+        "name": "year",
+        "root": str(root),
+        "corpus": {"path": str(given.work / "corpus.jsonl")},
+        "queries": {"path": str(given.work / "queries.jsonl")},
+        "encoder": {"model": "toy:bag-of-words"},
+        "retrieve": {"depth": 50},
+        "rerank": {"model": "toy:overlap", "depth": 50},
+        "cluster": {"executor": "serial"},
+        "gate": {"min_overlap": 0.0},
+    }
+    given.out.mkdir(parents=True, exist_ok=True)
+    given.work.mkdir(parents=True, exist_ok=True)
+    path = given.work / "year.yaml"
+    path.write_text(json.dumps(plain))
+    store = open_lake(str(root), "year")
+    nights: list[dict[str, Any]] = []
+    for number in range(given.nights):
+        for name in rng.sample(sorted(documents), 20 if number else 0):
+            kind = rng.random()
+            if kind < 0.5:
+                documents[name] = text(rng)
+            else:
+                del documents[name]
+                documents[f"d{rng.randrange(10**6):06d}"] = text(rng)
+        for name in rng.sample(sorted(queries), 2 if number else 0):
+            queries[name] = " ".join(rng.sample(WORDS, 4))
+        write(given.work / "corpus.jsonl", [{"_id": n, "text": t} for n, t in documents.items()])
+        write(given.work / "queries.jsonl", [{"_id": n, "text": t} for n, t in queries.items()])
+        started = time.monotonic()
+        with open_job(str(path), [], quiet=True) as job:
+            job.gate = True
+            summary = execute(job)
+        seconds = time.monotonic() - started
+        verify_generation(store, generation_of(store))
+        aged(root)
+        collect(store, retain=3, min_age_days=2)
+        nights.append(
+            {
+                "night": number,
+                "seconds": round(seconds, 2),
+                "pairs_scored": summary["pairs_scored"] / summary["pairs_needed"],
+                "embedded": summary["documents_embedded"],
+                **state(store, root),
+            }
+        )
+        if number % 30 == 0 or number + 1 == given.nights:
+            print(json.dumps(nights[-1]), flush=True)
+    later = nights[len(nights) // 10 :]
+    merged = [e for e in Log(store, "index").published() if e.body["compacted"]]
+    result = {
+        **machine(),
+        "nights": given.nights,
+        "verified": len(nights),
+        "largest_over_live": max(n["over_live"] for n in later),
+        "segments": max(n["segments"] for n in later),
+        "merges": len(merged),
+        "trained_anew": len({e.body["template"]["path"] for e in Log(store, "index").published()})
+        - 1,
+        "median_share_scored": statistics.median(n["pairs_scored"] for n in later),
+        "series": [n for n in nights if n["night"] % 30 == 0 or n is nights[-1]],
+    }
+    (given.out / "year.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({k: v for k, v in result.items() if k != "series"}))
+
+
+if __name__ == "__main__":
+    main()
