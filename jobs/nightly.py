@@ -24,7 +24,7 @@ def nightly(
         summary = execute(job)
     summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
     if json:
-        print(orjson.dumps({**summary, "published": not summary["already_published"]}).decode())
+        print(orjson.dumps(summary).decode())
     else:
         tell(summary, config)
         if force_publish and summary["gate"] and not summary["gate"]["passed"]:

@@ -29,7 +29,7 @@ def rank(
         summary = execute(job)
     summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
     if json:
-        print(orjson.dumps({**summary, "published": not summary["already_published"]}).decode())
+        print(orjson.dumps(summary).decode())
     else:
         tell(summary, config)
     if job.cut_short:

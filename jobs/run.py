@@ -74,6 +74,7 @@ def execute(job: Run, first: str | None = None, last: str | None = None) -> dict
     summary = {
         "generation": entry.generation,
         "index_generation": entry.body["index_generation"],
+        "published": plan.published is None,
         "already_published": plan.published is not None,
         "gate": entry.body.get("gate"),
         "unfinished": entry.body["unfinished"],

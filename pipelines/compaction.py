@@ -8,7 +8,7 @@ segments as they are.
 from __future__ import annotations
 
 from pipelines import generations
-from pipelines.config import Nightly
+from pipelines.config_nights import Nightly
 from pipelines.generations import Corpus, Segment
 from pipelines.run import Run, tokens_name
 from pipelines.stages import compact, copy

@@ -11,19 +11,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipelines.config_nights import Budget, Fraction, Gate, Nightly, Section
 
 ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "date32"]
 Precision = Literal["auto", "exact", "bf16"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 SECRET = re.compile(r"(secret|password|token|access_?key|credential)", re.IGNORECASE)
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration that knows exactly its own keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Source(Section):
@@ -245,85 +240,6 @@ class Search(Section):
     """How searching runs: vectors and indexes that one search worker may hold, in bytes."""
 
     memory_bytes: int = Field(default=8 << 30, ge=1)
-
-
-class Nightly(Section):
-    """How nights build upon each other; changes what a night costs, never what it finds.
-
-    Attributes:
-        audit_nights: every standing list is searched in full once in so many nights.
-        store_files: score stores that one document shard may have before they become one.
-        max_segments: more segments than this are merged.
-        max_dead_fraction: a segment with a larger share of dead documents is merged.
-        retrain_fraction: the index template (and BM25's statistics) is trained anew when documents
-            added, changed and removed since it was trained exceed this share of what it saw,
-        recall_floor: or when the recall of an approximate index, measured on queries of an earlier
-            night against an exact search, is below this,
-        max_imbalance: or when an IVF index shard's lists are more uneven than this (1 is even).
-    """
-
-    audit_nights: int = Field(default=30, ge=1, le=256)
-    store_files: int = Field(default=16, ge=1, le=1000)
-    max_segments: int = Field(default=8, ge=1, le=1000)
-    max_dead_fraction: Fraction = 0.2
-    retrain_fraction: float = Field(default=0.5, ge=0.0)
-    recall_floor: Fraction = 0.9
-    max_imbalance: float = Field(default=4.0, ge=1.0)
-
-
-class Budget(Section):
-    """How long a run may work; at a limit it lets units in flight finish and ends with exit 10.
-
-    Attributes:
-        until: the time of day, `HH:MM` on the clock of the machine that runs the job, next reached
-            after its start.
-        gpu_hours: GPUs of the cluster times hours since the start.
-        usd: `usd_per_hour` times hours since the start.
-        usd_per_hour: price of the whole cluster.
-        rerank_first: the last rerank step scores the first so many of every list before any deeper
-            candidate of any list, and so on; a run that was begun so goes on so.
-        on_budget: `keep_previous` publishes nothing until all is scored; `publish_depth` publishes
-            the deepest of these depths that is complete for all queries, and says so.
-    """
-
-    until: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = None
-    gpu_hours: float | None = Field(default=None, ge=0.0)
-    usd: float | None = Field(default=None, ge=0.0)
-    usd_per_hour: float | None = Field(default=None, gt=0.0)
-    rerank_first: list[Annotated[int, Field(ge=1)]] = [20, 50]
-    on_budget: Literal["keep_previous", "publish_depth"] = "keep_previous"
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is any limit."""
-        return any(limit is not None for limit in (self.until, self.gpu_hours, self.usd))
-
-    @model_validator(mode="after")
-    def _priced(self) -> Budget:
-        if self.usd is not None and self.usd_per_hour is None:
-            raise ValueError("usd needs usd_per_hour, the price of the whole cluster")
-        return self
-
-
-class Gate(Section):
-    """What `nightrank nightly` checks before it publishes, against the generation that stands.
-
-    Attributes:
-        max_delete_fraction: share of the documents that one night may remove.
-        max_lost_queries: share of the earlier generation's ranked queries that may be without a
-            list although they are still asked.
-        min_overlap: least mean rank-biased overlap (p = 0.9) of the old and new published lists.
-        max_measure_drop: by how much the mean of the first measure may fall, where there are qrels.
-        max_reject_rate: share of document and query rows that may be rejected.
-        max_differing_lists: lists that stood and were found otherwise when searched in full.
-    """
-
-    max_delete_fraction: Fraction = 0.2
-    max_lost_queries: Fraction = 0.01
-    min_overlap: Fraction = 0.5
-    max_measure_drop: Fraction = 0.02
-    max_reject_rate: Fraction = 0.01
-    max_differing_lists: int = Field(default=0, ge=0)
 
 
 class Cluster(Section):

@@ -16,7 +16,8 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines import config
-from pipelines.config import PipelineConfig, Section
+from pipelines.config import PipelineConfig
+from pipelines.config_nights import Section
 from pipelines.errors import NightrankError
 
 S = TypeVar("S", bound=Section)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.config import Gate
+from pipelines.config_nights import Gate
 from pipelines.errors import NightrankError
 from pipelines.storage.dataset import Manifest
 
@@ -81,6 +81,11 @@ def examine(
     limit = limits.max_differing_lists
     detail = "standing lists that a full search found otherwise"
     found.append(Finding("max_differing_lists", limit, differing, differing <= limit, detail))
+    if before := changes.total("before"):
+        gone, limit = changes.total("deletes"), limits.max_withdrawn_queries
+        detail = f"{gone} of {before} queries are asked no more"
+        share = gone / before
+        found.append(Finding("max_withdrawn_queries", limit, share, share <= limit, detail))
     asked, compared = changes.total("asked_before"), changes.total("overlap_of")
     if asked:
         lost, limit = changes.total("lost"), limits.max_lost_queries

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from pipelines import gate, generations
+from pipelines import generations, publication
 from pipelines.errors import NightrankError
 from pipelines.index_half import embeddings_of
 from pipelines.retrieval.standing import kept_rows
@@ -14,23 +14,19 @@ from pipelines.run import Run
 from pipelines.stages import (
     accounting,
     carry,
-    changes,
     delta,
     distinct,
     embed,
-    evaluate,
     ingest,
     merge,
-    publish,
     rank,
-    rejects,
     rerank,
     search,
 )
 from pipelines.stages.fan_out import Published
 from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.fingerprint import fingerprint
-from pipelines.storage.log import Entry, Log
+from pipelines.storage.log import Entry
 
 
 def take_in(job: Run) -> None:
@@ -72,7 +68,7 @@ def run(job: Run) -> Entry | None:
         _retrieve(job)
     if job.goes_on_to("rerank"):
         _rerank(job)
-    return _publish(job) if job.goes_on_to("publish") else None
+    return publication.publish_run(job) if job.goes_on_to("publish") else None
 
 
 def _embed(job: Run) -> None:
@@ -92,26 +88,11 @@ def _embed(job: Run) -> None:
     accounting.check_vectors("queries", made, tokens.rows("tokens"), model)
 
 
-def lists_key(job: Run) -> str:
-    """What first-stage lists depend on beside documents and queries."""
-    retrieve = job.plan.config.retrieve
-    settings = retrieve.bm25.model_dump(mode="json", exclude={"weight"})
-    return fingerprint(
-        {
-            "template": job.template["path"],
-            "search_parameters": job.template["search_parameters"],
-            "depth": retrieve.depth,
-            "bm25": settings if retrieve.bm25.weight else None,
-            "stages": [carry.VERSION, search.VERSION, merge.VERSION],
-        }
-    )
-
-
 def _retrieve(job: Run) -> None:
     """Lists of all queries: carried over and completed where they stand, else searched."""
     plan, config, made, index = job.plan, job.plan.config, job.made, job.index
     assert index is not None
-    key, carried = lists_key(job), None
+    key, carried = publication.lists_key(job), None
     found = generations.yesterday(job.store, plan.earlier, index, key)
     if found and plan.earlier:
         carried = _carry(job, *found)
@@ -227,19 +208,6 @@ def _scored(job: Run, number: int, lists: Manifest) -> rerank.Scored:
     )
 
 
-def _stores(job: Run) -> dict[str, list[str]]:
-    """Where the scores of every model are found by later nights."""
-    found: dict[str, list[str]] = {}
-    for number, model in enumerate(job.plan.steps):
-        prefix, known = f"scores.{number}.", found.setdefault(fingerprint(model.identity()), [])
-        for made in [made for name, made in job.made.items() if name.startswith(prefix)]:
-            # What was looked up is repeated only where all depths were: else it stays needed.
-            repeated = made.identity["keep_all"] and not job.cut_short
-            earlier = [] if repeated else made.identity["stores"]
-            known += [path for path in [*earlier, made.path] if path not in known]
-    return found
-
-
 def _rank(job: Run, number: int, lists: Manifest, file: str, scores: list[Manifest]) -> Manifest:
     """Gathers the scores of one step; after the last also makes what is published."""
     plan, config, steps = job.plan, job.plan.config, job.plan.config.rerank
@@ -264,115 +232,6 @@ def _rank(job: Run, number: int, lists: Manifest, file: str, scores: list[Manife
         tuple(config.results.document_columns),
         "+".join(f"{s.name}@{d}" for s, d in zip(steps, depths, strict=True)) or "first_stage",
     )
-    path = _at_depth(job, "rank") if settings.is_last else f"{plan.folder}/rank-{number}"
+    path = publication.at_depth(job, "rank") if settings.is_last else f"{plan.folder}/rank-{number}"
     final = published if settings.is_last else None
     return job.stage("ranked", rank.stage(path, lists, file, scores, settings, final))
-
-
-def _at_depth(job: Run, name: str) -> str:
-    """A dataset of what is published; one of its own where only a part of the depth is."""
-    return f"{job.plan.folder}/{name}" + (f"-at-{job.reached}" if job.reached else "")
-
-
-def _publish(job: Run) -> Entry:
-    """Rejects, the balances, the log entry."""
-    plan, made, corpus = job.plan, job.made, job.corpus
-    texts = {
-        "corpus": [
-            rejects.Texts(n, part["documents.embeddings"], part["documents"])
-            for n, part in ((segment.number, segment.made) for segment in corpus.segments)
-        ],
-        "queries": [rejects.Texts(-1, made["queries.embeddings"], made["distinct"])],
-    }
-    sources = [
-        rejects.Source(kind, made[f"{kind}.ingest"], made[f"{kind}.delta"], texts[kind])
-        for kind in ("corpus", "queries")
-    ]
-    dead = corpus.standing().dead()
-    stage = rejects.stage(_at_depth(job, "rejects"), sources, made["ranked"], dead)
-    collected = job.stage("rejects", stage)
-    balances = [
-        accounting.documents_balance(
-            made["corpus.ingest"],
-            made["corpus.delta"],
-            sum(made.rows("rows") for made in corpus.made("index").values()),
-            sum(corpus.buried().values()),
-            collected,
-            plan.config.corpus.feed,
-        ),
-        accounting.queries_balance(made["queries.ingest"], made["queries.delta"], made["ranked"]),
-    ]
-    standing = Log(job.store, "results").current()
-    before = standing if standing and standing.body.get("plan_id") != plan.plan_id else None
-    earlier = None
-    if plan.earlier:
-        earlier = generations.manifest_at(job.store, plan.earlier.body["datasets"]["rank"])
-    stage = changes.stage(_at_depth(job, "changes"), made["ranked"], earlier)
-    changed = job.stage("changes", stage)
-    assert job.index is not None
-    described = {
-        "plan_id": plan.plan_id,
-        "folder": plan.folder,
-        "epoch": int(plan.folder.rpartition(".")[2]),
-        "index_generation": job.index.generation,
-        "queries": plan.queries,
-        "config": plan.config.semantic(),
-        "models": [plan.encoder.identity(), *(step.identity() for step in plan.steps)],
-        "lists_key": lists_key(job),
-        "stores": _stores(job),
-        "datasets": {
-            "candidates": made["candidates"].path,
-            "rank": made["ranked"].path,
-            "rejects": collected.path,
-            "changes": changed.path,
-        },
-        "recall": _recall(made["partials"]),
-        "unfinished": job.cut_short.what if job.cut_short else "",
-        "rerank_depth": job.reached or (plan.config.rerank[-1].depth if plan.steps else 0),
-        "changes_since": plan.earlier.generation if plan.earlier else 0,
-    }
-    tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
-    tables |= {"rejects": collected.files("rejects"), "changes": changed.files("changes")}
-    body = publish.results_body(described, balances, tables, before)
-    if job.gate:
-        body["gate"] = _examine(job, body)
-    uses = generations.datasets_of_results(body) + generations.datasets_of(job.index.body)
-    return publish.publish_results(job.store, body, plan.watermark, uses)
-
-
-def _recall(searched: Manifest) -> float | None:
-    """Measured recall of an approximate index; None where nothing was sampled."""
-    wanted = searched.total("recall_wanted")
-    return round(searched.total("recall_hits") / wanted, 4) if wanted else None
-
-
-def _examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:
-    """Measures the night and holds it against the limits.
-
-    Raises:
-        NightrankError: E_GATE, unless the operator has said why it is to be published.
-    """
-    config, made = job.plan.config, job.made
-    qrels, measured = job.plan.qrels, None
-    if qrels:
-        manifests = made["ranked"], made["distinct"], job.corpus.made("documents")
-        options = config.storage_options
-        stage = evaluate.stage(body, manifests, config.evaluate, qrels, options, config.name)
-        now = job.stage("evaluation", stage)
-        if job.plan.earlier:
-            path = evaluate.dataset_of(job.plan.earlier.body, config.evaluate, qrels)
-            then = Dataset(job.store, path)
-            if before := then.manifest():
-                name = config.evaluate.measures[0]
-                means = [m.shards[0].stats["measures"][name]["reranked"] for m in (before, now)]
-                measured = (name, *means)
-    counts = {kind: body["counts"][kind] for kind in ("documents", "queries")}
-    found = gate.examine(config.gate, counts, made["changes"], made["candidates"], measured)
-    found = [*job.findings, *found]
-    for finding in found:
-        job.progress.note(f"gate: {'passed' if finding.passed else 'FAILED'} {finding}")
-    if not job.force_publish:
-        gate.refuse(found)
-    plain = [finding.to_dict() for finding in found]
-    passed = all(finding.passed for finding in found)
-    return {"passed": passed, "forced": job.force_publish or None, "findings": plain}

@@ -13,6 +13,7 @@ import orjson
 
 from pipelines.errors import NightrankError
 from pipelines.generations import datasets_of, datasets_of_results
+from pipelines.storage.expiry import ages, clock, delete
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.store import Store
 
@@ -53,14 +54,15 @@ def collectable(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
     if min_age_days < 1:
         what = f"--min-age-days {min_age_days:g}: a run of last night may still be in use"
         raise NightrankError("E_USAGE", what, "", "give 1 or more")
-    kept, folders = _kept(store, retain, min_age_days * DAY)
+    now = clock(store)
+    kept, folders = _kept(store, retain, min_age_days * DAY, now)
     doomed = []
     for path in _datasets(store):
         folder, name = path.rpartition("/")[::2]
         derived = folder in folders and name.startswith((*DERIVED, *KEPT_OF_RUN))
         if path in kept or derived:
             continue
-        keys, age = store.ages(path)
+        keys, age = ages(store, path, now)
         if keys and age >= min_age_days * DAY:
             doomed.append(Doomed(path, tuple(keys), sum(keys.values())))
     gone = {one.path for one in doomed}
@@ -69,14 +71,14 @@ def collectable(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
         if run == "_log" or folder in folders:
             continue
         if all(f"{folder}/{name}" in gone for name in store.folders(folder)):
-            notes, age = store.ages(folder)
+            notes, age = ages(store, folder, now)
             left = {key: size for key, size in notes.items() if key.count("/") == 2}
             if left and age >= min_age_days * DAY:
                 doomed.append(Doomed(folder, tuple(left), sum(left.values())))
     return doomed
 
 
-def _kept(store: Store, retain: int, min_age: float) -> tuple[set[str], set[str]]:
+def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[str], set[str]]:
     """Datasets that are needed, and folders whose derived data stay with them."""
     results, index = Log(store, "results"), Log(store, "index")
     entries = results.published()[-retain:]
@@ -86,7 +88,7 @@ def _kept(store: Store, retain: int, min_age: float) -> tuple[set[str], set[str]
         folder = f"results/{run}"
         if run == "_log" or folder in published:
             continue
-        _, age = store.ages(folder)
+        _, age = ages(store, folder, now)
         if age < min_age and "plan.json" in store.files(folder):
             plan = orjson.loads(store.read(f"{folder}/plan.json"))
             if plan["result_generation"]:
@@ -133,7 +135,7 @@ def collect(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
         body = {"kind": "condemn", "condemned": sorted(one.path for one in doomed)}
         # What was published meanwhile may reach what is doomed: then look again.
         if all(log.claim(n + 1, body) for log, n in zip(logs, numbers, strict=True)):
-            store.delete([key for one in doomed for key in one.keys])
+            delete(store, [key for one in doomed for key in one.keys])
             return doomed
     do = "run it again when no run is about to publish"
     raise NightrankError("E_CONFLICT", "lost 20 races for the log", "gc", do)

@@ -91,6 +91,7 @@ class Worker:
             "upserts": changed.num_rows,
             "deletes": gone.num_rows,
             "unchanged": int(same.sum()),
+            "before": old.num_rows,
         }
         if earlier is not None:
             both, pair = pa.array(known), known & ~same

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipelines.models.protocols import CrossEncoder, ResolvedModel
 from pipelines.models.registry import load_cross_encoder
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.storage import ordinals, schemas
+from pipelines.storage import ordinals, pair_scores, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, Record
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Range, Scatter
@@ -32,7 +32,6 @@ VERSION = 2
 UNIT_TOKENS = 500_000
 # On large jobs units grow instead: planning and records stay small.
 AUTO_UNITS = 8_192
-HASH = np.dtype("S16")
 
 
 # A document shard whose pairs are mostly known is cut as if a tenth of them were to be scored.
@@ -158,7 +157,8 @@ class Worker:
         shards, queries, rows = self._pairs(args, read)
         used, query_index = np.unique(shards << 32 | queries, return_inverse=True)
         query_tokens, hashes = self._used_queries(used, args["queries"], read)
-        scores = self._known(args, hashes, query_index, rows, read)
+        looked_up = args["stores"], args["key"], args["origin"]
+        scores = pair_scores.look_up(*looked_up, hashes, query_index, rows, read)
         unseen = np.flatnonzero(np.isnan(scores))
         documents, document_index = np.unique(rows[unseen], return_inverse=True)
         tokens = Tokens.from_arrow(read.table(args["tokens"])["tokens"]).take(documents)
@@ -179,62 +179,8 @@ class Worker:
             "nonfinite": int((~np.isfinite(scores)).sum()),
         }
         kept = np.arange(len(rows)) if self._config["keep_all"] else unseen
-        kept = kept[np.isfinite(scores[kept])]
-        store = pa.table(
-            [
-                _binary(hashes[query_index[kept]]),
-                pa.array(rows[kept], pa.int32()),
-                pa.array(scores[kept], pa.float32()),
-            ],
-            schema=schemas.STORE,
-        )
+        store = pair_scores.to_table(hashes[query_index[kept]], rows[kept], scores[kept])
         return Payload({"scores": content, "store": store}, stats)
-
-    def _known(
-        self,
-        args: dict[str, Any],
-        hashes: np.ndarray,
-        query_index: np.ndarray,
-        rows: np.ndarray,
-        read: Reader,
-    ) -> np.ndarray:
-        """Scores (float32) of the pairs that the stores hold, NaN for the others.
-
-        Args:
-            args: the task's; `stores` are files by scatter key, `origin` where documents were.
-            hashes: 16 bytes of every used query.
-            query_index: int64[n], positions in `hashes`.
-            rows: int64[n], document rows.
-            read: opens files.
-        """
-        scores = np.full(len(rows), np.nan, np.float32)
-        if not args["stores"] or not len(rows):
-            return scores
-        order = np.argsort(hashes)
-        found_keys, found_scores = [], []
-        place = np.full(len(rows), args["key"], np.int64) << ordinals.ROW_BITS | rows
-        places = [place]
-        if args["origin"]:
-            places.append(read.table(args["origin"])["ordinal"].to_numpy()[rows])
-        distinct, number = np.unique(np.concatenate(places), return_inverse=True)
-        for key, refs in args["stores"].items():
-            for ref in refs:
-                table = read.table(ref)
-                query = _position(hashes, order, _fixed(table["query_hash"]))
-                where = np.int64(key) << ordinals.ROW_BITS | table["row"].to_numpy()
-                at = np.minimum(np.searchsorted(distinct, where), len(distinct) - 1)
-                hit = (query >= 0) & (distinct[at] == where)
-                found_keys.append(query[hit] << 32 | at[hit])
-                found_scores.append(table["score"].to_numpy()[hit])
-        known, first = np.unique(np.concatenate(found_keys), return_index=True)
-        value = np.concatenate(found_scores)[first]
-        for i in range(len(places)):
-            wanted = query_index << 32 | number[i * len(rows) : (i + 1) * len(rows)]
-            at = np.searchsorted(known, wanted)
-            hit = at < len(known)
-            hit[hit] = known[at[hit]] == wanted[hit]
-            scores[hit] = value[at[hit]]
-        return scores
 
     def _pairs(
         self, args: dict[str, Any], read: Reader
@@ -260,38 +206,18 @@ class Worker:
     ) -> tuple[Tokens, np.ndarray]:
         """Tokens and text hashes of the used queries (shard << 32 | row, ascending)."""
         parts = [pa.array([], schemas.TOKENS.field("tokens").type)]
-        hashes = [np.zeros(0, HASH)]
+        hashes = [np.zeros(0, pair_scores.HASH)]
         for number, (tokens_ref, texts_ref) in sorted(refs.items()):
             if tokens_ref.sha256 not in self._queries:
                 self._queries[tokens_ref.sha256] = (
                     Tokens.from_arrow(read.table(tokens_ref)["tokens"]),
-                    _fixed(read.table(texts_ref, ["query_hash"])["query_hash"]),
+                    pair_scores.to_hashes(read.table(texts_ref, ["query_hash"])["query_hash"]),
                 )
             tokens, texts = self._queries[tokens_ref.sha256]
             mine = used[used >> 32 == number] & 0xFFFFFFFF
             parts.append(tokens.take(mine).to_arrow())
             hashes.append(texts[mine])
         return Tokens.from_arrow(pa.concat_arrays(parts)), np.concatenate(hashes)
-
-
-def _fixed(column: pa.ChunkedArray) -> np.ndarray:
-    """A binary(16) column as numpy values of 16 bytes."""
-    array = pa.concat_arrays([pa.array([], column.type), *column.chunks])
-    raw = np.frombuffer(array.buffers()[1] or b"", np.uint8)
-    return raw[array.offset * 16 : (array.offset + len(array)) * 16].copy().view(HASH)
-
-
-def _binary(values: np.ndarray) -> pa.Array:
-    """The inverse of `_fixed`."""
-    data = pa.py_buffer(np.ascontiguousarray(values).tobytes())
-    return pa.Array.from_buffers(pa.binary(16), len(values), [None, data])
-
-
-def _position(values: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each wanted value stands among `values` (`order` sorts them); -1 where it does not."""
-    at = np.minimum(np.searchsorted(values, wanted, sorter=order), len(values) - 1)
-    found = order[at]
-    return np.where(values[found] == wanted, found, -1)
 
 
 def stage(

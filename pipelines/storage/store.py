@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import os
 import random
@@ -86,7 +85,11 @@ class Store:
         self.url, self.options = url.rstrip("/"), options or {}
         self.remote = is_remote(url)
         self._fs, self._root = connect(self.url, self.options)
-        self._skew: float | None = None
+
+    @property
+    def place(self) -> tuple[Any, str]:
+        """The filesystem and the root in it."""
+        return self._fs, self._root
 
     @property
     def spec(self) -> StoreSpec:
@@ -113,7 +116,7 @@ class Store:
         Raises:
             NightrankError: E_DISK, E_AUTH or E_STORE_RETRY.
         """
-        return self._attempt(lambda: self._create(key, data), key)
+        return self.attempt(lambda: self._create(key, data), key)
 
     def _create(self, key: str, data: bytes) -> bool:
         target = f"{self._root}/{key}"
@@ -163,11 +166,11 @@ class Store:
         if not self.remote:
             target = f"{self._root}/{key}"
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            return self._attempt(lambda: _write_local(target, fill, check), key)
+            return self.attempt(lambda: _write_local(target, fill, check), key)
         with tempfile.TemporaryDirectory(prefix="nightrank-") as scratch:
             local = os.path.join(scratch, "upload")
-            size, sha256 = self._attempt(lambda: _write_local(local, fill, check), key)
-            self._attempt(lambda: self._fs.put_file(local, f"{self._root}/{key}"), key)
+            size, sha256 = self.attempt(lambda: _write_local(local, fill, check), key)
+            self.attempt(lambda: self._fs.put_file(local, f"{self._root}/{key}"), key)
         return size, sha256
 
     def read(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
@@ -181,7 +184,7 @@ class Store:
         def fetch() -> bytes:
             return cast(bytes, self._fs.cat_file(target, start=start, end=stop))
 
-        return self._attempt(fetch, key)
+        return self.attempt(fetch, key)
 
     def open_file(self, key: str) -> BinaryIO:
         """Opens a key for random reads (Parquet row groups)."""
@@ -202,7 +205,7 @@ class Store:
             names = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in found)
             return {n: int(e["size"]) for n, e in names if e["type"] == "file" and ".tmp-" not in n}
 
-        return self._attempt(listing, folder)
+        return self.attempt(listing, folder)
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in a folder, sorted."""
@@ -215,51 +218,7 @@ class Store:
             names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] != "file")
             return sorted(names)
 
-        return self._attempt(listing, folder)
-
-    def ages(self, folder: str) -> tuple[dict[str, int], float]:
-        """All keys under a folder with their sizes, and seconds since the newest was written.
-
-        The store's own clock decides: on S3 an object's LastModified against one written now.
-        """
-
-        def listing() -> dict[str, Any]:
-            return dict(self._fs.find(f"{self._root}/{folder}", detail=True))
-
-        found = self._attempt(listing, folder)
-        keys = {path.removeprefix(f"{self._root}/"): int(i["size"]) for path, i in found.items()}
-        newest = max((_modified(info) for info in found.values()), default=0.0)
-        return keys, self._clock() - newest
-
-    def _clock(self) -> float:
-        """The store's time, to within seconds."""
-        if not self.remote:
-            return time.time()
-        if self._skew is None:
-            key = f"{self._root}/_probe/{uuid.uuid4().hex}"
-            before = time.time()
-            self._fs.pipe_file(key, b"")
-            self._skew = _modified(self._fs.info(key, refresh=True)) - before
-            self._fs.rm_file(key)
-        return time.time() + self._skew
-
-    def delete(self, keys: list[str]) -> None:
-        """Deletes files, gone ones among them; on a local disk also the folders this empties."""
-        if self.remote:
-            for start in range(0, len(keys), 1000):
-                some = [f"{self._root}/{key}" for key in keys[start : start + 1000]]
-                self._attempt(functools.partial(self._fs.rm, some), some[0])
-            return
-        for key in keys:
-            path = f"{self._root}/{key}"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            with contextlib.suppress(OSError):  # Not empty: it stays.
-                for _ in range(3):
-                    path = os.path.dirname(path)
-                    if path == self._root:
-                        break
-                    os.rmdir(path)
+        return self.attempt(listing, folder)
 
     def probe(self) -> None:
         """Checks that this store honours create-if-absent, and refuses it otherwise.
@@ -283,7 +242,7 @@ class Store:
         with contextlib.suppress(Exception):  # A writer role need not be allowed to delete.
             self._fs.rm_file(f"{self._root}/{key}")
 
-    def _attempt(self, call: Callable[[], T], key: str) -> T:
+    def attempt(self, call: Callable[[], T], key: str) -> T:
         """Runs one operation; remote ones are repeated with full jitter on transient errors."""
         for attempt in range(TRIES):
             try:
@@ -311,12 +270,6 @@ class Store:
         what = f"gave up after {TRIES} tries: {type(last).__name__}: {last}"
         do = "run the same command again when the store answers"
         raise NightrankError("E_STORE_RETRY", what, self.path(key), do)
-
-
-def _modified(info: dict[str, Any]) -> float:
-    """Seconds since the epoch at which a file was written, as fsspec tells it."""
-    when = info.get("LastModified", info.get("mtime", 0.0))
-    return float(when) if isinstance(when, int | float) else float(when.timestamp())
 
 
 def _is_transient(error: Exception) -> bool:

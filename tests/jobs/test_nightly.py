@@ -16,12 +16,12 @@ from jobs.cli import app
 from jobs.run import execute
 from jobs.terminal import guarded, open_job
 from jobs.verify import verify
+from pipelines import retention
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake, read_results
 from pipelines.runtime.budget import Meter
 from pipelines.stages import carry
 from pipelines.storage.log import Log
-from pipelines.storage.store import Store
 from tests.conftest import Collection, write_jsonl
 from tests.jobs.lake import run, table
 from tests.jobs.test_nights import World, same_template
@@ -165,6 +165,10 @@ def test_a_night_that_fails_the_gate_stays_unpublished_and_says_why(
     said = called(capsys, "nightly", config, code=11)
     assert "min_overlap" in said and "max_measure_drop" in said and "e.g. q0" in said
     assert Log(open_lake(str(root), "tiny"), "results").last() == 1
+    write_jsonl(made.folder / "queries.jsonl", made.queries[:12])
+    said = called(capsys, "nightly", config, code=11)
+    assert "max_withdrawn_queries: 0.5, allowed 0.2 (12 of 24 queries" in said
+    write_jsonl(made.folder / "queries.jsonl", made.queries)
     # The limits are no part of the plan: the finished night is published without more work.
     open_gate = ["--set", "gate.min_overlap=0", "--set", "gate.max_measure_drop=1"]
     done = night(capsys, config, *open_gate)
@@ -232,9 +236,9 @@ def test_an_older_generation_can_be_had_again(
 
 @contextlib.contextmanager
 def days_later(monkeypatch: pytest.MonkeyPatch, days: float) -> Any:
-    real = Store._clock
+    real = retention.clock
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_clock", lambda self: real(self) + days * DAY)
+        patch.setattr(retention, "clock", lambda store: real(store) + days * DAY)
         yield
 
 

@@ -14,11 +14,14 @@ import pyarrow as pa
 import pytest
 
 from jobs.verify import verify
+from pipelines import retention
 from pipelines.results import open_lake
+from pipelines.retention import collect
+from pipelines.storage.expiry import ages
 from pipelines.storage.log import Log
 from pipelines.storage.store import Store
 from tests.conftest import WORDS, Collection, write_jsonl
-from tests.jobs.lake import run, table
+from tests.jobs.lake import digests, run, table
 
 Config = Callable[..., str]
 # More of them when asked for: NIGHTRANK_SEQUENCES=13 makes 52 with toy models.
@@ -250,3 +253,49 @@ def test_the_built_in_models_give_a_rebuilds_rows(
     # Documents may change places only where their scores are that near.
     moved = np.array(one["doc_id"].to_pylist()) != np.array(other["doc_id"].to_pylist())
     assert moved.mean() < 0.05
+
+
+@pytest.mark.ray
+def test_nights_on_ray_hold_the_bytes_of_nights_in_one_process(
+    tmp_path: Path, write_config: Config, ray_cluster: None
+) -> None:
+    merging = {"max_segments": 2}
+    layout = {"document_shard_rows": 90, "query_shard_rows": 9}
+    worlds = {name: World(tmp_path / name, 21) for name in ("serial", "ray")}
+    for number in range(4):
+        found = {}
+        for name, world in worlds.items():
+            if number:
+                world.night()
+            world.write()
+            plain = world.config(tmp_path / f"{name}-lake", layout=layout, nightly=merging)
+            cluster = {"executor": name, "workers": 2, "model_workers": 2}
+            run(write_config({**plain, "cluster": cluster}, f"{name}.yaml"))
+            digested = digests(tmp_path / f"{name}-lake")
+            found[name] = {table: digested[table] for table in ("ranked", "queries", "changes")}
+        assert found["ray"] == found["serial"], f"night {number}"
+
+
+@pytest.mark.s3
+def test_nights_on_s3_and_what_is_collected_there(
+    tmp_path: Path, s3_url: str, write_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, root = World(tmp_path, 31), f"{s3_url}/nights"
+    config = write_config(world.config(root))  # type: ignore[arg-type]
+    beside = write_config(world.config(tmp_path / "local"), "local.yaml")
+    for number in range(3):
+        if number:
+            world.night()
+        world.write()
+        run(config)
+        run(beside)
+        assert table(root).equals(table(tmp_path / "local"))
+    store = open_lake(root, "tiny")
+    assert collect(store, retain=1, min_age_days=1) == []  # By the store's clock all is of today.
+    real = retention.clock
+    monkeypatch.setattr(retention, "clock", lambda store: real(store) + 9 * 86_400)
+    gone = collect(store, retain=1, min_age_days=7)
+    assert gone and not collect(store, retain=1, min_age_days=7)
+    assert all(not ages(store, one.path, 0.0)[0] for one in gone if one.path.count("/") > 1)
+    verify(config)
+    assert table(root).equals(table(tmp_path / "local"))

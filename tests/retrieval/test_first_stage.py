@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipelines.errors import NightrankError
 from pipelines.retrieval import faiss_index, first_stage, ranking
 from pipelines.retrieval.first_stage import OpenShard, exact_scores, search_group
+from pipelines.retrieval.recall import recall
 
 
 def open_shard(vectors, ordinals, doc_ids, factory="Flat"):
@@ -198,12 +199,12 @@ def test_recall_counts_what_a_search_misses():
         [f"{i}" for i in range(400)],
     )
     flat = open_shard(vectors, np.arange(400), ids)
-    assert first_stage.recall(queries, [flat], 10) == (60, 60)
+    assert recall(queries, [flat], 10) == (60, 60)
     coarse = open_shard(vectors, np.arange(400), ids, "IVF8,Flat")
-    hits, wanted = first_stage.recall(queries, [coarse], 10, "nprobe=1")
+    hits, wanted = recall(queries, [coarse], 10, "nprobe=1")
     found = search_group(queries, [coarse], 10, "nprobe=1")
     best = search_group(queries, [flat], 10)
     pairs = [set(zip(*(t[c].to_pylist() for c in ("query", "doc_id")))) for t in (found, best)]  # noqa: B905
     assert (hits, wanted) == (len(pairs[0] & pairs[1]), 60) and 0 < hits < 60
     dead = dataclasses.replace(flat, dead=np.arange(400) >= 4)
-    assert first_stage.recall(queries, [dead], 10) == (24, 24)
+    assert recall(queries, [dead], 10) == (24, 24)

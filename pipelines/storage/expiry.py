@@ -1,0 +1,65 @@
+"""Ages and deletion, for garbage collection alone: nothing else removes anything from a lake."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+import uuid
+from typing import Any
+
+from pipelines.storage.store import Store
+
+KEYS_AT_ONCE = 1000
+
+
+def clock(store: Store) -> float:
+    """The store's time in seconds since the epoch: on S3 LastModified of an object written now."""
+    if not store.remote:
+        return time.time()
+    filesystem, root = store.place
+    key = f"{root}/_probe/{uuid.uuid4().hex}"
+    filesystem.pipe_file(key, b"")
+    now = _modified(filesystem.info(key, refresh=True))
+    filesystem.rm_file(key)
+    return now
+
+
+def ages(store: Store, folder: str, now: float) -> tuple[dict[str, int], float]:
+    """All keys under a folder with their sizes, and seconds since the newest was written."""
+    filesystem, root = store.place
+
+    def listing() -> dict[str, Any]:
+        return dict(filesystem.find(f"{root}/{folder}", detail=True))
+
+    found = store.attempt(listing, folder)
+    keys = {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
+    newest = max((_modified(info) for info in found.values()), default=0.0)
+    return keys, now - newest
+
+
+def delete(store: Store, keys: list[str]) -> None:
+    """Deletes files, gone ones among them; on a local disk also the folders this empties."""
+    filesystem, root = store.place
+    if store.remote:
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            some = [f"{root}/{key}" for key in keys[start : start + KEYS_AT_ONCE]]
+            store.attempt(functools.partial(filesystem.rm, some), some[0])
+        return
+    for key in keys:
+        path = f"{root}/{key}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        with contextlib.suppress(OSError):  # Not empty: it stays.
+            for _ in range(3):
+                path = os.path.dirname(path)
+                if path == root:
+                    break
+                os.rmdir(path)
+
+
+def _modified(info: dict[str, Any]) -> float:
+    """Seconds since the epoch at which a file was written, as fsspec tells it."""
+    when = info.get("LastModified", info.get("mtime", 0.0))
+    return float(when) if isinstance(when, int | float) else float(when.timestamp())
