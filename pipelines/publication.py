@@ -21,6 +21,16 @@ from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.log import Entry, Log
 
 
+def compare(job: Run) -> None:
+    """What the new lists change of those that are published."""
+    earlier = None
+    if job.plan.earlier:
+        path = job.plan.earlier.body["datasets"]["rank"]
+        earlier = generations.manifest_at(job.store, path)
+    stage = changes.stage(at_depth(job, "changes"), job.made["ranked"], earlier)
+    job.stage("changes", stage)
+
+
 def publish_run(job: Run) -> Entry:
     """Rejects, the balances, the log entry."""
     plan, made, corpus = job.plan, job.made, job.corpus
@@ -51,11 +61,6 @@ def publish_run(job: Run) -> Entry:
     ]
     standing = Log(job.store, "results").current()
     before = standing if standing and standing.body.get("plan_id") != plan.plan_id else None
-    earlier = None
-    if plan.earlier:
-        earlier = generations.manifest_at(job.store, plan.earlier.body["datasets"]["rank"])
-    stage = changes.stage(at_depth(job, "changes"), made["ranked"], earlier)
-    changed = job.stage("changes", stage)
     assert job.index is not None
     described = {
         "plan_id": plan.plan_id,
@@ -71,7 +76,7 @@ def publish_run(job: Run) -> Entry:
             "candidates": made["candidates"].path,
             "rank": made["ranked"].path,
             "rejects": collected.path,
-            "changes": changed.path,
+            "changes": made["changes"].path,
         },
         "recall": _recall(made["partials"]),
         "unfinished": job.cut_short.what if job.cut_short else "",
@@ -79,7 +84,7 @@ def publish_run(job: Run) -> Entry:
         "changes_since": plan.earlier.generation if plan.earlier else 0,
     }
     tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
-    tables |= {"rejects": collected.files("rejects"), "changes": changed.files("changes")}
+    tables |= {"rejects": collected.files("rejects"), "changes": made["changes"].files("changes")}
     body = publish.results_body(described, balances, tables, before)
     if job.gate:
         body["gate"] = _examine(job, body)

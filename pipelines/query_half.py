@@ -44,7 +44,7 @@ def take_in(job: Run) -> None:
 
 
 def run(job: Run) -> Entry | None:
-    """Distinct, tokenize, embed, carry, search, merge, rerank, rank, publish.
+    """Distinct, tokenize, embed, carry, search, merge, rerank, rank, changes, publish.
 
     Returns:
         The log entry, or None where the run was told to stop earlier.
@@ -68,6 +68,8 @@ def run(job: Run) -> Entry | None:
         _retrieve(job)
     if job.goes_on_to("rerank"):
         _rerank(job)
+    if job.goes_on_to("changes"):
+        publication.compare(job)
     return publication.publish_run(job) if job.goes_on_to("publish") else None
 
 

@@ -34,13 +34,12 @@ def recall(
     """
     found = search_group(queries, shards, depth, parameters)
     parts = []
-    for shard in shards:
+    for shard in (shard for shard in shards if len(shard.ordinals)):
         scores = queries @ shard.vectors.T
         if shard.dead is not None:
             scores[:, shard.dead] = -np.inf
         best = min(depth, scores.shape[1])
-        rows = np.argpartition(-scores, best - 1, axis=1)[:, :best] if best else scores[:, :0]
-        rows = rows.astype(np.int64)
+        rows = np.argpartition(-scores, best - 1, axis=1)[:, :best].astype(np.int64)
         query = np.repeat(np.arange(len(queries), dtype=np.int32), rows.shape[1])
         row = rows.reshape(-1)
         alive = np.isfinite(scores[query, row])
