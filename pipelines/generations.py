@@ -127,13 +127,19 @@ def after(store: Store, base: Entry | None) -> list[Entry]:
     return [e for e in map(log.read, numbers) if e.body["kind"] != "condemn"]
 
 
-def moves(store: Store, steps: list[Entry]) -> list[tuple[int, Manifest]]:
-    """Compactions among these entries: the new segment's number and its `documents` manifest."""
+def moves(store: Store, steps: list[Entry]) -> list[tuple[int, Manifest]] | None:
+    """Compactions among these entries: the new segment's number and its `documents` manifest.
+
+    Returns:
+        None where one is gone: its segment was merged again and collected since.
+    """
     made = []
     for step in steps:
         if compacted := step.body.get("compacted"):
-            path = f"{compacted['path']}/documents"
-            made.append((compacted["number"], manifest_at(store, path)))
+            manifest = Dataset(store, f"{compacted['path']}/documents").manifest()
+            if manifest is None:
+                return None
+            made.append((compacted["number"], manifest))
     return made
 
 
@@ -151,7 +157,7 @@ def yesterday(
     Returns:
         The lists, and the numbers of the segments whose documents they know. None where another
         template, encoder or depth made them, where the index does not descend from theirs, or where
-        a compaction since mixed documents that they know with others that they do not.
+        a compaction since mixed documents that they know with others that they do not, or is gone.
     """
     if earlier is None or earlier.body.get("lists_key") != lists_key:
         return None
@@ -165,9 +171,12 @@ def yesterday(
             if not known.issuperset(compacted["of"]):
                 return None
             known.add(compacted["number"])
+    moved = moves(store, steps)
+    if moved is None:
+        return None
     distinct = manifest_at(store, f"{earlier.body['queries']}/distinct")
     merged = manifest_at(store, earlier.body["datasets"]["candidates"])
-    return Yesterday(distinct, merged, tuple(moves(store, steps))), known
+    return Yesterday(distinct, merged, tuple(moved)), known
 
 
 def datasets_of(body: dict[str, Any]) -> list[str]:

@@ -18,21 +18,43 @@ from pipelines.stages import (
 )
 from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.fingerprint import fingerprint
-from pipelines.storage.log import Entry, Log
+from pipelines.storage.log import Entry, Log, Moved
 
 
 def compare(job: Run) -> None:
-    """What the new lists change of those that are published."""
-    earlier = None
-    if job.plan.earlier:
-        path = job.plan.earlier.body["datasets"]["rank"]
-        earlier = generations.manifest_at(job.store, path)
-    stage = changes.stage(at_depth(job, "changes"), job.made["ranked"], earlier)
+    """What the new lists change of those that are published at this moment."""
+    job.standing = Log(job.store, "results").current()
+    body = job.standing.body if job.standing else {}
+    # Of this very publication, made by a twin or before a crash: as it was compared then.
+    if body.get("folder") == job.plan.folder and body.get("rerank_depth") == _depth(job):
+        number = body["changes_since"]
+        job.standing = Log(job.store, "results").read(number) if number else None
+    earlier, since = None, 0
+    if job.standing:
+        since = job.standing.generation
+        earlier = generations.manifest_at(job.store, job.standing.body["datasets"]["rank"])
+    stage = changes.stage(f"{at_depth(job, 'changes')}-{since}", job.made["ranked"], earlier)
     job.stage("changes", stage)
 
 
 def publish_run(job: Run) -> Entry:
-    """Rejects, the balances, the log entry."""
+    """Publishes; compares once more where another run has published in between."""
+    while True:
+        body, uses = _described(job)
+        onto = job.standing.generation if job.standing else 0
+        try:
+            return publish.publish_results(job.store, body, job.plan.watermark, uses, onto)
+        except Moved:
+            compare(job)
+
+
+def _depth(job: Run) -> int:
+    """How deep the last step has scored the lists; 0 without one."""
+    return job.reached or (job.plan.config.rerank[-1].depth if job.plan.steps else 0)
+
+
+def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
+    """Rejects, the balances, the gate: the entry's body, and the datasets that it depends on."""
     plan, made, corpus = job.plan, job.made, job.corpus
     texts = {
         "corpus": [
@@ -59,8 +81,6 @@ def publish_run(job: Run) -> Entry:
         ),
         accounting.queries_balance(made["queries.ingest"], made["queries.delta"], made["ranked"]),
     ]
-    standing = Log(job.store, "results").current()
-    before = standing if standing and standing.body.get("plan_id") != plan.plan_id else None
     assert job.index is not None
     described = {
         "plan_id": plan.plan_id,
@@ -80,16 +100,15 @@ def publish_run(job: Run) -> Entry:
         },
         "recall": _recall(made["partials"]),
         "unfinished": job.cut_short.what if job.cut_short else "",
-        "rerank_depth": job.reached or (plan.config.rerank[-1].depth if plan.steps else 0),
-        "changes_since": plan.earlier.generation if plan.earlier else 0,
+        "rerank_depth": _depth(job),
+        "changes_since": job.standing.generation if job.standing else 0,
     }
     tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
     tables |= {"rejects": collected.files("rejects"), "changes": made["changes"].files("changes")}
-    body = publish.results_body(described, balances, tables, before)
+    body = publish.results_body(described, balances, tables, job.standing)
     if job.gate:
         body["gate"] = _examine(job, body)
-    uses = generations.datasets_of_results(body) + generations.datasets_of(job.index.body)
-    return publish.publish_results(job.store, body, plan.watermark, uses)
+    return body, generations.datasets_of_results(body) + generations.datasets_of(job.index.body)
 
 
 def at_depth(job: Run, name: str) -> str:
@@ -144,8 +163,8 @@ def _examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:
         options = config.storage_options
         stage = evaluate.stage(body, manifests, config.evaluate, qrels, options, config.name)
         now = job.stage("evaluation", stage)
-        if job.plan.earlier:
-            path = evaluate.dataset_of(job.plan.earlier.body, config.evaluate, qrels)
+        if job.standing:
+            path = evaluate.dataset_of(job.standing.body, config.evaluate, qrels)
             then = Dataset(job.store, path)
             if before := then.manifest():
                 name = config.evaluate.measures[0]

@@ -196,7 +196,7 @@ def _scored(job: Run, number: int, lists: Manifest) -> rerank.Scored:
             key = fingerprint(model.identity())
             for path in plan.earlier.body.get("stores", {}).get(key, []):
                 stores.append(generations.manifest_at(job.store, path))
-            origins = dict(generations.moves(job.store, steps))
+            origins = dict(generations.moves(job.store, steps) or ())
     tokens = {part.number: job.document_tokens(part, model) for part in job.corpus.segments}
     keep_all = bool(origins) or len(stores) >= plan.config.nightly.store_files
     return rerank.Scored(

@@ -57,6 +57,7 @@ class Run:
         force_publish: why a night is to be published though it does not pass; empty otherwise.
         findings: limits that were looked at before the end.
         meter: when the run has to end.
+        standing: the published generation that the new lists are compared with.
         cut_short: why it ends before all is scored, where a part is published for all that.
         reached: how deep the last rerank step came then.
     """
@@ -75,6 +76,7 @@ class Run:
     force_publish: str = ""
     findings: list[Finding] = field(default_factory=list)
     meter: Meter | None = None
+    standing: Entry | None = None
     cut_short: NightrankError | None = None
     reached: int | None = None
 

@@ -65,10 +65,15 @@ def results_body(
     return {**plan, "kind": "publish", "files": files, "counts": counts}
 
 
-def publish_results(store: Store, body: dict[str, Any], watermark: int, uses: list[str]) -> Entry:
-    """Publishes a result generation; see `Log.append`."""
-    same = ("plan_id", "epoch", "rerank_depth")
-    return Log(store, "results").append(body, watermark, same, uses)
+# A publication is known by these: whoever finds them in the current entry has nothing left to do.
+SAME = ("plan_id", "epoch", "rerank_depth")
+
+
+def publish_results(
+    store: Store, body: dict[str, Any], watermark: int, uses: list[str], onto: int
+) -> Entry:
+    """Publishes a result generation whose changes are told against `onto`; see `Log.append`."""
+    return Log(store, "results").append(body, watermark, SAME, uses, onto)
 
 
 def _file(ref: FileRef) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Entry:
     body: dict[str, Any]
 
 
+class Moved(Exception):
+    """Another generation is current than the one that an entry was compared with."""
+
+
 class Log:
     """One channel (`index` or `results`) of a lake."""
 
@@ -115,6 +119,7 @@ class Log:
         watermark: int,
         same: tuple[str, ...] = (),
         uses: Iterable[str] = (),
+        onto: int | None = None,
     ) -> Entry:
         """Publishes: takes the next number, unless something newer was planned and published.
 
@@ -124,8 +129,10 @@ class Log:
             same: a current entry that agrees with `body` in all of these keys is this very
                 publication, made by a twin or before a crash; it is returned as it stands.
             uses: datasets that the entry depends on.
+            onto: the generation (0 for none) that the entry tells the difference to.
 
         Raises:
+            Moved: another generation than `onto` is current by now.
             NightrankError: E_STALE where the current entry was planned after this one; E_CONDEMNED
                 where what it uses was given up since; E_CONFLICT after 20 lost races.
         """
@@ -147,6 +154,8 @@ class Log:
                 do = "run the same command again to plan anew"
                 raise NightrankError("E_STALE", what, self.channel, do)
             self._refuse_condemned(used, watermark)
+            if onto is not None and onto != (current.generation if current else 0):
+                raise Moved
             generation = generations[-1] + 1 if generations else 1
             if self.store.put_if_absent(f"{self._folder}/{generation:020d}.json", data):
                 return Entry(generation, body)

@@ -123,7 +123,7 @@ def dropped(store: Store, policy: str, hashes: tuple[bytes, bytes]) -> list[tupl
         content = Scatter(table, np.zeros(table.num_rows, np.int64))
         ref = commit(store, uuid4().hex, ids=content).files["ids"]
         ranges += [(split, ref, part) for part in ref.ranges]
-    worker = delta.Worker({"kind": "queries", "policy": policy}, 1)
+    worker = delta.Worker({"kind": "queries", "policy": policy, "feed": False}, 1)
     content = worker(Task("t", {"ranges": ranges}), Reader(store)).files["dropped"]
     assert isinstance(content, Scatter)
     rows = content.table["row"].to_pylist()
