@@ -21,6 +21,7 @@ from jobs import (
     rollback,
     run,
     status,
+    submit,
     train_reranker,
     verify,
 )
@@ -37,6 +38,7 @@ app.command("run")(run.run)
 app.command("nightly")(nightly.nightly)
 app.command("reindex")(reindex.reindex)
 app.command("rank")(rank.rank)
+app.command("submit")(submit.submit)
 app.command("status")(status.status)
 app.command("history")(history.history)
 app.command("rollback")(rollback.rollback)

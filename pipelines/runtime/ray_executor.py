@@ -12,33 +12,28 @@ import importlib.metadata
 import os
 import statistics
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# An unauthenticated Ray is remote code execution for whoever reaches its ports. Ray reads these
-# once, when it is imported.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Actors without a GPU share see no GPU; set explicitly, for Ray warns that its default will change.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-
-import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
-
 from pipelines.config import Cluster
 from pipelines.errors import NightrankError
 from pipelines.runtime.executor import FINAL_EXIT_CODES, Outcome, as_failure, never
+
+# This one comes before Ray itself: it says how Ray is to behave.
+from pipelines.runtime.ray_cluster import address_of, connect, first_line
+from pipelines.runtime.ray_metrics import RunMetrics, WorkerMetrics
 from pipelines.runtime.stage import Pool, Stage, Task
 from pipelines.runtime.unit import UnitRunner, UnitSpec
 from pipelines.storage.dataset import Record
 from pipelines.storage.store import StoreSpec
 
+# isort: split
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
 POLL_SECONDS = 1.0
-# Metadata, tasks and records only: bulk data go through the lake.
-OBJECT_STORE_BYTES = 256 << 20
 
 
 class _Actor:
@@ -46,10 +41,13 @@ class _Actor:
 
     def __init__(self, store: StoreSpec, threads: int, folder: str) -> None:
         self._runner = UnitRunner(store, threads, folder)
+        self._metrics = WorkerMetrics()
 
     def run(self, spec: UnitSpec, task: Task, attempt: int) -> Record:
         """See `UnitRunner.run`."""
-        return self._runner.run(spec, task, attempt)
+        record = self._runner.run(spec, task, attempt)
+        self._metrics.count(spec.name, record, self._runner.loads)
+        return record
 
     def node(self) -> str:
         """The node this process runs on."""
@@ -84,9 +82,11 @@ class RayExecutor:
         self._started_here = not ray.is_initialized()
         if self._started_here:
             connect(cluster)
+        self._metrics = RunMetrics()
         available = ray.cluster_resources()
         self._cpus, self._gpus = int(available.get("CPU", 1)), float(available.get("GPU", 0))
-        cores = self._cpus if cluster.address else min(os.cpu_count() or 1, self._cpus)
+        elsewhere = address_of(cluster) is not None
+        cores = self._cpus if elsewhere else min(os.cpu_count() or 1, self._cpus)
         self._gpu_share: dict[Pool, float] = {
             "general": 0.0,
             "index": _gpus(cluster.index_gpus, self._gpus and _has_faiss_gpu()),
@@ -127,6 +127,7 @@ class RayExecutor:
         if pool == "index" and not self._gpu_share["index"]:
             pool = "general"
         idle = self._pool(pool, len(queue))
+        self._metrics.start(stage.name, {name: len(slots) for name, slots in self._pools.items()})
         running: dict[Any, _Running] = {}
         finished: list[float] = []
         try:
@@ -139,6 +140,7 @@ class RayExecutor:
                     slot.affinity = task.affinity
                     reference = slot.actor.run.remote(spec, task, number)
                     running[reference] = _Running(slot, task, number, attempt)
+                self._metrics.queue(len(queue), len(running))
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL_SECONDS)
                 for reference in ready:
                     unit = running.pop(reference)
@@ -177,6 +179,7 @@ class RayExecutor:
                         failure = NightrankError("E_DEADLINE", what, where, do)
                         yield from self._again(unit, failure, queue)
         finally:
+            self._metrics.queue(0, 0)
             # Cut short: units in flight belong to nobody, so their processes go too.
             for unit in running.values():
                 ray.kill(unit.slot.actor)
@@ -189,8 +192,10 @@ class RayExecutor:
         if failure.exit_code in FINAL_EXIT_CODES or (
             counts and unit.attempt >= self._cluster.attempts
         ):
+            self._metrics.failed()
             yield Outcome(unit.task, None, failure)
         else:
+            self._metrics.retried()
             queue.append((unit.task, unit.number, unit.attempt + counts))
 
     def _pool(self, pool: Pool, wanted: int) -> list[_Slot]:
@@ -238,32 +243,6 @@ class RayExecutor:
             ray.shutdown()
 
 
-def connect(cluster: Cluster) -> None:
-    """Attaches to a cluster, or starts one for this process alone."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = cluster.address
-    try:
-        if address or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address or None, **quiet)
-        else:
-            # A token of this process's own: Ray would else leave one in the home directory, which
-            # turns authentication on for every later `ray start` of this user.
-            os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
-            # Logical CPUs: the pools must fit side by side, on two cores too.
-            cpus = max(8, 2 * (os.cpu_count() or 1), cluster.workers + cluster.model_workers)
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
-    except (RayError, OSError, ConnectionError, RuntimeError, ValueError) as error:
-        what = f"no Ray cluster: {first_line(error)}"
-        do = "check cluster.address, leave it out to start one here, or set cluster.executor=serial"
-        raise NightrankError("E_CLUSTER", what, address or "local", do) from error
-
-
 def _gpus(wanted: float | None, available: float | bool) -> float:
     """GPUs per worker: as configured, else one where there is any."""
     return wanted if wanted is not None else float(bool(available))
@@ -297,8 +276,3 @@ def _node_alive(slot: _Slot) -> bool:
     except Exception:
         return True
     return any(n["NodeID"] == node and n["Alive"] for n in ray.nodes())
-
-
-def first_line(error: BaseException) -> str:
-    """An error's first line, or its kind."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

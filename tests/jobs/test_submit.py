@@ -1,0 +1,269 @@
+"""`nightrank submit` against a job server with token authentication, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.submit import portable, submission_stem
+from pipelines.config import PipelineConfig
+from pipelines.config_file import load_config
+from pipelines.results import generation_of, open_lake
+from tests.conftest import Collection, StandingCluster, nightrank
+
+pytestmark = pytest.mark.ray
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def config(collection: Collection, tmp_path: Path, write_config: Write) -> str:
+    # In one process: the cluster's part in these tests is the job, not the stages.
+    return write_config(collection.config(tmp_path / "lake", cluster={"executor": "serial"}))
+
+
+@pytest.fixture
+def long_config(collection: Collection, tmp_path: Path, write_config: Write) -> str:
+    """A job that does not end by itself: its input is a pipe that nobody writes to."""
+    pipe = tmp_path / "corpus.jsonl"
+    os.mkfifo(pipe)
+    plain = collection.config(tmp_path / "lake", cluster={"executor": "serial"})
+    return write_config({**plain, "corpus": {"path": str(pipe)}}, "long.yaml")
+
+
+def submit(cluster: StandingCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return nightrank("submit", *arguments, env=cluster.env)
+
+
+def job_client(cluster: StandingCluster) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    token = cluster.env["RAY_AUTH_TOKEN"]
+    return JobSubmissionClient(cluster.address, headers={"Authorization": f"Bearer {token}"})
+
+
+def ids_of(*results: subprocess.CompletedProcess[str]) -> list[str]:
+    return [result.stdout.strip().splitlines()[-1] for result in results]
+
+
+def test_a_submitted_config_gives_what_the_same_config_gives_here(
+    standing_cluster: StandingCluster, collection: Collection, tmp_path: Path, write_config: Write
+) -> None:
+    on_ray = {"executor": "ray", "workers": 2, "model_workers": 2}
+    there = write_config(collection.config(tmp_path / "there", cluster=on_ray), "there.yaml")
+    here = write_config(collection.config(tmp_path / "here"), "here.yaml")
+    done = submit(standing_cluster, there, "--set", "results.keep=3", "--", "--json")
+    assert done.returncode == 0, done.stderr
+    assert nightrank("run", here, "--set", "results.keep=3").returncode == 0
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    assert told["generation"] == 1 and told["queries"]["ranked"] == 60
+    files = [
+        [
+            file["sha256"]
+            for file in generation_of(open_lake(str(root), "tiny")).body["files"]["ranked"]
+        ]
+        for root in (tmp_path / "there", tmp_path / "here")
+    ]
+    assert files[0] == files[1]
+
+
+def test_the_exit_code_of_the_job_is_the_exit_code_of_the_command(
+    standing_cluster: StandingCluster, config: str
+) -> None:
+    refused = submit(standing_cluster, config, "--set", "corpus.columns.text=nowhere")
+    assert refused.returncode == 4
+    assert "error[E_SCHEMA]" in refused.stdout
+    assert "Traceback" not in refused.stdout + refused.stderr
+
+
+def test_a_second_submission_joins_the_first_and_stop_ends_both(
+    standing_cluster: StandingCluster, long_config: str
+) -> None:
+    first = submit(standing_cluster, long_config, "--no-wait")
+    again = submit(standing_cluster, long_config, "--no-wait")
+    assert ids_of(first) == ids_of(again) and "joined" in again.stderr
+    other = submit(standing_cluster, long_config, "--no-wait", "--set", "results.keep=2")
+    assert ids_of(other) != ids_of(first)
+
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", "submit", long_config],
+        env={**os.environ, **standing_cluster.env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stdout and "Running entrypoint" in _read_until(follower.stdout, "Running")
+    stopped = submit(standing_cluster, long_config, "--stop")
+    assert stopped.returncode == 0 and "has ended (stopped)" in stopped.stderr
+    assert follower.wait(60) == 143
+    follower.stdout.close()
+    assert (
+        submit(standing_cluster, long_config, "--stop", "--set", "results.keep=2").returncode == 0
+    )
+    nothing = submit(standing_cluster, long_config, "--stop")
+    assert nothing.returncode == 0 and "nothing to stop" in nothing.stderr
+
+    fresh = submit(standing_cluster, long_config, "--no-wait")
+    assert ids_of(fresh) == [ids_of(first)[0].removesuffix(".1") + ".2"]
+    submit(standing_cluster, long_config, "--stop")
+
+
+def test_submitters_who_come_at_the_same_moment_share_one_job(
+    standing_cluster: StandingCluster, long_config: str
+) -> None:
+    found: list[Any] = [None, None, None]
+
+    def one(place: int) -> None:
+        found[place] = submit(standing_cluster, long_config, "--no-wait", "--set", "results.keep=4")
+
+    threads = [threading.Thread(target=one, args=(place,)) for place in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    submit(standing_cluster, long_config, "--stop", "--set", "results.keep=4")
+    assert len(set(ids_of(*found))) == 1
+    assert sum("submitted" in result.stderr for result in found) == 1
+
+
+def test_ctrl_c_leaves_the_job_running(standing_cluster: StandingCluster, long_config: str) -> None:
+    arguments = [long_config, "--set", "results.keep=1"]
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", "submit", *arguments],
+        env={**os.environ, **standing_cluster.env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stdout
+    _read_until(follower.stdout, "Running")
+    follower.send_signal(signal.SIGINT)
+    _, told = follower.communicate(timeout=60)
+    assert follower.returncode == 130 and "goes on" in told
+    again = submit(standing_cluster, *arguments, "--no-wait")
+    assert "joined" in again.stderr
+    assert "has ended" in submit(standing_cluster, *arguments, "--stop").stderr
+
+
+def test_a_job_can_be_submitted_from_inside_the_cluster(
+    standing_cluster: StandingCluster, config: str, tmp_path: Path
+) -> None:
+    """A job that itself submits: there the environment alone says where the cluster is."""
+    inner = f"python -m jobs.submit {config} --set rerank.depth=7"
+    client = job_client(standing_cluster)
+    outer = client.submit_job(entrypoint=f"env -u RAY_API_SERVER_ADDRESS {inner}")
+    until = time.monotonic() + 90
+    while not client.get_job_status(outer).is_terminal() and time.monotonic() < until:
+        time.sleep(0.5)
+    assert client.get_job_info(outer).driver_exit_code == 0, client.get_job_logs(outer)
+    assert generation_of(open_lake(str(tmp_path / "lake"), "tiny")).generation == 1
+
+
+def test_code_can_be_sent_along(
+    standing_cluster: StandingCluster, config: str, tmp_path: Path
+) -> None:
+    done = submit(standing_cluster, config, "--ship-code", "--set", "rerank.depth=6")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert generation_of(open_lake(str(tmp_path / "lake"), "tiny")).generation == 1
+
+
+@pytest.mark.parametrize(
+    ("env", "code", "words"),
+    [
+        ({"RAY_AUTH_TOKEN": "0" * 32}, 3, "error[E_AUTH]"),
+        ({"RAY_AUTH_MODE": "disabled"}, 3, "error[E_AUTH]"),
+        (
+            {"RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": "http://203.0.113.9:8265"},
+            3,
+            "accepted for a cluster on this machine alone",
+        ),
+        ({"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}, 9, "error[E_CLUSTER]"),
+        ({"RAY_API_SERVER_ADDRESS": "nonsense"}, 9, "error[E_CLUSTER]"),
+    ],
+)
+def test_who_is_not_let_in_is_told_so_in_one_line(
+    standing_cluster: StandingCluster, config: str, env: dict[str, str], code: int, words: str
+) -> None:
+    refused = nightrank("submit", config, env={**standing_cluster.env, **env})
+    assert refused.returncode == code
+    last = refused.stderr.strip().splitlines()[-1]
+    assert last.startswith("nightrank: ") and words in last and "Traceback" not in refused.stderr
+
+
+def test_run_attaches_to_the_cluster_that_the_config_or_ray_address_names(
+    standing_cluster: StandingCluster, collection: Collection, tmp_path: Path, write_config: Write
+) -> None:
+    def drivers() -> int:
+        return sum(job.type == "DRIVER" for job in job_client(standing_cluster).list_jobs())
+
+    plain = collection.config(tmp_path / "lake", cluster={"executor": "ray", "workers": 2})
+    config, before = write_config(plain), drivers()
+    wrong = ("--set", f"cluster.address={standing_cluster.address}")
+    refused = nightrank("run", config, *wrong, env=standing_cluster.env)
+    assert refused.returncode == 2 and "nightrank submit" in refused.stderr
+    named = ("--set", f"cluster.address={standing_cluster.gcs}", "--to", "ingest")
+    assert nightrank("run", config, *named, env=standing_cluster.env).returncode == 0
+    assert drivers() == before + 1
+    env = {**standing_cluster.env, "RAY_ADDRESS": standing_cluster.gcs}
+    assert nightrank("run", config, env=env).returncode == 0
+    assert drivers() == before + 2
+    # What is published and current needs no cluster; anything else needs the token.
+    stranger = {**env, "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}
+    assert nightrank("run", config, env=stranger).returncode == 0
+    refused = nightrank("run", config, "--set", "results.keep=1", env=stranger)
+    assert refused.returncode == 3 and "error[E_AUTH]" in refused.stderr
+
+
+def test_what_is_shipped_means_what_it_meant_here(
+    collection: Collection, tmp_path: Path, write_config: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = collection.config("lake", cluster={"executor": "ray", "address": "auto"})
+    plain["rerank"] = [
+        {"name": "fast", "model": "toy:overlap", "depth": 9},
+        {"name": "own", "model": "models/mine", "depth": 3},
+    ]
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    loaded = load_config(write_config(plain), ["results.keep=2"])
+    shipped = PipelineConfig.model_validate(json.loads(portable(loaded)))
+    assert shipped.root == str(tmp_path / "lake") and shipped.cluster.address is None
+    assert shipped.rerank[1].model == str(tmp_path / "models" / "mine")
+    assert shipped.results.keep == 2
+    unchanged = {"root", "cluster", "rerank"}
+    assert shipped.model_dump(exclude=unchanged) == loaded.model_dump(exclude=unchanged)
+
+
+def test_a_submission_is_known_by_config_verb_and_options(
+    collection: Collection, write_config: Write
+) -> None:
+    def stem(root: str, verb: str, *options: str) -> str:
+        loaded = load_config(write_config(collection.config(root)))
+        return submission_stem(loaded.name, verb, portable(loaded), list(options))
+
+    stems = [
+        stem("s3://bucket/lake", "run"),
+        stem("s3://bucket/lake", "nightly"),
+        stem("s3://bucket/other", "run"),
+        stem("s3://bucket/lake", "run", "--to", "merge"),
+    ]
+    assert len(set(stems)) == 4 and stem("s3://bucket/lake", "run") == stems[0]
+    assert all(name.startswith("nightrank-tiny-") for name in stems)
+
+
+def _read_until(stream: Any, word: str) -> str:
+    text = ""
+    while word not in text:
+        line = stream.readline()
+        if not line:
+            raise AssertionError(f"{word!r} never came: {text}")
+        text += line
+    return text
