@@ -10,6 +10,7 @@ from jobs import (
     evaluate,
     export,
     export_model,
+    exporter,
     gc,
     history,
     init,
@@ -47,6 +48,7 @@ app.command("verify")(verify.verify)
 app.command("results")(results.results)
 app.command("export")(export.export)
 app.command("export-model")(export_model.export_model)
+app.command("exporter")(exporter.exporter)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train-reranker")(train_reranker.train_reranker)
 app.command("quickstart")(quickstart.quickstart)
