@@ -6,21 +6,19 @@ import contextlib
 import json
 import os
 import random
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.standing_cluster import StandingCluster
 
 # Ray turns authentication on where it finds a token file: tests say explicitly what they want.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -185,67 +183,11 @@ def s3_url() -> Iterator[str]:
                 os.environ[name] = value
 
 
-@dataclass(frozen=True)
-class StandingCluster:
-    """A Ray head in processes of its own, as an operator would start it, with token authentication.
-
-    Attributes:
-        address: its job server.
-        gcs: what a driver on this machine attaches to.
-        agent: the HTTP address of the node's agent, which answers health checks.
-        metrics: where the node's metrics are scraped.
-        env: what a process needs to be let in.
-    """
-
-    address: str
-    gcs: str
-    agent: str
-    metrics: str
-    env: dict[str, str]
-
-
 @pytest.fixture(scope="session")
 def standing_cluster() -> Iterator[StandingCluster]:
-    """One for the whole session; its metrics come every second."""
-    ports = [free_port() for _ in range(5)]
-    folder = tempfile.mkdtemp(prefix="nr", dir="/tmp")  # Short: sockets lie inside.
-    env = {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": uuid.uuid4().hex,
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports[0]}",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    options = {
-        "port": ports[4],
-        "node-ip-address": "127.0.0.1",
-        "num-cpus": 8,
-        "dashboard-port": ports[0],
-        "metrics-export-port": ports[1],
-        "dashboard-agent-listen-port": ports[2],
-        "ray-client-server-port": ports[3],
-        "min-worker-port": 0,
-        "max-worker-port": 0,
-        "object-store-memory": 200 << 20,
-        "temp-dir": folder,
-    }
-    head = subprocess.Popen(
-        ["ray", "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())],
-        env={**os.environ, **env, "RAY_metrics_report_interval_ms": "1000"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    address, metrics, agent = (f"http://127.0.0.1:{port}" for port in ports[:3])
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/api/gcs_healthz", timeout=1).close()
-                urllib.request.urlopen(f"{agent}/api/local_raylet_healthz", timeout=1).close()
-                break
-            time.sleep(0.1)
-        yield StandingCluster(address, f"127.0.0.1:{ports[4]}", agent, f"{metrics}/metrics", env)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGKILL)
-        head.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+    """One node for the whole session, in processes of its own, with token authentication."""
+    from tests.standing_cluster import StandingCluster
+
+    cluster = StandingCluster(cpus=8)
+    yield cluster
+    cluster.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import uuid
 from typing import Any
@@ -21,6 +22,8 @@ from pipelines.errors import NightrankError
 
 # Metadata, tasks and records only: bulk data go through the lake.
 OBJECT_STORE_BYTES = 256 << 20
+# The Ray label by which a cluster's nodes say which pool they are for.
+POOL_LABEL = "nightrank.io/pool"
 
 
 def connect(cluster: Cluster) -> None:
@@ -57,6 +60,27 @@ def connect(cluster: Cluster) -> None:
 def address_of(cluster: Cluster) -> str | None:
     """A standing cluster: what the config names, else RAY_ADDRESS (set on nodes and in jobs)."""
     return cluster.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def has_labelled_pools() -> bool:
+    """Whether nodes are told apart by pool; the head is labelled too, for groups may be empty."""
+    return any(POOL_LABEL in node.get("Labels", {}) for node in ray.nodes())
+
+
+def is_alive(node: Any) -> bool:
+    """Whether the node that a reference names still lives; where it cannot be told, it does."""
+    try:
+        found = ray.get(node, timeout=1)
+    except Exception:
+        return True
+    return any(n["NodeID"] == found and n["Alive"] for n in ray.nodes())
+
+
+def has_faiss_gpu() -> bool:
+    """Whether the GPU build of FAISS is installed, without importing it."""
+    names = ("faiss-gpu", "faiss-gpu-cuvs")
+    installed = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
+    return any(name in installed for name in names)
 
 
 def authentication_failed(error: Exception, address: str) -> NightrankError:

@@ -21,8 +21,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import Collection, StandingCluster, free_port, nightrank, write_jsonl
+from tests.conftest import Collection, free_port, nightrank, write_jsonl
 from tests.infra.conftest import INFRA
+from tests.standing_cluster import StandingCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 BASE = INFRA / "kubernetes" / "base"

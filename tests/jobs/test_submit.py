@@ -19,7 +19,8 @@ from jobs.submit import portable, submission_stem
 from pipelines.config import PipelineConfig
 from pipelines.config_file import load_config
 from pipelines.results import generation_of, open_lake
-from tests.conftest import Collection, StandingCluster, nightrank
+from tests.conftest import Collection, nightrank
+from tests.standing_cluster import StandingCluster
 
 pytestmark = pytest.mark.ray
 Write = Callable[..., str]
@@ -42,6 +43,22 @@ def long_config(collection: Collection, tmp_path: Path, write_config: Write) -> 
 
 def submit(cluster: StandingCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
     return nightrank("submit", *arguments, env=cluster.env)
+
+
+def follow(cluster: StandingCluster, config: str) -> subprocess.Popen[str]:
+    """A follower that has begun to hand on the job's log."""
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", "submit", config],
+        env={**os.environ, **cluster.env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stdout
+    for line in follower.stdout:
+        if "Running entrypoint" in line:
+            return follower
+    raise AssertionError(f"no log came: {follower.communicate()[1]}")
 
 
 def job_client(cluster: StandingCluster) -> Any:
@@ -94,21 +111,19 @@ def test_a_second_submission_joins_the_first_and_stop_ends_both(
     other = submit(standing_cluster, long_config, "--no-wait", "--set", "results.keep=2")
     assert ids_of(other) != ids_of(first)
 
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "submit", long_config],
-        env={**os.environ, **standing_cluster.env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert follower.stdout and "Running entrypoint" in _read_until(follower.stdout, "Running")
+    # Ctrl-C ends the following and not the job.
+    follower = follow(standing_cluster, long_config)
+    follower.send_signal(signal.SIGINT)
+    _, told = follower.communicate(timeout=60)
+    assert follower.returncode == 130 and "goes on" in told
+
+    follower = follow(standing_cluster, long_config)
     stopped = submit(standing_cluster, long_config, "--stop")
     assert stopped.returncode == 0 and "has ended (stopped)" in stopped.stderr
-    assert follower.wait(60) == 143
-    follower.stdout.close()
-    assert (
-        submit(standing_cluster, long_config, "--stop", "--set", "results.keep=2").returncode == 0
-    )
+    follower.communicate(timeout=60)
+    assert follower.returncode == 143
+    other = ("--set", "results.keep=2")
+    assert submit(standing_cluster, long_config, "--stop", *other).returncode == 0
     nothing = submit(standing_cluster, long_config, "--stop")
     assert nothing.returncode == 0 and "nothing to stop" in nothing.stderr
 
@@ -135,25 +150,6 @@ def test_submitters_who_come_at_the_same_moment_share_one_job(
     assert sum("submitted" in result.stderr for result in found) == 1
 
 
-def test_ctrl_c_leaves_the_job_running(standing_cluster: StandingCluster, long_config: str) -> None:
-    arguments = [long_config, "--set", "results.keep=1"]
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "submit", *arguments],
-        env={**os.environ, **standing_cluster.env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert follower.stdout
-    _read_until(follower.stdout, "Running")
-    follower.send_signal(signal.SIGINT)
-    _, told = follower.communicate(timeout=60)
-    assert follower.returncode == 130 and "goes on" in told
-    again = submit(standing_cluster, *arguments, "--no-wait")
-    assert "joined" in again.stderr
-    assert "has ended" in submit(standing_cluster, *arguments, "--stop").stderr
-
-
 def test_a_job_can_be_submitted_from_inside_the_cluster(
     standing_cluster: StandingCluster, config: str, tmp_path: Path
 ) -> None:
@@ -168,12 +164,26 @@ def test_a_job_can_be_submitted_from_inside_the_cluster(
     assert generation_of(open_lake(str(tmp_path / "lake"), "tiny")).generation == 1
 
 
-def test_code_can_be_sent_along(
-    standing_cluster: StandingCluster, config: str, tmp_path: Path
-) -> None:
-    done = submit(standing_cluster, config, "--ship-code", "--set", "rerank.depth=6")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert generation_of(open_lake(str(tmp_path / "lake"), "tiny")).generation == 1
+def test_code_that_is_sent_along_is_the_code_that_runs(standing_cluster: StandingCluster) -> None:
+    where = "python -c 'import jobs, pipelines; print(jobs.__file__, pipelines.__file__)'"
+    program = f"""
+import sys
+from jobs.submit import _code
+from pipelines.runtime.ray_jobs import RayJobs
+cluster = RayJobs(None)
+job, fresh = cluster.submit("code", {where!r}, {{"py_modules": _code()}}, {{}})
+print(cluster.follow(job.id, sys.stdout.write).exit_code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **standing_cluster.env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    *_, found, code = done.stdout.strip().splitlines()
+    assert code == "0", done.stdout + done.stderr
+    assert all("_ray_pkg_" in path for path in found.split())
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,7 @@ def test_who_is_not_let_in_is_told_so_in_one_line(
     assert last.startswith("nightrank: ") and words in last and "Traceback" not in refused.stderr
 
 
-def test_run_attaches_to_the_cluster_that_the_config_or_ray_address_names(
+def test_run_attaches_to_the_cluster_that_config_or_environment_name(
     standing_cluster: StandingCluster, collection: Collection, tmp_path: Path, write_config: Write
 ) -> None:
     def drivers() -> int:
@@ -210,13 +220,11 @@ def test_run_attaches_to_the_cluster_that_the_config_or_ray_address_names(
     wrong = ("--set", f"cluster.address={standing_cluster.address}")
     refused = nightrank("run", config, *wrong, env=standing_cluster.env)
     assert refused.returncode == 2 and "nightrank submit" in refused.stderr
-    named = ("--set", f"cluster.address={standing_cluster.gcs}", "--to", "ingest")
+    named = ("--set", f"cluster.address={standing_cluster.gcs}")
     assert nightrank("run", config, *named, env=standing_cluster.env).returncode == 0
     assert drivers() == before + 1
-    env = {**standing_cluster.env, "RAY_ADDRESS": standing_cluster.gcs}
-    assert nightrank("run", config, env=env).returncode == 0
-    assert drivers() == before + 2
     # What is published and current needs no cluster; anything else needs the token.
+    env = {**standing_cluster.env, "RAY_ADDRESS": standing_cluster.gcs}
     stranger = {**env, "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}
     assert nightrank("run", config, env=stranger).returncode == 0
     refused = nightrank("run", config, "--set", "results.keep=1", env=stranger)
@@ -257,13 +265,3 @@ def test_a_submission_is_known_by_config_verb_and_options(
     ]
     assert len(set(stems)) == 4 and stem("s3://bucket/lake", "run") == stems[0]
     assert all(name.startswith("nightrank-tiny-") for name in stems)
-
-
-def _read_until(stream: Any, word: str) -> str:
-    text = ""
-    while word not in text:
-        line = stream.readline()
-        if not line:
-            raise AssertionError(f"{word!r} never came: {text}")
-        text += line
-    return text
