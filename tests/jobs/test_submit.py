@@ -164,14 +164,17 @@ def test_a_job_can_be_submitted_from_inside_the_cluster(
     assert generation_of(open_lake(str(tmp_path / "lake"), "tiny")).generation == 1
 
 
-def test_code_that_is_sent_along_is_the_code_that_runs(standing_cluster: StandingCluster) -> None:
+def test_code_that_is_sent_along_is_the_code_that_runs(
+    standing_cluster: StandingCluster, config: str, tmp_path: Path
+) -> None:
     where = "python -c 'import jobs, pipelines; print(jobs.__file__, pipelines.__file__)'"
     program = f"""
 import sys
 from jobs.submit import _code
 from pipelines.runtime.ray_jobs import RayJobs
 cluster = RayJobs(None)
-job, fresh = cluster.submit("code", {where!r}, {{"py_modules": _code()}}, {{}})
+environment = {{"working_dir": {str(tmp_path)!r}, "py_modules": _code()}}
+job, fresh = cluster.submit("code", {where!r}, environment, {{}})
 print(cluster.follow(job.id, sys.stdout.write).exit_code)
 """
     done = subprocess.run(
@@ -183,7 +186,7 @@ print(cluster.follow(job.id, sys.stdout.write).exit_code)
     )
     *_, found, code = done.stdout.strip().splitlines()
     assert code == "0", done.stdout + done.stderr
-    assert all("_ray_pkg_" in path for path in found.split())
+    assert all("_ray_pkg_" in path for path in found.split()), found
 
 
 @pytest.mark.parametrize(
