@@ -27,7 +27,11 @@ import ray.exceptions
 from ray.job_submission import JobSubmissionClient
 
 # What the client tells of its own: packages sent, sockets closed.
-for _name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+for _name in (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

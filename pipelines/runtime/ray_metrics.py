@@ -3,7 +3,7 @@
 Ray puts `ray_` before a name and `_total` behind a counter: `nightrank_rows` is scraped as
 `ray_nightrank_rows_total`. Workers count what they committed, the driver says what waits. Agents
 are handed new values every ten seconds, so the last ones of a short-lived process may be missing:
-these are for watching, exact counts stand in the records.
+these are for watching, exact counts stand in the records. A unit costs 20 microseconds here.
 """
 
 from __future__ import annotations

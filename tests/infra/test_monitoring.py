@@ -202,6 +202,20 @@ def test_without_a_generation_there_is_no_age_and_an_alert_for_that(
     assert absent and absent[0].startswith("absent(nightrank_generation_age_seconds")
 
 
+def test_a_lake_that_cannot_be_read_is_told_and_survived(
+    tmp_path: Path, collection: Collection, write_config: Callable[..., str]
+) -> None:
+    config = Path(write_config(collection.config(tmp_path / "lake")))
+    entry = tmp_path / "lake/tiny/results/_log" / f"{1:020d}.json"
+    entry.parent.mkdir(parents=True)
+    entry.write_text("{")
+    with exporting(config) as url:
+        for _ in range(2):
+            samples = scrape(url, {})
+            assert samples["nightrank_lake_readable"] == [({"lake": "tiny"}, 0.0)]
+            assert "nightrank_generation_age_seconds" not in samples
+
+
 def test_the_exporter_refuses_a_port_in_use_in_one_line(
     tmp_path: Path, collection: Collection, write_config: Callable[..., str]
 ) -> None:

@@ -91,6 +91,11 @@ def test_a_submitted_config_gives_what_the_same_config_gives_here(
         for root in (tmp_path / "there", tmp_path / "here")
     ]
     assert files[0] == files[1]
+    # Nothing of the submitter's environment goes along, and of Ray's own talk nothing is heard.
+    assert standing_cluster.env["RAY_AUTH_TOKEN"] not in str(
+        job_client(standing_cluster).list_jobs()
+    )
+    assert all(line.startswith("nightrank: ") for line in done.stderr.splitlines())
 
 
 def test_the_exit_code_of_the_job_is_the_exit_code_of_the_command(
