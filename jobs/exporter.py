@@ -56,6 +56,8 @@ class Published:
         """Generation and age by log, rows by table, and whether the lake could be read."""
         from prometheus_client.core import GaugeMetricFamily
 
+        from pipelines.storage.log import Log
+
         def gauge(name: str, text: str, *labels: str) -> Any:
             return GaugeMetricFamily(f"nightrank_{name}", text, labels=["lake", *labels])
 
@@ -65,7 +67,7 @@ class Published:
         rows = gauge("generation_rows", "Rows of the newest results.", "table")
         try:
             for log in ("results", "index"):
-                entry = self._current(log)
+                entry = Log(self._store, log).current()
                 if entry is None:
                     continue  # No age rather than a wrong one: absence is what alerts look for.
                 generation.add_metric([self._name, log], entry.generation)
@@ -77,19 +79,6 @@ class Published:
             readable.add_metric([self._name], 0)
         yield from (readable, generation, age, rows)
 
-    def _current(self, channel: str) -> Any:
-        from pipelines.results import generation_of
-        from pipelines.storage.log import Log
-
-        if channel != "results":
-            return Log(self._store, channel).current()
-        try:
-            return generation_of(self._store)
-        except NightrankError as error:
-            if error.code == "E_EMPTY":
-                return None
-            raise
-
     def _age(self, channel: str, entry: Any) -> float:
         """A rollback makes nothing younger: what counts is when its files were published."""
         from pipelines.storage.log import Log
@@ -97,8 +86,6 @@ class Published:
         while "rolled_back_to" in entry.body:
             entry = Log(self._store, channel).read(entry.body["rolled_back_to"])
         return (datetime.now(UTC) - datetime.fromisoformat(entry.body["time"])).total_seconds()
-
-
 
 
 if __name__ == "__main__":

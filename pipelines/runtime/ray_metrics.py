@@ -35,6 +35,7 @@ class WorkerMetrics:
         self._rows = counter("nightrank_rows", "Rows, pairs, texts or queries done.", "unit")
         self._bytes = counter("nightrank_bytes", "Bytes of data files committed.")
         self._loads = counter("nightrank_worker_loads", "Models or indexes loaded, not kept.")
+        self._pairs = counter("nightrank_pairs", "Pairs scored, or found in the store.", "source")
         self._model = counter("nightrank_model_tokens", "Tokens put through models.", "kind")
         self._seconds = Histogram(
             "nightrank_unit_seconds", "Seconds per unit.", SECONDS, tag_keys=("stage",)
@@ -58,6 +59,9 @@ class WorkerMetrics:
         _add(self._rows, stats.get("rate_rows", 0), {**tags, "unit": unit})
         for counter, keys in self._sums.values():
             _add(counter, sum(int(stats.get(key, 0)) for key in keys), tags)
+        scored = stats.get("pairs_scored", 0)
+        for source, pairs in (("model", scored), ("store", stats.get("pairs", scored) - scored)):
+            _add(self._pairs, pairs, {**tags, "source": source})
         _add(self._loads, self._since("loads", loads), tags)
         for kind, total in (("text", SPENT.tokens), ("padding", SPENT.padding)):
             _add(self._model, self._since(kind, total), {**tags, "kind": kind})

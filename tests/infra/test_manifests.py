@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -188,7 +189,9 @@ def test_one_night_runs_at_a_time_and_only_what_is_transient_is_tried_again(
     # The schedule outwaits the job it waits for.
     assert job["activeDeadlineSeconds"] > template["spec"]["activeDeadlineSeconds"]
     assert template["spec"]["suspend"] and template["spec"]["backoffLimit"] == 0
-    assert template["spec"]["entrypoint"].split()[-1] == "/etc/nightrank/config.yaml"
+    python, flag, module, config = template["spec"]["entrypoint"].split()
+    assert (python, flag, config) == ("python", "-m", "/etc/nightrank/config.yaml")
+    assert importlib.util.find_spec(module) is not None
     script = one(manifests, "ConfigMap", "nightrank-schedule")["data"]["nightly.py"]
     assert script == (INFRA / "kubernetes/base/nightly.py").read_text()
 

@@ -21,6 +21,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from jobs.cli import app
+from pipelines.errors import EXIT_CODES
 from tests.conftest import Collection, free_port, nightrank, write_jsonl
 from tests.infra.conftest import INFRA
 from tests.standing_cluster import StandingCluster
@@ -77,8 +79,11 @@ def told(
     watcher.start()
     try:
         env = {**standing_cluster.env, "RAY_ADDRESS": standing_cluster.gcs}
-        done = nightrank("run", str(config), env={**env, "RAY_metrics_report_interval_ms": "1000"})
-        assert done.returncode == 0, done.stderr
+        env["RAY_metrics_report_interval_ms"] = "1000"
+        # The second asks for two more pairs a query; the store of scores knows the others.
+        for depth in ("10", "12"):
+            done = nightrank("run", str(config), "--set", f"rerank.depth={depth}", env=env)
+            assert done.returncode == 0, done.stderr
     finally:
         running.set()
         watcher.join()
@@ -161,19 +166,15 @@ def test_every_label_that_is_grouped_by_is_there(told: Any) -> None:
 
 def test_the_counts_are_the_runs(told: Any) -> None:
     seen, last = told
-    pairs = [v for labels, v in last["ray_nightrank_rows_total"] if labels["unit"] == "pairs"]
-    assert sum(pairs) == 100  # 10 queries at depth 10.
+    pairs = {labels["source"]: value for labels, value in last["ray_nightrank_pairs_total"]}
+    assert pairs == {"model": 20, "store": 100}  # 10 queries; the last of two runs.
     units = {labels["stage"]: value for labels, value in last["ray_nightrank_units_total"]}
-    assert units["rerank"] == 1 and {"ingest corpus", "search"} <= set(units)
-    rejected = {labels["stage"]: value for labels, value in last["ray_nightrank_rejects_total"]}
-    assert rejected == {"ingest corpus": 1}
+    assert units["rerank"] == 1
+    rejected = [labels["stage"] for labels in seen["ray_nightrank_rejects_total"]]
+    assert set(rejected) == {"ingest corpus"}
     # The encoder and the reranker: two loads by the one worker that holds models.
-    loads = [
-        value
-        for labels, value in last["ray_nightrank_worker_loads_total"]
-        if labels["stage"] in ("embed documents", "rerank")
-    ]
-    assert loads == [1, 1]
+    loads = {labels["stage"] for labels in seen["ray_nightrank_worker_loads_total"]}
+    assert {"embed documents", "rerank"} <= loads
     kinds = {labels["kind"] for labels in seen["ray_nightrank_model_tokens_total"]}
     assert kinds == {"text", "padding"}
     for gauge in ("waiting", "running", "failed", "retried"):
@@ -275,3 +276,13 @@ def test_each_alert_has_its_paragraph_in_the_runbook() -> None:
         path, _, anchor = alert["annotations"]["runbook"].partition("#")
         assert path == "infra/RUNBOOK.md" and anchor in anchors, alert["alert"]
         assert anchor == alert["alert"].lower()
+
+
+def test_the_runbook_knows_every_exit_code_and_every_verb_it_names() -> None:
+    book = (INFRA / "RUNBOOK.md").read_text()
+    told = {
+        int(code) for row in re.findall(r"^\| ([\d, ]+) \|", book, re.M) for code in row.split(",")
+    }
+    assert told >= {0, *EXIT_CODES.values(), 130, 143}
+    registered = {command.name for command in app.registered_commands}
+    assert set(re.findall(r"`nightrank ([a-z-]+)", book)) <= registered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jobs.submit import portable, submission_stem
+from jobs.submit import Verb, portable, submission_stem
 from pipelines.config import PipelineConfig
 from pipelines.config_file import load_config
 from pipelines.results import generation_of, open_lake
@@ -256,6 +257,11 @@ def test_what_is_shipped_means_what_it_meant_here(
     assert shipped.results.keep == 2
     unchanged = {"root", "cluster", "rerank"}
     assert shipped.model_dump(exclude=unchanged) == loaded.model_dump(exclude=unchanged)
+
+
+def test_every_verb_that_can_be_submitted_is_a_job() -> None:
+    for verb in Verb:
+        assert importlib.util.find_spec(f"jobs.{verb.value}") is not None
 
 
 def test_a_submission_is_known_by_config_verb_and_options(
