@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(240)]
 def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
     collection: Collection, s3_url: str, tmp_path: Path, write_config: Callable[..., str]
 ) -> None:
-    sections = {"rerank": {"model": "toy:overlap", "depth": 20, "unit_tokens": 150}}
+    sections = {"rerank": {"model": "toy:overlap", "depth": 20, "unit_tokens": 500}}
     sections["layout"] = {"document_shard_rows": 300}
     undisturbed = collection.config(tmp_path / "here", **sections)
     run(write_config(undisturbed, "here.yaml"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -13,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -114,8 +118,6 @@ def test_a_second_submission_joins_the_first_and_stop_ends_both(
     first = submit(standing_cluster, long_config, "--no-wait")
     again = submit(standing_cluster, long_config, "--no-wait")
     assert ids_of(first) == ids_of(again) and "joined" in again.stderr
-    other = submit(standing_cluster, long_config, "--no-wait", "--set", "results.keep=2")
-    assert ids_of(other) != ids_of(first)
 
     # Ctrl-C ends the following and not the job.
     follower = follow(standing_cluster, long_config)
@@ -128,8 +130,6 @@ def test_a_second_submission_joins_the_first_and_stop_ends_both(
     assert stopped.returncode == 0 and "has ended (stopped)" in stopped.stderr
     follower.communicate(timeout=60)
     assert follower.returncode == 143
-    other = ("--set", "results.keep=2")
-    assert submit(standing_cluster, long_config, "--stop", *other).returncode == 0
     nothing = submit(standing_cluster, long_config, "--stop")
     assert nothing.returncode == 0 and "nothing to stop" in nothing.stderr
 
@@ -195,6 +195,79 @@ print(cluster.follow(job.id, sys.stdout.write).exit_code)
     assert all("_ray_pkg_" in path for path in found.split()), found
 
 
+class Proxy(socketserver.ThreadingTCPServer):
+    """Between a client and the job server; `cut` breaks every connection that is open."""
+
+    daemon_threads = True
+
+    def __init__(self, address: str) -> None:
+        self.target = urlsplit(address).hostname, urlsplit(address).port
+        self.open: set[socket.socket] = set()
+        self.broken = 0
+        super().__init__(("127.0.0.1", 0), Passage)
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def cut(self) -> None:
+        for one in list(self.open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+                self.broken += 1
+
+
+class Passage(socketserver.BaseRequestHandler):
+    server: Proxy
+
+    def handle(self) -> None:
+        with socket.create_connection(self.server.target) as there:
+            both = {self.request, there}
+            self.server.open |= both
+            back = threading.Thread(target=self._pass, args=(there, self.request), daemon=True)
+            back.start()
+            self._pass(self.request, there)
+            back.join()
+            self.server.open -= both
+
+    @staticmethod
+    def _pass(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_log_is_taken_up_where_the_connection_broke_off(
+    standing_cluster: StandingCluster,
+) -> None:
+    proxy = Proxy(standing_cluster.address)
+    count = "python -c 'import time; [print(i, flush=True) or time.sleep(0.1) for i in range(40)]'"
+    program = f"""
+import sys
+from pipelines.runtime.ray_jobs import RayJobs
+cluster = RayJobs("http://127.0.0.1:{proxy.server_address[1]}")
+job, fresh = cluster.submit("count", {count!r}, {{}}, {{}})
+sys.exit(cluster.follow(job.id, lambda text: print(text, end="", flush=True)).exit_code)
+"""
+    follower = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, **standing_cluster.env},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stdout
+    lines = []
+    for line in follower.stdout:
+        lines += [line.strip()] if line.strip().isdigit() else []
+        if line.strip() in ("5", "15", "30"):
+            proxy.cut()
+    assert follower.wait(60) == 0
+    follower.stdout.close()
+    proxy.shutdown()
+    proxy.server_close()
+    assert proxy.broken >= 3
+    assert lines == [str(i) for i in range(40)]
+
+
 @pytest.mark.parametrize(
     ("env", "code", "words"),
     [
@@ -230,6 +303,9 @@ def test_run_attaches_to_the_cluster_that_config_or_environment_name(
     refused = nightrank("run", config, *wrong, env=standing_cluster.env)
     assert refused.returncode == 2 and "nightrank submit" in refused.stderr
     named = ("--set", f"cluster.address={standing_cluster.gcs}")
+    # `submit` finds the job server of a cluster that is named by its own address.
+    found = nightrank("submit", config, "--stop", *named, env=standing_cluster.env)
+    assert found.returncode == 0 and standing_cluster.address in found.stderr
     assert nightrank("run", config, *named, env=standing_cluster.env).returncode == 0
     assert drivers() == before + 1
     # What is published and current needs no cluster; anything else needs the token.
