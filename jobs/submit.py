@@ -141,7 +141,7 @@ def local_paths(config: PipelineConfig) -> list[str]:
 def submission_stem(name: str, verb: str, shipped: bytes, options: list[str]) -> str:
     """What is asked for, as the stem of a submission id.
 
-    All that is shipped enters, how to run included: a second submission with other workers is
+    The whole config enters, how to run included: a second submission with other workers is
     another job, rather than one whose wish is silently dropped. (Two jobs of one plan share the
     work and publish once.)
     """

@@ -38,6 +38,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLL_SECONDS = 0.5
 # A head that does not answer for so long is given up; its job may well go on.
 PATIENCE_SECONDS = 60.0
+# How long a job that was just submitted may take to be listed.
+TELLS_SECONDS = 5.0
 STOPPED_EXIT_CODE = 143
 
 
@@ -56,6 +58,11 @@ class RayJob:
     status: str
     driver_exit_code: int | None
     message: str
+
+    @property
+    def number(self) -> int:
+        """Which attempt of its stem it is."""
+        return int(self.id.rpartition(".")[2])
 
     @property
     def ended(self) -> bool:
@@ -117,12 +124,12 @@ class RayJobs:
         """The latest attempt of a stem, or None."""
         with self._told():
             found = self._client.list_jobs()
-        numbered = [
-            (int(job.submission_id.rpartition(".")[2]), job)
+        mine = [
+            _job(job)
             for job in found
             if job.submission_id and job.submission_id.rpartition(".")[0] == stem
         ]
-        return _job(max(numbered, key=lambda item: item[0])[1]) if numbered else None
+        return max(mine, key=lambda job: job.number, default=None)
 
     def submit(
         self, stem: str, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]
@@ -138,11 +145,12 @@ class RayJobs:
         Returns:
             The attempt, and whether this call made it.
         """
+        taken = 0
         while True:
             job = self.newest(stem)
             if job and not job.ended:
                 return job, False
-            number = int(job.id.rpartition(".")[2]) + 1 if job else 1
+            number = max(taken, job.number if job else 0) + 1
             wanted = f"{stem}.{number}"
             with self._told():
                 try:
@@ -152,11 +160,16 @@ class RayJobs:
                         runtime_env=runtime_env,
                         metadata=metadata,
                     )
+                    return self.get(wanted), True
                 except RuntimeError as error:
-                    if "already exists" in str(error):
-                        continue  # Somebody else was faster: look again and join.
-                    raise
-            return self.get(wanted), True
+                    if "already exists" not in str(error):
+                        raise
+            # Somebody else was faster: join them, once the cluster tells of their job. It never
+            # tells of one that was deleted, whose number is gone all the same.
+            taken = number
+            until = time.monotonic() + TELLS_SECONDS
+            while time.monotonic() < until and getattr(self.newest(stem), "number", 0) < number:
+                time.sleep(POLL_SECONDS)
 
     def get(self, submission: str) -> RayJob:
         """A submission as it stands now."""
