@@ -107,6 +107,12 @@ def test_the_nightly_config_is_valid_and_lies_on_s3(manifests: list[Manifest]) -
     config = load_config(str(INFRA / "kubernetes/aws/config.yaml"))
     places = (config.root, config.corpus.path, config.queries.path)
     assert all(place.startswith("s3://example-nightrank-") for place in places)
+    # Drained by its own budget, before Kubernetes would cut it off.
+    minute, hour, *_ = one(manifests, "CronJob")["spec"]["schedule"].split()
+    assert config.budget.until
+    ends = [int(part) for part in config.budget.until.split(":")]
+    window = (ends[0] - int(hour)) * 3600 + (ends[1] - int(minute)) * 60
+    assert 0 < window < one(manifests, "RayJob")["spec"]["activeDeadlineSeconds"]
     assert config.cluster.executor == "ray" and config.cluster.address is None
     groups = one(manifests, "RayCluster")["spec"]["workerGroupSpecs"]
     limit = {g["groupName"]: g["maxReplicas"] for g in groups}
