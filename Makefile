@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test bench clean
+.PHONY: help install install-dev quickstart check test images manifests bench clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,19 @@ check: install-dev ## Formatter, linter, types, dependency directions.
 
 test: install-dev ## All tests: real Ray, a real S3 API over HTTP, the built-in models.
 	$(BIN)/python -m pytest
+
+# e.g. make images IMAGE=registry.example.com/nightrank PYTHON_IMAGE=docker.io/library/python@sha256:...
+IMAGE ?= nightrank
+PYTHON_IMAGE ?= docker.io/library/python:3.11-slim-bookworm
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BUILD := docker build --file infra/images/Dockerfile --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)
+
+images: ## Build the CPU and the GPU image.
+	$(BUILD) --tag $(IMAGE):$(VERSION)-cpu .
+	$(BUILD) --build-arg EXTRA=gpu --build-arg TORCH_INDEX= --tag $(IMAGE):$(VERSION)-gpu .
+
+manifests: ## Print what `kubectl apply -k infra/kubernetes/aws` would apply.
+	kubectl kustomize infra/kubernetes/aws
 
 clean: ## Remove the environment and what quickstart made.
 	rm -rf $(VENV) quickstart

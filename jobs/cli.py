@@ -10,6 +10,7 @@ from jobs import (
     evaluate,
     export,
     export_model,
+    exporter,
     gc,
     history,
     init,
@@ -21,6 +22,7 @@ from jobs import (
     rollback,
     run,
     status,
+    submit,
     train_reranker,
     verify,
 )
@@ -37,6 +39,7 @@ app.command("run")(run.run)
 app.command("nightly")(nightly.nightly)
 app.command("reindex")(reindex.reindex)
 app.command("rank")(rank.rank)
+app.command("submit")(submit.submit)
 app.command("status")(status.status)
 app.command("history")(history.history)
 app.command("rollback")(rollback.rollback)
@@ -45,6 +48,7 @@ app.command("verify")(verify.verify)
 app.command("results")(results.results)
 app.command("export")(export.export)
 app.command("export-model")(export_model.export_model)
+app.command("exporter")(exporter.exporter)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train-reranker")(train_reranker.train_reranker)
 app.command("quickstart")(quickstart.quickstart)

@@ -13,9 +13,12 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.standing_cluster import StandingCluster
 
 # Ray turns authentication on where it finds a token file: tests say explicitly what they want.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -178,3 +181,13 @@ def s3_url() -> Iterator[str]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def standing_cluster() -> Iterator[StandingCluster]:
+    """One node for the whole session, in processes of its own, with token authentication."""
+    from tests.standing_cluster import StandingCluster
+
+    cluster = StandingCluster(cpus=8)
+    yield cluster
+    cluster.stop()

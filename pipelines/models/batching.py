@@ -7,8 +7,22 @@ unit's batches, and with them its scores to the last bit, are the same wherever 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass
+class Tally:
+    """What this process has put through models: tokens, and the padding added to them."""
+
+    tokens: int = 0
+    padding: int = 0
+
+
+# One a process, as models are; read by whoever reports how the process does.
+SPENT = Tally()
 
 
 def order_by_length(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -42,5 +56,9 @@ def pack(
         width = max(1, int(lengths[order[start]]))
         size = min(max(1, token_budget // width), max_items)
         batches.append(order[start : start + size])
+        SPENT.padding += width * len(batches[-1])
         start += size
+    tokens = int(lengths.sum())
+    SPENT.tokens += tokens
+    SPENT.padding -= tokens
     return batches

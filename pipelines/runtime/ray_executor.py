@@ -8,37 +8,39 @@ that imports and models are paid for once per process.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import statistics
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# An unauthenticated Ray is remote code execution for whoever reaches its ports. Ray reads these
-# once, when it is imported.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Actors without a GPU share see no GPU; set explicitly, for Ray warns that its default will change.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-
-import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
-
 from pipelines.config import Cluster
 from pipelines.errors import NightrankError
 from pipelines.runtime.executor import FINAL_EXIT_CODES, Outcome, as_failure, never
+
+# This one comes before Ray itself: it says how Ray is to behave.
+from pipelines.runtime.ray_cluster import (
+    POOL_LABEL,
+    address_of,
+    connect,
+    first_line,
+    has_faiss_gpu,
+    has_labelled_pools,
+    is_alive,
+)
+from pipelines.runtime.ray_metrics import RunMetrics, WorkerMetrics
 from pipelines.runtime.stage import Pool, Stage, Task
 from pipelines.runtime.unit import UnitRunner, UnitSpec
 from pipelines.storage.dataset import Record
 from pipelines.storage.store import StoreSpec
 
+# isort: split
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
 POLL_SECONDS = 1.0
-# Metadata, tasks and records only: bulk data go through the lake.
-OBJECT_STORE_BYTES = 256 << 20
 
 
 class _Actor:
@@ -46,10 +48,13 @@ class _Actor:
 
     def __init__(self, store: StoreSpec, threads: int, folder: str) -> None:
         self._runner = UnitRunner(store, threads, folder)
+        self._metrics = WorkerMetrics()
 
     def run(self, spec: UnitSpec, task: Task, attempt: int) -> Record:
         """See `UnitRunner.run`."""
-        return self._runner.run(spec, task, attempt)
+        record = self._runner.run(spec, task, attempt)
+        self._metrics.count(spec.name, record, self._runner.loads)
+        return record
 
     def node(self) -> str:
         """The node this process runs on."""
@@ -58,11 +63,18 @@ class _Actor:
 
 @dataclass
 class _Slot:
-    """One place in a pool: its actor and what it last held open."""
+    """One place in a pool: its actor, the node it runs on, and what it last held open.
+
+    Attributes:
+        node: a reference that is ready once the actor is.
+        is_up: whether it was seen ready; only then is it given work, since one that waits for a
+            node to come may wait for long, or for ever.
+    """
 
     actor: Any
     node: Any
     affinity: str = ""
+    is_up: bool = False
 
 
 @dataclass
@@ -84,12 +96,15 @@ class RayExecutor:
         self._started_here = not ray.is_initialized()
         if self._started_here:
             connect(cluster)
+        self._metrics = RunMetrics()
+        self._labelled = has_labelled_pools()
         available = ray.cluster_resources()
         self._cpus, self._gpus = int(available.get("CPU", 1)), float(available.get("GPU", 0))
-        cores = self._cpus if cluster.address else min(os.cpu_count() or 1, self._cpus)
+        elsewhere = address_of(cluster) is not None
+        cores = self._cpus if elsewhere else min(os.cpu_count() or 1, self._cpus)
         self._gpu_share: dict[Pool, float] = {
             "general": 0.0,
-            "index": _gpus(cluster.index_gpus, self._gpus and _has_faiss_gpu()),
+            "index": _gpus(cluster.index_gpus, self._gpus and has_faiss_gpu()),
             "model": _gpus(cluster.model_gpus, self._gpus),
         }
         self._sizes: dict[Pool, int] = {
@@ -126,7 +141,11 @@ class RayExecutor:
         pool: Pool = stage.pool
         if pool == "index" and not self._gpu_share["index"]:
             pool = "general"
-        idle = self._pool(pool, len(queue))
+        slots = self._pool(pool, len(queue))
+        idle = [slot for slot in slots if slot.is_up]
+        starting = {slot.node: slot for slot in slots if not slot.is_up}
+        lost_starts, moved = 0, time.monotonic()
+        self._metrics.start(stage.name, {name: len(slots) for name, slots in self._pools.items()})
         running: dict[Any, _Running] = {}
         finished: list[float] = []
         try:
@@ -139,8 +158,26 @@ class RayExecutor:
                     slot.affinity = task.affinity
                     reference = slot.actor.run.remote(spec, task, number)
                     running[reference] = _Running(slot, task, number, attempt)
-                ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL_SECONDS)
+                self._metrics.queue(len(queue), len(running))
+                awaited = [*running, *starting]
+                ready, _ = ray.wait(awaited, num_returns=1, timeout=POLL_SECONDS)
+                if ready or running:
+                    moved = time.monotonic()
+                elif time.monotonic() - moved > self._cluster.deadline_seconds:
+                    raise self._nobody_comes(stage, pool, "none has started")
                 for reference in ready:
+                    if reference in starting:
+                        slot = starting.pop(reference)
+                        try:
+                            ray.get(reference)
+                            slot.is_up = True
+                            idle.append(slot)
+                        except RayError as error:
+                            lost_starts += 1
+                            if lost_starts > self._cluster.attempts * len(slots):
+                                raise self._nobody_comes(stage, pool, first_line(error)) from error
+                            self._replace(pool, slot, starting)
+                        continue
                     unit = running.pop(reference)
                     try:
                         record = ray.get(reference)
@@ -148,14 +185,14 @@ class RayExecutor:
                         idle.append(unit.slot)
                         yield Outcome(unit.task, record)
                     except RayActorError as error:
-                        self._replace(pool, unit.slot, idle)
+                        self._replace(pool, unit.slot, starting)
                         lost = f"worker process died: {first_line(error)}"
                         where, do = (
                             f"{stage.name}, {unit.task.shard}",
                             "look at memory and Ray logs",
                         )
                         failure = NightrankError("E_CLUSTER", lost, where, do)
-                        yield from self._again(unit, failure, queue, _node_alive(unit.slot))
+                        yield from self._again(unit, failure, queue, is_alive(unit.slot.node))
                     except RayTaskError as error:
                         idle.append(unit.slot)
                         cause = error.cause if isinstance(error.cause, Exception) else error
@@ -168,7 +205,7 @@ class RayExecutor:
                 for reference, unit in list(running.items()):
                     if time.monotonic() - unit.started > limit:
                         running.pop(reference)
-                        self._replace(pool, unit.slot, idle)
+                        self._replace(pool, unit.slot, starting)
                         what, where = (
                             f"no end after {limit:.0f} s",
                             f"{stage.name}, {unit.task.shard}",
@@ -177,6 +214,7 @@ class RayExecutor:
                         failure = NightrankError("E_DEADLINE", what, where, do)
                         yield from self._again(unit, failure, queue)
         finally:
+            self._metrics.queue(0, 0)
             # Cut short: units in flight belong to nobody, so their processes go too.
             for unit in running.values():
                 ray.kill(unit.slot.actor)
@@ -189,8 +227,10 @@ class RayExecutor:
         if failure.exit_code in FINAL_EXIT_CODES or (
             counts and unit.attempt >= self._cluster.attempts
         ):
+            self._metrics.failed()
             yield Outcome(unit.task, None, failure)
         else:
+            self._metrics.retried()
             queue.append((unit.task, unit.number, unit.attempt + counts))
 
     def _pool(self, pool: Pool, wanted: int) -> list[_Slot]:
@@ -213,6 +253,8 @@ class RayExecutor:
     def _slot(self, pool: Pool) -> _Slot:
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
         options["num_gpus"] = self._gpu_share[pool]
+        if self._labelled:
+            options["label_selector"] = {POOL_LABEL: pool}
         made = ray.remote(_Actor).options(**options)
         actor = made.remote(self._store, self._threads[pool], os.getcwd())
         return _Slot(actor, actor.node.remote())
@@ -221,12 +263,20 @@ class RayExecutor:
         for slot in self._pools.pop(pool):
             ray.kill(slot.actor)
 
-    def _replace(self, pool: Pool, slot: _Slot, idle: list[_Slot]) -> None:
+    def _replace(self, pool: Pool, slot: _Slot, starting: dict[Any, _Slot]) -> None:
         ray.kill(slot.actor)
         self._pools[pool].remove(slot)
         fresh = self._slot(pool)
         self._pools[pool].append(fresh)
-        idle.append(fresh)
+        starting[fresh.node] = fresh
+
+    def _nobody_comes(self, stage: Stage, pool: Pool, why: str) -> NightrankError:
+        what = f"no worker for {stage.name}: {why}"
+        needs = f"1 CPU and {self._gpu_share[pool]:g} GPUs"
+        where = f"pool {pool}, {needs} each" + (f", nodes labelled {pool}" * self._labelled)
+        return NightrankError(
+            "E_CLUSTER", what, where, "look at the cluster's nodes and Ray's logs"
+        )
 
     def close(self) -> None:
         """Kills all workers, and the cluster where it was started here."""
@@ -238,42 +288,9 @@ class RayExecutor:
             ray.shutdown()
 
 
-def connect(cluster: Cluster) -> None:
-    """Attaches to a cluster, or starts one for this process alone."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = cluster.address
-    try:
-        if address or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address or None, **quiet)
-        else:
-            # A token of this process's own: Ray would else leave one in the home directory, which
-            # turns authentication on for every later `ray start` of this user.
-            os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
-            # Logical CPUs: the pools must fit side by side, on two cores too.
-            cpus = max(8, 2 * (os.cpu_count() or 1), cluster.workers + cluster.model_workers)
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
-    except (RayError, OSError, ConnectionError, RuntimeError, ValueError) as error:
-        what = f"no Ray cluster: {first_line(error)}"
-        do = "check cluster.address, leave it out to start one here, or set cluster.executor=serial"
-        raise NightrankError("E_CLUSTER", what, address or "local", do) from error
-
-
 def _gpus(wanted: float | None, available: float | bool) -> float:
     """GPUs per worker: as configured, else one where there is any."""
     return wanted if wanted is not None else float(bool(available))
-
-
-def _has_faiss_gpu() -> bool:
-    """Whether the GPU build of FAISS is installed, without importing it."""
-    names = ("faiss-gpu", "faiss-gpu-cuvs")
-    installed = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
-    return any(name in installed for name in names)
 
 
 def _take(queue: deque[Any], slot: _Slot, running: dict[Any, _Running]) -> Any:
@@ -288,17 +305,3 @@ def _take(queue: deque[Any], slot: _Slot, running: dict[Any, _Running]) -> Any:
     item = queue[best]
     del queue[best]
     return item
-
-
-def _node_alive(slot: _Slot) -> bool:
-    """Whether the slot's node still lives, so that the loss counts against the task."""
-    try:
-        node = ray.get(slot.node, timeout=1)
-    except Exception:
-        return True
-    return any(n["NodeID"] == node and n["Alive"] for n in ray.nodes())
-
-
-def first_line(error: BaseException) -> str:
-    """An error's first line, or its kind."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

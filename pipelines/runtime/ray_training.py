@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import ray
-
 from pipelines.config import Cluster
 from pipelines.errors import NightrankError
-from pipelines.runtime.ray_executor import connect, first_line
+
+# This one comes before Ray itself: it says how Ray is to behave.
+from pipelines.runtime.ray_cluster import connect, first_line
+
+# isort: split
+import ray
 
 
 def train_together(

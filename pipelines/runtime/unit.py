@@ -41,7 +41,11 @@ class UnitSpec:
 
 
 class UnitRunner:
-    """Holds the store and the current worker; a worker is made once and kept while it serves."""
+    """Holds the store and the current worker; a worker is made once and kept while it serves.
+
+    Attributes:
+        loads: how often a worker was made (a model or an index loaded) rather than kept.
+    """
 
     def __init__(self, store: StoreSpec, threads: int, folder: str) -> None:
         # Input paths are relative to the operator's working directory, not to the worker's.
@@ -53,6 +57,7 @@ class UnitRunner:
         self._threads = threads
         self._key: tuple[Any, bytes] | None = None
         self._worker: Worker | None = None
+        self.loads = 0
 
     def run(self, spec: UnitSpec, task: Task, attempt: int) -> Record:
         """Runs one task and commits its shard."""
@@ -72,6 +77,7 @@ class UnitRunner:
             self._worker = None  # Frees the old one's memory before the new one is loaded.
             self._worker = spec.make(spec.config, self._threads)
             self._key = key
+            self.loads += 1
         return self._worker
 
 

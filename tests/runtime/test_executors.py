@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,22 @@ def test_a_stopped_worker_is_killed_at_its_deadline(ray_only: Executor, tmp_path
     started = time.monotonic()
     assert run(stage(tmp_path, {6: "stop once"}), ray_only, tmp_path) == SQUARES
     assert time.monotonic() - started < 90
+
+
+def test_a_pool_that_no_node_can_hold_is_an_error_and_no_wait_without_end(
+    ray_only: Executor, tmp_path: Path
+) -> None:
+    from pipelines.runtime.ray_executor import RayExecutor
+
+    # The cluster has no GPU; where one is brought by an autoscaler it would come in time.
+    starved = RayExecutor(Cluster(model_workers=2, model_gpus=1.0, deadline_seconds=2.0))
+    try:
+        with pytest.raises(NightrankError) as caught:
+            run(replace(stage(tmp_path, {}), pool="model"), starved, tmp_path)
+    finally:
+        starved.close()
+    assert caught.value.exit_code == 9
+    assert "no worker for square" in str(caught.value) and "1 GPUs" in str(caught.value)
 
 
 def test_tasks_of_one_affinity_stay_with_one_worker(ray_only: Executor, tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""The door to a Ray cluster: how Ray is to behave, attaching to a cluster, starting one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import uuid
+from typing import Any
+
+# An unauthenticated Ray is remote code execution for whoever reaches its ports. Ray reads these
+# once, when it is imported.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Actors without a GPU share see no GPU; set explicitly, for Ray warns that its default will change.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+
+import ray
+from ray.exceptions import AuthenticationError, RayError
+
+from pipelines.config import Cluster
+from pipelines.errors import NightrankError
+
+# Metadata, tasks and records only: bulk data go through the lake.
+OBJECT_STORE_BYTES = 256 << 20
+# The Ray label by which a cluster's nodes say which pool they are for.
+POOL_LABEL = "nightrank.io/pool"
+
+
+def connect(cluster: Cluster) -> None:
+    """Attaches to a cluster, or starts one for this process alone."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = address_of(cluster)
+    if address and address.startswith(("http://", "https://")):
+        do = "`nightrank submit` takes it; or give host:6379, or leave cluster.address out"
+        raise NightrankError("E_CONFIG", "a job server's address runs no stages", address, do)
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            # A token of this process's own: Ray would else leave one in the home directory, which
+            # turns authentication on for every later `ray start` of this user.
+            os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
+            # Logical CPUs: the pools must fit side by side, on two cores too.
+            cpus = max(8, 2 * (os.cpu_count() or 1), cluster.workers + cluster.model_workers)
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+    except AuthenticationError as error:
+        raise authentication_failed(error, address or "local") from None
+    except (RayError, OSError, ConnectionError, RuntimeError, ValueError) as error:
+        what = f"no Ray cluster: {first_line(error)}"
+        do = "check cluster.address and the token, or leave both out to start a cluster here"
+        raise NightrankError("E_CLUSTER", what, address or "local", do) from error
+
+
+def address_of(cluster: Cluster) -> str | None:
+    """A standing cluster: what the config names, else RAY_ADDRESS (set on nodes and in jobs)."""
+    return cluster.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def has_labelled_pools() -> bool:
+    """Whether nodes are told apart by pool; the head is labelled too, for groups may be empty."""
+    return any(POOL_LABEL in node.get("Labels", {}) for node in ray.nodes())
+
+
+def is_alive(node: Any) -> bool:
+    """Whether the node that a reference names still lives; where it cannot be told, it does."""
+    try:
+        found = ray.get(node, timeout=1)
+    except Exception:
+        return True
+    return any(n["NodeID"] == found and n["Alive"] for n in ray.nodes())
+
+
+def has_faiss_gpu() -> bool:
+    """Whether the GPU build of FAISS is installed, without importing it."""
+    names = ("faiss-gpu", "faiss-gpu-cuvs")
+    installed = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
+    return any(name in installed for name in names)
+
+
+def authentication_failed(error: Exception, address: str) -> NightrankError:
+    """E_AUTH, whichever way Ray found the token missing or wrong."""
+    do = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
+    what = first_line(error).partition(". Ensure")[0]
+    return NightrankError("E_AUTH", f"not let in: {what}", address, do)
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, or its kind."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
