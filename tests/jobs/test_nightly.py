@@ -333,7 +333,8 @@ def test_the_deepest_depth_that_is_complete_can_be_published(
 ) -> None:
     made, root = lake
     budget = {"usd": 1.0, "usd_per_hour": 1e-3, "rerank_first": [5, 10]}
-    sections = {"budget": {**budget, "on_budget": "publish_depth"}, "rerank": {"depth": 20}}
+    sections: dict[str, Any] = {"rerank": {"depth": 20}, "gate": {"max_measure_drop": 1}}
+    sections["budget"] = {**budget, "on_budget": "publish_depth"}
     config = write_config(made.config(root, **sections))
     done = "scores-0-to-10/manifest.json"
 
