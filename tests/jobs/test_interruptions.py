@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from jobs.verify import verify
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake
 from pipelines.storage.dataset import Dataset
+from pipelines.storage.log import Log
 from tests.conftest import Collection, nightrank
 from tests.jobs.lake import digests, run, table
+from tests.jobs.test_nights import World
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"document_shard_rows": 60, "query_shard_rows": 15}
@@ -193,3 +196,43 @@ def test_a_short_file_is_made_again_and_a_flipped_bit_is_refused(
     assert caught.value.exit_code == 7 and flipped.name in str(caught.value)
     again = Dataset(store, f"{folder}/candidates").records()
     assert again[first.shard].attempt == 1
+
+
+def test_a_night_killed_anywhere_ends_in_the_same_bytes(
+    tmp_path: Path, write_config: Callable[..., str]
+) -> None:
+    """The third night, with a merge of segments in it, killed at every 29th operation."""
+    world = World(tmp_path, 41, documents=200, queries=16)
+    layout = {"document_shard_rows": 60, "query_shard_rows": 8}
+    lake, merging = tmp_path / "lake", {"max_segments": 2}
+    plain = world.config(lake, layout=layout, nightly=merging)
+    config = write_config(plain, "lake.yaml")
+    for number in range(3):
+        if number:
+            world.documents[f"new-{number}"] = "river bank loan"
+            world.documents.pop(sorted(world.documents)[number])
+        world.write()
+        if number < 2:
+            run(config)
+    whole = tmp_path / "whole"
+    shutil.copytree(lake, whole)
+    run(write_config({**plain, "root": str(whole)}, "whole.yaml"))
+    crashes = 0
+    for number in range(1, 10_000, 29):
+        root = tmp_path / f"lake{number}"
+        shutil.copytree(lake, root)
+        again = write_config({**plain, "root": str(root)}, f"{number}.yaml")
+        when = "before" if crashes % 2 else "after"
+        child = subprocess.run(
+            [sys.executable, "-c", CRASHER, again, str(number), when], cwd=REPOSITORY
+        )
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGKILL
+        crashes += 1
+        run(again)
+        assert digests(root) == digests(whole), f"operation {number}, {when}"
+        verify(again)
+    assert crashes >= 5
+    entries = Log(open_lake(str(whole), "tiny"), "index").published()
+    assert entries[-1].body["compacted"]
