@@ -40,6 +40,8 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
         for name, stage in run["stages"].items():
             done = "complete" if stage["complete"] else f"{stage['done']} units done"
             print(f"  {name:<28} {done}")
+        if any(name.startswith("changes-") and s["complete"] for name, s in run["stages"].items()):
+            print("  ready, not published: `nightrank nightly` says what holds it back")
     if summary["unfinished"] or not current:
         print(f"next: nightrank run {config}")
 

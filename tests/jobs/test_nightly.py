@@ -165,6 +165,7 @@ def test_a_night_that_fails_the_gate_stays_unpublished_and_says_why(
     said = called(capsys, "nightly", config, code=11)
     assert "min_overlap" in said and "max_measure_drop" in said and "e.g. q0" in said
     assert Log(open_lake(str(root), "tiny"), "results").last() == 1
+    assert "ready, not published: `nightrank nightly` says" in called(capsys, "status", config)
     write_jsonl(made.folder / "queries.jsonl", made.queries[:12])
     said = called(capsys, "nightly", config, code=11)
     assert "max_withdrawn_queries: 0.5, allowed 0.2 (12 of 24 queries" in said
