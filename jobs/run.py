@@ -138,6 +138,9 @@ def tell(summary: dict[str, Any], config: str) -> None:
             f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if name != "in"
         )
         print(f"{kind}: {counts['in']} in = {parts}")
+    came = [f"{summary[f'documents_{n}']} {n}" for n in ("added", "changed", "removed", "embedded")]
+    if summary["index_generation"] > 1 and not summary["already_published"]:
+        print(f"corpus: {', '.join(came)}")
     if summary["pairs_needed"]:
         print(
             f"pairs: {summary['pairs_needed']} = {summary['pairs_reused']} known + "

@@ -173,8 +173,8 @@ def _examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:
     counts = {kind: body["counts"][kind] for kind in ("documents", "queries")}
     found = gate.examine(config.gate, counts, made["changes"], made["candidates"], measured)
     found = [*job.findings, *found]
-    for finding in found:
-        job.progress.note(f"gate: {'passed' if finding.passed else 'FAILED'} {finding}")
+    kept = [finding for finding in found if finding.passed]
+    job.progress.note(f"gate: {len(kept)} of {len(found)} limits kept")
     if not job.force_publish:
         gate.refuse(found)
     plain = [finding.to_dict() for finding in found]

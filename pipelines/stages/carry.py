@@ -25,8 +25,8 @@ from pipelines.retrieval.hybrid import BM25, DENSE
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.delta import all_dead
 from pipelines.stages.distinct import overlapping
-from pipelines.stages.ingest import first_byte
 from pipelines.storage import ordinals, schemas
+from pipelines.storage.buckets import first_byte
 from pipelines.storage.dataset import FileRef, Manifest, Payload
 from pipelines.storage.reader import Reader
 

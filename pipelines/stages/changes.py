@@ -15,9 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.stages.ingest import BUCKETS
-from pipelines.storage import schemas
-from pipelines.storage.dataset import FileRef, Manifest, Payload, shard_names
+from pipelines.storage import buckets, schemas
+from pipelines.storage.dataset import Manifest, Payload, shard_names
 from pipelines.storage.reader import Reader
 
 VERSION = 1
@@ -32,20 +31,15 @@ EXAMPLES = 3
 
 def plan(ranked: Manifest, before: Manifest | None) -> tuple[Task, ...]:
     """One task per run of buckets of about a million lists."""
-    count = min(BUCKETS, max(1, -(-ranked.rows("lists") // LISTS_PER_TASK)))
+    runs = buckets.runs(ranked.rows("lists"), LISTS_PER_TASK)
     tasks = []
-    for i, name in enumerate(shard_names(count)):
-        buckets = range(BUCKETS * i // count, BUCKETS * (i + 1) // count)
+    for name, run in zip(shard_names(len(runs)), runs, strict=True):
         args = {
-            side: _ranges(made.files("lists"), buckets) if made else []
+            side: buckets.parts(enumerate(made.files("lists")), run) if made else []
             for side, made in (("new", ranked), ("old", before))
         }
         tasks.append(Task(name, args))
     return tuple(tasks)
-
-
-def _ranges(files: list[FileRef], buckets: range) -> list[Any]:
-    return [(ref, part) for ref in files for part in ref.ranges if part.key in buckets]
 
 
 class Worker:
@@ -101,9 +95,9 @@ class Worker:
             stats["asked_before"] = int(pc.sum(pc.cast(both, pa.int64())).as_py() or 0)
         return Payload({"changes": table}, stats)
 
-    def _lists(self, ranges: list[Any], read: Reader) -> pa.Table:
-        parts = [read.range(ref, part) for ref, part in ranges]
-        return pa.concat_tables([schemas.LISTS.empty_table(), *parts]).combine_chunks()
+    def _lists(self, parts: list[buckets.Part], read: Reader) -> pa.Table:
+        tables = [part.read(read, "query_id") for part in parts]
+        return pa.concat_tables([schemas.LISTS.empty_table(), *tables]).combine_chunks()
 
 
 def _compared(new: pa.Table, old: pa.Table, same: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ changes and changes back, costs what it must and no more. Queries have no standi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,10 @@ import pyarrow.compute as pc
 
 from pipelines.errors import NightrankError
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.stages.ingest import BUCKETS, bucket_of
-from pipelines.storage import ordinals, schemas
+from pipelines.storage import buckets, ordinals, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, shard_names
 from pipelines.storage.reader import Reader
-from pipelines.storage.scatter import Scatter
-from pipelines.storage.validation import id_hash
+from pipelines.storage.scatter import Range, Scatter
 
 VERSION = 2
 # About 100 bytes a row in Arrow: 0.4 GB a task, three times that while sorting.
@@ -55,25 +54,22 @@ class Standing:
 def plan(ingested: Manifest, standing: Standing) -> tuple[Task, ...]:
     """One task per run of buckets of about four million rows."""
     rows = ingested.rows("ids") + sum(made.rows("ids") for made in standing.documents.values())
-    count = min(BUCKETS, max(1, -(-rows // ROWS_PER_TASK)))
+    runs = buckets.runs(rows, ROWS_PER_TASK)
+    segments = [
+        (number, ref)
+        for number, made in sorted(standing.documents.items())
+        for ref in made.files("ids")
+    ]
     tasks = []
-    for i, name in enumerate(shard_names(count)):
-        buckets = range(BUCKETS * i // count, BUCKETS * (i + 1) // count)
+    for name, run in zip(shard_names(len(runs)), runs, strict=True):
         args = {
-            "ranges": _ranges(enumerate(ingested.files("ids")), buckets),
-            "standing": [
-                part
-                for number, made in sorted(standing.documents.items())
-                for part in _ranges(((number, ref) for ref in made.files("ids")), buckets)
-            ],
-            "dead": [(ref, part) for _, ref, part in _ranges(enumerate(standing.dead()), buckets)],
+            "ingested": buckets.parts(enumerate(ingested.files("ids")), run),
+            "standing": buckets.parts(segments, run),
+            # Of joined buckets some that are not needed: they bury nothing else.
+            "dead": [(p.ref, p.ranges) for p in buckets.parts(enumerate(standing.dead()), run)],
         }
         tasks.append(Task(name, args))
     return tuple(tasks)
-
-
-def _ranges(files: Any, buckets: range) -> list[tuple[int, FileRef, Any]]:
-    return [(n, ref, part) for n, ref in files for part in ref.ranges if part.key in buckets]
 
 
 class Worker:
@@ -87,7 +83,7 @@ class Worker:
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """`last` and `strict` keep the last row of an id, `first` and `error` the first."""
-        table = _numbered(task.args["ranges"], "split", self._schema, read)
+        table = _numbered(task.args["ingested"], "split", self._schema, read)
         order = ["id", "split", "row"]
         if self._feed:
             order.insert(1, "sequence")
@@ -140,12 +136,12 @@ class Worker:
             raise NightrankError("E_SCHEMA", what, "", do)
 
 
-def _numbered(ranges: list[Any], name: str, schema: pa.Schema, read: Reader) -> pa.Table:
+def _numbered(parts: list[buckets.Part], name: str, schema: pa.Schema, read: Reader) -> pa.Table:
     """Rows of ids with the number of the split or segment they are of."""
     tables = [schema.empty_table().append_column(name, pa.array([], pa.int32()))]
-    for number, ref, part in ranges:
-        table = read.range(ref, part)
-        numbers = pa.array(np.full(table.num_rows, number, np.int32))
+    for part in parts:
+        table = part.read(read, "id")
+        numbers = pa.array(np.full(table.num_rows, part.number, np.int32))
         tables.append(table.append_column(name, numbers))
     return pa.concat_tables(tables)
 
@@ -179,7 +175,6 @@ def _compare(
     kept = pa.table([fetch["row"], fetch["content_hash"]], schema=schemas.KEPT)
     gone = standing.filter(pa.array(buried))
     places = gone["row"].to_numpy()
-    buckets = bucket_of(id_hash(gone["id"].combine_chunks()))
     segments, counts = np.unique(places >> ordinals.SEGMENT_SHIFT, return_counts=True)
     changed = int((known & differs & ~removes).sum())
     added = int((~known & ~removes).sum())
@@ -194,19 +189,19 @@ def _compare(
     tombstones = pa.table([pa.array(places)], schema=schemas.TOMBSTONES)
     return {
         "kept": Scatter(kept, fetch["split"].to_numpy()),
-        "tombstones": Scatter(tombstones, buckets),
+        "tombstones": buckets.scatter(tombstones, gone["id"]),
     }, stats
 
 
-def dead_ordinals(parts: list[Any], read: Reader) -> np.ndarray:
-    """Ordinals (int64, ascending) of tombstones; `parts` are (file, range) pairs."""
-    found = [read.range(ref, part)["ordinal"].to_numpy() for ref, part in parts]
+def dead_ordinals(parts: list[tuple[FileRef, Sequence[Range]]], read: Reader) -> np.ndarray:
+    """Ordinals (int64, ascending) of tombstones; `parts` are files with adjacent ranges of them."""
+    found = [read.ranges(ref, ranges)["ordinal"].to_numpy() for ref, ranges in parts]
     return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
 
 
 def all_dead(refs: list[FileRef], read: Reader) -> np.ndarray:
     """Ordinals (int64, ascending) of all tombstones in these files."""
-    return dead_ordinals([(ref, part) for ref in refs for part in ref.ranges], read)
+    return dead_ordinals([(ref, ref.ranges) for ref in refs if ref.ranges], read)
 
 
 def stage(

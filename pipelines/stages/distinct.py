@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from pipelines.config import Queries
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.stages.ingest import BUCKETS
 from pipelines.storage import ordinals, schemas
+from pipelines.storage.buckets import BUCKETS
 from pipelines.storage.dataset import Manifest, Payload, shard_names
 from pipelines.storage.reader import Reader
 from pipelines.storage.validation import accepted_schema

@@ -16,13 +16,11 @@ from pipelines.config import Corpus, Queries
 from pipelines.retrieval.ranking import positions
 from pipelines.stages.changes import lists
 from pipelines.stages.distinct import attributes_schema
-from pipelines.stages.ingest import bucket_of
 from pipelines.stages.segment import documents_schema
-from pipelines.storage import ordinals, schemas
+from pipelines.storage import buckets, ordinals, schemas
 from pipelines.storage.dataset import FileRef, Manifest
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
-from pipelines.storage.validation import id_hash
 
 
 @dataclass(frozen=True)
@@ -120,11 +118,10 @@ def fan_out(
     queries = pa.table({**fixed, **{name: members[name] for name in carried}})
     by_status = {f"queries_{v['values']}": v["counts"] for v in pc.value_counts(status).to_pylist()}
     kept = lists(ranked, members, taken)
-    buckets = bucket_of(id_hash(kept["query_id"].combine_chunks()))
     return {
         "ranked": ranked,
         "queries": queries,
-        "lists": Scatter(kept, buckets),
+        "lists": buckets.scatter(kept, kept["query_id"]),
         "rejects": _rejects(rejected, members),
     }, by_status
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import Corpus, Queries
 from pipelines.retrieval import trec
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.storage import schemas
+from pipelines.storage import buckets, schemas
 from pipelines.storage.dataset import Payload, shard_names
 from pipelines.storage.filesystem import connect
 from pipelines.storage.formats import read_split
@@ -28,10 +27,9 @@ from pipelines.storage.inputs import Split
 from pipelines.storage.raw import rejects_schema
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
-from pipelines.storage.validation import accepted_schema, id_hash, validate
+from pipelines.storage.validation import accepted_schema, validate
 
 VERSION = 2
-BUCKETS = 256
 
 
 def plan(splits: tuple[Split, ...]) -> tuple[Task, ...]:
@@ -90,12 +88,12 @@ class Worker:
         files: dict[str, Any] = {}
         if self._kind == "queries":
             rows = pa.concat_tables([schema.empty_table(), *accepted_rows()])
-            files["rows"] = Scatter(rows, first_byte(rows["query_hash"]))
+            files["rows"] = Scatter(rows, buckets.first_byte(rows["query_hash"]))
         else:
             for _ in accepted_rows():
                 pass
         table = pa.concat_tables([ids_schema(self._source).empty_table(), *ids])
-        files["ids"] = scatter_by_id(table)
+        files["ids"] = buckets.scatter(table, table["id"])
         files["rejects"] = pa.concat_tables([rejects_schema().empty_table(), *rejects])
         return Payload(files, stats)
 
@@ -104,27 +102,6 @@ def ids_schema(source: Corpus | Queries) -> pa.Schema:
     """`schemas.IDS`, of a change feed with two columns more."""
     feed = isinstance(source, Corpus) and source.feed
     return schemas.FEED_IDS if feed else schemas.IDS
-
-
-def scatter_by_id(table: pa.Table) -> Scatter:
-    """Ids by the bucket of the id."""
-    return Scatter(table, bucket_of(id_hash(table["id"].combine_chunks())))
-
-
-def bucket_of(hashes: np.ndarray) -> np.ndarray:
-    """The bucket (0 to 255) of a uint64 hash: its top byte."""
-    return (hashes >> np.uint64(56)).astype(np.int64)
-
-
-def first_byte(hashes: pa.ChunkedArray) -> np.ndarray:
-    """The bucket (0 to 255) of fixed-width binary hashes: their first byte."""
-    array = hashes.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks else pa.array([], hashes.type)
-    width = array.type.byte_width
-    raw = np.frombuffer(array.buffers()[1] or b"", dtype=np.uint8)
-    start = array.offset * width
-    return raw[start : start + len(array) * width : width].astype(np.int64)
 
 
 def load_qrels(path: str, options: dict[str, Any]) -> pa.Table:

@@ -15,8 +15,8 @@ import pyarrow as pa
 from pipelines.config import Corpus
 from pipelines.errors import NightrankError
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.stages.ingest import ids_schema, scatter_by_id
-from pipelines.storage import ordinals, schemas
+from pipelines.stages.ingest import ids_schema
+from pipelines.storage import buckets, ordinals, schemas
 from pipelines.storage.dataset import Manifest, Payload, shard_names
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
@@ -86,9 +86,9 @@ def ids(documents: pa.Table, shard: int) -> Scatter:
     places = pa.array(ordinals.pack(0, shard, rows))
     columns = [documents["doc_id"], documents["content_hash"], places]
     if "sequence" not in documents.column_names:
-        return scatter_by_id(pa.table(columns, schema=schemas.IDS))
+        return buckets.scatter(pa.table(columns, schema=schemas.IDS), documents["doc_id"])
     columns += [documents["sequence"], pa.array(np.zeros(len(rows), bool))]
-    return scatter_by_id(pa.table(columns, schema=schemas.FEED_IDS))
+    return buckets.scatter(pa.table(columns, schema=schemas.FEED_IDS), documents["doc_id"])
 
 
 def documents_schema(source: Corpus) -> pa.Schema:

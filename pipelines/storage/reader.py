@@ -62,11 +62,20 @@ class Reader:
 
     def range(self, ref: FileRef, of: Range) -> pa.Table:
         """One key's rows of a scatter file."""
+        return self.ranges(ref, [of])
+
+    def ranges(self, ref: FileRef, adjacent: Sequence[Range]) -> pa.Table:
+        """The rows of adjacent keys of a scatter file, in one read."""
+        start = adjacent[0].offset
         try:
-            data = self._store.read(ref.key, of.offset, of.offset + of.length)
+            data = self._store.read(ref.key, start, adjacent[-1].offset + adjacent[-1].length)
         except FileNotFoundError:
             raise self._corrupt(ref, "a file", "none") from None
-        return read_range(data, of, self._store.path(ref.key))
+        view, where = memoryview(data), self._store.path(ref.key)
+        cuts = [(one, one.offset - start) for one in adjacent]
+        return pa.concat_tables(
+            [read_range(view[at : at + one.length], one, where) for one, at in cuts]
+        )
 
     def buffer(self, ref: FileRef) -> pa.Buffer:
         """A whole file's bytes, checked by size and sha256; memory-mapped on a local disk."""

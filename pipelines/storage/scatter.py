@@ -66,7 +66,7 @@ def write_scatter(content: Scatter, file: BinaryIO) -> tuple[Range, ...]:
     return tuple(ranges)
 
 
-def read_range(data: bytes, of: Range, where: str) -> pa.Table:
+def read_range(data: bytes | memoryview, of: Range, where: str) -> pa.Table:
     """Checks and opens the bytes of one range.
 
     Raises:

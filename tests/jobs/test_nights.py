@@ -17,6 +17,7 @@ from jobs.verify import verify
 from pipelines import retention
 from pipelines.results import open_lake
 from pipelines.retention import collect
+from pipelines.stages import changes, delta
 from pipelines.storage.expiry import ages
 from pipelines.storage.log import Log
 from pipelines.storage.store import Store
@@ -132,7 +133,11 @@ def nights(world: World, folder: Path, count: int, write: Config, **sections: An
 @pytest.mark.parametrize("seed", range(SEQUENCES))
 @pytest.mark.parametrize("kind", ["flat", "dense", "ivf", "merged"])
 def test_any_sequence_of_nights_gives_the_rows_of_a_full_rebuild(
-    tmp_path: Path, write_config: Config, kind: str, seed: int
+    tmp_path: Path,
+    write_config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    seed: int,
 ) -> None:
     sections: dict[str, Any] = {"retrieve": {"depth": 15}, "rerank": {"depth": 12}}
     if kind == "dense":
@@ -140,6 +145,8 @@ def test_any_sequence_of_nights_gives_the_rows_of_a_full_rebuild(
     if kind == "merged":  # Segments are merged every other night.
         sections["nightly"] = {"max_segments": 2, "max_dead_fraction": 0.1, "store_files": 2}
         sections["layout"] = {"document_shard_rows": 70, "query_shard_rows": 9}
+        monkeypatch.setattr(delta, "ROWS_PER_TASK", 60)
+        monkeypatch.setattr(changes, "LISTS_PER_TASK", 8)
     if kind == "ivf":
         sections["index"] = {"factory": "IVF8,Flat", "search_parameters": "nprobe=3"}
     made = nights(World(tmp_path, seed), tmp_path, 8, write_config, **sections)

@@ -13,7 +13,7 @@ import pytest
 from pipelines.errors import NightrankError
 from pipelines.runtime.stage import Task
 from pipelines.stages import delta, embed, merge, rank, rerank, search
-from pipelines.storage import ordinals, schemas
+from pipelines.storage import buckets, ordinals, schemas
 from pipelines.storage.dataset import Dataset, FileRef, Manifest, Payload, Record
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
@@ -118,13 +118,13 @@ def dropped(store: Store, policy: str, hashes: tuple[bytes, bytes]) -> list[tupl
         pa.table([["x", "y"], [hashes[0] * 16, b"z" * 16], [5, 6]], schema=schemas.IDS),
         pa.table([["x"], [hashes[1] * 16], [2]], schema=schemas.IDS),
     ]
-    ranges = []
-    for split, table in enumerate(tables):
-        content = Scatter(table, np.zeros(table.num_rows, np.int64))
-        ref = commit(store, uuid4().hex, ids=content).files["ids"]
-        ranges += [(split, ref, part) for part in ref.ranges]
+    refs = [
+        commit(store, uuid4().hex, ids=buckets.scatter(table, table["id"])).files["ids"]
+        for table in tables
+    ]
+    args = {"ingested": buckets.parts(enumerate(refs), range(buckets.BUCKETS))}
     worker = delta.Worker({"kind": "queries", "policy": policy, "feed": False}, 1)
-    content = worker(Task("t", {"ranges": ranges}), Reader(store)).files["dropped"]
+    content = worker(Task("t", args), Reader(store)).files["dropped"]
     assert isinstance(content, Scatter)
     rows = content.table["row"].to_pylist()
     return list(zip(content.keys.tolist(), rows, strict=True))
