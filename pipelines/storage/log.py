@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,8 +88,12 @@ class Log:
 
     def published(self) -> list[Entry]:
         """All published states, oldest first."""
-        entries = map(self.read, self.generations())
-        return [entry for entry in entries if entry.body.get("kind") != "condemn"]
+        return [e for e in self._all(self.generations()) if e.body.get("kind") != "condemn"]
+
+    def _all(self, numbers: list[int]) -> list[Entry]:
+        """Entries read side by side: a year of nights is some 400 of them."""
+        with ThreadPoolExecutor(16) as pool:
+            return list(pool.map(self.read, numbers))
 
     def as_of(self, wanted: str) -> Entry:
         """The state of a generation's number, or the last one published by the end of a day (UTC).
@@ -171,7 +176,7 @@ class Log:
 
     def condemned(self, since: int = 0) -> dict[str, int]:
         """Datasets given up under a number above `since`, with that number."""
-        entries = (self.read(number) for number in self.generations() if number > since)
+        entries = self._all([number for number in self.generations() if number > since])
         return {path: e.generation for e in entries for path in e.body.get("condemned", ())}
 
     def _refuse_condemned(self, used: tuple[str, ...], watermark: int) -> None:
