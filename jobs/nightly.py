@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 
-import orjson
-
-from jobs.run import execute, tell
+from jobs.run import close, execute
 from jobs.terminal import ConfigPath, Force, Json, Sets, command, open_job
 
 
@@ -22,15 +20,7 @@ def nightly(
     with open_job(config, sets, quiet=json) as job:
         job.gate, job.force_publish = True, force_publish
         summary = execute(job)
-    summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
-    if json:
-        print(orjson.dumps(summary).decode())
-    else:
-        tell(summary, config)
-        if force_publish and summary["gate"] and not summary["gate"]["passed"]:
-            print(f"published against the gate: {force_publish}")
-    if job.cut_short:
-        raise job.cut_short
+    close(summary, job, started, config, json)
 
 
 if __name__ == "__main__":

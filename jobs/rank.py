@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-import orjson
 import typer
 
-from jobs.run import execute, tell
+from jobs.run import close, execute
 from jobs.terminal import ConfigPath, Json, Sets, command, open_job
 
 Index = Annotated[
@@ -27,13 +26,7 @@ def rank(
     started = time.monotonic()
     with open_job(config, sets, json, "results", index_generation) as job:
         summary = execute(job)
-    summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
-    if json:
-        print(orjson.dumps(summary).decode())
-    else:
-        tell(summary, config)
-    if job.cut_short:
-        raise job.cut_short
+    close(summary, job, started, config, json)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,11 @@ def run(
     started = time.monotonic()
     with open_job(config, sets, quiet=json) as job:
         summary = execute(job, first, last)
+    close(summary, job, started, config, json)
+
+
+def close(summary: dict[str, Any], job: Run, started: float, config: str, json: bool) -> None:
+    """The closing line or lines; a run that was cut short ends with its reason all the same."""
     summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
     if json:
         print(orjson.dumps(summary).decode())
@@ -151,6 +156,8 @@ def tell(summary: dict[str, Any], config: str) -> None:
         print(f"{name}: {before:.4f} first stage -> {after:.4f} reranked (ceiling {best:.4f})")
     if "report" in summary:
         print(f"report: {summary['report']}")
+    if summary["gate"] and not summary["gate"]["passed"]:
+        print(f"published against the gate: {summary['gate']['forced']}")
     rows = summary["rows"]["ranked"]
     print(
         f"published generation {summary['generation']}: {rows} ranked rows in "
