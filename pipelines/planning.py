@@ -215,7 +215,10 @@ def _source(source: Corpus | Queries, config: PipelineConfig) -> dict[str, Any]:
     outside = {"path", "reject_budget", "allow_empty", "partitions"}
     plain = source.model_dump(mode="json", exclude=outside)
     versions = {name: stages.VERSIONS[name] for name in ("ingest", "delta", "segment")}
-    return {"source": plain, "layout": config.layout.model_dump(), "stages": versions}
+    rows = config.layout.document_shard_rows
+    if isinstance(source, Queries):
+        rows = config.layout.query_shard_rows
+    return {"source": plain, "shard_rows": rows, "stages": versions}
 
 
 def _standing(base: Entry | None, source_id: str) -> Any:
