@@ -112,9 +112,6 @@ def night(job: Run) -> dict[str, int]:
     came = {"added": 0, "changed": 0, "removed": 0}
     if delta and not job.plan.corpus_stands:
         came = {name: delta.total(name) for name in came}
-    base = job.plan.usable_base
-    before = {segment["embeddings"] for segment in base.body["segments"]} if base else set()
-    embeddings = [part.made.get("documents.embeddings") for part in job.corpus.segments]
     scored = [made for name, made in job.made.items() if name.startswith("scores.")]
     pairs = sum(made.total("pairs") for made in scored)
     fresh = sum(made.total("pairs_scored") for made in scored)
@@ -122,9 +119,7 @@ def night(job: Run) -> dict[str, int]:
     return {
         "documents_in": ingested.total("rows_in") if ingested else 0,
         **{f"documents_{name}": count for name, count in came.items()},
-        "documents_embedded": sum(
-            made.total("encoded") for made in embeddings if made and made.path not in before
-        ),
+        "documents_embedded": job.embedded,
         "queries_in": queries.total("rows_in") if queries else 0,
         "pairs_needed": pairs,
         "pairs_reused": pairs - fresh,

@@ -27,7 +27,7 @@ def take_in(job: Run) -> None:
     """Ingest and delta of the corpus: what is new, what is gone."""
     plan, config = job.plan, job.plan.config
     base = plan.usable_base
-    job.corpus = load_corpus(job.store, base) if base else Corpus()
+    job.corpus, job.embedded = load_corpus(job.store, base) if base else Corpus(), 0
     if plan.corpus_stands:
         for name, path in base.body["inputs"].items() if base else ():
             job.made[name] = manifest_at(job.store, path)
@@ -96,6 +96,9 @@ def _embed(job: Run, part: Segment) -> None:
     stage = embed.stage(path, "documents", tokens, model)
     made = job.of_segment(part, "documents.embeddings", stage)
     accounting.check_vectors("documents", made, tokens.rows("tokens"), model)
+    base = job.plan.usable_base
+    if not base or made.path not in {old["embeddings"] for old in base.body["segments"]}:
+        job.embedded += made.total("encoded")
 
 
 def _train(job: Run) -> None:

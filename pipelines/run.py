@@ -52,6 +52,7 @@ class Run:
         made: manifests by short name, of what is not a segment's own.
         corpus: the segments that results are made from.
         index: the entry of the index generation they stand in.
+        embedded: documents that got a vector for this generation.
         template: what that entry says of the index template.
         gate: whether the limits of the config decide about publication.
         force_publish: why a night is to be published though it does not pass; empty otherwise.
@@ -71,6 +72,7 @@ class Run:
     made: dict[str, Manifest] = field(default_factory=dict)
     corpus: Corpus = field(default_factory=Corpus)
     index: Entry | None = None
+    embedded: int = 0
     template: dict[str, Any] = field(default_factory=dict)
     gate: bool = False
     force_publish: str = ""

@@ -156,6 +156,8 @@ def test_any_sequence_of_nights_gives_the_rows_of_a_full_rebuild(
         store = open_lake(str(tmp_path / "lake"), "tiny")
         entries = Log(store, "index").published()
         assert sum(entry.body["compacted"] is not None for entry in entries) >= 2
+    came = [night["documents_added"] + night["documents_changed"] for night in made]
+    assert [night["documents_embedded"] for night in made] == came
 
 
 def test_a_change_feed_gives_what_the_whole_corpus_would(
