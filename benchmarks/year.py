@@ -110,7 +110,6 @@ def main() -> None:
                 "night": number,
                 "seconds": round(seconds, 2),
                 "pairs_scored": summary["pairs_scored"] / summary["pairs_needed"],
-                "embedded": summary["documents_embedded"],
                 **state(store, root),
             }
         )
