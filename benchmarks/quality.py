@@ -259,6 +259,23 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     return text
 
 
+def as_json(result: dict[str, Any]) -> str:
+    """One line a key and one a collection: its thousands of figures are for programs."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rounded(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [rounded(inner) for inner in value]
+        return round(value, 5) if isinstance(value, float) else value
+
+    plain = rounded(result)
+    parts = [f"{json.dumps(n)}: {json.dumps(v)}" for n, v in plain.pop("collections").items()]
+    head = [f" {json.dumps(name)}: {json.dumps(value)}," for name, value in plain.items()]
+    lines = ["{", *head, ' "collections": {', ",\n".join(f"  {part}" for part in parts), " }", "}"]
+    return "\n".join(lines) + "\n"
+
+
 def machine() -> dict[str, Any]:
     """What a result must say of where it was made."""
     import torch
@@ -304,7 +321,7 @@ def main() -> None:
         measured[name] = measure(name, split, settings)
         rows = summary({n: chosen(part, weight) for n, part in measured.items()})
         result = {**machine(), "first_stage_weight": weight, "rows": rows, "collections": measured}
-        (out / "quality.json").write_text(json.dumps(result, indent=1) + "\n")
+        (out / "quality.json").write_text(as_json(result))
         (out / "quality.md").write_text(as_markdown(rows))
         print(as_markdown(rows), flush=True)
 
