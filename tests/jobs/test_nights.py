@@ -271,7 +271,7 @@ def test_nights_on_ray_hold_the_bytes_of_nights_in_one_process(
     merging = {"max_segments": 2}
     layout = {"document_shard_rows": 90, "query_shard_rows": 9}
     worlds = {name: World(tmp_path / name, 21) for name in ("serial", "ray")}
-    for number in range(4):
+    for number in range(3):
         found = {}
         for name, world in worlds.items():
             if number:
