@@ -18,6 +18,9 @@ from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.store import Store
 
+# Datasets of a result generation that only the next night needs.
+CARRIED = ("candidates",)
+
 
 @dataclass
 class Segment:
@@ -175,7 +178,9 @@ def yesterday(
     if moved is None:
         return None
     distinct = manifest_at(store, f"{earlier.body['queries']}/distinct")
-    merged = manifest_at(store, earlier.body["datasets"]["candidates"])
+    merged = Dataset(store, earlier.body["datasets"]["candidates"]).manifest()
+    if merged is None:  # Rolled back to, after `gc` had taken what only its next night needed.
+        return None
     return Yesterday(distinct, merged, tuple(moved)), known
 
 
@@ -188,13 +193,18 @@ def datasets_of(body: dict[str, Any]) -> list[str]:
 
 
 def datasets_of_results(body: dict[str, Any]) -> list[str]:
-    """The datasets that a result generation cannot do without, beside those of its index."""
-    found = list(body["datasets"].values())
+    """The datasets that a result generation cannot be read without, beside those of its index."""
+    found = [path for name, path in body["datasets"].items() if name not in CARRIED]
     found += [f"{body['queries']}/{name}" for name in ("ingest", "delta", "distinct")]
-    found += [path for paths in body["stores"].values() for path in paths]
     # A file that was published before is named where it lies.
     keys = (file["key"] for files in body["files"].values() for file in files)
     return [*found, *{key.rpartition("/_data/")[0] for key in keys}]
+
+
+def datasets_to_build_on(body: dict[str, Any]) -> list[str]:
+    """What a later night takes over of a result generation: its lists and its pair scores."""
+    stores = [path for paths in body["stores"].values() for path in paths]
+    return [*(body["datasets"][name] for name in CARRIED), *stores]
 
 
 def body_of(corpus: Corpus) -> dict[str, Any]:

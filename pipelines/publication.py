@@ -108,7 +108,8 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
     body = publish.results_body(described, balances, tables, job.standing)
     if job.gate:
         body["gate"] = _examine(job, body)
-    return body, generations.datasets_of_results(body) + generations.datasets_of(job.index.body)
+    uses = generations.datasets_of_results(body) + generations.datasets_to_build_on(body)
+    return body, uses + generations.datasets_of(job.index.body)
 
 
 def at_depth(job: Run, name: str) -> str:

@@ -188,14 +188,17 @@ def _score(job: Run, number: int, lists: Manifest) -> list[Manifest]:
 def _scored(job: Run, number: int, lists: Manifest) -> rerank.Scored:
     """The pairs of one step, and where earlier nights' scores of the same model lie."""
     plan, model = job.plan, job.plan.steps[number]
-    stores, origins = [], {}
+    stores: list[Manifest] = []
+    origins: dict[int, Manifest] = {}
     assert job.index is not None
     if plan.earlier:
         steps = generations.lineage(job.store, job.index, plan.earlier.body["index_generation"])
         if steps is not None:
             key = fingerprint(model.identity())
-            for path in plan.earlier.body.get("stores", {}).get(key, []):
-                stores.append(generations.manifest_at(job.store, path))
+            paths = plan.earlier.body["stores"].get(key, [])
+            found = [Dataset(job.store, path).manifest() for path in paths]
+            # Of a generation that was rolled back to, `gc` may have taken some.
+            stores = [made for made in found if made is not None]
             origins = dict(generations.moves(job.store, steps) or ())
     tokens = {part.number: job.document_tokens(part, model) for part in job.corpus.segments}
     keep_all = bool(origins) or len(stores) >= plan.config.nightly.store_files

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import orjson
 
 from pipelines.errors import NightrankError
-from pipelines.generations import datasets_of, datasets_of_results
+from pipelines.generations import datasets_of, datasets_of_results, datasets_to_build_on
 from pipelines.storage.expiry import ages, clock, delete
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.store import Store
@@ -82,6 +82,9 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
     """Datasets that are needed, and folders whose derived data stay with them."""
     results, index = Log(store, "results"), Log(store, "index")
     entries = results.published()[-retain:]
+    # Older generations are kept to be read; only the current one is built upon, and what an
+    # unfinished run has begun to build upon.
+    bases = entries[-1:]
     indexes: dict[int, Entry] = {e.generation: e for e in index.published()[-retain:]}
     published = {entry.body["folder"] for entry in results.published()}
     for run in store.folders("results"):
@@ -92,10 +95,11 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
         if age < min_age and "plan.json" in store.files(folder):
             plan = orjson.loads(store.read(f"{folder}/plan.json"))
             if plan["result_generation"]:
-                entries.append(results.read(plan["result_generation"]))
+                bases.append(results.read(plan["result_generation"]))
             if plan["index_generation"]:
                 number = plan["index_generation"]
                 indexes[number] = index.read(number)
+    entries += bases
     for entry in entries:
         number = entry.body["index_generation"]
         indexes[number] = index.read(number)
@@ -107,6 +111,8 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
     for entry in entries:
         kept.update(datasets_of_results(entry.body))
         folders.update((entry.body["folder"], entry.body["queries"]))
+    for entry in bases:
+        kept.update(datasets_to_build_on(entry.body))
     return kept, folders
 
 

@@ -284,6 +284,12 @@ def test_collection_keeps_what_readers_and_the_next_night_need(
     same_template(root, fresh)
     run(write_config(world.config(fresh, retrieve={"depth": 15}, rerank={"depth": 12}), "f.yaml"))
     assert table(root).equals(table(fresh))
+    # What only its next night needed is gone of an older generation: then that is made anew.
+    called(capsys, "rollback", config, "--to", "5")
+    assert table(root).equals(tables[5])
+    assert run(config)["generation"] > after["generation"]
+    assert table(root).equals(table(fresh))
+    verify(config)
 
 
 def test_a_publisher_that_slept_through_a_collection_is_refused(
