@@ -426,3 +426,15 @@ def test_an_audit_finds_a_list_that_is_not_what_it_should_be(
         patch.setattr(carry, "all_dead", lambda refs, read: np.zeros(0, np.int64))
         said = called(capsys, "nightly", config, *everything, code=11)
     assert "max_differing_lists" in said and "a full search found otherwise" in said
+
+
+def test_scores_of_one_reranker_are_never_served_for_another(
+    lake: tuple[Collection, Path], write_config: Config
+) -> None:
+    made, root = lake
+    config = write_config(made.config(root))
+    run(config)
+    kept = run(config, "results.keep=3")
+    assert kept["pairs_scored"] == 0 and kept["pairs_reused"] == kept["pairs_needed"] > 0
+    other = run(config, "rerank.max_length_tokens=16")
+    assert other["pairs_reused"] == 0 and other["pairs_scored"] == other["pairs_needed"]
