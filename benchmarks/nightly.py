@@ -6,8 +6,7 @@ Corpus: `medquad` and `liveqa-med` together; queries: a fixed sample of both. A 
 share of the documents: half of them by another text under the same id (two documents' texts joined,
 as an edit would), half by a document under a new id. Every night runs `nightrank nightly` in a
 process of its own, on Ray, so that the start of processes and models is in the figures; it is told
-apart as what a night without any change takes. With `--rebuild` a lake built from nothing over the
-last corpus, under the same index template, is compared with the one that went through the nights.
+apart as what a night without any change takes.
 """
 
 from __future__ import annotations
@@ -22,10 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality import machine
-from pipelines.results import read_results
-from pipelines.storage.log import Log
-from pipelines.storage.store import Store
+from benchmarks.reporting import machine, table
 
 SHARES = (0.0, 0.01, 0.10)
 COLLECTIONS = (("medquad", "dev"), ("liveqa-med", "test"))
@@ -106,54 +102,27 @@ def size(root: Path) -> int:
     return sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
 
 
-def rebuilt(work: Path, root: Path, precision: str) -> dict[str, Any]:
-    """A lake from nothing under the standing template; how far its rows are from the other's."""
-    fresh = work / "fresh"
-    source = Store(f"{root}/nights")
-    target = Store(f"{fresh}/nights")
-    entry = Log(source, "index").published()[-1]
-    path = entry.body["template"]["path"]
-    for folder in (f"{path}/_data", f"{path}/_done", path):
-        for name in source.files(folder):
-            target.put_if_absent(f"{folder}/{name}", source.read(f"{folder}/{name}"))
-    empty = {"segments": [], "tombstones": [], "next_segment": 0, "corpus_id": "", "base": 0}
-    template = {**entry.body["template"], "documents_seen": 1 << 40}
-    body = {**entry.body, **empty, "template": template, "compacted": None}
-    target.put_if_absent(f"index/_log/{1:020d}.json", json.dumps(body).encode())
-    run(config(work, fresh, precision), "run")
-    order = [("query_id", "ascending"), ("rank", "ascending")]
-    one, other = (
-        read_results(str(lake), "nights").to_table().sort_by(order) for lake in (root, fresh)
-    )
-    ids = ["query_id", "rank"]
-    pairs = zip(one["doc_id"].to_pylist(), other["doc_id"].to_pylist(), strict=True)
-    same = [a == b for a, b in pairs] if one.select(ids).equals(other.select(ids)) else [False]
-    scores = zip(one["score"].to_pylist(), other["score"].to_pylist(), strict=True)
-    apart = max(abs(a - b) for a, b in scores)
-    return {"rows": len(same), "rows_equal": sum(same), "largest_score_difference": apart}
-
-
 def as_markdown(result: dict[str, Any]) -> str:
+    """What each night cost as a share of the full run, and its seconds by stage."""
     titles = ["", "embedded", "pairs scored", "bytes written", "wall", "wall, start-up apart"]
-    full = result["nights"][0]
-    fixed = next(n["wall"] for n in result["nights"] if n["name"] == "0 %")
-    lines = [titles, ["---"] * len(titles)]
-    for one in result["nights"]:
+    nights, full = result["nights"], result["nights"][0]
+    fixed = next(one["wall"] for one in nights if one["name"] == "0 %")
+    lines = []
+    for one in nights:
         cells = [one["name"]]
-        for key, unit in (("embedded", ""), ("scored", ""), ("bytes", " MB"), ("wall", " s")):
-            value, whole = one[key], full[key]
-            shown = f"{value / 1e6:.1f}" if key == "bytes" else f"{value:,.0f}"
-            cells.append(f"{shown}{unit} ({value / whole:.1%})")
+        for key, scale, form in (
+            ("embedded", 1, "{:,.0f}"),
+            ("scored", 1, "{:,.0f}"),
+            ("bytes", 1e6, "{:.1f} MB"),
+            ("wall", 1, "{:.0f} s"),
+        ):
+            cells.append(f"{form.format(one[key] / scale)} ({one[key] / full[key]:.1%})")
         net, whole = max(0.0, one["wall"] - fixed), full["wall"] - fixed
         lines.append([*cells, f"{net:.0f} s ({net / whole:.1%})"])
-    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    stages = sorted({name for one in result["nights"] for name in one["seconds"]})
-    text += "\nSeconds by stage:\n\n"
-    head = ["stage", *(one["name"] for one in result["nights"])]
-    table = [head, ["---"] * len(head)]
-    for name in stages:
-        table.append([name, *(f"{one['seconds'].get(name, 0):.1f}" for one in result["nights"])])
-    return text + "".join("| " + " | ".join(line) + " |\n" for line in table)
+    stages = sorted({name for one in nights for name in one["seconds"]})
+    rows = [[name, *(f"{one['seconds'].get(name, 0):.1f}" for one in nights)] for name in stages]
+    by_stage = table(["stage", *(one["name"] for one in nights)], rows)
+    return table(titles, lines) + "\nSeconds by stage:\n\n" + by_stage
 
 
 def main() -> None:
@@ -162,7 +131,6 @@ def main() -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--precision", default="bf16", help="of the bi-encoder")
-    parser.add_argument("--rebuild", action="store_true", help="compare with a lake from nothing")
     given = parser.parse_args()
     work, root = given.work, given.work / "lake"
     if root.exists():
@@ -194,11 +162,9 @@ def main() -> None:
         )
         print(json.dumps({k: v for k, v in nights[-1].items() if k != "seconds"}), flush=True)
     result = {**machine(), "documents": len(documents), "queries": given.queries, "nights": nights}
-    if given.rebuild:
-        result["against_a_rebuild"] = rebuilt(work, root, given.precision)
     (given.out / "nightly.json").write_text(json.dumps(result, indent=1) + "\n")
     (given.out / "nightly.md").write_text(as_markdown(result))
-    print(as_markdown(result), result.get("against_a_rebuild", ""), sep="\n")
+    print(as_markdown(result))
 
 
 if __name__ == "__main__":

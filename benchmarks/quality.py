@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import zlib
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks.reporting import as_json, machine, table
 from jobs.run import execute
 from jobs.terminal import open_job
 from pipelines import stages
@@ -235,12 +235,6 @@ def summary(measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def table(titles: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table."""
-    rows = [titles, ["---"] * len(titles), *lines]
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
-
-
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """Three tables: what each part brings, by depth, by weight."""
     titles = ["collection", "queries", "dense", "+ BM25", "raw reranked", "reranked"]
@@ -257,36 +251,6 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         lines = [[r["name"], *(f"{r[name][point]:.3f}" for point in points)] for r in rows]
         text += f"\n{MEASURE} by {what}:\n\n" + table(["collection", *points], lines)
     return text
-
-
-def as_json(result: dict[str, Any]) -> str:
-    """One line a key and one a collection: its thousands of figures are for programs."""
-
-    def rounded(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: rounded(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [rounded(inner) for inner in value]
-        return round(value, 5) if isinstance(value, float) else value
-
-    plain = rounded(result)
-    parts = [f"{json.dumps(n)}: {json.dumps(v)}" for n, v in plain.pop("collections").items()]
-    head = [f" {json.dumps(name)}: {json.dumps(value)}," for name, value in plain.items()]
-    lines = ["{", *head, ' "collections": {', ",\n".join(f"  {part}" for part in parts), " }", "}"]
-    return "\n".join(lines) + "\n"
-
-
-def machine() -> dict[str, Any]:
-    """What a result must say of where it was made."""
-    import torch
-
-    return {
-        "machine": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "measure": MEASURE,
-    }
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -320,7 +284,13 @@ def main() -> None:
             continue
         measured[name] = measure(name, split, settings)
         rows = summary({n: chosen(part, weight) for n, part in measured.items()})
-        result = {**machine(), "first_stage_weight": weight, "rows": rows, "collections": measured}
+        result = {
+            **machine(),
+            "measure": MEASURE,
+            "first_stage_weight": weight,
+            "rows": rows,
+            "collections": measured,
+        }
         (out / "quality.json").write_text(as_json(result))
         (out / "quality.md").write_text(as_markdown(rows))
         print(as_markdown(rows), flush=True)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import quality
+from benchmarks.reporting import machine, table
 from jobs.train_reranker import run
 from jobs.training_config import TrainConfig
 from pipelines.config_file import load_section
@@ -112,7 +113,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
             interval = f"{against['low']:+.1%} to {against['high']:+.1%}"
         cells += [f"{against['lift']:+.1%}", interval] if against else ["", ""]
         lines.append([*cells, *(f"{value:.3f}" for value in row["weight_curve"].values())])
-    return quality.table(titles, lines)
+    return table(titles, lines)
 
 
 def main() -> None:
@@ -144,7 +145,13 @@ def main() -> None:
             "without": variant.without,
             "training": report["training"],
         }
-        result = {**quality.machine(), "steps": steps, "rows": rows, "trainings": trainings}
+        result = {
+            **machine(),
+            "measure": quality.MEASURE,
+            "steps": steps,
+            "rows": rows,
+            "trainings": trainings,
+        }
         (out / "recipe.json").write_text(json.dumps(result, indent=1) + "\n")
         (out / "recipe.md").write_text(as_markdown(rows))
         print(as_markdown(rows), flush=True)

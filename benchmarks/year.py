@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.nightly import size, write
-from benchmarks.quality import machine
+from benchmarks.reporting import machine
 from jobs.run import execute
 from jobs.terminal import open_job
 from pipelines.results import generation_of, open_lake

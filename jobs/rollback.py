@@ -15,15 +15,14 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; stands in the log.")
 def rollback(config: ConfigPath, to: To, reason: Reason = "", sets: Sets = None) -> None:
     """Publishes an older generation's files under a new number; runs planned before are stale."""
     from pipelines.config_file import load_config
-    from pipelines.results import generation_of, open_lake
+    from pipelines.results import check_files, generation_of, open_lake
     from pipelines.storage.log import Log
-    from pipelines.verification import verify_generation
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     log = Log(store, "results")
     entry, number = generation_of(store, to), log.last()
-    verify_generation(store, entry)  # Nobody rolls back in order to find damage.
+    check_files(store, entry)  # Nobody rolls back to find files missing; `verify` reads them.
     body = {**entry.body, "kind": "rollback", "rolled_back_to": entry.generation, "reason": reason}
     made = log.append(body, number)
     print(f"generation {made.generation} holds what generation {entry.generation} held")

@@ -18,7 +18,8 @@ import typer
 from pipelines.errors import NightrankError
 
 if TYPE_CHECKING:
-    from pipelines.config import Cluster, PipelineConfig
+    from pipelines.config import PipelineConfig
+    from pipelines.config_running import Cluster
     from pipelines.offline_rerank import Run
     from pipelines.planning import Scope
     from pipelines.runtime.executor import Executor

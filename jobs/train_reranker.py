@@ -218,7 +218,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     """
     if not config.workers:
         return train_here(config)
-    from pipelines.config import Cluster
+    from pipelines.config_running import Cluster
     from pipelines.runtime.ray_training import train_together
 
     collections(config)  # Once, here: the workers find the candidates.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.config_nights import Fraction, Section
+from pipelines.config_running import Fraction, Section
 from pipelines.errors import NightrankError
 from pipelines.models.folders import file_digest
 

@@ -7,8 +7,7 @@ segments as they are.
 
 from __future__ import annotations
 
-from pipelines import generations
-from pipelines.config_nights import Nightly
+from pipelines.config_running import Nightly
 from pipelines.generations import Corpus, Segment
 from pipelines.run import Run, tokens_name
 from pipelines.stages import compact, copy
@@ -20,8 +19,8 @@ def choose(corpus: Corpus, limits: Nightly) -> tuple[list[Segment], str]:
     """Which segments are to be merged, and why; none on most nights.
 
     Where there are too many the smallest are merged, so many that half the allowed number is left:
-    a document is then copied about as often as the corpus doubles, not every few nights. A segment
-    with too many dead is written anew.
+    a merge comes every so many nights, and the largest segments stay out of it. A segment with too
+    many dead is written anew.
     """
     buried, reasons = corpus.buried(), []
     rows = {s.number: s.made["documents"].rows("documents") for s in corpus.segments}
@@ -47,8 +46,7 @@ def merge(job: Run, old: list[Segment]) -> Segment:
     dead = corpus.standing().dead()
     standing = [[segment.number, segment.path] for segment in old]
     key = fingerprint({"of": standing, "tombstones": [made.path for made in corpus.tombstones]})
-    merged = Segment(corpus.next_number, f"segments/{key}")
-    corpus.next_number += 1
+    merged = Segment(corpus.take_number(), f"segments/{key}")
     wanted = config.layout.document_shard_rows
     path = f"{merged.path}/documents"
     stage = compact.stage(path, config.corpus, of, dead, living, wanted)
@@ -73,7 +71,7 @@ def _of_all(job: Run, old: list[Segment], name: str) -> dict[int, Manifest]:
     return whole if len(whole) == len(old) else {}
 
 
-def replace(corpus: Corpus, old: list[Segment], merged: Segment) -> generations.Corpus:
+def replace(corpus: Corpus, old: list[Segment], merged: Segment) -> Corpus:
     """The corpus with a segment in place of others; tombstones that still bury something stay."""
     gone = {segment.number for segment in old}
     segments = [segment for segment in corpus.segments if segment.number not in gone]

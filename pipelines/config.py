@@ -2,8 +2,8 @@
 
 Every section is a frozen, strict model: unknown keys, wrong types and values out of range are
 errors that name the file, the key and the line. Nothing is read from the environment and nothing
-is included from other files. `cluster` and `search` say how to run and never change a result; all
-else says what to compute and enters fingerprints.
+is included from other files. What `config_running` holds says how a run goes and enters no
+fingerprint; all else says what to compute.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipelines.config_nights import Budget, Fraction, Gate, Nightly, Section
+from pipelines.config_running import Budget, Cluster, Fraction, Gate, Nightly, Search, Section
 
 ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "date32"]
 Precision = Literal["auto", "exact", "bf16"]
@@ -108,6 +108,8 @@ class Corpus(Source):
     def _feed(self) -> Corpus:
         if self.feed and (clash := {"op", "sequence"} & set(self.attributes)):
             raise ValueError(f"attributes: {sorted(clash)} are columns of the feed itself")
+        if self.feed and self.duplicates == "strict":
+            raise ValueError("duplicates=strict: in a feed the highest sequence of an id counts")
         return self
 
 
@@ -234,40 +236,6 @@ class Layout(Section):
 
     document_shard_rows: int | None = Field(default=None, ge=1, le=1 << 31)
     query_shard_rows: int | None = Field(default=None, ge=1, le=1 << 31)
-
-
-class Search(Section):
-    """How searching runs: vectors and indexes that one search worker may hold, in bytes."""
-
-    memory_bytes: int = Field(default=8 << 30, ge=1)
-
-
-class Cluster(Section):
-    """How and where the work runs; never changes a result.
-
-    Attributes:
-        executor: `ray` or `serial` (in this process).
-        address: an existing Ray cluster; without it one is started on this machine.
-        workers: worker processes for ordinary stages; 0 means one per two CPUs, at least 2.
-        model_workers: worker processes that hold a model; 0 means as many as GPUs, or as CPUs.
-        model_gpus: GPUs per model worker; by default 1 where the cluster has any, else 0.
-        index_gpus: GPUs per worker that builds and searches indexes; by default 1 where the cluster
-            has any and faiss-gpu is installed. At 0 these stages run on the ordinary workers.
-        threads_per_worker: threads of torch and FAISS in one worker; 0 means an even share.
-        attempts: how often a unit is tried before the stage fails.
-        deadline_seconds: a unit is killed and tried elsewhere after ten times the median of its
-            stage, but never before this. The default leaves a large unit on a slow CPU its time.
-    """
-
-    executor: Literal["ray", "serial"] = "ray"
-    address: str | None = None
-    workers: int = Field(default=0, ge=0)
-    model_workers: int = Field(default=0, ge=0)
-    model_gpus: float | None = Field(default=None, ge=0.0)
-    index_gpus: float | None = Field(default=None, ge=0.0)
-    threads_per_worker: int = Field(default=0, ge=0)
-    attempts: int = Field(default=3, ge=1, le=20)
-    deadline_seconds: float = Field(default=3600.0, gt=0.0)
 
 
 def _as_steps(value: Any) -> Any:

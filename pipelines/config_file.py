@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from pipelines import config
 from pipelines.config import PipelineConfig
-from pipelines.config_nights import Section
+from pipelines.config_running import Section
 from pipelines.errors import NightrankError
 
 S = TypeVar("S", bound=Section)

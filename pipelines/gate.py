@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.config_nights import Gate
+from pipelines.config_running import Gate
 from pipelines.errors import NightrankError
 from pipelines.storage.dataset import Manifest
 

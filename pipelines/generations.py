@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.errors import NightrankError
 from pipelines.stages.carry import Yesterday
 from pipelines.stages.delta import Standing
+from pipelines.storage import ordinals
 from pipelines.storage.dataset import Dataset, Manifest
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.store import Store
@@ -27,7 +28,7 @@ class Segment:
     """One segment of a corpus.
 
     Attributes:
-        number: its number in ordinals, never used twice in a lake.
+        number: its number in ordinals, never used twice in a line of index generations.
         path: its folder.
         made: its datasets by short name; `documents` always.
     """
@@ -50,6 +51,18 @@ class Corpus:
     segments: list[Segment] = field(default_factory=list)
     tombstones: list[Manifest] = field(default_factory=list)
     next_number: int = 0
+
+    def take_number(self) -> int:
+        """The number of a new segment.
+
+        Raises:
+            NightrankError: E_USAGE where ordinals have no more.
+        """
+        if self.next_number >= ordinals.MAX_SEGMENTS:
+            what = f"{self.next_number} segments were made, ordinals tell no more apart"
+            raise NightrankError("E_USAGE", what, "index", "begin a lake under another root")
+        self.next_number += 1
+        return self.next_number - 1
 
     def standing(self) -> Standing:
         """What a delta compares with."""
@@ -117,7 +130,7 @@ def lineage(store: Store, entry: Entry, ancestor: int) -> list[Entry] | None:
     log, found = Log(store, "index"), []
     while entry.generation > ancestor:
         found.append(entry)
-        if not entry.body.get("base"):
+        if not entry.body["base"]:
             return None
         entry = log.read(entry.body["base"])
     return found[::-1] if entry.generation == ancestor else None
@@ -138,7 +151,7 @@ def moves(store: Store, steps: list[Entry]) -> list[tuple[int, Manifest]] | None
     """
     made = []
     for step in steps:
-        if compacted := step.body.get("compacted"):
+        if compacted := step.body["compacted"]:
             manifest = Dataset(store, f"{compacted['path']}/documents").manifest()
             if manifest is None:
                 return None
@@ -162,7 +175,7 @@ def yesterday(
         template, encoder or depth made them, where the index does not descend from theirs, or where
         a compaction since mixed documents that they know with others that they do not, or is gone.
     """
-    if earlier is None or earlier.body.get("lists_key") != lists_key:
+    if earlier is None or earlier.body["lists_key"] != lists_key:
         return None
     steps = lineage(store, index, earlier.body["index_generation"])
     if steps is None:
@@ -170,7 +183,7 @@ def yesterday(
     before = Log(store, "index").read(earlier.body["index_generation"])
     known = {segment["number"] for segment in before.body["segments"]}
     for step in steps:
-        if compacted := step.body.get("compacted"):
+        if compacted := step.body["compacted"]:
             if not known.issuperset(compacted["of"]):
                 return None
             known.add(compacted["number"])

@@ -83,9 +83,8 @@ def _add_segment(job: Run) -> bool:
         job.corpus.tombstones.append(changes)
     # A night without a new document adds no segment; a lake has one at least, to tell its columns.
     if documents.shards or not job.corpus.segments:
-        number = job.corpus.next_number
+        number = job.corpus.take_number()
         job.corpus.segments.append(Segment(number, plan.segment, {"documents": documents}))
-        job.corpus.next_number = number + 1
     return True
 
 
@@ -146,7 +145,7 @@ def _drift(job: Run, template: dict[str, Any], changed: int) -> str:
     if changed > limits.retrain_fraction * seen:
         what = f"{changed} documents came or went since it saw {seen}"
         return f"{what}, more than nightly.retrain_fraction = {limits.retrain_fraction:g} of them"
-    results = Log(job.store, "results").current()
+    results = job.plan.earlier
     if results and results.body["recall"] is not None:
         index = Log(job.store, "index").read(results.body["index_generation"])
         recall = results.body["recall"]

@@ -4,7 +4,8 @@ A plan's identity is the sha256 of the semantic config, the inputs' digests, the
 with their resolved precision, and the stages' versions; never worker counts, paths of the lake, or
 the clock. The same plan resumes; another plan never mixes with it. What it builds upon (the index
 generation its corpus is compared with, the result generation whose lists and scores are taken over)
-is frozen with it, and is no part of its identity: the results are those of a run from nothing.
+is frozen with it, and is no part of its identity: the results are those of a run from nothing under
+the same index template.
 """
 
 from __future__ import annotations
@@ -90,9 +91,8 @@ class Plan:
     @property
     def usable_base(self) -> Entry | None:
         """The base, where its segments hold what this config would have made of their rows."""
-        return (
-            self.base if self.base and self.base.body.get("source_id") == self.source_id else None
-        )
+        fits = self.base is not None and self.base.body["source_id"] == self.source_id
+        return self.base if fits else None
 
     @property
     def corpus_stands(self) -> bool:
@@ -123,7 +123,7 @@ def make_plan(
     measures.parse(config.evaluate.measures)  # A misspelt name fails now, not in the morning.
     encoder, steps = resolve_models(config)
     index = Log(store, "index")
-    base = index.read(index_generation) if index_generation else index.current()
+    base = index.as_of(str(index_generation)) if index_generation else index.current()
     source_id = fingerprint(_source(config.corpus, config))
     corpus_files: tuple[InputFile, ...] = ()
     query_files: tuple[InputFile, ...] = ()
@@ -135,7 +135,7 @@ def make_plan(
         check_partitions(config.corpus.path, config.corpus.partitions, corpus_files)
         named = [[file.url, file.identity] for file in corpus_files]
         files_id = corpus_id = fingerprint({"source": source_id, "files": named})
-        if config.corpus.feed and base and base.body.get("source_id") == source_id:
+        if config.corpus.feed and base and base.body["source_id"] == source_id:
             before = base.body["corpus_id"]
             seen = base.body["files_id"] == files_id  # A feed that was taken in adds nothing.
             corpus_id = before if seen else fingerprint({"feed": files_id, "onto": before})
@@ -214,7 +214,7 @@ def _source(source: Corpus | Queries, config: PipelineConfig) -> dict[str, Any]:
     """What rows become of an input's, whatever files they stand in."""
     outside = {"path", "reject_budget", "allow_empty", "partitions"}
     plain = source.model_dump(mode="json", exclude=outside)
-    versions = {name: stages.VERSIONS[name] for name in ("ingest", "delta", "segment")}
+    versions = {name: stages.VERSIONS[name] for name in ("ingest", "delta", "extract", "segment")}
     rows = config.layout.document_shard_rows
     if isinstance(source, Queries):
         rows = config.layout.query_shard_rows
@@ -223,7 +223,7 @@ def _source(source: Corpus | Queries, config: PipelineConfig) -> dict[str, Any]:
 
 def _standing(base: Entry | None, source_id: str) -> Any:
     """What a new segment depends on: the documents that stand already."""
-    if base is None or base.body.get("source_id") != source_id:
+    if base is None or base.body["source_id"] != source_id:
         return None
     return [base.body["segments"], base.body["tombstones"]]
 
@@ -233,7 +233,7 @@ def _ranked_against(base: Entry | None, source_id: str, encoder: ResolvedModel) 
     if base is None:
         do = "run `nightrank reindex CONFIG` first"
         raise NightrankError("E_EMPTY", "no index is published yet", "index", do)
-    if base.body.get("source_id") != source_id or base.body["encoder"] != encoder.identity():
+    if base.body["source_id"] != source_id or base.body["encoder"] != encoder.identity():
         what = f"index generation {base.generation} was built by another corpus or encoder section"
         do = "run `nightrank reindex CONFIG` first"
         raise NightrankError("E_CONFIG", what, "corpus, layout, encoder", do)

@@ -98,6 +98,8 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
             "rejects": collected.path,
             "changes": made["changes"].path,
         },
+        # Counted apart from the log's numbers: of those, collections take some.
+        "night": plan.earlier.body["night"] + 1 if plan.earlier else 0,
         "recall": _recall(made["partials"]),
         "unfinished": job.cut_short.what if job.cut_short else "",
         "rerank_depth": _depth(job),

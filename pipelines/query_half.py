@@ -134,7 +134,7 @@ def _carry(job: Run, before: carry.Yesterday, known: set[int]) -> Manifest:
         "depth": config.retrieve.depth,
         "hybrid": config.retrieve.bm25.weight > 0,
         "audit_nights": config.nightly.audit_nights,
-        "night": plan.earlier.generation,
+        "night": plan.earlier.body["night"],
         "segments": [part.number for part in job.corpus.segments],
     }
     stage = carry.stage(

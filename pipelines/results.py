@@ -67,6 +67,24 @@ def file_list(store: Store, entry: Entry, table: str = "ranked") -> list[str]:
     return [store.path(file["key"]) for file in entry.body["files"][table]]
 
 
+def check_files(store: Store, entry: Entry) -> None:
+    """Looks whether every published file is there in its size, without reading any.
+
+    Raises:
+        NightrankError: E_CORRUPT naming the first that is not.
+    """
+    folders: dict[str, dict[str, int]] = {}
+    for file in (file for files in entry.body["files"].values() for file in files):
+        folder, _, name = file["key"].rpartition("/")
+        if folder not in folders:
+            folders[folder] = store.files(folder)
+        if (found := folders[folder].get(name)) != file["size"]:
+            shown = "no file" if found is None else f"{found}"
+            what = f"expected {file['size']} bytes, found {shown}"
+            do = "choose another generation; see `nightrank history CONFIG`"
+            raise NightrankError("E_CORRUPT", what, store.path(file["key"]), do)
+
+
 def read_results(
     root: str,
     name: str,

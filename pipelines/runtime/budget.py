@@ -6,7 +6,7 @@ import datetime
 import time
 from collections.abc import Callable
 
-from pipelines.config_nights import Budget
+from pipelines.config_running import Budget
 
 
 class Meter:

@@ -17,7 +17,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 import ray
 from ray.exceptions import AuthenticationError, RayError
 
-from pipelines.config import Cluster
+from pipelines.config_running import Cluster
 from pipelines.errors import NightrankError
 
 # Metadata, tasks and records only: bulk data go through the lake.

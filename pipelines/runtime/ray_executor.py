@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.config import Cluster
+from pipelines.config_running import Cluster
 from pipelines.errors import NightrankError
 from pipelines.runtime.executor import FINAL_EXIT_CODES, Outcome, as_failure, never
 

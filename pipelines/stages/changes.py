@@ -102,6 +102,11 @@ class Worker:
 
 def _compared(new: pa.Table, old: pa.Table, same: int) -> dict[str, Any]:
     """Overlap of the old and new lists, and queries that lost theirs, with examples of each."""
+    # Most lists that changed did so in their scores alone: those need no look at their documents.
+    joined = [pc.binary_join(_doc_ids(table), "\n") for table in (new, old)]
+    alike = pc.and_(pc.equal(*joined), pc.not_equal(joined[0], ""))
+    same += int(pc.sum(pc.cast(alike, pa.int64())).as_py() or 0)
+    new, old = (table.filter(pc.invert(alike)) for table in (new, old))
     ids, lost, overlaps = new["query_id"].to_pylist(), [], []
     for i, (now, was) in enumerate(zip(_documents(new), _documents(old), strict=True)):
         if was and not now:
@@ -118,9 +123,17 @@ def _compared(new: pa.Table, old: pa.Table, same: int) -> dict[str, Any]:
     }
 
 
+def _doc_ids(table: pa.Table) -> pa.Array:
+    """doc_ids of every list, best first: list<string>."""
+    nested = pa.concat_arrays([pa.array([], schemas.LIST), *table["list"].chunks])
+    lengths = nested.value_lengths().to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), nested.flatten().field("doc_id"))
+
+
 def _documents(table: pa.Table) -> list[list[str]]:
-    """doc_ids of every list, best first, to the depth that is compared."""
-    return [[row["doc_id"] for row in rows[:OVERLAP_DEPTH]] for rows in table["list"].to_pylist()]
+    """doc_ids of every list to the depth that is compared."""
+    return [ids[:OVERLAP_DEPTH] for ids in _doc_ids(table).to_pylist()]
 
 
 def overlap(one: list[str], other: list[str]) -> float:

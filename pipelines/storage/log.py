@@ -23,7 +23,7 @@ import orjson
 from pipelines.errors import NightrankError
 from pipelines.storage.store import Store
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Log:
 
         Raises:
             NightrankError: E_EMPTY for an unknown generation, E_CORRUPT for an unreadable entry,
-                E_CONFIG for one of a newer format.
+                E_CONFIG for one of another format.
         """
         key = f"{self._folder}/{generation:020d}.json"
         try:
@@ -66,9 +66,11 @@ class Log:
         except orjson.JSONDecodeError:
             what, do = "log entry is not valid JSON", "restore the file from a backup"
             raise NightrankError("E_CORRUPT", what, self.store.path(key), do) from None
-        if body.get("format", 0) > FORMAT:
-            do = "use a newer nightrank"
-            raise NightrankError("E_CONFIG", "written by a newer version", self.store.path(key), do)
+        if (found := body.get("format", 0)) != FORMAT:
+            age, do = "a newer", "use a newer nightrank"
+            if found < FORMAT:
+                age, do = "an older", "use that version, or another root"
+            raise NightrankError("E_CONFIG", f"written by {age} version", self.store.path(key), do)
         return Entry(generation, body)
 
     def last(self) -> int:

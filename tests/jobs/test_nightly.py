@@ -21,6 +21,7 @@ from pipelines.errors import NightrankError
 from pipelines.results import open_lake, read_results
 from pipelines.runtime.budget import Meter
 from pipelines.stages import carry
+from pipelines.storage.dataset import Dataset
 from pipelines.storage.log import Log
 from tests.conftest import Collection, write_jsonl
 from tests.jobs.lake import run, table
@@ -438,3 +439,35 @@ def test_scores_of_one_reranker_are_never_served_for_another(
     assert kept["pairs_scored"] == 0 and kept["pairs_reused"] == kept["pairs_needed"] > 0
     other = run(config, "rerank.max_length_tokens=16")
     assert other["pairs_reused"] == 0 and other["pairs_scored"] == other["pairs_needed"]
+
+
+def test_every_list_is_audited_in_turn_though_collections_take_numbers_too(
+    lake: tuple[Collection, Path], write_config: Config
+) -> None:
+    """Each list is due every other night: two nights audit all, a `gc` after each or not."""
+    made, root = lake
+    config = write_config(made.config(root, nightly={"audit_nights": 2}))
+    store, audited = open_lake(str(root), "tiny"), []
+    for number in range(3):
+        rewrite(made, made.documents[number:])
+        run(config)
+        log = Log(store, "results")
+        folder = log.published()[-1].body["folder"]
+        assert log.claim(log.last() + 1, {"kind": "condemn", "condemned": []})
+        carried = Dataset(store, f"{folder}/carried").manifest()
+        audited.append(carried.total("audited") if carried else 0)
+    assert audited[0] == 0 and 0 < audited[1] < 24 and sum(audited) == 24
+
+
+def test_a_rollback_to_files_that_are_not_there_is_refused(
+    lake: tuple[Collection, Path], write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, root = lake
+    config = write_config(made.config(root))
+    run(config)
+    run(config, "results.keep=3")
+    store = open_lake(str(root), "tiny")
+    ranked = Log(store, "results").read(1).body["files"]["ranked"][0]["key"]
+    Path(store.path(ranked)).write_bytes(b"short")
+    said = called(capsys, "rollback", config, "--to", "1", code=7)
+    assert "found 5" in said and Log(store, "results").last() == 2

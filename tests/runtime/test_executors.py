@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.config import Cluster
+from pipelines.config_running import Cluster
 from pipelines.errors import NightrankError
 from pipelines.runtime.executor import Executor, SerialExecutor, run_stage
 from pipelines.runtime.progress import Progress
@@ -111,6 +111,24 @@ def test_every_task_yields_one_shard_in_task_order(executor: Executor, tmp_path:
 
 def test_a_task_that_fails_once_is_tried_again(executor: Executor, tmp_path: Path) -> None:
     assert run(stage(tmp_path, {3: "raise once", 7: "raise once"}), executor, tmp_path) == SQUARES
+
+
+def test_at_its_limit_a_stage_begins_nothing_more_and_keeps_what_was_begun(
+    executor: Executor, tmp_path: Path
+) -> None:
+    store, made = Store(str(tmp_path / "lake")), stage(tmp_path, {})
+
+    def limit() -> str:
+        return "it is late" if Dataset(store, "squares").records() else ""
+
+    with pytest.raises(NightrankError, match="it is late") as caught:
+        run_stage(made, store, executor, Progress(quiet=True), limit)
+    assert caught.value.exit_code == 10
+    before = Dataset(store, "squares").records()
+    assert 0 < len(before) < 12
+    assert run(made, executor, tmp_path) == SQUARES
+    after = Dataset(store, "squares").records()
+    assert {name: after[name] for name in before} == before
 
 
 def test_a_task_that_always_fails_is_reported_and_the_others_finish(

@@ -135,7 +135,8 @@ def test_a_publisher_that_planned_before_the_current_entry_is_fenced(store: Stor
     assert current is not None and current.body["run"] == "planned later"
 
 
-def test_an_entry_of_a_newer_format_is_refused(store: Store) -> None:
-    store.put_if_absent(f"results/_log/{1:020d}.json", b'{"format": 99}')
-    with pytest.raises(NightrankError, match="newer version"):
+@pytest.mark.parametrize(("format", "age"), [(99, "a newer version"), (1, "an older version")])
+def test_an_entry_of_another_format_is_refused(store: Store, format: int, age: str) -> None:
+    store.put_if_absent(f"results/_log/{1:020d}.json", b'{"format": %d}' % format)
+    with pytest.raises(NightrankError, match=age):
         Log(store, "results").current()

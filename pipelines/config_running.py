@@ -1,4 +1,7 @@
-"""The part of the configuration that says how nights go: what is reused, limited, held back."""
+"""The part of the configuration that says how a run goes: where, reusing what, within which limits.
+
+Nothing here enters a plan's identity.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ class Section(BaseModel):
 
 
 class Nightly(Section):
-    """How nights build upon each other; changes what a night costs, never what it finds.
+    """How nights build upon each other: what a night costs, and when the template is trained anew.
+
+    A new template has new word statistics and, of an approximate index, new lists: that alone
+    changes what a night finds.
 
     Attributes:
         audit_nights: every standing list is searched in full once in so many nights.
@@ -78,10 +84,8 @@ class Gate(Section):
 
     Attributes:
         max_delete_fraction: share of the documents that one night may remove.
-        max_withdrawn_queries: share of the earlier generation's queries that may no longer be
-        asked. max_lost_queries: share of the earlier generation's ranked queries that may be
-        without a
-            list although they are still asked.
+        max_withdrawn_queries: share of the earlier generation's queries that may be asked no more.
+        max_lost_queries: share of the queries asked before and now that may have lost their list.
         min_overlap: least mean rank-biased overlap (p = 0.9) of the old and new published lists.
         max_measure_drop: by how much the mean of the first measure may fall, where there are qrels.
         max_reject_rate: share of document and query rows that may be rejected.
@@ -95,3 +99,37 @@ class Gate(Section):
     max_measure_drop: Fraction = 0.02
     max_reject_rate: Fraction = 0.01
     max_differing_lists: int = Field(default=0, ge=0)
+
+
+class Search(Section):
+    """How searching runs: vectors and indexes that one search worker may hold, in bytes."""
+
+    memory_bytes: int = Field(default=8 << 30, ge=1)
+
+
+class Cluster(Section):
+    """How and where the work runs; never changes a result.
+
+    Attributes:
+        executor: `ray` or `serial` (in this process).
+        address: an existing Ray cluster; without it one is started on this machine.
+        workers: worker processes for ordinary stages; 0 means one per two CPUs, at least 2.
+        model_workers: worker processes that hold a model; 0 means as many as GPUs, or as CPUs.
+        model_gpus: GPUs per model worker; by default 1 where the cluster has any, else 0.
+        index_gpus: GPUs per worker that builds and searches indexes; by default 1 where the cluster
+            has any and faiss-gpu is installed. At 0 these stages run on the ordinary workers.
+        threads_per_worker: threads of torch and FAISS in one worker; 0 means an even share.
+        attempts: how often a unit is tried before the stage fails.
+        deadline_seconds: a unit is killed and tried elsewhere after ten times the median of its
+            stage, but never before this. The default leaves a large unit on a slow CPU its time.
+    """
+
+    executor: Literal["ray", "serial"] = "ray"
+    address: str | None = None
+    workers: int = Field(default=0, ge=0)
+    model_workers: int = Field(default=0, ge=0)
+    model_gpus: float | None = Field(default=None, ge=0.0)
+    index_gpus: float | None = Field(default=None, ge=0.0)
+    threads_per_worker: int = Field(default=0, ge=0)
+    attempts: int = Field(default=3, ge=1, le=20)
+    deadline_seconds: float = Field(default=3600.0, gt=0.0)

@@ -1,0 +1,43 @@
+"""What benchmarks share in telling results: where they were made, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """What a result must say of where it was made."""
+    import torch
+
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def table(titles: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
+    rows = [titles, ["---"] * len(titles), *lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def as_json(result: dict[str, Any]) -> str:
+    """One line a key and one a collection: its thousands of figures are for programs."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rounded(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [rounded(inner) for inner in value]
+        return round(value, 5) if isinstance(value, float) else value
+
+    plain = rounded(result)
+    parts = [f"{json.dumps(n)}: {json.dumps(v)}" for n, v in plain.pop("collections").items()]
+    head = [f" {json.dumps(name)}: {json.dumps(value)}," for name, value in plain.items()]
+    lines = ["{", *head, ' "collections": {', ",\n".join(f"  {part}" for part in parts), " }", "}"]
+    return "\n".join(lines) + "\n"
