@@ -1,8 +1,4 @@
-"""Builds the built-in reranker's network from MiniLM's published weights and our difference.
-
-The only place that knows which published tensors the network takes: the encoder as it is, and the
-pooler as the start of the head's [CLS] transform.
-"""
+"""The built-in reranker as a torch network, and the files that ship it."""
 
 from __future__ import annotations
 
@@ -10,22 +6,15 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from pipelines.models.builtin import (
-    DELTA,
-    PUBLISHED,
-    WEIGHTS,
-    RerankerConfig,
-    read_reranker_config,
-)
+from pipelines.models.bert import Float32
+from pipelines.models.builtin import DELTA, PUBLISHED, WEIGHTS, RerankerConfig
 from pipelines.models.folders import file_digest
 from pipelines.models.interaction import InteractionReranker
-from pipelines.models.low_rank import merge_delta
-
-POOLER = "pooler.dense."
+from pipelines.models.reranker_tensors import initial_tensors, trained_tensors
 
 
 def build_reranker(base: Path) -> InteractionReranker:
@@ -34,21 +23,7 @@ def build_reranker(base: Path) -> InteractionReranker:
     Args:
         base: folder of the published bi-encoder (config.json, model.safetensors).
     """
-    config = BertConfig.from_pretrained(base)
-    # Two passes over a few ten thousand groups do not overfit 2.7 M parameters, and dropout keeps
-    # the fused attention kernel from being used.
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
-    model = InteractionReranker(BertModel(config, add_pooling_layer=False), config.hidden_size)
-    published = load_file(base / WEIGHTS)
-    state = model.state_dict()
-    for name, tensor in published.items():
-        target = f"encoder.{name}"
-        if name.startswith(POOLER):
-            target = f"transform.{name.removeprefix(POOLER)}"
-        if target in state:
-            state[target] = tensor.to(torch.float32)
-    model.load_state_dict(state)
-    return model.eval()
+    return _network(base, initial_tensors(base))
 
 
 def load_reranker(base: Path, delta: Path) -> InteractionReranker:
@@ -58,11 +33,16 @@ def load_reranker(base: Path, delta: Path) -> InteractionReranker:
         base: folder of the published bi-encoder.
         delta: folder of the shipped difference.
     """
-    model = build_reranker(base)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    config = read_reranker_config(delta)
-    merge_delta(state, load_file(delta / DELTA), config.scale)
-    model.load_state_dict(state)
+    return _network(base, trained_tensors(base, delta))
+
+
+def _network(base: Path, tensors: dict[str, Float32]) -> InteractionReranker:
+    config = BertConfig.from_pretrained(base)
+    # Two passes over a few ten thousand groups do not overfit 2.7 M parameters, and dropout keeps
+    # the fused attention kernel from being used.
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    model = InteractionReranker(BertModel(config, add_pooling_layer=False), config.hidden_size)
+    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
     return model.eval()
 
 

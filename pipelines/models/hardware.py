@@ -1,7 +1,8 @@
 """Which device models run on, and which precision it can do: the one place that decides.
 
-Reading the processor's flags needs no torch, so planning on a machine without an accelerator
-imports none; torch is asked only about CUDA.
+Reading the processor's flags needs no torch, and neither does seeing that there is no NVIDIA
+driver: a machine without an accelerator imports none (4 s with transformers) to run the built-in
+models. Torch is asked only about CUDA.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last is Arm's name
+# Linux, and Linux within Windows.
+NVIDIA_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 PRECISIONS = ("auto", "exact", "bf16")
 
 
@@ -34,18 +37,28 @@ def cpu_has_bf16() -> bool:
     return False
 
 
+@lru_cache(maxsize=1)
+def has_cuda() -> bool:
+    """Whether this process sees a CUDA device."""
+    if not any(Path(driver).exists() for driver in NVIDIA_DRIVERS):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def choose_device() -> torch.device:
     """The CUDA device this process sees first, else the CPU."""
     import torch
 
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    return torch.device("cuda", 0) if has_cuda() else torch.device("cpu")
 
 
 def has_bf16() -> bool:
     """Whether the device that `choose_device` names does bfloat16 natively."""
-    import torch
+    if has_cuda():
+        import torch
 
-    if torch.cuda.is_available():
         return bool(torch.cuda.get_device_capability(0) >= (8, 0))
     return cpu_has_bf16()
 

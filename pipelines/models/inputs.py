@@ -2,25 +2,20 @@
 
 `SplicedInputs` puts inputs together from stored ids; `TokenisedInputs` tokenises whole inputs from
 stored texts. Both say how long each input is before any is made, which is what batches are packed
-by, and `run_batches` is the one loop around a model's forward pass.
+by, and `run` is the one loop around a network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipelines.models.batching import pack
 from pipelines.models.splicing import Batch, Splicer
 from pipelines.tokens import Tokens
-
-TOKEN_BUDGET_CPU = 4096  # beyond this, activations leave the cache and nothing is gained
-TOKEN_BUDGET_GPU = 65_536
 
 
 class Inputs(Protocol):
@@ -66,82 +61,109 @@ class SplicedInputs:
 
 
 class TokenisedInputs:
-    """Pairs tokenised whole, truncated longest first.
+    """Inputs tokenised whole: see `of_texts` and `of_pairs`.
 
     Args:
-        tokenizer: a fast Hugging Face tokenizer with a padding token.
-        queries: query texts.
-        documents: document texts.
-        pairs: int [n, 2], rows of both.
-        max_length_tokens: bound on an input.
+        encoded: what a Hugging Face tokenizer gave.
+        padding: id of the padding token.
     """
 
-    def __init__(
-        self,
+    def __init__(self, encoded: Any, padding: int) -> None:
+        self._padding = padding
+        self._ids = Tokens.from_lists(encoded["input_ids"])
+        types = encoded.get("token_type_ids")
+        self._types = None if types is None else Tokens.from_lists(types)
+        self.lengths = self._ids.lengths
+
+    @staticmethod
+    def of_texts(tokenizer: Any, texts: list[str], max_length_tokens: int) -> TokenisedInputs:
+        """Single texts, cut at their end.
+
+        Args:
+            tokenizer: a fast Hugging Face tokenizer with a padding token.
+            texts: the texts.
+            max_length_tokens: bound on an input.
+        """
+        return TokenisedInputs._encoded(tokenizer, [texts], "only_first", max_length_tokens)
+
+    @staticmethod
+    def of_pairs(
         tokenizer: Any,
         queries: Sequence[str],
         documents: Sequence[str],
         pairs: NDArray[np.int32],
         max_length_tokens: int,
-    ) -> None:
-        self._padding = int(tokenizer.pad_token_id)
-        encoded = (
-            tokenizer(
-                [queries[row] for row in pairs[:, 0].tolist()],
-                [documents[row] for row in pairs[:, 1].tolist()],
-                truncation="longest_first",
-                max_length=max_length_tokens,
-            )
-            if len(pairs)
-            else {"input_ids": []}
-        )
-        self._ids = Tokens.from_lists(encoded["input_ids"])
-        types = encoded.get("token_type_ids")
-        self._types = None if types is None else Tokens.from_lists(types)
-        self.lengths = self._ids.lengths
+    ) -> TokenisedInputs:
+        """Pairs, truncated longest first.
+
+        Args:
+            tokenizer: a fast Hugging Face tokenizer with a padding token.
+            queries: query texts.
+            documents: document texts.
+            pairs: int [n, 2], rows of both.
+            max_length_tokens: bound on an input.
+        """
+        sides = [
+            [queries[row] for row in pairs[:, 0].tolist()],
+            [documents[row] for row in pairs[:, 1].tolist()],
+        ]
+        return TokenisedInputs._encoded(tokenizer, sides, "longest_first", max_length_tokens)
+
+    @staticmethod
+    def _encoded(
+        tokenizer: Any, sides: list[list[str]], truncation: str, max_length_tokens: int
+    ) -> TokenisedInputs:
+        encoded: Any = {"input_ids": []}
+        if sides[0]:
+            encoded = tokenizer(*sides, truncation=truncation, max_length=max_length_tokens)
+        return TokenisedInputs(encoded, int(tokenizer.pad_token_id))
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """See `Inputs`; where the first text ends is not known here and is given as 0."""
         lengths = self.lengths[rows]
         shape = (len(rows), int(lengths.max(initial=1)))
         filled = np.arange(shape[1]) < lengths[:, None]
-        ids = np.full(shape, self._padding, dtype=np.int64)
+        ids = np.full(shape, self._padding, dtype=np.int32)
         ids[filled] = self._ids.take(rows).ids
-        types = np.zeros(shape, dtype=np.int64)
+        types = np.zeros(shape, dtype=np.int32)
         if self._types is not None:
             types[filled] = self._types.take(rows).ids
         return Batch(ids, types, lengths, np.zeros_like(lengths))
 
 
-Forward = Callable[[Tensor, Tensor | None, Batch], Tensor]
-"""(input_ids, attention_mask or None, the batch in numpy) to float32 [n] or [n, width]."""
+class Engine(Protocol):
+    """A network that takes batches.
+
+    Attributes:
+        token_budget: padded tokens of a batch.
+    """
+
+    token_budget: int
+
+    def start(self, batch: Batch) -> Any:
+        """Runs a batch, or sets it going: on a GPU the host makes the next one meanwhile."""
+        ...
+
+    def finish(self, started: Any) -> NDArray[np.float32]:
+        """The outputs of a batch, float32 [n] or [n, width], once they are there."""
+        ...
 
 
-def run_batches(
-    inputs: Inputs, forward: Forward, device: torch.device, columns: int = 0
-) -> NDArray[np.float32]:
-    """Runs a model over all inputs in length order.
+def run(inputs: Inputs, engine: Engine, columns: int = 0) -> NDArray[np.float32]:
+    """Runs a network over all inputs in length order.
 
     Args:
         inputs: a unit's inputs.
-        forward: the model.
-        device: where the model lies.
-        columns: width of the model's output, 0 for one number an input.
+        engine: the network.
+        columns: width of its output, 0 for one number an input.
 
     Returns:
         float32 [n] or [n, columns], in the order of the inputs.
     """
     count = len(inputs.lengths)
     outputs = np.zeros((count, columns) if columns else count, dtype=np.float32)
-    budget = TOKEN_BUDGET_GPU if device.type == "cuda" else TOKEN_BUDGET_CPU
-    with torch.inference_mode():
-        for rows in pack(inputs.lengths, budget):
-            made = inputs.batch(rows)
-            ids = torch.from_numpy(made.input_ids).to(device)
-            mask = None
-            if int(made.lengths.min()) < ids.shape[1]:
-                # A batch of one length needs no mask, and attention without one is faster.
-                inside = np.arange(ids.shape[1]) < made.lengths[:, None]
-                mask = torch.from_numpy(inside.astype(np.int64)).to(device)
-            outputs[rows] = forward(ids, mask, made).float().cpu().numpy()
+    batches = pack(inputs.lengths, engine.token_budget)
+    started = [(rows, engine.start(inputs.batch(rows))) for rows in batches]
+    for rows, out in started:
+        outputs[rows] = engine.finish(out)
     return outputs

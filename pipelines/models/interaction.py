@@ -18,11 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-INITIAL_LOG_SCALE = 3.0  # exp(3) = 20: cosines differ by hundredths, a softmax wants units
-
 
 class InteractionReranker(nn.Module):
-    """Pairs of token ids to raw scores.
+    """Pairs of token ids to raw scores; its values before training are in `reranker_tensors`.
 
     Args:
         encoder: a BERT encoder without its pooling layer.
@@ -35,7 +33,7 @@ class InteractionReranker(nn.Module):
         self.transform = nn.Linear(hidden, hidden)
         self.cls_weight = nn.Parameter(torch.zeros(hidden))
         self.importance = nn.Parameter(torch.zeros(hidden))
-        self.log_scale = nn.Parameter(torch.tensor(INITIAL_LOG_SCALE))
+        self.log_scale = nn.Parameter(torch.zeros(()))
 
     def forward(
         self,

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.errors import NightrankError
-from pipelines.models.inputs import TOKEN_BUDGET_CPU
 from pipelines.models.mining import RankedList, mine
 from pipelines.models.passage import passage_text
 from pipelines.models.protocols import Tokenizer
 from pipelines.models.selection import Judged
+from pipelines.models.torch_engine import TOKEN_BUDGET_CPU
 from pipelines.models.trainee import Trainee
 from pipelines.models.training import score_pairs
 from pipelines.models.training_groups import Example, Ids, Source

@@ -2,7 +2,8 @@
 
 Every linear layer's difference is low rank, ``W = W0 + scale * up @ down`` (LoRA, Hu et al. 2021);
 every small tensor (biases, layer norms, the head) carries its whole difference. Training works on
-`LowRankLinear`, shipping on `export_delta`, loading on `merge_delta`: three views of the same sum.
+`LowRankLinear`, shipping on `export_delta`, loading on `reranker_tensors.merge_delta`: three views
+of the same sum.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-DOWN, UP, PLUS = ".down", ".up", ".plus"
+from pipelines.models.reranker_tensors import DOWN, PLUS, UP
+
 LARGEST_WHOLE_TENSOR = 4096  # elements; anything larger is low rank or frozen
 
 
@@ -117,22 +119,3 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
             up, down = state.pop(f"{name}{UP}"), state.pop(f"{name}{DOWN}")
             state[f"{name}.weight"] = state[f"{name}.weight"] + module.scale * (up @ down)
     return state
-
-
-def merge_delta(state: dict[str, Tensor], delta: dict[str, Tensor], scale: float) -> None:
-    """Adds a difference to a state dict, in place and in float32.
-
-    Args:
-        state: the initial model's tensors, float32.
-        delta: what `export_delta` gave.
-        scale: the factor the difference was trained with.
-
-    Raises:
-        KeyError: the difference names a tensor that the model lacks.
-    """
-    for name, tensor in delta.items():
-        if name.endswith(PLUS):
-            state[name.removesuffix(PLUS)] += tensor.float()
-        elif name.endswith(UP):
-            layer = name.removesuffix(UP)
-            state[f"{layer}.weight"] += scale * (tensor.float() @ delta[layer + DOWN].float())

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipelines.errors import NightrankError
 from pipelines.models import builtin, toy
 from pipelines.models.folders import folder_digest, locate
+from pipelines.models.hardware import require_precision
 from pipelines.models.protocols import BiEncoder, CrossEncoder, ResolvedModel, Role, Tokenizer
 
 MINILM = "builtin:minilm"
@@ -111,11 +112,11 @@ def load_tokenizer(resolved: ResolvedModel) -> Tokenizer:
 
     if resolved.tokenizer.startswith(texts.UTF8):
         return texts.Utf8Tokenizer(int(resolved.tokenizer.rpartition(":")[2]))
-    folder = _verified_folder(resolved)
     if resolved.family == "minilm":
-        folder = builtin.minilm_folder()
+        return texts.minilm_tokenizer()
+    folder = _verified_folder(resolved)
     cap = texts.cap_tokens(resolved.max_length_tokens)
-    return texts.SplicedTokenizer(texts.pretrained_tokenizer(folder), cap)
+    return texts.SplicedTokenizer(texts.pretrained_tokenizer(folder).backend_tokenizer, cap)
 
 
 def load_bi_encoder(resolved: ResolvedModel, threads: int) -> BiEncoder:
@@ -123,7 +124,7 @@ def load_bi_encoder(resolved: ResolvedModel, threads: int) -> BiEncoder:
 
     Args:
         resolved: what planning fixed.
-        threads: CPU threads that torch may use.
+        threads: CPU threads that it may use.
 
     Raises:
         NightrankError: E_MODEL, where files are missing or changed, or the precision cannot be.
@@ -131,13 +132,12 @@ def load_bi_encoder(resolved: ResolvedModel, threads: int) -> BiEncoder:
     _require_role(resolved, "bi_encoder")
     if resolved.family == "toy":
         return toy.ToyBiEncoder(resolved.dimension, resolved.max_length_tokens)
-    _prepare(resolved, threads)
-    from pipelines.models.bi_encoders import MiniLMBiEncoder, SentenceTransformersBiEncoder
+    require_precision(resolved.precision, resolved.model)
+    from pipelines.models.bi_encoders import open_minilm, open_sentence_transformer
 
     folder = _verified_folder(resolved)
-    if resolved.family == "minilm":
-        return MiniLMBiEncoder(resolved, folder)
-    return SentenceTransformersBiEncoder(resolved, folder)
+    opener = open_minilm if resolved.family == "minilm" else open_sentence_transformer
+    return opener(resolved, folder, threads)
 
 
 def load_cross_encoder(resolved: ResolvedModel, threads: int) -> CrossEncoder:
@@ -145,7 +145,7 @@ def load_cross_encoder(resolved: ResolvedModel, threads: int) -> CrossEncoder:
 
     Args:
         resolved: what planning fixed.
-        threads: CPU threads that torch may use.
+        threads: CPU threads that it may use.
 
     Raises:
         NightrankError: E_MODEL, where files are missing or changed, or the precision cannot be.
@@ -153,23 +153,13 @@ def load_cross_encoder(resolved: ResolvedModel, threads: int) -> CrossEncoder:
     _require_role(resolved, "cross_encoder")
     if resolved.family == "toy":
         return toy.ToyCrossEncoder(resolved.max_length_tokens)
-    _prepare(resolved, threads)
-    from pipelines.models.cross_encoders import BuiltinReranker, SequenceClassifier
+    require_precision(resolved.precision, resolved.model)
+    from pipelines.models.cross_encoders import open_builtin, open_classifier
 
     folder = _verified_folder(resolved)
     if resolved.family == "minilm":
-        return BuiltinReranker(resolved, builtin.minilm_folder(), folder)
-    return SequenceClassifier(resolved, folder)
-
-
-def _prepare(resolved: ResolvedModel, threads: int) -> None:
-    """Checks the hardware and sets torch's threads."""
-    import torch
-
-    from pipelines.models.hardware import require_precision
-
-    require_precision(resolved.precision, resolved.model)
-    torch.set_num_threads(threads)
+        return open_builtin(resolved, builtin.minilm_folder(), folder, threads)
+    return open_classifier(resolved, folder, threads)
 
 
 def _verified_folder(resolved: ResolvedModel) -> Path:

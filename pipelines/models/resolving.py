@@ -67,10 +67,10 @@ def sentence_transformer(
     dimension: int | None,
 ) -> ResolvedModel:
     """Any sentence-transformers folder; see `registry.resolve_bi_encoder`."""
-    from pipelines.models.bi_encoders import DTYPES, open_sentence_transformer
+    from pipelines.models import torch_models
 
     resolved_precision = resolve_precision(precision)
-    opened = open_sentence_transformer(folder, DTYPES[resolved_precision])
+    opened = torch_models.sentence_transformer(folder, resolved_precision)
     full = int(opened.get_embedding_dimension() or 0)
     if full < 1:
         raise NightrankError("E_MODEL", "the model names no dimension", model, "use another model")

@@ -100,14 +100,14 @@ class Batch:
     """Padded inputs.
 
     Attributes:
-        input_ids: int64 [n, width], padded on the right.
-        token_types: int64 [n, width].
+        input_ids: int32 [n, width], padded on the right.
+        token_types: int32 [n, width].
         lengths: int64 [n], tokens of each row.
         first_lengths: int64 [n], tokens of each row's first text.
     """
 
-    input_ids: NDArray[np.int64]
-    token_types: NDArray[np.int64]
+    input_ids: NDArray[np.int32]
+    token_types: NDArray[np.int32]
     lengths: NDArray[np.int64]
     first_lengths: NDArray[np.int64]
 
@@ -159,8 +159,8 @@ class Splicer:
         template = self.template
         lengths = kept_first + kept_second + template.special
         shape = (len(lengths), int(lengths.max(initial=1)))
-        ids = np.full(shape, self.padding, dtype=np.int64)
-        types = np.zeros(shape, dtype=np.int64)
+        ids = np.full(shape, self.padding, dtype=np.int32)
+        types = np.zeros(shape, dtype=np.int32)
 
         column = np.zeros(len(lengths), dtype=np.int64)
         column = _put(ids, types, column, template.before, template.types[0])
@@ -173,8 +173,8 @@ class Splicer:
 
 
 def _put(
-    ids: NDArray[np.int64],
-    types: NDArray[np.int64],
+    ids: NDArray[np.int32],
+    types: NDArray[np.int32],
     column: NDArray[np.int64],
     special: tuple[int, ...],
     kind: int,
@@ -188,8 +188,8 @@ def _put(
 
 
 def _copy(
-    ids: NDArray[np.int64],
-    types: NDArray[np.int64],
+    ids: NDArray[np.int32],
+    types: NDArray[np.int32],
     column: NDArray[np.int64],
     source: Tokens,
     source_rows: NDArray[np.integer[Any]],

@@ -16,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import NightrankError
+from pipelines.models import builtin
 from pipelines.models.folders import file_digest
+from pipelines.models.splicing import Splicer, Template, provable_template
 from pipelines.tokens import Tokens
 
 UTF8 = "utf8-1"
@@ -55,6 +57,35 @@ def pretrained_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+# What `provable_template` finds for the published tokenizer, whose digest is pinned: [CLS] and
+# [SEP], the second text of type 1. Written down so that a worker needs no transformers (1 s).
+MINILM_SINGLE = Template((101,), (), (102,), (0, 0, 0, 0, 0))
+MINILM_PAIR = Template((101,), (102,), (102,), (0, 0, 0, 1, 1))
+MINILM_PADDING = 0
+
+
+def minilm_tokenizer() -> SplicedTokenizer:
+    """The built-in models' tokenizer, to the longest text that they take."""
+    from tokenizers import Tokenizer
+
+    file = builtin.minilm_folder() / "tokenizer.json"
+    return SplicedTokenizer(Tokenizer.from_file(str(file)), builtin.POSITIONS)
+
+
+def minilm_splicer(max_length_tokens: int, pair: bool) -> Splicer:
+    """The built-in models' inputs."""
+    template = MINILM_PAIR if pair else MINILM_SINGLE
+    return Splicer(template, max_length_tokens, MINILM_PADDING)
+
+
+def splicer_for(tokenizer: Any, max_length_tokens: int, pair: bool) -> Splicer | None:
+    """The splicer of a Hugging Face tokenizer, or None where splicing is not provable."""
+    template = provable_template(tokenizer, pair)
+    if template is None:
+        return None
+    return Splicer(template, max_length_tokens, int(tokenizer.pad_token_id))
+
+
 def spliced_name(folder: Path, max_length_tokens: int) -> str:
     """Names spliced tokens: equal for models with the same tokenizer files and cap."""
     cap = cap_tokens(max_length_tokens)
@@ -74,12 +105,12 @@ class SplicedTokenizer:
     """A Hugging Face tokenizer's ids without special tokens.
 
     Args:
-        tokenizer: a fast Hugging Face tokenizer; its truncation and padding are switched here.
+        backend: a `tokenizers.Tokenizer`; its truncation and padding are switched here.
         cap: ids kept of each text.
     """
 
-    def __init__(self, tokenizer: Any, cap: int) -> None:
-        self._backend = tokenizer.backend_tokenizer
+    def __init__(self, backend: Any, cap: int) -> None:
+        self._backend = backend
         self._backend.no_padding()
         self._backend.enable_truncation(cap)
 

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from pipelines.errors import NightrankError
 from pipelines.models import builtin, low_rank
-from pipelines.models.bi_encoders import cannot_load, splicer_for
 from pipelines.models.builtin_reranker import build_reranker, write_reranker
 from pipelines.models.folders import locate
 from pipelines.models.hardware import choose_device
@@ -35,8 +34,12 @@ from pipelines.models.text_tokenizers import (
     Utf8Tokenizer,
     cap_tokens,
     decode_utf8,
+    minilm_splicer,
+    minilm_tokenizer,
     pretrained_tokenizer,
+    splicer_for,
 )
+from pipelines.models.torch_models import cannot_load
 from pipelines.tokens import Tokens
 
 NO_ACTIVATION = {"activation_fn": "torch.nn.modules.linear.Identity"}
@@ -112,10 +115,7 @@ def _interaction(shape: Shape) -> Trainee:
     """The built-in reranker's network, from the published weights or a difference to them."""
     earlier = _difference(shape)
     base, device = builtin.minilm_folder(), choose_device()
-    splicer = splicer_for(base, shape.max_length_tokens, pair=True)
-    if splicer is None:
-        do = "install the pinned versions of transformers and tokenizers"
-        raise NightrankError("E_MODEL", "the base tokenizer cannot be spliced", str(base), do)
+    splicer = minilm_splicer(shape.max_length_tokens, pair=True)
     network = build_reranker(base)
     low_rank.make_trainable(network, shape.rank, shape.scale, shape.seed)
     initial = {n: p.detach().clone() for n, p in network.named_parameters() if p.requires_grad}
@@ -137,7 +137,7 @@ def _interaction(shape: Shape) -> Trainee:
     return Trainee(
         network,
         device,
-        SplicedTokenizer(pretrained_tokenizer(base), cap_tokens(shape.max_length_tokens)),
+        minilm_tokenizer(),
         lambda queries, documents, pairs: SplicedInputs(splicer, queries, documents, pairs),
         forward,
         write,
@@ -182,13 +182,13 @@ def _classifier(shape: Shape) -> Trainee:
     _for_training(network, device)
     network.to(device)
     typed = "token_type_ids" in tokenizer.model_input_names
-    splicer = splicer_for(folder, limit, pair=True)
+    splicer = splicer_for(tokenizer, limit, pair=True)
 
     def assemble(queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]) -> Inputs:
         if splicer is not None:
             return SplicedInputs(splicer, queries, documents, pairs)
         texts = decode_utf8(queries), decode_utf8(documents)
-        return TokenisedInputs(tokenizer, *texts, pairs, limit)
+        return TokenisedInputs.of_pairs(tokenizer, *texts, pairs, limit)
 
     def forward(ids: Tensor, mask: Tensor | None, batch: Batch) -> Tensor:
         fields: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
@@ -213,7 +213,7 @@ def _classifier(shape: Shape) -> Trainee:
     return Trainee(
         network,
         device,
-        SplicedTokenizer(pretrained_tokenizer(folder), cap)
+        SplicedTokenizer(pretrained_tokenizer(folder).backend_tokenizer, cap)
         if splicer is not None
         else Utf8Tokenizer(cap * BYTES_PER_TOKEN),
         assemble,

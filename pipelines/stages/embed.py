@@ -25,7 +25,7 @@ from pipelines.storage.dataset import Manifest, Payload
 from pipelines.storage.reader import Reader
 from pipelines.tokens import Tokens
 
-VERSION = 1
+VERSION = 2
 SIDES = {"documents": "document", "queries": "query"}
 
 

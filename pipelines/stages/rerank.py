@@ -27,7 +27,7 @@ from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Range, Scatter
 from pipelines.tokens import Tokens
 
-VERSION = 2
+VERSION = 3
 # About a minute on one CPU core in bf16 (built-in reranker), so that little is lost when a unit is.
 UNIT_TOKENS = 500_000
 # On large jobs units grow instead: planning and records stay small.

@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.models.splicing import PROBES, Splicer, Template, longest_first, provable_template
+from pipelines.models.splicing import PROBES, longest_first, provable_template
+from pipelines.models.text_tokenizers import (
+    MINILM_PADDING,
+    MINILM_PAIR,
+    MINILM_SINGLE,
+    minilm_splicer,
+    minilm_tokenizer,
+)
 from pipelines.tokens import Tokens
 
 pytestmark = pytest.mark.models
@@ -30,22 +37,19 @@ def test_longest_first_keeps_as_much_as_fits(first, second, room):
 
 def test_minilm_pairs_and_singles_are_provable(tokenizer):
     pair, single = provable_template(tokenizer, True), provable_template(tokenizer, False)
-    assert (pair.before, pair.between, pair.after) == ((101,), (102,), (102,))
-    assert pair.types == (0, 0, 0, 1, 1) and single.between == ()
+    assert (pair, single) == (MINILM_PAIR, MINILM_SINGLE)
+    assert tokenizer.pad_token_id == MINILM_PADDING
 
 
 @pytest.fixture(scope="module")
 def spliced():
-    from pipelines.models.builtin import minilm_folder
-    from pipelines.models.text_tokenizers import SplicedTokenizer, pretrained_tokenizer
-
-    return SplicedTokenizer(pretrained_tokenizer(minilm_folder()), 512)
+    return minilm_tokenizer()
 
 
 @given(st.lists(st.tuples(st.text(max_size=40), st.text(max_size=120)), min_size=1, max_size=6))
 def test_spliced_pairs_equal_the_tokenizers_own(tokenizer, spliced, pairs):
     first, second = [q for q, _ in pairs], [d for _, d in pairs]
-    splicer = Splicer(Template((101,), (102,), (102,), (0, 0, 0, 1, 1)), 32, 0)
+    splicer = minilm_splicer(32, pair=True)
     queries, documents = spliced(first), spliced(second)
     rows = np.arange(len(pairs))
     made = splicer.batch(queries, rows, documents, rows)

@@ -10,6 +10,7 @@ from pipelines.models import low_rank  # noqa: E402
 from pipelines.models.inputs import SplicedInputs  # noqa: E402
 from pipelines.models.interaction import InteractionReranker  # noqa: E402
 from pipelines.models.losses import group_loss  # noqa: E402
+from pipelines.models.reranker_tensors import merge_delta  # noqa: E402
 from pipelines.models.splicing import Splicer, Template  # noqa: E402
 from pipelines.models.trainee import Trainee  # noqa: E402
 from pipelines.models.training import Options, learning_rate, score_pairs, train  # noqa: E402
@@ -216,8 +217,9 @@ def test_a_difference_survives_export_and_merge(tmp_path):
     pairs = [([5, 6], [7, 8, 9]), ([4], [4, 5])]
     merged = tiny_network()
     assert np.abs(score(merged, pairs) - score(model, pairs)).max() > 1e-3
-    low_rank.merge_delta(fresh, delta, 0.5)
-    merged.load_state_dict(fresh)
+    arrays = {name: tensor.numpy() for name, tensor in fresh.items()}
+    merge_delta(arrays, {name: tensor.float().numpy() for name, tensor in delta.items()}, 0.5)
+    merged.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     np.testing.assert_allclose(score(merged, pairs), score(model, pairs), atol=5e-3)
     whole = tiny_network()
     whole.load_state_dict(low_rank.merged_state(model))

@@ -1,0 +1,192 @@
+"""The engine for GPUs, and for every network that the CPU's fast one does not know.
+
+On CUDA, networks of transformers' common attention interface run *packed*: the rows of a batch
+stand end to end in one row without any padding, and attention keeps to each row's own tokens
+(`torch.nn.attention.varlen`). Elsewhere rows are padded, with a mask only where one is padded.
+The host never waits for the device within a unit: batches go over from pinned memory, results stay
+on the device until the last batch is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from pipelines.models.packed import pack_linears
+from pipelines.models.splicing import Batch
+
+TOKEN_BUDGET_CPU = 4096  # beyond this, activations leave the cache and nothing is gained
+TOKEN_BUDGET_GPU = 65_536
+VARLEN = "nightrank_varlen"
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A batch on the device.
+
+    Attributes:
+        hidden: [n, length, width], the encoder's output; padding holds anything.
+        lengths: int64 [n].
+        first_lengths: int64 [n].
+    """
+
+    hidden: Tensor
+    lengths: Tensor
+    first_lengths: Tensor
+
+
+Head = Callable[[Padded], Tensor]
+"""What makes [n] or [n, dimension] of the encoder's output."""
+
+
+class TorchEngine:
+    """An encoder and a head upon it.
+
+    Args:
+        encoder: a transformers model whose output has `last_hidden_state`; moved to the device.
+        head: of the encoder's output.
+        device: where to run.
+        typed: whether the encoder takes token types.
+        first_position: what a text's first token's position is called.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: Head,
+        device: torch.device,
+        typed: bool,
+        first_position: int = 0,
+    ) -> None:
+        self._encoder, self._head, self._device = encoder.eval().to(device), head, device
+        self._typed, self._first_position = typed, first_position
+        self._packed = device.type == "cuda" and can_pack(self._encoder)
+        if self._packed:
+            use_varlen(self._encoder)
+        self.token_budget = TOKEN_BUDGET_GPU if device.type == "cuda" else TOKEN_BUDGET_CPU
+        pack_linears(self._encoder)
+
+    @torch.inference_mode()
+    def start(self, batch: Batch) -> Tensor:
+        """Sets a batch going; float32 on the device."""
+        run = self.packed if self._packed else self.padded
+        return self._head(run(batch)).float()
+
+    def finish(self, started: Tensor) -> NDArray[np.float32]:
+        """Waits for a batch."""
+        return started.cpu().numpy()
+
+    def padded(self, batch: Batch) -> Padded:
+        """The encoder over rows of one width."""
+        fields = {"input_ids": self._send(batch.input_ids), "attention_mask": None}
+        if self._typed:
+            fields["token_type_ids"] = self._send(batch.token_types)
+        if int(batch.lengths.min()) < batch.input_ids.shape[1]:
+            # A batch of one length needs no mask, and attention without one is faster.
+            inside = np.arange(batch.input_ids.shape[1]) < batch.lengths[:, None]
+            fields["attention_mask"] = self._send(inside.astype(np.int64))
+        hidden = self._encoder(**fields).last_hidden_state
+        return Padded(hidden, self._send(batch.lengths), self._send(batch.first_lengths))
+
+    def packed(self, batch: Batch) -> Padded:
+        """The encoder over all rows end to end; its output is padded again for the head."""
+        rows, width = batch.input_ids.shape
+        inside = np.arange(width) < batch.lengths[:, None]
+        place = np.broadcast_to(np.arange(width) + self._first_position, inside.shape)
+        starts = np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32)
+        at = self._send(np.flatnonzero(inside))
+        fields = {
+            "input_ids": self._send(batch.input_ids[inside][None]),
+            "position_ids": self._send(place[inside][None]),
+            "cu_seq_lens": self._send(starts),
+            "longest": int(batch.lengths.max()),
+        }
+        if self._typed:
+            fields["token_type_ids"] = self._send(batch.token_types[inside][None])
+        flat = self._encoder(**fields).last_hidden_state[0]
+        hidden = flat.new_zeros(rows * width, flat.shape[-1])
+        hidden[at] = flat
+        lengths, first = self._send(batch.lengths), self._send(batch.first_lengths)
+        return Padded(hidden.view(rows, width, -1), lengths, first)
+
+    def _send(self, array: NDArray[Any]) -> Tensor:
+        """To the device, without waiting for it."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self._device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def mean_pooling(padded: Padded) -> Tensor:
+    """float32 [n, width]: the mean over each row's tokens."""
+    place = torch.arange(padded.hidden.shape[1], device=padded.hidden.device)
+    inside = place < padded.lengths[:, None]
+    hidden = padded.hidden.float() * inside[..., None]
+    return hidden.sum(dim=1) / padded.lengths[:, None]
+
+
+def can_pack(encoder: nn.Module) -> bool:
+    """Whether packed attention exists for this model; its kernel takes half precisions alone."""
+    half = next(encoder.parameters()).dtype in (torch.float16, torch.bfloat16)
+    return half and getattr(encoder, "_supports_attention_backend", False)
+
+
+def use_varlen(encoder: nn.Module) -> None:
+    """Switches a transformers model to packed attention."""
+    AttentionInterface.register(VARLEN, varlen_attention)
+    AttentionMaskInterface.register(VARLEN, lambda *args, **kwargs: None)
+    encoder.set_attn_implementation(VARLEN)  # type: ignore[operator]
+
+
+def varlen_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    cu_seq_lens: Tensor,
+    longest: int,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention within the rows that stand end to end, for transformers' interface.
+
+    Args:
+        module: the layer, unused.
+        query: [1, heads, tokens, head width].
+        key: as `query`.
+        value: as `query`.
+        attention_mask: none in packed rows.
+        scaling: of the scores.
+        dropout: none in inference.
+        cu_seq_lens: int32 [rows + 1], where each row begins.
+        longest: tokens of the longest row.
+        **kwargs: what other implementations are told.
+
+    Returns:
+        [1, tokens, heads, head width], and no weights.
+    """
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    if q.device.type == "cuda":
+        from torch.nn.attention.varlen import varlen_attn
+
+        mixed = varlen_attn(q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scaling)
+        return mixed[None], None
+    # The same by the definition, row for row, so that packing can be checked without a GPU.
+    bounds = cu_seq_lens.tolist()
+    parts = [
+        nn.functional.scaled_dot_product_attention(
+            *(part[:, :, start:end] for part in (query, key, value)), scale=scaling
+        )
+        for start, end in zip(bounds, bounds[1:], strict=False)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2), None

@@ -1,0 +1,160 @@
+"""Models opened with torch and transformers, and the engines made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
+
+from pipelines.errors import NightrankError
+from pipelines.models.bert import KINDS
+from pipelines.models.builtin_reranker import load_reranker
+from pipelines.models.folders import read_json
+from pipelines.models.hardware import choose_device
+from pipelines.models.packed import pack_linears
+from pipelines.models.protocols import Precision, ResolvedModel
+from pipelines.models.splicing import Batch
+from pipelines.models.torch_engine import (
+    TOKEN_BUDGET_CPU,
+    TOKEN_BUDGET_GPU,
+    Padded,
+    TorchEngine,
+    mean_pooling,
+)
+
+# Its bars, and its report of tensors that a model has no use for, are not for our users' terminals.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def use_threads(threads: int) -> None:
+    """Sets how many CPU threads torch takes in this process."""
+    torch.set_num_threads(threads)
+
+
+def interaction_engine(base: Path, delta: Path, precision: Precision) -> TorchEngine:
+    """The built-in reranker; its head stays in float32."""
+    device = choose_device()
+    model = load_reranker(base, delta).to(device)
+    model.encoder.to(DTYPES[precision])
+
+    def head(padded: Padded) -> Tensor:
+        return model.head(padded.hidden.float(), padded.first_lengths, padded.lengths)
+
+    return TorchEngine(model.encoder, head, device, typed=True)
+
+
+def pooled_engine(folder: Path, resolved: ResolvedModel, mean: bool) -> TorchEngine | None:
+    """A bi-encoder of one of `bert.KINDS`; None for another."""
+    config = read_json(folder / "config.json")
+    if config.get("model_type") not in KINDS:
+        return None
+    from transformers import AutoModel
+
+    encoder = _open(AutoModel, folder, resolved.precision, add_pooling_layer=False)
+    dimension, normalize = resolved.dimension, resolved.normalize
+
+    def head(padded: Padded) -> Tensor:
+        pooled = mean_pooling(padded) if mean else padded.hidden[:, 0].float()
+        pooled = pooled[:, :dimension]
+        return nn.functional.normalize(pooled, dim=1) if normalize else pooled
+
+    behind = KINDS[config["model_type"]] and int(config.get("pad_token_id", 1)) + 1
+    typed = config["model_type"] == "bert"
+    return TorchEngine(encoder, head, choose_device(), typed, behind)
+
+
+class ClassifierEngine:
+    """A sequence classifier in the form of its own library, padded.
+
+    Args:
+        model: with one label.
+        device: where to run.
+        typed: whether it takes token types.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, typed: bool) -> None:
+        self._model, self._device, self._typed = model.to(device), device, typed
+        self.token_budget = TOKEN_BUDGET_GPU if device.type == "cuda" else TOKEN_BUDGET_CPU
+        pack_linears(self._model)
+
+    @torch.inference_mode()
+    def start(self, batch: Batch) -> Tensor:
+        """Sets a batch going; float32 [n] on the device."""
+        inside = np.arange(batch.input_ids.shape[1]) < batch.lengths[:, None]
+        fields = {"input_ids": batch.input_ids, "attention_mask": inside.astype(np.int64)}
+        if inside.all():
+            # A batch of one length needs no mask, and attention without one is faster.
+            del fields["attention_mask"]
+        if self._typed:
+            fields["token_type_ids"] = batch.token_types
+        sent = {name: torch.from_numpy(array).to(self._device) for name, array in fields.items()}
+        logits: Tensor = self._model(**sent).logits
+        return logits[:, 0].float()
+
+    def finish(self, started: Tensor) -> NDArray[np.float32]:
+        """Waits for a batch."""
+        return started.cpu().numpy()
+
+
+def classifier_engine(folder: Path, precision: Precision, typed: bool) -> ClassifierEngine:
+    """Any one-label sequence classifier.
+
+    Raises:
+        NightrankError: E_MODEL, where it cannot be loaded.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    model = _open(AutoModelForSequenceClassification, folder, precision)
+    return ClassifierEngine(model, choose_device(), typed)
+
+
+def sentence_transformer(folder: Path, precision: Precision) -> Any:
+    """A folder's `SentenceTransformer`.
+
+    Raises:
+        NightrankError: E_MODEL, where it cannot be loaded.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(
+            str(folder),
+            device=str(choose_device()),
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"dtype": DTYPES[precision], "use_safetensors": True},
+        )
+    except Exception as error:
+        raise cannot_load(folder, error) from None
+    pack_linears(model)
+    return model
+
+
+def cannot_load(folder: Path, error: Exception) -> NightrankError:
+    """A library's failure to load a folder, on one line."""
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    do = "check that the folder holds a model of this kind"
+    return NightrankError("E_MODEL", f"cannot load: {first_line:.160}", str(folder), do)
+
+
+def _open(kind: Any, folder: Path, precision: Precision, **options: Any) -> Any:
+    """Loads a folder with transformers, in evaluation mode."""
+    try:
+        model = kind.from_pretrained(
+            str(folder),
+            dtype=DTYPES[precision],
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **options,
+        )
+    except Exception as error:
+        raise cannot_load(folder, error) from None
+    return model.eval()

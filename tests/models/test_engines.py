@@ -1,0 +1,238 @@
+"""The fast engines against the general one, and against the libraries behind it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipelines.models import bert, builtin, engines, hardware, openvino_graph
+from pipelines.models.inputs import SplicedInputs, run
+from pipelines.models.openvino_engine import OpenVinoEngine
+from pipelines.models.registry import (
+    load_bi_encoder,
+    load_cross_encoder,
+    load_tokenizer,
+    resolve_bi_encoder,
+    resolve_cross_encoder,
+)
+from pipelines.models.text_tokenizers import minilm_splicer, minilm_tokenizer
+
+from .conftest import WORDS, tiny_tokenizer
+
+pytestmark = pytest.mark.models
+QUERIES = ["what is the red wine?", "money in the river bank", "", "a b c d e f g " * 5]
+DOCUMENTS = ["apple pie, red apples.", "", "water " * 60, "the bank of the river. money!", "1 2 3"]
+PAIRS = np.array([[q, d] for q in range(4) for d in range(5)], dtype=np.int32)[::-1].copy()
+
+
+def tiny(folder, kind, **changes):
+    """A random classifier of one of the families, with a tokenizer."""
+    import torch
+    import transformers
+
+    tiny_tokenizer(folder)
+    torch.manual_seed(7)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=1,
+        initializer_range=0.5,
+        **changes,
+    )
+    getattr(transformers, f"{kind}ForSequenceClassification")(config).save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    if kind != "Bert":
+        settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+FAMILIES = {
+    "bert": ("Bert", {}),
+    "roberta": ("Roberta", {"pad_token_id": 0}),
+    "xlm-roberta": ("XLMRoberta", {"pad_token_id": 0, "type_vocab_size": 1}),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_known_classifiers_equal_sentence_transformers(tmp_path, family):
+    from sentence_transformers import CrossEncoder
+    from torch import nn
+
+    kind, changes = FAMILIES[family]
+    tiny(tmp_path, kind, **changes)
+    resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
+    tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
+    assert isinstance(model._engine, OpenVinoEngine) != hardware.has_cuda()
+    found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
+    theirs = CrossEncoder(str(tmp_path), device="cpu", max_length=resolved.max_length_tokens)
+    texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
+    expected = theirs.predict(texts, activation_fn=nn.Identity())
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"hidden_act": "gelu_new"}])
+def test_other_networks_take_the_general_engine_and_equal_it_too(tmp_path, change):
+    from sentence_transformers import CrossEncoder
+    from torch import nn
+
+    tiny(tmp_path, "Bert", **change)
+    assert bert.read_classifier(tmp_path) is None
+    resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
+    tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
+    found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
+    theirs = CrossEncoder(str(tmp_path), device="cpu", max_length=resolved.max_length_tokens)
+    texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
+    expected = theirs.predict(texts, activation_fn=nn.Identity())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+
+
+def pooled_model(folder, kind, changes, pooling, normalize):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+
+    encoder = folder / "encoder"
+    encoder.mkdir()
+    tiny(encoder, kind, **changes)
+    transformer = Transformer(str(encoder), max_seq_length=32)
+    modules = [transformer, Pooling(32, pooling_mode=pooling)]
+    model = SentenceTransformer(modules=[*modules, Normalize()] if normalize else modules)
+    model.save(str(folder / "model"))
+    return folder / "model"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("pooling", "normalize", "dimension"), [("mean", True, None), ("cls", False, 16)]
+)
+def test_simple_bi_encoders_equal_sentence_transformers(
+    tmp_path, family, pooling, normalize, dimension
+):
+    from sentence_transformers import SentenceTransformer
+
+    folder = pooled_model(tmp_path, *FAMILIES[family], pooling, normalize)
+    asked = {"query_prompt": "what is: ", "dimension": dimension}
+    resolved = resolve_bi_encoder(str(folder), precision="exact", **asked)
+    model = load_bi_encoder(resolved, 1)
+    assert isinstance(model._engine, OpenVinoEngine) != hardware.has_cuda()
+    theirs = SentenceTransformer(str(folder), device="cpu")
+    for kind, prompt in (("query", "what is: "), ("document", None)):
+        expected = theirs.encode(
+            DOCUMENTS, prompt=prompt, truncate_dim=dimension, normalize_embeddings=normalize
+        )
+        found = model.encode(load_tokenizer(resolved)(DOCUMENTS), kind)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert model.encode(load_tokenizer(resolved)([]), "query").shape == (0, resolved.dimension)
+
+
+def test_other_poolings_are_left_to_sentence_transformers(tmp_path):
+    folder = pooled_model(tmp_path, "Bert", {}, "max", True)
+    assert engines.pools_by_mean(folder) is None
+    resolved = resolve_bi_encoder(str(folder), precision="exact")
+    vectors = load_bi_encoder(resolved, 1).encode(load_tokenizer(resolved)(DOCUMENTS), "query")
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def builtin_inputs(limit=256):
+    tokenize = minilm_tokenizer()
+    return SplicedInputs(
+        minilm_splicer(limit, pair=True), tokenize(QUERIES), tokenize(DOCUMENTS), PAIRS
+    )
+
+
+def builtin_engines(precision):
+    base, delta = builtin.minilm_folder(), builtin.RERANKER_FOLDER
+    from pipelines.models.torch_models import interaction_engine
+
+    return (
+        engines.interaction(base, delta, precision, 1),
+        interaction_engine(base, delta, precision),
+    )
+
+
+def test_the_built_in_reranker_scores_the_same_on_both_engines():
+    fast, general = builtin_engines("fp32")
+    expected = run(builtin_inputs(), general)
+    np.testing.assert_allclose(run(builtin_inputs(), fast), expected, rtol=0, atol=1e-4)
+    assert np.ptp(expected) > 5
+
+
+@pytest.mark.skipif(not hardware.cpu_has_bf16(), reason="no native bfloat16 here")
+def test_bf16_scores_hardly_depend_on_the_engine_or_the_batch():
+    fast, general = builtin_engines("bf16")
+    scores = run(builtin_inputs(), fast)
+    np.testing.assert_allclose(scores, run(builtin_inputs(), general), rtol=0, atol=0.35)
+    fast.token_budget = 1  # every pair alone
+    # The bound that ARCHITECTURE.md states for one engine, whatever the batches.
+    np.testing.assert_allclose(run(builtin_inputs(), fast), scores, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_rows_give_what_padded_rows_give(tmp_path, family):
+    """What a GPU runs, by the same code but for the kernel of the attention itself."""
+    import torch
+    from transformers import AutoModel
+
+    from pipelines.models import torch_engine
+    from pipelines.models.splicing import Batch
+
+    kind, changes = FAMILIES[family]
+    tiny(tmp_path, kind, **changes)
+    behind = 1 if kind != "Bert" else 0
+    random = np.random.default_rng(0)
+    lengths = np.array([17, 3, 1, 9])
+    inside = np.arange(17) < lengths[:, None]
+    ids = np.where(inside, random.integers(5, len(WORDS), (4, 17)), 0).astype(np.int32)
+    batch = Batch(ids, np.zeros_like(ids), lengths, np.zeros(4, np.int64))
+
+    def engine():
+        encoder = AutoModel.from_pretrained(str(tmp_path), add_pooling_layer=False)
+        device = torch.device("cpu")
+        return torch_engine.TorchEngine(
+            encoder, torch_engine.mean_pooling, device, kind == "Bert", behind
+        )
+
+    padded, packed = engine(), engine()
+    assert not torch_engine.can_pack(packed._encoder)  # float32 has no such kernel
+    torch_engine.use_varlen(packed._encoder)
+    with torch.inference_mode():
+        expected = torch_engine.mean_pooling(padded.padded(batch))
+        found = torch_engine.mean_pooling(packed.packed(batch))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_only_the_first_token_of_the_last_layer_is_the_same(tmp_path):
+    tiny(tmp_path, "Bert")
+    encoder, layers = bert.read_classifier(tmp_path)
+    head = openvino_graph.classifier_head(layers, encoder.hidden)
+    found = []
+    for first_only in (False, True):
+        graph = openvino_graph.encoder(encoder, first_only)
+        engine = OpenVinoEngine(graph, head, "fp32", 1)
+        resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
+        tokenize = load_tokenizer(resolved)
+        splicer = load_cross_encoder(resolved, 1)._splicer
+        inputs = SplicedInputs(splicer, tokenize(QUERIES), tokenize(DOCUMENTS), PAIRS)
+        found.append(run(inputs, engine))
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-5 * np.ptp(found[0]))
+
+
+def test_a_worker_of_built_in_models_loads_no_torch(tmp_path):
+    import subprocess
+    import sys
+
+    if hardware.has_cuda():
+        pytest.skip("with a CUDA device torch is what runs")
+    code = (
+        "import sys\n"
+        "from pipelines.models import registry as r\n"
+        "m = r.resolve_cross_encoder('builtin:reranker'), r.resolve_bi_encoder('builtin:minilm')\n"
+        "r.load_tokenizer(m[0]), r.load_cross_encoder(m[0], 1), r.load_bi_encoder(m[1], 1)\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
