@@ -83,6 +83,7 @@ def execute(job: Run, first: str | None = None, last: str | None = None) -> dict
         "already_published": plan.published is not None,
         "gate": entry.body.get("gate"),
         "unfinished": entry.body["unfinished"],
+        "precision": entry.body.get("precision", {}),
         **night(job),
         **entry.body["counts"],
         "units": job.progress.units,
@@ -151,6 +152,12 @@ def tell(summary: dict[str, Any], config: str) -> None:
         print(f"{name}: {before:.4f} first stage -> {after:.4f} reranked (ceiling {best:.4f})")
     if "report" in summary:
         print(f"report: {summary['report']}")
+    for step, measured in summary["precision"].items():
+        share = measured["flipped"] / max(1, measured["compared"])
+        print(
+            f"{step}: {measured['precision']} changes {share:.1%} of fp32's best 10"
+            f" ({measured['queries']} queries scored in both)"
+        )
     if summary["gate"] and not summary["gate"]["passed"]:
         print(f"published against the gate: {summary['gate']['forced']}")
     rows = summary["rows"]["ranked"]

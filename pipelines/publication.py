@@ -101,6 +101,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         # Counted apart from the log's numbers: of those, collections take some.
         "night": plan.earlier.body["night"] + 1 if plan.earlier else 0,
         "recall": _recall(made["partials"]),
+        "precision": job.precision,
         "unfinished": job.cut_short.what if job.cut_short else "",
         "rerank_depth": _depth(job),
         "changes_since": job.standing.generation if job.standing else 0,

@@ -210,6 +210,7 @@ def _scored(job: Run, number: int, lists: Manifest) -> rerank.Scored:
         tuple(stores),
         origins,
         keep_all,
+        checked=rerank.to_check(job.made["distinct"], model, tuple(stores)),
     )
 
 
@@ -239,4 +240,11 @@ def _rank(job: Run, number: int, lists: Manifest, file: str, scores: list[Manife
     )
     path = publication.at_depth(job, "rank") if settings.is_last else f"{plan.folder}/rank-{number}"
     final = published if settings.is_last else None
-    return job.stage("ranked", rank.stage(path, lists, file, scores, settings, final))
+    made = job.stage("ranked", rank.stage(path, lists, file, scores, settings, final))
+    if measured := made.shards[0].stats.get("precision"):
+        job.precision[steps[number].name] = {"precision": plan.steps[number].precision, **measured}
+    elif plan.earlier and steps:
+        name = steps[number].name
+        if known := plan.earlier.body.get("precision", {}).get(name):
+            job.precision[name] = known
+    return made

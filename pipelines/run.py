@@ -61,6 +61,7 @@ class Run:
         standing: the published generation that the new lists are compared with.
         cut_short: why it ends before all is scored, where a part is published for all that.
         reached: how deep the last rerank step came then.
+        precision: by rerank step, what its precision changes in the best 10, as measured.
     """
 
     plan: Plan
@@ -81,6 +82,7 @@ class Run:
     standing: Entry | None = None
     cut_short: NightrankError | None = None
     reached: int | None = None
+    precision: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def goes_on_to(self, stage: str) -> bool:
         """Whether the run was told to go as far as `stage`."""

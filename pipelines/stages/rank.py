@@ -25,7 +25,9 @@ from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
 from pipelines.storage.reader import Reader
 
-VERSION = 3
+VERSION = 4
+# How deep lists are compared with those of another precision.
+COMPARED = 10
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ def plan(
         for ref in (ref for made in scores for ref in made.files("scores")):
             if part := ref.range(number):
                 args["scores"].append((ref, part))
+        # Of the first shard alone queries were scored in fp32 too.
+        if number == 0:
+            shards = (shard for made in scores for shard in made.shards)
+            args["exact"] = [shard.stats["exact"] for shard in shards if "exact" in shard.stats]
         if published:
             args["published"] = published.of_shard(number)
         tasks.append(Task(shard.shard, args))
@@ -85,16 +91,20 @@ class Worker:
         """The score that could not be computed rejects its pair, never its neighbours."""
         settings = self._settings
         lists = self._with_first_stage(read.table(task.args["list"]))
-        rejected = lists.slice(0, 0)
+        rejected, precision = lists.slice(0, 0), None
         if settings.step >= 0:
             parts = [read.range(ref, part) for ref, part in task.args["scores"]]
             scores = pa.concat_tables([schemas.SCORES.empty_table(), *parts])
+            if task.args.get("exact"):
+                precision = self._precision(lists, scores, task)
             lists, rejected = self._rescore(lists, scores, task)
         pool = ranking.rank(lists, 1 << 30)
         schema = schemas.pool(list(settings.steps), settings.hybrid)
         pool = pool.select(schema.names).cast(schema)
         files: dict[str, Any] = {"pool": pool, "scatter": scatter(pool, settings.next_depth)}
         stats: dict[str, Any] = {"rate_rows": pool.num_rows, "pairs_rejected": rejected.num_rows}
+        if precision:
+            stats["precision"] = precision
         lost = [rejected.select(schemas.LOST.names).cast(schemas.LOST)]
         if "lost" in task.args:
             lost.append(read.table(task.args["lost"]))
@@ -142,6 +152,27 @@ class Worker:
         lists = lists.set_column(at, "score", pa.array(score, pa.float32()))
         lost = pa.array(head & ~usable)
         return lists.filter(pc.invert(lost)), lists.filter(lost)
+
+    def _precision(self, lists: pa.Table, scores: pa.Table, task: Task) -> dict[str, float]:
+        """What the model's precision changes in the best 10 of the queries scored in fp32 too."""
+        columns = [np.concatenate(parts) for parts in zip(*task.args["exact"], strict=True)]
+        exact = pa.table(dict(zip(schemas.SCORES.names, columns, strict=True))).cast(schemas.SCORES)
+        sampled = pc.unique(exact["query"])
+        lists = lists.filter(pc.is_in(lists["query"], sampled))
+        scores = scores.filter(pc.is_in(scores["query"], sampled))
+        ours, theirs = (
+            ranking.rank(self._rescore(lists, each, task)[0], COMPARED) for each in (scores, exact)
+        )
+        both = ours.join(theirs, ["query", "ordinal"], join_type="inner")
+        aligned = [_aligned(exact, each, task).astype(np.float64) for each in (scores, exact)]
+        differences = np.abs(aligned[0] - aligned[1])
+        return {
+            "queries": len(sampled),
+            "compared": ours.num_rows,
+            "flipped": ours.num_rows - both.num_rows,
+            "largest_difference": float(np.nanmax(differences, initial=0.0)),
+            "range": float(np.nanmax(aligned[1]) - np.nanmin(aligned[1])),
+        }
 
 
 def _aligned(head: pa.Table, scores: pa.Table, task: Task) -> np.ndarray:

@@ -12,7 +12,7 @@ scored once: a query's text, a row of an immutable segment and a model's fingerp
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,9 @@ UNIT_TOKENS = 500_000
 # On large jobs units grow instead: planning and records stay small.
 AUTO_UNITS = 8_192
 
-
+# Queries that are scored in fp32 too, to measure what a lower precision changes: every 200th, which
+# costs some 1 % of the time (fp32 takes twice as long), and at most what measures it to a percent.
+CHECKED_SHARE, CHECKED_LEAST, CHECKED_MOST = 200, 2, 64
 # A document shard whose pairs are mostly known is cut as if a tenth of them were to be scored.
 UNSEEN_SHARE = 0.1
 
@@ -52,6 +54,7 @@ class Scored:
         keep_all: whether `store` repeats what was looked up, so that earlier stores can go.
         ranks: only candidates above the first and up to the second of these ranks.
         head: how deep the lists are scored in all.
+        checked: of the first query shard, how many queries are scored in fp32 too.
     """
 
     scattered: Manifest
@@ -63,6 +66,7 @@ class Scored:
     keep_all: bool = False
     ranks: tuple[int, int] = (0, 1 << 30)
     head: int = 1 << 30
+    checked: int = 0
 
     @property
     def share(self) -> float:
@@ -91,6 +95,18 @@ class Scored:
             return None, []
         record = self.origins[segment].shards[shard]
         return record.files["origin"], record.stats["keys"]
+
+
+def to_check(queries: Manifest, model: ResolvedModel, stores: tuple[Manifest, ...]) -> int:
+    """How many queries of the first shard are scored in fp32 too.
+
+    They are sorted by the hash of their text, so the first are a sample. Where earlier nights have
+    scores of this model, it has been measured, and most pairs are not scored at all.
+    """
+    if model.precision == "fp32" or stores:
+        return 0
+    share = min(CHECKED_MOST, max(CHECKED_LEAST, queries.rows("queries") // CHECKED_SHARE))
+    return min(share, queries.shards[0].files["queries"].rows)
 
 
 def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task, ...]:
@@ -151,6 +167,12 @@ class Worker:
         """Loaded at the first pair that no night has seen."""
         return load_cross_encoder(ResolvedModel.from_dict(self._config["model"]), self._threads)
 
+    @functools.cached_property
+    def _exact(self) -> CrossEncoder:
+        """The same model in fp32, which the declared precision is measured against."""
+        resolved = ResolvedModel.from_dict(self._config["model"])
+        return load_cross_encoder(replace(resolved, precision="fp32"), self._threads)
+
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Scores the pairs whose document falls into the slice; NaN scores travel as they are."""
         args = task.args
@@ -178,6 +200,11 @@ class Worker:
             "tokens": int(lengths.sum()),
             "nonfinite": int((~np.isfinite(scores)).sum()),
         }
+        checked = np.flatnonzero((shards == 0) & (queries < self._config["checked"]))
+        if len(checked):
+            # None of these pairs was known before: `pairs` are all pairs, in order.
+            exact = self._exact.score(query_tokens, tokens, pairs[checked])
+            stats["exact"] = [queries[checked].tolist(), places[checked].tolist(), exact.tolist()]
         kept = np.arange(len(rows)) if self._config["keep_all"] else unseen
         store = pair_scores.to_table(hashes[query_index[kept]], rows[kept], scores[kept])
         return Payload({"scores": content, "store": store}, stats)
@@ -234,10 +261,18 @@ def stage(
             "stores": [made.path for made in scored.stores],
             "keep_all": scored.keep_all,
             "ranks": list(scored.ranks),
+            "checked": scored.checked,
             "model": model.identity(),
         },
         tasks=plan(scored, unit_tokens, model.max_length_tokens),
-        worker=WorkerSpec(Worker, {"model": model.to_dict(), "keep_all": scored.keep_all}),
+        worker=WorkerSpec(
+            Worker,
+            {
+                "model": model.to_dict(),
+                "keep_all": scored.keep_all,
+                "checked": scored.checked,
+            },
+        ),
         schemas={"scores": schemas.SCORES, "store": schemas.STORE},
         pool="model",
     )

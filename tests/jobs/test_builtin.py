@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pipelines
+from pipelines.models.hardware import cpu_has_bf16
 from tests.conftest import COLLECTIONS, nightrank, write_jsonl
 
 pytestmark = pytest.mark.models
@@ -81,6 +82,11 @@ def test_the_right_documents_come_first_and_ray_gives_the_same_bytes(
         "unselected": 0,
     }
     assert summary["measures"]["RR@10"]["reranked"] >= 0.9
+    if cpu_has_bf16():
+        measured = summary["precision"]["rerank"]
+        assert (measured["precision"], measured["queries"]) == ("bf16", 2)
+        assert measured["compared"] == 20 and measured["flipped"] <= 2
+        assert 0 < measured["largest_difference"] < 0.05 * measured["range"]
     best = {row["query_id"]: row["doc_id"] for row in rows(tmp_path / "serial") if row["rank"] == 1}
     assert best["capital"] == "paris" and best["code"] == "python"
 

@@ -50,6 +50,16 @@ def scores(lists: list[list[float]]) -> Scatter:
 def ranked(
     store: Store, first: list[list[float]], raw: list[list[float]], depth: int
 ) -> dict[str, pa.Table]:
+    return rank_payload(store, first, raw, depth).files  # type: ignore[return-value]
+
+
+def rank_payload(
+    store: Store,
+    first: list[list[float]],
+    raw: list[list[float]],
+    depth: int,
+    exact: list[list[list[Any]]] | None = None,
+) -> Payload:
     members = pa.table(
         {
             "query_id": [f"q{i}" for i in range(len(first))],
@@ -79,7 +89,9 @@ def ranked(
     plain = {**settings.__dict__, "steps": ["rerank"]}
     published = {"keep": 10, "columns": [], "policy": "rerank"}
     worker = rank.Worker({"settings": plain, "published": published}, 1)
-    return worker(Task("part", args), Reader(store)).files  # type: ignore[return-value]
+    if exact:
+        args["exact"] = exact
+    return worker(Task("part", args), Reader(store))
 
 
 def test_a_score_that_is_not_finite_rejects_its_pair_and_no_other(store: Store) -> None:
@@ -88,6 +100,26 @@ def test_a_score_that_is_not_finite_rejects_its_pair_and_no_other(store: Store) 
     assert made["ranked"]["rank"].to_pylist() == [1, 2]
     (reject,) = made["rejects"].to_pylist()
     assert (reject["id"], reject["reason"], reject["detail"]) == ("d0-1", "nonfinite_score", "q0")
+
+
+def test_what_another_precision_changes_is_measured_on_the_first_queries(store: Store) -> None:
+    count = 12
+    first = [[1 - 0.01 * i for i in range(count)]] * 2
+    raw = [[float(count - i) for i in range(count)]] * 2
+    other = list(raw[0])
+    other[9], other[10] = other[10] - 0.25, other[9]  # the 10th and the 11th change places
+    places = list(range(count))
+    # Of the first query alone, from two units.
+    exact = [[[0] * 5, places[:5], other[:5]], [[0] * 7, places[5:], other[5:]]]
+    made = rank_payload(store, first, raw, count, exact)
+    assert made.stats["precision"] == {
+        "queries": 1,
+        "compared": 10,
+        "flipped": 1,
+        "largest_difference": 1.25,
+        "range": 11.0,
+    }
+    assert "precision" not in rank_payload(store, first, raw, count).stats
 
 
 def test_a_query_without_one_finite_score_is_rejected_with_its_reason(store: Store) -> None:

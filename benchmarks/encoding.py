@@ -1,0 +1,142 @@
+"""The built-in bi-encoder beside sentence-transformers, on one set of documents.
+
+    python -m benchmarks.encoding [--data DATA] [--documents 1500] [--rounds 3] --out ...
+
+Documents of 20 to 300 words as in `benchmarks.scoring`. Tokenisation is inside every time, loading
+outside; all contestants have all threads. What is compared: documents a second in the same round;
+the least cosine with sentence-transformers' vectors in fp32; the overlap of every document's 10
+nearest neighbours among the round's documents; the share of the machine's own peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import side_by_side
+from benchmarks.reporting import machine, table
+from benchmarks.side_by_side import Contestant
+from benchmarks.texts import mixed
+from pipelines.models import builtin, registry
+from pipelines.models.hardware import cpu_has_bf16
+from pipelines.models.text_tokenizers import minilm_splicer
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+PEER, PEER_BEST = "sentence-transformers", "sentence-transformers bf16"
+NEIGHBOURS = 10
+
+
+def ours(precision: str, documents: list[str], threads: int) -> Contestant:
+    resolved = registry.resolve_bi_encoder(registry.MINILM, precision=precision)
+    tokenize = registry.load_tokenizer(resolved)
+    model = registry.load_bi_encoder(resolved, threads)
+
+    def encode(rows: Sequence[int]) -> np.ndarray:
+        return model.encode(tokenize([documents[row] for row in rows]), "document")
+
+    return Contestant(f"ours {precision}", encode)
+
+
+def peer(name: str, dtype: Any, documents: list[str]) -> Contestant:
+    from sentence_transformers import SentenceTransformer
+
+    folder = str(builtin.minilm_folder())
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": dtype})
+
+    def encode(rows: Sequence[int]) -> np.ndarray:
+        found = model.encode([documents[row] for row in rows], show_progress_bar=False)
+        return np.asarray(found, np.float32)
+
+    return Contestant(name, encode)
+
+
+def neighbours(vectors: np.ndarray) -> np.ndarray:
+    """int [n, 10]: rows of the nearest others."""
+    cosine = vectors @ vectors.T
+    np.fill_diagonal(cosine, -np.inf)
+    return np.argpartition(-cosine, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+
+
+def fidelity(one: Contestant, reference: Contestant) -> dict[str, float]:
+    least, overlap = 1.0, []
+    for (_, found), (_, expected) in zip(one.results, reference.results, strict=True):
+        unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+        least = min(least, float((unit * expected).sum(axis=1).min()))
+        both = zip(neighbours(unit), neighbours(expected), strict=True)
+        overlap += [len(np.intersect1d(a, b)) / NEIGHBOURS for a, b in both]
+    return {"least_cosine": least, "neighbour_overlap": float(np.mean(overlap))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--documents", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(args.threads)
+    documents = mixed(args.data, 0, random.Random(0)).documents
+    order = np.random.default_rng(0).permutation(len(documents))[: args.documents]
+    contestants = [peer(PEER, torch.float32, documents), ours("exact", documents, args.threads)]
+    if cpu_has_bf16():
+        contestants.append(peer(PEER_BEST, torch.bfloat16, documents))
+        contestants.append(ours("bf16", documents, args.threads))
+    for one in contestants:
+        one.run(order[:32])  # the first batch compiles kernels
+    side_by_side.measure(contestants, np.array_split(order, args.rounds))
+    report(args, [documents[row] for row in order], contestants)
+
+
+def report(args: argparse.Namespace, documents: list[str], contestants: list[Contestant]) -> None:
+    tokenize = registry.load_tokenizer(registry.resolve_bi_encoder(registry.MINILM))
+    lengths = minilm_splicer(256, pair=False).lengths(tokenize(documents).lengths)
+    flop = side_by_side.minilm_flop(lengths) / len(lengths)
+    rows = side_by_side.told(contestants)
+    for row, one in zip(rows, contestants, strict=True):
+        peak = side_by_side.gemm_peak("bf16" if "bf16" in one.name else "fp32", args.threads)
+        row |= {**fidelity(one, contestants[0]), "share_of_peak": row["per_second"] * flop / peak}
+    result = {
+        **machine(),
+        "threads": args.threads,
+        "documents": len(documents),
+        "mean_tokens": float(lengths.mean()),
+        "contestants": rows,
+    }
+    peers = [one.name for one in contestants if one.name in (PEER, PEER_BEST)]
+    lines = [
+        [
+            row["name"],
+            f"{row['per_second']:.1f}",
+            *(side_by_side.ratio(row, name) for name in peers),
+            f"{row['share_of_peak']:.0%}",
+            f"{row['least_cosine']:.6f}",
+            f"{row['neighbour_overlap']:.3f}",
+        ]
+        for row in rows
+    ]
+    titles = ["", "documents/s", *(f"vs {name}" for name in peers), "of peak", "least cosine"]
+    told = (
+        f"{len(documents):,} documents, {lengths.mean():.0f} tokens on average, {args.rounds}"
+        f" rounds, {args.threads} threads.\n\n" + table([*titles, "same 10 neighbours"], lines)
+    )
+    print(told)
+    if args.out:
+        (args.out / "encoding.md").write_text(told)
+        (args.out / "encoding.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

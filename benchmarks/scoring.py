@@ -1,0 +1,253 @@
+"""The built-in reranker beside sentence-transformers and transformers, on one set of pairs.
+
+    python -m benchmarks.scoring [--data DATA] [--queries 30] [--rounds 3] --out benchmarks/results
+
+Pairs: queries of 5 to 15 words, each with the 50 nearest (by the built-in bi-encoder) and 50 others
+by chance of documents of 20 to 300 words, from collections in BEIR layout where `--data` is given,
+else the quickstart's questions over docstrings. Tokenisation is inside every time, loading outside.
+All contestants have all threads. The peers run the model as `nightrank export-model` writes it.
+
+What is compared: pairs a second in the same round; how far scores lie from sentence-transformers'
+in fp32, as a share of their range; Spearman's rho and the overlap of the best 10, means over
+queries; the share of the machine's own peak that the arithmetic reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import side_by_side
+from benchmarks.reporting import machine, table
+from benchmarks.side_by_side import Contestant
+from benchmarks.texts import Texts, mixed
+from pipelines.models import registry
+from pipelines.models.text_tokenizers import minilm_splicer
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+NEAREST = OTHERS = 50
+PEER, PEER_BEST, RAW = "sentence-transformers", "sentence-transformers bf16, sorted", "transformers"
+OURS, EXACT, GENERAL = "ours bf16", "ours exact", "our general engine bf16"
+
+
+def candidates(texts: Texts, threads: int) -> np.ndarray:
+    """int32 [n, 2]: every query with its nearest documents and with others."""
+    resolved = registry.resolve_bi_encoder(registry.MINILM)
+    tokenize = registry.load_tokenizer(resolved)
+    model = registry.load_bi_encoder(resolved, threads)
+    queries = model.encode(tokenize(texts.queries), "query")
+    documents = model.encode(tokenize(texts.documents), "document")
+    ranked = np.argsort(-(queries @ documents.T), axis=1, kind="stable")
+    chance = np.random.default_rng(0)
+    rows = [
+        np.concatenate([row[:NEAREST], chance.permutation(row[NEAREST:])[:OTHERS]])
+        for row in ranked
+    ]
+    query = np.repeat(np.arange(len(queries)), [len(row) for row in rows])
+    return np.stack([query, np.concatenate(rows)], axis=1).astype(np.int32)
+
+
+def ours(name: str, precision: str, texts: Texts, pairs: np.ndarray, threads: int) -> Contestant:
+    resolved = registry.resolve_cross_encoder(registry.RERANKER, precision=precision)
+    tokenize = registry.load_tokenizer(resolved)
+    model = registry.load_cross_encoder(resolved, threads)
+    return Contestant(name, lambda rows: _score(model, tokenize, texts, pairs[rows]))
+
+
+def general(texts: Texts, pairs: np.ndarray) -> Contestant:
+    """What networks run on that are not BERT's kin."""
+    from pipelines.models import builtin
+    from pipelines.models.cross_encoders import PairScorer
+    from pipelines.models.torch_models import interaction_engine
+
+    engine = interaction_engine(builtin.minilm_folder(), builtin.RERANKER_FOLDER, "bf16")
+    model = PairScorer(engine, minilm_splicer(256, pair=True))
+    tokenize = registry.load_tokenizer(registry.resolve_cross_encoder(registry.RERANKER))
+    return Contestant(GENERAL, lambda rows: _score(model, tokenize, texts, pairs[rows]), share=4)
+
+
+def _score(model: Any, tokenize: Any, texts: Texts, pairs: np.ndarray) -> np.ndarray:
+    """Tokenises what these pairs need, once, and scores them."""
+    queries, query_rows = np.unique(pairs[:, 0], return_inverse=True)
+    documents, document_rows = np.unique(pairs[:, 1], return_inverse=True)
+    made = np.stack([query_rows, document_rows], axis=1).astype(np.int32)
+    return model.score(
+        tokenize([texts.queries[q] for q in queries]),
+        tokenize([texts.documents[d] for d in documents]),
+        made,
+    )
+
+
+def peers(folder: str, texts: Texts, pairs: np.ndarray, bf16: bool) -> list[Contestant]:
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    def whole(rows: Sequence[int]) -> list[tuple[str, str]]:
+        return [(texts.queries[q], texts.documents[d]) for q, d in pairs[rows].tolist()]
+
+    def opened(dtype: Any) -> Any:
+        given = {"trust_remote_code": True, "device": "cpu", "model_kwargs": {"dtype": dtype}}
+        with contextlib.redirect_stderr(io.StringIO()):
+            return CrossEncoder(folder, **given)
+
+    plain = opened(torch.float32)
+    raw, tokenizer = plain.model, plain.tokenizer
+
+    @torch.inference_mode()
+    def transformers(rows: Sequence[int]) -> np.ndarray:
+        """As the model cards show it: batches as the pairs come, padded to the longest."""
+        found, given = [], whole(rows)
+        for begin in range(0, len(given), 32):
+            part = given[begin : begin + 32]
+            fields = tokenizer(
+                [q for q, _ in part],
+                [d for _, d in part],
+                padding=True,
+                truncation=True,
+                max_length=256,
+                return_tensors="pt",
+            )
+            found.append(raw(**fields).logits[:, 0].numpy())
+        return np.concatenate(found)
+
+    made = [
+        Contestant(PEER, lambda rows: plain.predict(whole(rows), show_progress_bar=False)),
+        Contestant(RAW, transformers, share=4),
+    ]
+    if bf16:
+        half = opened(torch.bfloat16)
+
+        def best(rows: Sequence[int]) -> np.ndarray:
+            """It sorts by characters by itself; sorted by tokens its batches are even."""
+            given = whole(rows)
+            tokens = [len(ids) for ids in tokenizer([d for _, d in given])["input_ids"]]
+            order = np.argsort(tokens, kind="stable")
+            scores = np.empty(len(given), np.float32)
+            scores[order] = half.predict([given[i] for i in order], show_progress_bar=False)
+            return scores
+
+        made.insert(1, Contestant(PEER_BEST, best))
+    return made
+
+
+def fidelity(one: Contestant, reference: Contestant, pairs: np.ndarray) -> dict[str, float]:
+    """How near one's scores and orders are to the reference's."""
+    from scipy.stats import spearmanr
+
+    largest, rho, overlap = 0.0, [], []
+    spread = np.ptp(np.concatenate([scores for _, scores in reference.results]))
+    for (mine, scores), (theirs, expected) in zip(one.results, reference.results, strict=True):
+        expected = expected[np.searchsorted(theirs, mine)]
+        largest = max(largest, float(np.abs(scores - expected).max()))
+        for query in np.unique(pairs[mine, 0]):
+            of = pairs[mine, 0] == query
+            rho.append(spearmanr(scores[of], expected[of]).statistic)
+            heads = (set(np.argsort(-part[of], kind="stable")[:10]) for part in (scores, expected))
+            overlap.append(len(set.intersection(*heads)) / 10)
+    return {
+        "largest_difference_of_range": largest / float(spread),
+        "spearman": float(np.mean(rho)),
+        "top10_overlap": float(np.mean(overlap)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--queries", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    import torch
+
+    from pipelines.models.exporting import export_model
+    from pipelines.models.hardware import cpu_has_bf16
+
+    torch.set_num_threads(args.threads)
+    texts = mixed(args.data, args.queries, random.Random(0))
+    pairs = candidates(texts, args.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = f"{scratch}/model"
+        with contextlib.redirect_stdout(io.StringIO()):
+            export_model(registry.RERANKER, Path(folder))
+        contestants = peers(folder, texts, pairs, cpu_has_bf16())
+    contestants.append(ours(EXACT, "exact", texts, pairs, args.threads))
+    if cpu_has_bf16():
+        contestants.append(general(texts, pairs))
+        contestants.append(ours(OURS, "bf16", texts, pairs, args.threads))
+    for one in contestants:
+        one.run(np.arange(32))  # the first batch compiles kernels
+    # Whole queries to a round, so that lists can be compared.
+    parts = np.array_split(np.arange(len(texts.queries)), args.rounds)
+    rounds = [np.flatnonzero(np.isin(pairs[:, 0], part)) for part in parts]
+    side_by_side.measure(contestants, rounds)
+    report(args, texts, pairs, contestants)
+
+
+def report(
+    args: argparse.Namespace, texts: Texts, pairs: np.ndarray, contestants: list[Contestant]
+) -> None:
+    tokenize = registry.load_tokenizer(registry.resolve_cross_encoder(registry.RERANKER))
+    lengths = minilm_splicer(256, pair=True).lengths(
+        tokenize(texts.queries).lengths[pairs[:, 0]], tokenize(texts.documents).lengths[pairs[:, 1]]
+    )
+    flop = side_by_side.minilm_flop(lengths) / len(lengths)
+    peaks = {"fp32": side_by_side.gemm_peak("fp32", args.threads)}
+    if any("bf16" in one.name for one in contestants):
+        peaks["bf16"] = side_by_side.gemm_peak("bf16", args.threads)
+    rows = side_by_side.told(contestants)
+    for row, one in zip(rows, contestants, strict=True):
+        row |= fidelity(one, contestants[0], pairs)
+        row["share_of_peak"] = (
+            row["per_second"] * flop / peaks["bf16" if "bf16" in one.name else "fp32"]
+        )
+    result = {
+        **machine(),
+        "threads": args.threads,
+        "pairs": len(pairs),
+        "mean_tokens": float(lengths.mean()),
+        "peak_flops": peaks,
+        "contestants": rows,
+    }
+    names = [one.name for one in contestants]
+    shown = [PEER, *([PEER_BEST] if PEER_BEST in names else [])]
+    lines = [
+        [
+            row["name"],
+            f"{row['per_second']:.1f}",
+            *(side_by_side.ratio(row, peer) for peer in shown),
+            f"{row['share_of_peak']:.0%}",
+            f"{row['largest_difference_of_range']:.1e}",
+            f"{row['spearman']:.4f}",
+            f"{row['top10_overlap']:.3f}",
+        ]
+        for row in rows
+    ]
+    titles = ["", "pairs/s", *(f"vs {peer}" for peer in shown), "of peak", "largest difference"]
+    told = (
+        f"{len(pairs):,} pairs, {lengths.mean():.0f} tokens on average (median"
+        f" {np.median(lengths):.0f}, at most {lengths.max()}), {args.rounds} rounds,"
+        f" {args.threads} threads; one large product reaches "
+        + ", ".join(f"{value / 1e9:.0f} GFLOP/s in {name}" for name, value in peaks.items())
+        + ".\n\n"
+        + table([*titles, "Spearman", "same best 10"], lines)
+    )
+    print(told)
+    if args.out:
+        (args.out / "scoring.md").write_text(told)
+        (args.out / "scoring.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Real queries and documents of mixed lengths, for benchmarks of models."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+QUERY_WORDS, DOCUMENT_WORDS = (5, 15), (20, 300)
+DOCUMENTS_OF_EACH = 250
+QUESTIONS = Path(__file__).parents[1] / "configs" / "quickstart" / "questions.jsonl"
+
+
+@dataclass(frozen=True)
+class Texts:
+    queries: list[str]
+    documents: list[str]
+
+
+def mixed(data: Path | None, queries: int, order: random.Random) -> Texts:
+    """So many queries, and documents of the same collections, in turns from each.
+
+    Args:
+        data: collections in BEIR layout; None takes the quickstart's questions and docstrings.
+        queries: how many.
+        order: fixes the choice.
+    """
+    pools = [_of_length(*pool) for pool in (_collections(data) if data else [_quickstart()])]
+    pools = [pool for pool in pools if pool[0] and len(pool[1]) >= 100]
+    asked: list[str] = []
+    documents: list[str] = []
+    for number, (mine, theirs) in enumerate(pools):
+        share = queries // len(pools) + (number < queries % len(pools))
+        asked += order.sample(mine, min(share, len(mine)))
+        most = DOCUMENTS_OF_EACH if data else len(theirs)
+        documents += order.sample(theirs, min(most, len(theirs)))
+    return Texts(asked, documents)
+
+
+def _of_length(queries: list[str], documents: list[str]) -> tuple[list[str], list[str]]:
+    def within(texts: list[str], bounds: tuple[int, int]) -> list[str]:
+        return [text for text in texts if bounds[0] <= len(text.split()) <= bounds[1]]
+
+    return within(queries, QUERY_WORDS), within(documents, DOCUMENT_WORDS)
+
+
+def _collections(data: Path) -> Iterator[tuple[list[str], list[str]]]:
+    for folder in sorted(path.parent for path in data.glob("*/queries.jsonl.gz")):
+        queries = [row["text"] for row in _rows(folder / "queries.jsonl.gz")]
+        documents = [
+            f"{row.get('title', '')} {row['text']}".strip()
+            for row in _rows(folder / "corpus.jsonl.gz")
+        ]
+        yield sorted(set(queries)), documents
+
+
+def _quickstart() -> tuple[list[str], list[str]]:
+    from jobs.quickstart_corpus import documents
+
+    queries = [
+        json.loads(line)["text"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()
+    ]
+    return queries, [f"{one.title} {one.text}" for one in documents()]
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        yield from map(json.loads, file)
