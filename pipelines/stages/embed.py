@@ -9,6 +9,7 @@ A query that stood before keeps its vector bit for bit: its standing list was sc
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +69,10 @@ class Worker:
         table = read.table(task.args["tokens"])
         tokens = Tokens.from_arrow(table["tokens"])
         vectors, missing = self._known(task, len(tokens), read)
+        begin = time.perf_counter()
         if len(missing):
             vectors[missing] = self._encoder.encode(tokens.take(missing), self._kind)
+        model_seconds = time.perf_counter() - begin
         finite = np.asarray(np.isfinite(vectors).all(axis=1))
         zero = finite & ~vectors.any(axis=1)
         good = np.flatnonzero(finite & ~zero).astype(np.int32)
@@ -83,6 +86,7 @@ class Worker:
             "rate_unit": "texts",
             "rejected": len(bad),
             "encoded": len(missing),
+            "model_seconds": round(model_seconds, 3),
             "tokens": int(tokens.offsets[-1]),
         }
         files = {"vectors": to_table(good, vectors[good]), "rejects": rejects}

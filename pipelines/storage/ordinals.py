@@ -40,5 +40,5 @@ def row(ordinals: np.ndarray) -> np.ndarray:
 
 
 def shard_rows(rows: int, wanted: int | None) -> int:
-    """Rows per shard: as the config says, else clamp(rows/256, 512, 262144), rounded up."""
-    return wanted or min(max(-(-rows // 256), 512), 262_144)
+    """Rows per shard: as the config says, else clamp(rows/256, 256, 262144), rounded up."""
+    return wanted or min(max(-(-rows // 256), 256), 262_144)

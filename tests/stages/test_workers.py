@@ -229,7 +229,8 @@ def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
         texts = manifest([{"queries": FileRef("q", 1, "", 10)}])
         return len(rerank.plan(rerank.Scored(scattered, texts, queries, {0: tokens}), wanted, 256))
 
-    assert units(1_000, "auto") == 1
-    assert units(100_000, "auto") == 22
+    assert units(500, "auto") == 1
+    assert units(100_000, "auto") == rerank.SMALL_JOB_UNITS
+    assert units(1_000_000, "auto") == 220
     assert units(10**9, "auto") <= 2 * rerank.AUTO_UNITS
     assert units(1_000, 11_000) == 10

@@ -1,0 +1,212 @@
+"""`nightrank run` from a cold lake to Parquet, beside the script that one would write instead.
+
+    python -m benchmarks.end_to_end --data DATA/scifact --work WORK --out benchmarks/results
+
+On SciFact, depth 100, through Ray, everything from the start of the process. On 100 queries both
+run once, `straightforward.py` and `nightrank run`, with the same models and the same order of work:
+what is told is the speed-up of the whole beside that of the models alone (encoding and scoring in
+both), and nDCG@10 of both. Then `nightrank run` on all queries, and with `--large` on five times as
+many (queries repeated under other texts' names): the share of the wall that is not model time.
+
+Model time is what workers spent inside encoders and rerankers, divided by the workers at it; a
+worker that idles at the end of a stage counts as overhead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reporting import machine, table
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+FEW = 100
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def inputs(data: Path, work: Path) -> dict[str, list[dict[str, Any]]]:
+    """Writes the corpus; queries that are judged come first, as many as are asked for."""
+    header, *lines = (data / "qrels" / "test.tsv").read_text().splitlines()
+    judged = sorted({line.split("\t")[0] for line in lines})
+    (work / "qrels.tsv").write_text("\n".join([header, *lines]) + "\n")
+    corpus = [row for row in rows(data / "corpus.jsonl.gz") if row["text"].strip()]
+    plain = [{"_id": r["_id"], "title": r.get("title", ""), "text": r["text"]} for r in corpus]
+    write(work / "corpus.jsonl", plain)
+    texts = {row["_id"]: row["text"] for row in rows(data / "queries.jsonl.gz")}
+    asked = [{"_id": name, "text": texts.pop(name)} for name in judged]
+    others = [{"_id": name, "text": text} for name, text in sorted(texts.items())]
+    titles = [{"_id": f"title-{r['_id']}", "text": r["title"]} for r in plain if r["title"]]
+    every = [*asked, *others, *titles]
+    return {"few": asked[:FEW], "all": asked, "large": every[: 5 * len(asked)]}
+
+
+def write(path: Path, items: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+
+
+def nightrank(work: Path, name: str, queries: list[dict[str, Any]]) -> dict[str, Any]:
+    """A run from a cold lake: wall seconds, and those inside models."""
+    write(work / f"{name}.jsonl", queries)
+    plain = {
+        "name": name,
+        "root": str(work / "lake"),
+        "corpus": {"path": str(work / "corpus.jsonl")},
+        "queries": {"path": str(work / f"{name}.jsonl")},
+        # As the script does it: vectors alone, and the reranker's own order.
+        "retrieve": {"depth": 100, "bm25": {"weight": 0}},
+        "rerank": {"depth": 100, "first_stage_weight": 0},
+        "evaluate": {"qrels": str(work / "qrels.tsv")},
+    }
+    path = work / f"{name}.yaml"
+    path.write_text(json.dumps(plain))
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "run", str(path), "--json"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wall = time.perf_counter() - begin
+    summary = json.loads(done.stdout.splitlines()[-1])
+    model = {"embed": 0.0, "rerank": 0.0}
+    processes = len(os.sched_getaffinity(0))
+    for file in (work / "lake" / name).rglob("_done/*.json"):
+        stats = json.loads(file.read_text())["stats"]
+        if "model_seconds" in stats:
+            kind = "rerank" if "pairs_scored" in stats else "embed"
+            model[kind] += stats["model_seconds"] / processes
+    spent = sum(model.values())
+    return {
+        "queries": len(queries),
+        "pairs": summary["pairs_scored"],
+        "wall": wall,
+        "model": model,
+        "model_seconds": spent,
+        "overhead": 1 - spent / wall,
+        "stages": summary["seconds"],
+        "precision": summary["precision"],
+        "ndcg": summary["measures"]["nDCG@10"]["reranked"],
+        "files": summary["files"],
+    }
+
+
+def straightforward(work: Path, queries: list[dict[str, Any]]) -> dict[str, Any]:
+    from pipelines.models.exporting import export_model
+
+    folder = work / "model"
+    if not folder.exists():
+        export_model("builtin:reranker", folder)
+    write(work / "few.jsonl", queries)
+    out = work / "straightforward.parquet"
+    script = Path(__file__).with_name("straightforward.py")
+    files = [work / "corpus.jsonl", work / "few.jsonl", folder, out]
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, files)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wall = time.perf_counter() - begin
+    seconds = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "wall": wall,
+        "model_seconds": seconds["encoding"] + seconds["scoring"],
+        "seconds": seconds,
+        "ndcg": ndcg(out, work / "qrels.tsv"),
+    }
+
+
+def ndcg(ranked: Path, qrels: Path) -> float:
+    """nDCG@10 of a script's Parquet, by the measures that the runs use."""
+    import ir_measures
+    import pandas as pd
+
+    frame = pd.read_parquet(ranked)
+    run = [
+        ir_measures.ScoredDoc(row.query_id, row.doc_id, float(row.score))
+        for row in frame.itertuples()
+    ]
+    asked = set(frame["query_id"])
+    lines = [line.split("\t") for line in qrels.read_text().splitlines()[1:]]
+    judged = [ir_measures.Qrel(q, d, int(grade)) for q, d, grade in lines if q in asked]
+    return float(
+        ir_measures.calc_aggregate([ir_measures.nDCG @ 10], judged, run)[ir_measures.nDCG @ 10]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("--data", "--work"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--large", action="store_true", help="a run of five times as many, too")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if (args.work / "lake").exists():
+        raise SystemExit(f"{args.work / 'lake'} exists: the lake is to be cold; remove it")
+    args.work.mkdir(parents=True, exist_ok=True)
+    queries = inputs(args.data, args.work)
+    names = ["few", "all", *(["large"] if args.large else [])]
+    runs = {}
+    for name in names:
+        runs[name] = nightrank(args.work, name, queries[name])
+        print(json.dumps({name: runs[name]}), file=sys.stderr, flush=True)
+    script = straightforward(args.work, queries["few"])
+    print(json.dumps(script), file=sys.stderr, flush=True)
+    few = runs["few"]
+    whole, engine = script["wall"] / few["wall"], script["model_seconds"] / few["model_seconds"]
+    result = {
+        **machine(),
+        "runs": runs,
+        "script": script,
+        "speed_up": {"whole": whole, "models": engine, "kept": whole / engine},
+    }
+    lines = [
+        [
+            f"nightrank, {run['queries']:,} queries",
+            f"{run['pairs']:,}",
+            f"{run['wall']:.0f} s",
+            f"{run['model']['embed']:.0f} s",
+            f"{run['model']['rerank']:.0f} s",
+            f"{run['overhead']:.1%}",
+            f"{run['ndcg']:.4f}",
+        ]
+        for run in runs.values()
+    ]
+    seconds = script["seconds"]
+    apart = 1 - script["model_seconds"] / script["wall"]
+    lines.append(
+        [
+            f"straightforward.py, {FEW} queries",
+            f"{few['pairs']:,}",
+            f"{script['wall']:.0f} s",
+            f"{seconds['encoding']:.0f} s",
+            f"{seconds['scoring']:.0f} s",
+            f"{apart:.1%}",
+            f"{script['ndcg']:.4f}",
+        ]
+    )
+    titles = ["", "pairs", "wall", "encoding", "scoring", "all else", "nDCG@10"]
+    told = table(titles, lines) + (
+        f"\nOn {FEW} queries the whole is {whole:.2f} times as fast, the models alone"
+        f" {engine:.2f} times: {whole / engine:.0%} of it is kept.\n"
+    )
+    print(told)
+    if args.out:
+        (args.out / "end_to_end.json").write_text(json.dumps(result, indent=1) + "\n")
+        (args.out / "end_to_end.md").write_text(told)
+
+
+if __name__ == "__main__":
+    main()
