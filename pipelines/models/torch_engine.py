@@ -70,7 +70,7 @@ class TorchEngine:
         self._packed = device.type == "cuda" and can_pack(self._encoder)
         if self._packed:
             use_varlen(self._encoder)
-        self.token_budget = TOKEN_BUDGET_GPU if device.type == "cuda" else TOKEN_BUDGET_CPU
+        self.token_budget = budget_of(device)
         pack_linears(self._encoder)
 
     @torch.inference_mode()
@@ -85,13 +85,7 @@ class TorchEngine:
 
     def padded(self, batch: Batch) -> Padded:
         """The encoder over rows of one width."""
-        fields = {"input_ids": self._send(batch.input_ids), "attention_mask": None}
-        if self._typed:
-            fields["token_type_ids"] = self._send(batch.token_types)
-        if int(batch.lengths.min()) < batch.input_ids.shape[1]:
-            # A batch of one length needs no mask, and attention without one is faster.
-            inside = np.arange(batch.input_ids.shape[1]) < batch.lengths[:, None]
-            fields["attention_mask"] = self._send(inside.astype(np.int64))
+        fields = padded_fields(batch, self._device, self._typed)
         hidden = self._encoder(**fields).last_hidden_state
         return Padded(hidden, self._send(batch.lengths), self._send(batch.first_lengths))
 
@@ -117,11 +111,35 @@ class TorchEngine:
         return Padded(hidden.view(rows, width, -1), lengths, first)
 
     def _send(self, array: NDArray[Any]) -> Tensor:
-        """To the device, without waiting for it."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self._device.type != "cuda":
-            return tensor
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        return send(array, self._device)
+
+
+def send(array: NDArray[Any], device: torch.device) -> Tensor:
+    """To the device, without waiting for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def padded_fields(batch: Batch, device: torch.device, typed: bool) -> dict[str, Tensor | None]:
+    """What a transformers model is called with.
+
+    Args:
+        batch: rows of one width.
+        device: where the model lies.
+        typed: whether it takes token types.
+    """
+    inside = np.arange(batch.input_ids.shape[1]) < batch.lengths[:, None]
+    # A batch of one length needs no mask, and attention without one is faster.
+    mask = None if inside.all() else send(inside.astype(np.int64), device)
+    fields = {"input_ids": send(batch.input_ids, device), "attention_mask": mask}
+    if typed:
+        fields["token_type_ids"] = send(batch.token_types, device)
+    return fields
+
+
+def budget_of(device: torch.device) -> int:
+    """Padded tokens of a batch."""
+    return TOKEN_BUDGET_GPU if device.type == "cuda" else TOKEN_BUDGET_CPU
 
 
 def mean_pooling(padded: Padded) -> Tensor:

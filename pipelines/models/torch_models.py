@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from pipelines.errors import NightrankError
-from pipelines.models.bert import KINDS
+from pipelines.models.bert import HEADS, KINDS
 from pipelines.models.builtin_reranker import load_reranker
 from pipelines.models.folders import read_json
 from pipelines.models.hardware import choose_device
@@ -20,11 +20,11 @@ from pipelines.models.packed import pack_linears
 from pipelines.models.protocols import Precision, ResolvedModel
 from pipelines.models.splicing import Batch
 from pipelines.models.torch_engine import (
-    TOKEN_BUDGET_CPU,
-    TOKEN_BUDGET_GPU,
     Padded,
     TorchEngine,
+    budget_of,
     mean_pooling,
+    padded_fields,
 )
 
 # Its bars, and its report of tensors that a model has no use for, are not for our users' terminals.
@@ -65,9 +65,8 @@ def pooled_engine(folder: Path, resolved: ResolvedModel, mean: bool) -> TorchEng
         pooled = pooled[:, :dimension]
         return nn.functional.normalize(pooled, dim=1) if normalize else pooled
 
-    behind = KINDS[config["model_type"]] and int(config.get("pad_token_id", 1)) + 1
     typed = config["model_type"] == "bert"
-    return TorchEngine(encoder, head, choose_device(), typed, behind)
+    return TorchEngine(encoder, head, choose_device(), typed, _first_position(folder))
 
 
 class ClassifierEngine:
@@ -81,21 +80,13 @@ class ClassifierEngine:
 
     def __init__(self, model: nn.Module, device: torch.device, typed: bool) -> None:
         self._model, self._device, self._typed = model.to(device), device, typed
-        self.token_budget = TOKEN_BUDGET_GPU if device.type == "cuda" else TOKEN_BUDGET_CPU
+        self.token_budget = budget_of(device)
         pack_linears(self._model)
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Tensor:
         """Sets a batch going; float32 [n] on the device."""
-        inside = np.arange(batch.input_ids.shape[1]) < batch.lengths[:, None]
-        fields = {"input_ids": batch.input_ids, "attention_mask": inside.astype(np.int64)}
-        if inside.all():
-            # A batch of one length needs no mask, and attention without one is faster.
-            del fields["attention_mask"]
-        if self._typed:
-            fields["token_type_ids"] = batch.token_types
-        sent = {name: torch.from_numpy(array).to(self._device) for name, array in fields.items()}
-        logits: Tensor = self._model(**sent).logits
+        logits: Tensor = self._model(**padded_fields(batch, self._device, self._typed)).logits
         return logits[:, 0].float()
 
     def finish(self, started: Tensor) -> NDArray[np.float32]:
@@ -103,16 +94,50 @@ class ClassifierEngine:
         return started.cpu().numpy()
 
 
-def classifier_engine(folder: Path, precision: Precision, typed: bool) -> ClassifierEngine:
-    """Any one-label sequence classifier.
+def classifier_engine(
+    folder: Path, precision: Precision, typed: bool
+) -> TorchEngine | ClassifierEngine:
+    """Any one-label sequence classifier; those of `bert.HEADS` as an encoder and a float32 head.
 
     Raises:
         NightrankError: E_MODEL, where it cannot be loaded.
     """
     from transformers import AutoModelForSequenceClassification
 
-    model = _open(AutoModelForSequenceClassification, folder, precision)
-    return ClassifierEngine(model, choose_device(), typed)
+    model, device = _open(AutoModelForSequenceClassification, folder, precision), choose_device()
+    if type(model).__name__ in HEADS:
+        return headed_engine(model, device, typed, _first_position(folder))
+    return ClassifierEngine(model, device, typed)
+
+
+def headed_engine(
+    model: Any, device: torch.device, typed: bool, first_position: int
+) -> TorchEngine:
+    """A classifier of `bert.HEADS`, opened.
+
+    Args:
+        model: with one label; taken apart.
+        device: where to run.
+        typed: whether it takes token types.
+        first_position: what a text's first token's position is called.
+    """
+    encoder, classifier = model.base_model, model.classifier.to(device).float()
+    pooler = encoder.pooler.to(device).float() if encoder.pooler is not None else None
+    encoder.pooler = None
+
+    def head(padded: Padded) -> Tensor:
+        # RoBERTa's kin take the first token within the classifier, BERT within the pooler.
+        first = padded.hidden[:, :1].float()
+        logits: Tensor = classifier(first if pooler is None else pooler(first))
+        return logits[:, 0]
+
+    return TorchEngine(encoder, head, device, typed, first_position)
+
+
+def _first_position(folder: Path) -> int:
+    """What a text's first token's position is called, of one of `bert.KINDS`."""
+    config = read_json(folder / "config.json")
+    return KINDS[config["model_type"]] and int(config.get("pad_token_id", 1)) + 1
 
 
 def sentence_transformer(folder: Path, precision: Precision) -> Any:

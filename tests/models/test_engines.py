@@ -57,16 +57,19 @@ FAMILIES = {
 }
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_known_classifiers_equal_sentence_transformers(tmp_path, family):
+def test_known_classifiers_equal_sentence_transformers(tmp_path, family, fast, monkeypatch):
     from sentence_transformers import CrossEncoder
     from torch import nn
 
     kind, changes = FAMILIES[family]
     tiny(tmp_path, kind, **changes)
     resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
+    if not fast:
+        monkeypatch.setattr(engines, "_on_openvino", lambda: False)
     tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
-    assert isinstance(model._engine, OpenVinoEngine) != hardware.has_cuda()
+    assert isinstance(model._engine, OpenVinoEngine) == (fast and not hardware.has_cuda())
     found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
     theirs = CrossEncoder(str(tmp_path), device="cpu", max_length=resolved.max_length_tokens)
     texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
@@ -105,20 +108,23 @@ def pooled_model(folder, kind, changes, pooling, normalize):
     return folder / "model"
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("pooling", "normalize", "dimension"), [("mean", True, None), ("cls", False, 16)]
 )
 def test_simple_bi_encoders_equal_sentence_transformers(
-    tmp_path, family, pooling, normalize, dimension
+    tmp_path, family, pooling, normalize, dimension, fast, monkeypatch
 ):
     from sentence_transformers import SentenceTransformer
 
     folder = pooled_model(tmp_path, *FAMILIES[family], pooling, normalize)
     asked = {"query_prompt": "what is: ", "dimension": dimension}
     resolved = resolve_bi_encoder(str(folder), precision="exact", **asked)
+    if not fast:
+        monkeypatch.setattr(engines, "_on_openvino", lambda: False)
     model = load_bi_encoder(resolved, 1)
-    assert isinstance(model._engine, OpenVinoEngine) != hardware.has_cuda()
+    assert isinstance(model._engine, OpenVinoEngine) == (fast and not hardware.has_cuda())
     theirs = SentenceTransformer(str(folder), device="cpu")
     for kind, prompt in (("query", "what is: "), ("document", None)):
         expected = theirs.encode(
