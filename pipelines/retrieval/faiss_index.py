@@ -1,10 +1,9 @@
-"""The only door to FAISS: train, add, write, read, search.
+"""The door to FAISS: train, add, search; `faiss_files` writes and reads through it.
 
 An index holds local rows 0 to n-1 in the order they were added; what a row means is the caller's
 matter. The metric is the inner product throughout. What FAISS does silently is made loud here: it
 adds vectors with NaN that can never be found, answers NaN queries with row -1 (in Python the
-*last* document), pads short results with -1, and loads files with flipped bits. The last cannot be
-caught here, as FAISS files carry no checksum: verify the file's sha256 before reading it.
+*last* document) and pads short results with -1.
 
 FAISS is imported at first use, so that importing this module is cheap.
 """
@@ -13,12 +12,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-import io
 import logging
-import os
 import re
 from importlib import metadata
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +28,10 @@ Index = Any  # a faiss.Index; FAISS ships no types
 BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 # FAISS's own advice (ClusteringParameters.min_points_per_centroid); below it lists hold noise.
 VECTORS_PER_LIST = 39
-# Four-character code of inverted lists kept in another file, named by an absolute path and opened
-# for writing (OnDiskInvertedLists.cpp): an index file must not be able to name other files.
-ON_DISK_LISTS = b"ilod"
+# The most rows a GPU's selection gives for a query (faiss/gpu/utils/DeviceDefs.cuh).
+GPU_K = 2048
+# Vectors, and queries with their results, on the GPU at once.
+GPU_BYTES = 2 << 30
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +89,7 @@ def build(template: Index, vectors: Float32) -> tuple[Index, str]:
     Raises:
         NightrankError: E_CORRUPT for vectors that are not finite.
     """
-    faiss = _faiss()
+    faiss = library()
     vectors = _checked(vectors, "vectors to index")
     index, device = faiss.clone_index(template), "cpu"
     # A Flat index only stores: a GPU would add two copies and save nothing.
@@ -142,7 +140,10 @@ def search(
     k = min(k, index.ntotal)
     if not k or not len(queries):
         return np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32)
-    score, row = index.search(queries, k)
+    if _in_half(index) and k <= GPU_K:
+        score, row = _search_half(index, queries, k)
+    else:
+        score, row = index.search(queries, k)
     hits = row >= 0
     query = np.repeat(np.arange(len(queries), dtype=np.int32), hits.sum(axis=1))
     return query, row[hits], score[hits]
@@ -153,10 +154,10 @@ def set_parameters(index: Index, parameters: str) -> None:
     if not parameters:
         return
     try:
-        _faiss().ParameterSpace().set_index_parameters(index, parameters)
+        library().ParameterSpace().set_index_parameters(index, parameters)
     except RuntimeError as error:
         name, do = type(index).__name__, "e.g. nprobe=32 for IVF; leave it empty for Flat"
-        what = f"FAISS does not take {parameters!r} for this {name}: {_reason(error)}"
+        what = f"FAISS does not take {parameters!r} for this {name}: {reason(error)}"
         raise NightrankError("E_CONFIG", what, "index.search_parameters", do) from None
 
 
@@ -174,43 +175,12 @@ def fitting_parameters(index: Index, parameters: str) -> str:
     return ",".join(filter(fits, map(str.strip, parameters.split(","))))
 
 
-def write(index: Index, file: BinaryIO) -> None:
-    """Writes an index in CPU form to an open file; the caller hashes, syncs and commits it.
-
-    FAISS's own `write_index(path)` is never used: on a full disk it can report success and leave a
-    truncated file, because the last block fails in a destructor that only prints
-    (faiss/impl/io.cpp). Here every error of `file.write` comes through.
-    """
-
-    def put(block: bytes) -> None:
-        written = file.write(block)
-        if written is not None and written != len(block):
-            raise OSError(f"wrote {written} of {len(block)} bytes of an index")
-
-    faiss = _faiss()
-    faiss.write_index(index, faiss.PyCallbackIOWriter(put))
-
-
-def read(source: str | os.PathLike[str] | bytes | BinaryIO) -> Index:
-    """Reads an index from a local path, from bytes or from an open file that can seek.
-
-    Raises:
-        NightrankError: E_CORRUPT for a file that FAISS refuses, that goes on after the index, that
-            has another metric, or that refers to another file.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return _read(file, os.fspath(source))
-    opened = io.BytesIO(source) if isinstance(source, bytes) else source
-    return _read(opened, str(getattr(source, "name", "index")))
-
-
 def flat_vectors(index: Index) -> Float32 | None:
     """Gives the stored vectors of a Flat index, float32[n, d], without a copy; None for others.
 
     The array lives in the index's memory: keep the index as long as the array.
     """
-    faiss = _faiss()
+    faiss = library()
     flat = faiss.downcast_index(index)
     # These types alone: subclasses store the same numbers in another layout.
     if type(flat) not in (faiss.IndexFlat, faiss.IndexFlatIP):
@@ -220,13 +190,53 @@ def flat_vectors(index: Index) -> Float32 | None:
     return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
 
 
+def scores_are_products(index: Index) -> bool:
+    """Whether `search` scores by products of the stored vectors, off by rounding alone."""
+    faiss = library()
+    inner = faiss.downcast_index(index)
+    if type(inner) in (faiss.IndexRefine, faiss.IndexRefineFlat):
+        # A refinement's scores are those of the index that it refines by.
+        inner = faiss.downcast_index(inner.refine_index)
+    return type(inner) in (
+        faiss.IndexFlat,
+        faiss.IndexFlatIP,
+        faiss.IndexIVFFlat,
+        faiss.IndexHNSWFlat,
+    )
+
+
+def relative_error(index: Index) -> float:
+    """Bounds |score - q.x| / (|q| * max |x|) where `scores_are_products`.
+
+    In float32 it is (d + 2) * u with u = 2^-24, for any order of summation, the rounding of the
+    exact score to float32 included (Higham, Accuracy and Stability of Numerical Algorithms, 2nd
+    ed., section 3.1): 2.3e-5 at 384 dimensions.
+
+    On a GPU both operands are rounded to half precision first. With u = 2^-11, each coordinate
+    becomes x_i (1 + e), |e| <= u, or lies below 2^-14 and moves by at most 2^-25. The first changes
+    the product by at most (2u + u^2) |q||x|; the second by 2^-25 sum(|q_i| + |x_i|), which is below
+    2^-24 sqrt(d) |q| max |x| since both are scaled to norms of 1 to 2 (`_half`). Products are summed
+    in float32, on tensor cores truncated rather than rounded: twice the bound above. Together
+    1.0e-3 at 384 dimensions.
+    """
+    sums = (index.d + 2) * 2.0**-24
+    if not _in_half(index):
+        return sums
+    return 2.0**-10 + 2.0**-22 + 2.0**-24 * np.sqrt(index.d) + 4 * sums
+
+
+def threads() -> int:
+    """How many threads FAISS takes in this process."""
+    return int(library().omp_get_max_threads())
+
+
 def imbalance(index: Index) -> float | None:
     """How unevenly an IVF index's lists are filled: 1 where evenly; None for other indexes.
 
     FAISS's `imbalance_factor`: lists * sum(n^2) / sum(n)^2, so the factor by which a search that
     probes lists by chance reads more than it would of even lists.
     """
-    faiss = _faiss()
+    faiss = library()
     inner = faiss.downcast_index(index)
     if isinstance(inner, faiss.IndexRefine):
         inner = faiss.downcast_index(inner.base_index)
@@ -237,11 +247,64 @@ def imbalance(index: Index) -> float | None:
 
 def use_threads(threads: int) -> None:
     """Sets how many threads FAISS takes in this process; at least 1."""
-    _faiss().omp_set_num_threads(max(1, threads))
+    library().omp_set_num_threads(max(1, threads))
+
+
+def _in_half(index: Index) -> bool:
+    """Whether an index is searched in half precision on a GPU: where there is one, if Flat."""
+    return bool(library().get_num_gpus()) and flat_vectors(index) is not None
+
+
+def _search_half(index: Index, queries: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:
+    """Searches a Flat index by half-precision products on the GPU, blocked by its memory.
+
+    Returns:
+        Scores float32[q, k] within `relative_error`, and rows int64[q, k].
+    """
+    faiss = library()
+    stored = getattr(index, "nightrank_half", None)
+    if stored is None or stored[0].shape[0] != index.ntotal:
+        stored = index.nightrank_half = _half(flat_vectors(index), together=True)
+    vectors, scale = stored
+    asked, scales = _half(queries, together=False)
+    score, row = faiss.knn_gpu(
+        _gpu_memory(),
+        asked,
+        vectors,
+        k,
+        metric=faiss.METRIC_INNER_PRODUCT,
+        vectorsMemoryLimit=GPU_BYTES,
+        queriesMemoryLimit=GPU_BYTES,
+    )
+    # Powers of two: exact.
+    return score * (scale * scales)[:, None].astype(np.float32), row
+
+
+def _half(vectors: Float32, together: bool) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
+    """Rounds vectors to half precision, scaled by powers of two to a norm of 1 to 2.
+
+    Args:
+        vectors: float32[n, d].
+        together: one scale for all, by the largest norm; else one for each.
+
+    Returns:
+        float16[n, d], and what products must be multiplied by, float64[1] or [n].
+    """
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    if together:
+        lengths = lengths.max(initial=0.0, keepdims=True)
+    scales = np.exp2(np.floor(np.log2(np.where(lengths > 0, lengths, 1.0))))
+    return (vectors / scales[:, None].astype(np.float32)).astype(np.float16), scales
 
 
 @functools.cache
-def _faiss() -> Any:
+def _gpu_memory() -> Any:
+    return library().StandardGpuResources()
+
+
+@functools.cache
+def library() -> Any:
+    """The one FAISS that is installed; E_MODEL where there is none, or two."""
     found = [name for name in BUILDS if _is_installed(name)]
     if len(found) != 1:
         # Both builds install one package `faiss`: with two, files of one lie over the other's.
@@ -285,7 +348,7 @@ def _fitting_factory(factory: str, num_vectors: int) -> str:
 
 
 def _make(factory: str, dimension: int) -> Index:
-    faiss = _faiss()
+    faiss = library()
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, OverflowError) as error:
@@ -295,39 +358,13 @@ def _make(factory: str, dimension: int) -> Index:
     return index
 
 
-def _read(file: BinaryIO, name: str) -> Index:
-    def get(size: int) -> bytes:
-        block = file.read(size)
-        if size == len(ON_DISK_LISTS) and block == ON_DISK_LISTS:
-            raise NightrankError("E_CORRUPT", "the index refers to lists in another file", name)
-        return block
-
-    faiss = _faiss()
-    # A damaged header may announce any size, and memory is asked for before the bytes are found
-    # missing. No array, and no loop over stored parts, is longer than the file it comes from.
-    begin = file.tell()
-    size = file.seek(0, io.SEEK_END) - begin
-    file.seek(begin)
-    faiss.set_deserialization_vector_byte_limit(size + 1)
-    faiss.set_deserialization_loop_limit(size + 1)
-    try:
-        index = faiss.read_index(faiss.PyCallbackIOReader(get))
-    except (RuntimeError, MemoryError) as error:
-        raise NightrankError("E_CORRUPT", f"not a FAISS index: {_reason(error)}", name) from None
-    if file.read(1):
-        raise NightrankError("E_CORRUPT", "the file goes on after the index", name)
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise NightrankError("E_CORRUPT", "the index is not one of inner products", name)
-    return index
-
-
 def _bad_factory(factory: str, error: Exception) -> NightrankError:
-    what = f"FAISS cannot build {factory!r}: {_reason(error)}"
+    what = f"FAISS cannot build {factory!r}: {reason(error)}"
     return NightrankError(
         "E_CONFIG", what, "index.factory", "use auto, or e.g. Flat or IVF1024,Flat"
     )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Takes the message out of FAISS's text, which begins with a C++ signature and a place."""
     return re.sub(r"^Error in .*? at \S+?:\d+: ", "", str(error), flags=re.DOTALL)[:200]

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.retrieval import faiss_index
+from pipelines.retrieval import faiss_files, faiss_index
 from pipelines.retrieval.bm25 import Postings
 from pipelines.retrieval.first_stage import OpenShard, search_both, search_group
 from pipelines.retrieval.hybrid import DENSE
@@ -145,7 +145,7 @@ class Worker:
         self._open, self._key = [], ()  # Frees the old group before the new one is read.
         dead = all_dead(task.args["dead"], read)
         for segment, index_ref, rows_ref, postings_ref in task.args["group"]:
-            index = faiss_index.read(read.local(index_ref))
+            index = faiss_files.read(read.local(index_ref))
             rows = read.table(rows_ref)
             local = rows["ordinal"].to_numpy()
             vectors = faiss_index.flat_vectors(index)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.config import Index
-from pipelines.retrieval import bm25, faiss_index, selection
+from pipelines.retrieval import bm25, faiss_files, faiss_index, selection
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.embed import to_numpy
 from pipelines.storage import schemas
@@ -79,7 +79,7 @@ class Worker:
         if built != factory:  # What was asked for may not exist in what could be built.
             parameters = faiss_index.fitting_parameters(index, parameters)
         stats |= {"factory": built, "search_parameters": parameters}
-        template = Blob(lambda file: faiss_index.write(index, file), extension="faiss")
+        template = Blob(lambda file: faiss_files.write(index, file), extension="faiss")
         files: dict[str, Any] = {"template": template}
         if task.args["bm25"]:
             refs = task.args["terms"]
