@@ -11,8 +11,10 @@ import ast
 import gzip
 import hashlib
 import json
+import os
 import random
 import re
+import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +60,11 @@ def load(cache: Path, data: Path | None, passages: int, queries: int, threads: i
     asked, cut = asked + cut[:missing], cut[missing:]
     cut = cut[:passages]
     return Texts(cut, asked, _embed(cut, cache, threads), _embed(asked, cache, threads))
+
+
+def cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _documents(data: Path | None) -> Iterator[str]:
@@ -127,4 +134,5 @@ def _embed(texts: list[str], cache: Path, threads: int) -> np.ndarray:
                 np.save(file, vectors)
             partial.rename(path)
         made.append(np.load(path))
+        print(f"{begin + len(part):,} of {len(texts):,} texts have vectors", file=sys.stderr)
     return np.concatenate(made)

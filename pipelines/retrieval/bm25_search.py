@@ -1,4 +1,4 @@
-"""BM25 for many queries at once: products of sparse matrices, queries x terms and terms x documents.
+"""BM25 for many queries at once: sparse matrices of queries x terms and terms x documents.
 
 A product adds up a document's terms in ascending order of their ids, in float64; its score is
 rounded once to float32. So a score has the same bits in any block, any shard and on any number of
@@ -128,7 +128,7 @@ def _by_term(postings: Postings) -> Matrix:
 
 
 def _asked(queries: Tokens, postings: Postings) -> Matrix:
-    """Queries x the postings' terms: how often each is asked, float64; unknown terms are left out."""
+    """Queries x the postings' terms: how often each is asked, float64; unknown terms left out."""
     query = np.repeat(np.arange(len(queries)), queries.lengths)
     ids = queries.ids[queries.offsets[0] : queries.offsets[-1]]
     pair, often = np.unique(runs.pairs(query, ids), return_counts=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import os
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pipelines.errors import NightrankError
-from pipelines.retrieval.faiss_index import Index, library, reason
+from pipelines.retrieval.faiss_library import Index, library, reason
 
 # Four-character code of inverted lists kept in another file, named by an absolute path and opened
 # for writing (OnDiskInvertedLists.cpp): an index file must not be able to name other files.
@@ -33,6 +33,20 @@ def write(index: Index, file: BinaryIO) -> None:
 
     faiss = library()
     faiss.write_index(index, faiss.PyCallbackIOWriter(put))
+
+
+def size(index: Index) -> int:
+    """Bytes that `write` writes."""
+    written = 0
+
+    class Counter(io.RawIOBase):
+        def write(self, block: Any) -> int:
+            nonlocal written
+            written += len(block)
+            return len(block)
+
+    write(index, cast(BinaryIO, Counter()))
+    return written
 
 
 def read(source: str | os.PathLike[str] | bytes | BinaryIO) -> Index:

@@ -1,38 +1,32 @@
-"""The door to FAISS: train, add, search; `faiss_files` writes and reads through it.
+"""FAISS indexes: train, add, search.
 
 An index holds local rows 0 to n-1 in the order they were added; what a row means is the caller's
 matter. The metric is the inner product throughout. What FAISS does silently is made loud here: it
 adds vectors with NaN that can never be found, answers NaN queries with row -1 (in Python the
 *last* document) and pads short results with -1.
-
-FAISS is imported at first use, so that importing this module is cheap.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
 import logging
 import re
-from importlib import metadata
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import NightrankError
+from pipelines.retrieval import faiss_products
+from pipelines.retrieval.faiss_library import (
+    Float32,
+    Index,
+    flat_vectors,
+    library,
+    reason,
+    use_threads,
+)
 
-Float32 = NDArray[np.float32]
-Index = Any  # a faiss.Index; FAISS ships no types
-
-BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 # FAISS's own advice (ClusteringParameters.min_points_per_centroid); below it lists hold noise.
 VECTORS_PER_LIST = 39
-# The most rows a GPU's selection gives for a query (faiss/gpu/utils/DeviceDefs.cuh).
-GPU_K = 2048
-# Vectors, and queries with their results, on the GPU at once.
-GPU_BYTES = 2 << 30
-
 log = logging.getLogger(__name__)
 
 
@@ -140,8 +134,8 @@ def search(
     k = min(k, index.ntotal)
     if not k or not len(queries):
         return np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32)
-    if _in_half(index) and k <= GPU_K:
-        score, row = _search_half(index, queries, k)
+    if faiss_products.in_half(index) and k <= faiss_products.GPU_K:
+        score, row = faiss_products.search_half(index, queries, k)
     else:
         score, row = index.search(queries, k)
     hits = row >= 0
@@ -175,61 +169,6 @@ def fitting_parameters(index: Index, parameters: str) -> str:
     return ",".join(filter(fits, map(str.strip, parameters.split(","))))
 
 
-def flat_vectors(index: Index) -> Float32 | None:
-    """Gives the stored vectors of a Flat index, float32[n, d], without a copy; None for others.
-
-    The array lives in the index's memory: keep the index as long as the array.
-    """
-    faiss = library()
-    flat = faiss.downcast_index(index)
-    # These types alone: subclasses store the same numbers in another layout.
-    if type(flat) not in (faiss.IndexFlat, faiss.IndexFlatIP):
-        return None
-    if not flat.ntotal:
-        return np.empty((0, flat.d), np.float32)
-    return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
-
-
-def scores_are_products(index: Index) -> bool:
-    """Whether `search` scores by products of the stored vectors, off by rounding alone."""
-    faiss = library()
-    inner = faiss.downcast_index(index)
-    if type(inner) in (faiss.IndexRefine, faiss.IndexRefineFlat):
-        # A refinement's scores are those of the index that it refines by.
-        inner = faiss.downcast_index(inner.refine_index)
-    return type(inner) in (
-        faiss.IndexFlat,
-        faiss.IndexFlatIP,
-        faiss.IndexIVFFlat,
-        faiss.IndexHNSWFlat,
-    )
-
-
-def relative_error(index: Index) -> float:
-    """Bounds |score - q.x| / (|q| * max |x|) where `scores_are_products`.
-
-    In float32 it is (d + 2) * u with u = 2^-24, for any order of summation, the rounding of the
-    exact score to float32 included (Higham, Accuracy and Stability of Numerical Algorithms, 2nd
-    ed., section 3.1): 2.3e-5 at 384 dimensions.
-
-    On a GPU both operands are rounded to half precision first. With u = 2^-11, each coordinate
-    becomes x_i (1 + e), |e| <= u, or lies below 2^-14 and moves by at most 2^-25. The first changes
-    the product by at most (2u + u^2) |q||x|; the second by 2^-25 sum(|q_i| + |x_i|), which is below
-    2^-24 sqrt(d) |q| max |x| since both are scaled to norms of 1 to 2 (`_half`). Products are summed
-    in float32, on tensor cores truncated rather than rounded: twice the bound above. Together
-    1.0e-3 at 384 dimensions.
-    """
-    sums = (index.d + 2) * 2.0**-24
-    if not _in_half(index):
-        return sums
-    return 2.0**-10 + 2.0**-22 + 2.0**-24 * np.sqrt(index.d) + 4 * sums
-
-
-def threads() -> int:
-    """How many threads FAISS takes in this process."""
-    return int(library().omp_get_max_threads())
-
-
 def imbalance(index: Index) -> float | None:
     """How unevenly an IVF index's lists are filled: 1 where evenly; None for other indexes.
 
@@ -243,83 +182,6 @@ def imbalance(index: Index) -> float | None:
     if not isinstance(inner, faiss.IndexIVF) or not inner.ntotal:
         return None
     return float(inner.invlists.imbalance_factor())
-
-
-def use_threads(threads: int) -> None:
-    """Sets how many threads FAISS takes in this process; at least 1."""
-    library().omp_set_num_threads(max(1, threads))
-
-
-def _in_half(index: Index) -> bool:
-    """Whether an index is searched in half precision on a GPU: where there is one, if Flat."""
-    return bool(library().get_num_gpus()) and flat_vectors(index) is not None
-
-
-def _search_half(index: Index, queries: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:
-    """Searches a Flat index by half-precision products on the GPU, blocked by its memory.
-
-    Returns:
-        Scores float32[q, k] within `relative_error`, and rows int64[q, k].
-    """
-    faiss = library()
-    stored = getattr(index, "nightrank_half", None)
-    if stored is None or stored[0].shape[0] != index.ntotal:
-        stored = index.nightrank_half = _half(flat_vectors(index), together=True)
-    vectors, scale = stored
-    asked, scales = _half(queries, together=False)
-    score, row = faiss.knn_gpu(
-        _gpu_memory(),
-        asked,
-        vectors,
-        k,
-        metric=faiss.METRIC_INNER_PRODUCT,
-        vectorsMemoryLimit=GPU_BYTES,
-        queriesMemoryLimit=GPU_BYTES,
-    )
-    # Powers of two: exact.
-    return score * (scale * scales)[:, None].astype(np.float32), row
-
-
-def _half(vectors: Float32, together: bool) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
-    """Rounds vectors to half precision, scaled by powers of two to a norm of 1 to 2.
-
-    Args:
-        vectors: float32[n, d].
-        together: one scale for all, by the largest norm; else one for each.
-
-    Returns:
-        float16[n, d], and what products must be multiplied by, float64[1] or [n].
-    """
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    if together:
-        lengths = lengths.max(initial=0.0, keepdims=True)
-    scales = np.exp2(np.floor(np.log2(np.where(lengths > 0, lengths, 1.0))))
-    return (vectors / scales[:, None].astype(np.float32)).astype(np.float16), scales
-
-
-@functools.cache
-def _gpu_memory() -> Any:
-    return library().StandardGpuResources()
-
-
-@functools.cache
-def library() -> Any:
-    """The one FAISS that is installed; E_MODEL where there is none, or two."""
-    found = [name for name in BUILDS if _is_installed(name)]
-    if len(found) != 1:
-        # Both builds install one package `faiss`: with two, files of one lie over the other's.
-        what = f"exactly one FAISS build is needed, found {' and '.join(found) or 'none'}"
-        do = "pip install 'nightrank[cpu]' (or [gpu]), after uninstalling all of them"
-        raise NightrankError("E_MODEL", what, "", do)
-    return importlib.import_module("faiss")
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _checked(vectors: Float32, what: str) -> Float32:
@@ -363,8 +225,3 @@ def _bad_factory(factory: str, error: Exception) -> NightrankError:
     return NightrankError(
         "E_CONFIG", what, "index.factory", "use auto, or e.g. Flat or IVF1024,Flat"
     )
-
-
-def reason(error: Exception) -> str:
-    """Takes the message out of FAISS's text, which begins with a C++ signature and a place."""
-    return re.sub(r"^Error in .*? at \S+?:\d+: ", "", str(error), flags=re.DOTALL)[:200]

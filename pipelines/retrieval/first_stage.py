@@ -29,7 +29,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.errors import NightrankError
-from pipelines.retrieval import bm25, bm25_search, faiss_index, hybrid, ranking, runs, scoring
+from pipelines.retrieval import (
+    bm25,
+    bm25_search,
+    faiss_index,
+    faiss_library,
+    faiss_products,
+    hybrid,
+    ranking,
+    runs,
+    scoring,
+)
 from pipelines.tokens import Tokens
 
 Float32 = NDArray[np.float32]
@@ -58,12 +68,12 @@ class OpenShard:
         index: a FAISS index of n rows.
         ordinals: int64[n].
         doc_ids: string[n].
-        vectors: float32[n, d], e.g. `faiss_index.flat_vectors(index)` where that is not None.
+        vectors: float32[n, d], e.g. `faiss_library.flat_vectors(index)` where that is not None.
         postings: of the same n documents, where BM25 is searched too.
         dead: bool[n], rows that count no longer; None where all are alive.
     """
 
-    index: faiss_index.Index
+    index: faiss_library.Index
     ordinals: Int64
     doc_ids: pa.Array
     vectors: Float32
@@ -99,7 +109,7 @@ class OpenShard:
 
     def scores(self, queries: Float32, query: Int32, row: Int64) -> Float32:
         """Exact scores of given pairs, float32 as long as `row`."""
-        threads = faiss_index.threads()
+        threads = faiss_library.threads()
         return scoring.exact_scores(queries, self.vectors, query, row, self.largest_norm, threads)
 
 
@@ -122,7 +132,7 @@ def search_group(
             E_CONFIG for parameters that an index does not take.
     """
     # Without a bound for every shard, scores of one cannot be held against another's.
-    known = all(faiss_index.scores_are_products(shard.index) for shard in shards)
+    known = all(faiss_products.scores_are_products(shard.index) for shard in shards)
     errors = [_error(queries, shard) for shard in shards] if known else []
     error = np.max([np.zeros(len(queries)), *errors], axis=0)
     parts: list[Hits] = []
@@ -201,6 +211,11 @@ class Both:
     bm25: Float32
     found: NDArray[np.bool_]
 
+    def where(self, keep: NDArray[np.bool_]) -> Both:
+        """The rows of a mask."""
+        dense, bm25, found = self.dense[keep], self.bm25[keep], self.found[keep]
+        return Both(self.query[keep], self.row[keep], dense, bm25, found)
+
 
 def _both_of_shard(
     queries: Float32, terms: Tokens, shard: OpenShard, depth: int, parameters: str
@@ -208,9 +223,9 @@ def _both_of_shard(
     postings = shard.postings
     if postings is None:
         raise ValueError("BM25 needs shards with postings")
-    threads = faiss_index.threads()
+    threads = faiss_library.threads()
     hits = _search_shard(queries, shard, depth, parameters)
-    if faiss_index.scores_are_products(shard.index):
+    if faiss_products.scores_are_products(shard.index):
         hits = _cut([hits], len(queries), depth, 2 * _error(queries, shard))[0]
     hits = hits.scored(queries, shard)
     columns = hits.query, hits.score, lambda at: shard.doc_ids.take(pa.array(hits.row[at]))
@@ -251,8 +266,7 @@ def _cut_both(parts: list[Both], queries: int, depth: int) -> list[Both]:
         keep = (both.found & (both.dense >= last_dense[both.query])) | (
             (both.bm25 > 0) & (both.bm25 >= last_bm25[both.query])
         )
-        columns = (both.query, both.row, both.dense, both.bm25, both.found)
-        kept.append(Both(*(column[keep] for column in columns)))
+        kept.append(both.where(keep))
     return kept
 
 
@@ -316,6 +330,6 @@ def _error(queries: Float32, shard: OpenShard) -> NDArray[np.float64]:
 
     A relative tolerance would be no bound: an inner product near 0 has the error of its terms.
     """
-    relative = faiss_index.relative_error(shard.index)
+    relative = faiss_products.relative_error(shard.index)
     # 1.001 covers the norms' own rounding and the bound's terms of second order.
     return 1.001 * relative * scoring.norms(queries) * shard.largest_norm

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import NightrankError
-from pipelines.retrieval import bm25, faiss_files, faiss_index
+from pipelines.retrieval import bm25, faiss_files, faiss_index, faiss_library
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.embed import to_numpy
 from pipelines.storage import ordinals, schemas
@@ -60,7 +60,7 @@ class Worker:
     """Adds vectors to a copy of the template."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
-        faiss_index.use_threads(threads)
+        faiss_library.use_threads(threads)
         self._bm25 = config["bm25"]
 
     def __call__(self, task: Task, read: Reader) -> Payload:

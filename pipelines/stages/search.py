@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.retrieval import faiss_files, faiss_index
+from pipelines.retrieval import faiss_files, faiss_library
 from pipelines.retrieval.bm25 import Postings
 from pipelines.retrieval.first_stage import OpenShard, search_both, search_group
 from pipelines.retrieval.hybrid import DENSE
@@ -106,7 +106,7 @@ class Worker:
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._depth, self._parameters = config["depth"], config["search_parameters"]
-        faiss_index.use_threads(threads)
+        faiss_library.use_threads(threads)
         self._key: tuple[str, ...] = ()
         self._open: list[OpenShard] = []
 
@@ -131,7 +131,7 @@ class Worker:
         table = table.select(schema.names).cast(schema)
         stats: dict[str, Any] = {"rate_rows": len(rows), "rate_unit": "queries"}
         stats["candidates"] = table.num_rows
-        if any(faiss_index.flat_vectors(shard.index) is None for shard in self._open):
+        if any(faiss_library.flat_vectors(shard.index) is None for shard in self._open):
             sample = vectors[:SAMPLED]
             hits, wanted = recall(sample, self._open, self._depth, self._parameters)
             stats |= {"recall_hits": hits, "recall_wanted": wanted}
@@ -148,7 +148,7 @@ class Worker:
             index = faiss_files.read(read.local(index_ref))
             rows = read.table(rows_ref)
             local = rows["ordinal"].to_numpy()
-            vectors = faiss_index.flat_vectors(index)
+            vectors = faiss_library.stored_vectors(index)
             if vectors is None:
                 vectors = _vectors(task.args["vectors"][segment], read, local)
             places = ordinals.pack(segment, 0, local)

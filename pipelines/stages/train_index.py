@@ -7,6 +7,7 @@ Cardinality: one. Knows nothing about: shards, queries, ordinals.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from pipelines.storage.dataset import Blob, FileRef, Manifest, Payload
 from pipelines.storage.reader import Reader
 from pipelines.tokens import Tokens
 
-VERSION = 2
+VERSION = 3
 SEED = 20_26
 
 
@@ -75,6 +76,7 @@ class Worker:
             )
             factory, parameters = choice.factory, parameters or choice.search_parameters
             stats |= {"recall": choice.recall, "reason": choice.reason}
+            stats["trials"] = [dataclasses.asdict(trial) for trial in choice.trials]
         index, built = faiss_index.train(factory, sample, self._threads)
         if built != factory:  # What was asked for may not exist in what could be built.
             parameters = faiss_index.fitting_parameters(index, parameters)

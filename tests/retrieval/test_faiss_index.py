@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import NightrankError
-from pipelines.retrieval import faiss_files, faiss_index
+from pipelines.retrieval import faiss_files, faiss_index, faiss_library
 
 FORMS = ["Flat", "IVF16,Flat", "PQ8x4fs,RFlat", "IVF8,PQ8x4fs,RFlat", "SQfp16", "HNSW8"]
 
@@ -195,21 +195,21 @@ def test_an_error_of_the_file_written_to_comes_through(vectors):
 
 def test_flat_vectors_are_the_ones_added_without_a_copy(vectors):
     index = build("Flat", vectors)
-    view = faiss_index.flat_vectors(index)
+    view = faiss_library.flat_vectors(index)
     assert np.array_equal(view, vectors)
-    assert np.shares_memory(view, faiss_index.flat_vectors(index))
+    assert np.shares_memory(view, faiss_library.flat_vectors(index))
     stored = as_bytes(index)
-    assert np.array_equal(faiss_index.flat_vectors(keep := faiss_files.read(stored)), vectors)
+    assert np.array_equal(faiss_library.flat_vectors(keep := faiss_files.read(stored)), vectors)
     assert keep.ntotal == 700
-    assert faiss_index.flat_vectors(build("IVF16,Flat", vectors)) is None
-    assert faiss_index.flat_vectors(build("Flat", vectors[:0])).shape == (0, 16)
+    assert faiss_library.flat_vectors(build("IVF16,Flat", vectors)) is None
+    assert faiss_library.flat_vectors(build("Flat", vectors[:0])).shape == (0, 16)
 
 
 def test_two_faiss_builds_or_none_are_refused_with_what_to_install(monkeypatch):
     for found, said in [(set(), "none"), ({"faiss-cpu", "faiss-gpu"}, "faiss-cpu and faiss-gpu")]:
-        faiss_index.library.cache_clear()
-        monkeypatch.setattr(faiss_index, "_is_installed", found.__contains__)
+        faiss_library.library.cache_clear()
+        monkeypatch.setattr(faiss_library, "_is_installed", found.__contains__)
         with pytest.raises(NightrankError, match=rf"E_MODEL.*found {said}.*nightrank\[cpu\]"):
-            faiss_index.use_threads(1)
+            faiss_library.use_threads(1)
     monkeypatch.undo()
-    faiss_index.library.cache_clear()
+    faiss_library.library.cache_clear()
