@@ -83,7 +83,7 @@ def rivals(
 ) -> Iterator[System]:
     """FAISS by itself: every form at the cheapest setting that reaches `RECALL`, or its dearest."""
     dimension, count = vectors.shape[1], len(vectors)
-    lists = min(1 << round(np.log2(4 * np.sqrt(count))), len(vectors[: 1 << 18]) // 39)
+    lists = min(1 << round(np.log2(2 * np.sqrt(count))), len(vectors[: 1 << 18]) // 39)
     probes = [8, 16, 32, 64, 96, 128, 192, 256, 384, 512]
     factors = [2, 4, 8, 16]
     forms = [

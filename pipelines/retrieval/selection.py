@@ -5,11 +5,11 @@ form pays for itself. Above it, a few forms are built on the sample of document 
 with held-out vectors of the same sample; exact search is the truth. The fastest that reaches
 `recall_target` is taken, if it is at least 1.1 times as fast as Flat; else Flat.
 
-Why measured and not tabled: the order of the forms depends on the vectors. On a million synthetic
-clusters (384 dimensions) IVF4096,PQ192x4fs is 40 times as fast as Flat; on 200k real MiniLM
-embeddings of passages PQ codes with refinement are 2 to 4 times as fast at recall .98, and IVF must
-probe so many of its lists for it that it gains little over the codes alone
-(`benchmarks/results/retrieval.md`). So gains on easy data say nothing.
+Why measured and not tabled: the order of the forms depends on the vectors and on their number. On
+200k real MiniLM embeddings of passages, at recall .98, PQ codes with refinement are twice as fast
+as Flat and the same codes in IVF lists, a fifth of them probed, four times; IVF of whole vectors is
+no faster than Flat. On 45k of them the codes alone stood first; on synthetic clusters IVF gains 40
+times, which says nothing of real data (`benchmarks/results/retrieval.md`).
 
 How it is measured decides the order. Exact search is a matrix product: of 256 queries at once it
 runs at a ninth of its speed, so blocks of 4,096 are timed, as a search has them. A search fetches a
@@ -140,8 +140,9 @@ def choose(
 
 def _forms(dimension: int, num_documents: int, sampled: int) -> list[tuple[str, list[str]]]:
     """Lists forms with their settings, cheapest setting first."""
-    # About 4 * sqrt(n) lists, a power of two, with enough sampled vectors to train each.
-    wanted = 1 << round(math.log2(4 * math.sqrt(num_documents)))
+    # About 2 * sqrt(n) lists, a power of two, with enough sampled vectors to train each: on 200k
+    # real vectors 512, 1024 and 2048 lists reach recall .98 in 0.9, 0.9 and 1.7 s a block.
+    wanted = 1 << round(math.log2(2 * math.sqrt(num_documents)))
     nlist = min(wanted, sampled // faiss_index.VECTORS_PER_LIST)
     probes = [p for p in NPROBES if p <= nlist // 2]
     forms = []
