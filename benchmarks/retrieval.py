@@ -37,7 +37,8 @@ from pipelines.retrieval import (
     ranking,
     selection,
 )
-from pipelines.retrieval.first_stage import OpenShard, search_both, search_group
+from pipelines.retrieval.first_stage import OpenShard, search_group
+from pipelines.retrieval.hybrid_search import search_both
 from pipelines.retrieval.terms import Analyzer
 from pipelines.tokens import Tokens
 
@@ -170,7 +171,7 @@ def shares(run: Callable[[], Any], rounds: int) -> dict[str, float]:
         begin = time.perf_counter()
         with (
             timed(faiss_index, "search", searched),
-            timed(first_stage, "_cut", merged),
+            timed(first_stage, "cut", merged),
             timed(ranking, "rank", merged),
         ):
             run()

@@ -38,6 +38,9 @@ BLOCK_POSTINGS = 2 << 20
 BLOCK_PAIRS = 1 << 15
 # Every n-th score of a query tells where about its depth-th lies.
 STRIDE = 16
+# How far such a guess stays above the depth-th: at 3 some lists of 4,096 were cut too short and
+# taken whole, which cost a sixth of the time.
+DEVIATIONS = 4
 
 
 def search(
@@ -149,9 +152,9 @@ def _sums(values: Int64, indptr: Int64) -> Int64:
 def _best(scores: Float32, indptr: Int64, depth: int) -> Int64:
     """Positions of the best `depth` scores of every run, with ties, zeros left out; ascending."""
     lengths = np.diff(indptr).astype(np.int64)
-    # A sample's r-th score lies below the depth-th unless the sample is three deviations off.
+    # A sample's r-th score lies below the depth-th unless the sample is so many deviations off.
     expected = depth / STRIDE
-    r = math.ceil(expected + 3 * math.sqrt(expected)) + 1
+    r = math.ceil(expected + DEVIATIONS * math.sqrt(expected)) + 1
     few = -(-lengths // STRIDE)
     sample = np.repeat(indptr[:-1], few) + STRIDE * runs.within(few)
     guess = runs.nth_largest(scores[sample], few, r)

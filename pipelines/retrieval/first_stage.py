@@ -9,9 +9,6 @@ For a Flat index the lists equal an exact search, ties included, for any split i
 rows than `depth` are fetched, and again twice as many for each query where a row not fetched
 might still reach the depth-th score.
 
-Where shards have postings, the best of BM25 are found as well, and every row of either list gets
-both scores.
-
 Rows that are dead (their document is gone or was replaced) take part in no list: more is fetched,
 and fetched again where a list comes short.
 
@@ -31,16 +28,13 @@ from numpy.typing import NDArray
 from pipelines.errors import NightrankError
 from pipelines.retrieval import (
     bm25,
-    bm25_search,
     faiss_index,
     faiss_library,
     faiss_products,
-    hybrid,
     ranking,
     runs,
     scoring,
 )
-from pipelines.tokens import Tokens
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -133,55 +127,19 @@ def search_group(
     """
     # Without a bound for every shard, scores of one cannot be held against another's.
     known = all(faiss_products.scores_are_products(shard.index) for shard in shards)
-    errors = [_error(queries, shard) for shard in shards] if known else []
+    errors = [error_bound(queries, shard) for shard in shards] if known else []
     error = np.max([np.zeros(len(queries)), *errors], axis=0)
     parts: list[Hits] = []
     for shard in shards:
-        hits = _search_shard(queries, shard, depth, parameters)
+        hits = search_shard(queries, shard, depth, parameters)
         parts.append(hits if known else hits.scored(queries, shard))
-        parts = _cut(parts, len(queries), depth, 2 * error)
+        parts = cut(parts, len(queries), depth, 2 * error)
     tables = [SCHEMA.empty_table().drop_columns(["rank"])]
     for shard, hits in zip(shards, parts, strict=True):
         hits = hits.scored(queries, shard) if known else hits
         columns = {**shard.table(hits.query, hits.row), "score": hits.score}
         tables.append(pa.table(columns, schema=tables[0].schema))
     return ranking.rank(pa.concat_tables(tables), depth).select(SCHEMA.names)
-
-
-def search_both(
-    queries: Float32, terms: Tokens, shards: list[OpenShard], depth: int, parameters: str = ""
-) -> pa.Table:
-    """Finds the best `depth` documents of a group by vectors, and by BM25, for every query.
-
-    Args:
-        queries: float32[q, d]; a row's position is its `query`.
-        terms: the same queries' term ids.
-        shards: disjoint sets of documents, all with postings.
-        depth: candidates kept per query and list.
-        parameters: FAISS search parameters.
-
-    Returns:
-        Columns `query`, `ordinal`, `doc_id` and those of `hybrid`, at most 2 * `depth` rows per
-        query, sorted by query.
-
-    Raises:
-        NightrankError: as `search_group`.
-    """
-    found = [_both_of_shard(queries, terms, shard, depth, parameters) for shard in shards]
-    if len(shards) > 1:
-        found = _cut_both(found, len(queries), depth)
-    tables = [
-        pa.table(
-            {
-                **shard.table(both.query, both.row),
-                hybrid.DENSE: both.dense,
-                hybrid.BM25: both.bm25,
-                hybrid.FOUND: both.found,
-            }
-        )
-        for shard, both in zip(shards, found, strict=True)
-    ]
-    return hybrid.best_of_either(pa.concat_tables(tables), depth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,76 +159,14 @@ class Hits:
         return Hits(self.query, self.row, shard.scores(queries, self.query, self.row))
 
 
-@dataclass(frozen=True, eq=False)
-class Both:
-    """Both lists of one shard, by (query, row): every row once, with both scores."""
-
-    query: Int32
-    row: Int64
-    dense: Float32
-    bm25: Float32
-    found: NDArray[np.bool_]
-
-    def where(self, keep: NDArray[np.bool_]) -> Both:
-        """The rows of a mask."""
-        dense, bm25, found = self.dense[keep], self.bm25[keep], self.found[keep]
-        return Both(self.query[keep], self.row[keep], dense, bm25, found)
-
-
-def _both_of_shard(
-    queries: Float32, terms: Tokens, shard: OpenShard, depth: int, parameters: str
-) -> Both:
-    postings = shard.postings
-    if postings is None:
-        raise ValueError("BM25 needs shards with postings")
-    threads = faiss_library.threads()
-    hits = _search_shard(queries, shard, depth, parameters)
-    if faiss_products.scores_are_products(shard.index):
-        hits = _cut([hits], len(queries), depth, 2 * _error(queries, shard))[0]
-    hits = hits.scored(queries, shard)
-    columns = hits.query, hits.score, lambda at: shard.doc_ids.take(pa.array(hits.row[at]))
-    hits = hits.where(ranking.among_best(*columns, len(queries), depth))
-    lexical = bm25_search.search(postings, terms, depth, threads, shard.dead)
-    pair = np.concatenate([runs.pairs(hits.query, hits.row), runs.pairs(*lexical[:2])])
-    order = np.argsort(pair, kind="stable")
-    pair = pair[order]
-    first = np.flatnonzero(np.append(pair[:1] == pair[:1], pair[1:] != pair[:-1]))
-    last = np.append(first[1:], len(pair))[: len(first)] - 1
-    query, row = (pair[first] >> 32).astype(np.int32), pair[first] & 0xFFFFFFFF
-    # A stable sort: of two equal pairs the vectors' comes first.
-    found, shared = order[first] < len(hits.query), order[last] >= len(hits.query)
-    dense, lexically = np.empty(len(first), np.float32), np.empty(len(first), np.float32)
-    dense[found] = hits.score[order[first[found]]]
-    dense[~found] = shard.scores(queries, query[~found], row[~found])
-    lexically[shared] = lexical[2][order[last[shared]] - len(hits.query)]
-    lexically[~shared] = bm25_search.score_pairs(
-        postings, terms, query[~shared], row[~shared], threads
-    )
-    return Both(query, row, dense, lexically, found)
-
-
-def _cut(parts: list[Hits], queries: int, depth: int, slack: NDArray[np.float64]) -> list[Hits]:
+def cut(parts: list[Hits], queries: int, depth: int, slack: NDArray[np.float64]) -> list[Hits]:
     """Drops what lies more than `slack` (by query) below the depth-th score of all parts."""
     scores = [(hits.query, hits.score) for hits in parts]
     last = runs.nth_of_parts(scores, queries, depth).astype(np.float64) - slack
     return [hits.where(hits.score >= last[hits.query]) for hits in parts]
 
 
-def _cut_both(parts: list[Both], queries: int, depth: int) -> list[Both]:
-    """Drops what is below the depth-th of both lists of all parts: texts are read of the rest."""
-    dense = [(both.query[both.found], both.dense[both.found]) for both in parts]
-    last_dense = runs.nth_of_parts(dense, queries, depth)
-    last_bm25 = runs.nth_of_parts([(both.query, both.bm25) for both in parts], queries, depth)
-    kept = []
-    for both in parts:
-        keep = (both.found & (both.dense >= last_dense[both.query])) | (
-            (both.bm25 > 0) & (both.bm25 >= last_bm25[both.query])
-        )
-        kept.append(both.where(keep))
-    return kept
-
-
-def _search_shard(queries: Float32, shard: OpenShard, depth: int, parameters: str) -> Hits:
+def search_shard(queries: Float32, shard: OpenShard, depth: int, parameters: str) -> Hits:
     """Searches one shard; every query's list is complete, ties included, down to its last score.
 
     Returns:
@@ -320,12 +216,12 @@ def _fetch(
     depth_th = approximate[alive][ends - living[full] + depth - 1].astype(np.float64)
     # Both scores are FAISS's own: a lossy index misjudges whole lists, and measured against exact
     # scores would look tied to its end. One error for the depth-th, one for a row not fetched.
-    unfinished[full] = last + 2 * _error(wanted[full], shard) >= depth_th
+    unfinished[full] = last + 2 * error_bound(wanted[full], shard) >= depth_th
     keep = alive & ~unfinished[local]
     return Hits(some[local[keep]], row[keep], approximate[keep]), some[unfinished]
 
 
-def _error(queries: Float32, shard: OpenShard) -> NDArray[np.float64]:
+def error_bound(queries: Float32, shard: OpenShard) -> NDArray[np.float64]:
     """Bounds how far FAISS's inner product can lie from the exact score, for every query.
 
     A relative tolerance would be no bound: an inner product near 0 has the error of its terms.

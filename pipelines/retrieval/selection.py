@@ -16,9 +16,12 @@ runs at a ninth of its speed, so blocks of 4,096 are timed, as a search has them
 margin beyond `depth`, so the forms are measured with it. Each form is timed in turns with Flat, for
 a machine is not equally fast at all times: what counts is the median of the ratios.
 
+Documents stand in for queries, and are easier to find neighbours of: 128 of 1024 lists found .983
+of a held-out document's hundred and .970 of a real query's. So a form must lose no more than half
+of what `recall_target` allows.
+
 The choice is made once, when the template is trained, and recorded with it. It never changes a
-score, only which candidates are found. The sample is smaller than the corpus: recall falls somewhat
-as a corpus grows, for which `recall_target` leaves room.
+score, only which candidates are found.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ MOST_QUERIES = 500
 TIMED_QUERIES = 4096
 # A form must beat Flat by more than timing noise and its training are worth.
 LEAST_GAIN = 1.1
+# Of the loss that is allowed to real queries, what held-out documents may show.
+LOSS = 0.5
 REPETITIONS = 3
 K_FACTORS = (2, 4, 8, 16)
 NPROBES = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -109,6 +114,7 @@ def choose(
         reason = f"a sample of {len(vectors)} vectors is too small to measure on: Flat"
         return Choice("Flat", "", 1.0, 0.0, reason)
 
+    aim = 1 - (1 - recall_target) * LOSS
     order = np.random.default_rng(seed).permutation(len(vectors))
     num_queries = min(MOST_QUERIES, len(vectors) // 10)
     queries, documents = vectors[order[:num_queries]], vectors[order[num_queries:]]
@@ -127,15 +133,15 @@ def choose(
             recall = _recall(_found(index, queries, k, fetch, parameters), truth)
             ratios = [_ratio(index, flat, many, fetch, parameters)]
             # Nothing depends on how exactly a form that is not to be taken was timed.
-            if recall >= recall_target:
+            if recall >= aim:
                 more = range(REPETITIONS - 1)
                 ratios += [_ratio(index, flat, many, fetch, parameters) for _ in more]
             taken = seconds * statistics.median(ratios)
             trials.append(Trial(factory, parameters, recall, taken, _bytes_per_vector(index)))
             # A larger setting only costs more once the target is reached or speed is lost.
-            if recall >= recall_target or taken > seconds:
+            if recall >= aim or taken > seconds:
                 break
-    return _best(trials, recall_target, k)
+    return _best(trials, aim, k)
 
 
 def _forms(dimension: int, num_documents: int, sampled: int) -> list[tuple[str, list[str]]]:

@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 
 from pipelines.retrieval import faiss_files, faiss_library
 from pipelines.retrieval.bm25 import Postings
-from pipelines.retrieval.first_stage import OpenShard, search_both, search_group
+from pipelines.retrieval.first_stage import OpenShard, search_group
 from pipelines.retrieval.hybrid import DENSE
+from pipelines.retrieval.hybrid_search import search_both
 from pipelines.retrieval.recall import recall
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.delta import all_dead
