@@ -53,7 +53,12 @@ def load(cache: Path, data: Path | None, passages: int, queries: int, threads: i
         threads: of the encoder.
     """
     random_order = random.Random(0)
-    cut = sorted(set(_cut(_documents(data))))
+    distinct: set[str] = set()
+    for passage in _cut(_documents(data)):
+        distinct.add(passage)
+        if data is None and len(distinct) == passages + queries:
+            break
+    cut = sorted(distinct)
     random_order.shuffle(cut)
     asked = _queries(data, random_order)[:queries]
     missing = queries - len(asked)
@@ -90,7 +95,10 @@ def _queries(data: Path | None, order: random.Random) -> list[str]:
 def _docstrings() -> Iterator[str]:
     """Of the standard library and of the installed packages."""
     places = {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}
-    for path in sorted(file for place in places for file in Path(place).rglob("*.py")):
+    files = sorted(file for place in places for file in Path(place).rglob("*.py"))
+    # Reading all of them takes a minute; a few are to be of all packages.
+    random.Random(1).shuffle(files)
+    for path in files:
         if SKIPPED.intersection(path.parts[-4:-1]) or path.stat().st_size > 1 << 20:
             continue
         try:
