@@ -8,8 +8,8 @@ with held-out vectors of the same sample; exact search is the truth. The fastest
 Why measured and not tabled: the order of the forms depends on the vectors and on their number. On
 200k real MiniLM embeddings of passages, at recall .98, PQ codes with refinement are twice as fast
 as Flat and the same codes in IVF lists, a fifth of them probed, four times; IVF of whole vectors is
-no faster than Flat. On 45k of them the codes alone stood first; on synthetic clusters IVF gains 40
-times, which says nothing of real data (`benchmarks/results/retrieval.md`).
+no faster than Flat (`benchmarks/results/retrieval.md`). On a quarter of the number the codes alone
+stood first; on synthetic clusters IVF gains tenfold, which says nothing of real data.
 
 How it is measured decides the order. Exact search is a matrix product: of 256 queries at once it
 runs at a ninth of its speed, so blocks of 4,096 are timed, as a search has them. A search fetches a
