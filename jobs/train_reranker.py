@@ -51,12 +51,13 @@ def retrieve(
         depth: results per query and list.
 
     Returns:
-        As `first_stage.search_both`; ordinals are rows of `documents`.
+        As `hybrid_search.search_both`; ordinals are rows of `documents`.
     """
     import pyarrow as pa
 
     from pipelines.retrieval import bm25, faiss_index
-    from pipelines.retrieval.first_stage import OpenShard, search_both
+    from pipelines.retrieval.first_stage import OpenShard
+    from pipelines.retrieval.hybrid_search import search_both
     from pipelines.retrieval.terms import Analyzer
 
     analyze = Analyzer("english")

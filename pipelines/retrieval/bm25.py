@@ -139,17 +139,3 @@ def build(documents: Tokens, statistics: Statistics, k1: float, b: float) -> Pos
     terms, starts = np.unique(term, return_index=True)
     offsets = np.append(starts, len(term)).astype(np.int64)
     return Postings(terms, offsets, row, impacts, len(documents))
-
-
-def best(scores: Float32, depth: int) -> Int64:
-    """Rows that belong to the best `depth`, ties with the last one included, in ascending order.
-
-    Args:
-        scores: float32 [n]; documents at 0 share no term with the query and are left out.
-        depth: how many.
-    """
-    rows = np.flatnonzero(scores > 0)
-    if len(rows) > depth:
-        found = scores[rows]
-        rows = rows[found >= np.partition(found, len(rows) - depth)[len(rows) - depth]]
-    return rows

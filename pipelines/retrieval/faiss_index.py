@@ -1,40 +1,32 @@
-"""The only door to FAISS: train, add, write, read, search.
+"""FAISS indexes: train, add, search.
 
 An index holds local rows 0 to n-1 in the order they were added; what a row means is the caller's
 matter. The metric is the inner product throughout. What FAISS does silently is made loud here: it
 adds vectors with NaN that can never be found, answers NaN queries with row -1 (in Python the
-*last* document), pads short results with -1, and loads files with flipped bits. The last cannot be
-caught here, as FAISS files carry no checksum: verify the file's sha256 before reading it.
-
-FAISS is imported at first use, so that importing this module is cheap.
+*last* document) and pads short results with -1.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import io
 import logging
-import os
 import re
-from importlib import metadata
-from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import NightrankError
+from pipelines.retrieval import faiss_products
+from pipelines.retrieval.faiss_library import (
+    Float32,
+    Index,
+    flat_vectors,
+    library,
+    reason,
+    use_threads,
+)
 
-Float32 = NDArray[np.float32]
-Index = Any  # a faiss.Index; FAISS ships no types
-
-BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 # FAISS's own advice (ClusteringParameters.min_points_per_centroid); below it lists hold noise.
 VECTORS_PER_LIST = 39
-# Four-character code of inverted lists kept in another file, named by an absolute path and opened
-# for writing (OnDiskInvertedLists.cpp): an index file must not be able to name other files.
-ON_DISK_LISTS = b"ilod"
-
 log = logging.getLogger(__name__)
 
 
@@ -91,7 +83,7 @@ def build(template: Index, vectors: Float32) -> tuple[Index, str]:
     Raises:
         NightrankError: E_CORRUPT for vectors that are not finite.
     """
-    faiss = _faiss()
+    faiss = library()
     vectors = _checked(vectors, "vectors to index")
     index, device = faiss.clone_index(template), "cpu"
     # A Flat index only stores: a GPU would add two copies and save nothing.
@@ -142,7 +134,10 @@ def search(
     k = min(k, index.ntotal)
     if not k or not len(queries):
         return np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32)
-    score, row = index.search(queries, k)
+    if faiss_products.in_half(index) and k <= faiss_products.GPU_K:
+        score, row = faiss_products.search_half(index, queries, k)
+    else:
+        score, row = index.search(queries, k)
     hits = row >= 0
     query = np.repeat(np.arange(len(queries), dtype=np.int32), hits.sum(axis=1))
     return query, row[hits], score[hits]
@@ -153,10 +148,10 @@ def set_parameters(index: Index, parameters: str) -> None:
     if not parameters:
         return
     try:
-        _faiss().ParameterSpace().set_index_parameters(index, parameters)
+        library().ParameterSpace().set_index_parameters(index, parameters)
     except RuntimeError as error:
         name, do = type(index).__name__, "e.g. nprobe=32 for IVF; leave it empty for Flat"
-        what = f"FAISS does not take {parameters!r} for this {name}: {_reason(error)}"
+        what = f"FAISS does not take {parameters!r} for this {name}: {reason(error)}"
         raise NightrankError("E_CONFIG", what, "index.search_parameters", do) from None
 
 
@@ -174,89 +169,19 @@ def fitting_parameters(index: Index, parameters: str) -> str:
     return ",".join(filter(fits, map(str.strip, parameters.split(","))))
 
 
-def write(index: Index, file: BinaryIO) -> None:
-    """Writes an index in CPU form to an open file; the caller hashes, syncs and commits it.
-
-    FAISS's own `write_index(path)` is never used: on a full disk it can report success and leave a
-    truncated file, because the last block fails in a destructor that only prints
-    (faiss/impl/io.cpp). Here every error of `file.write` comes through.
-    """
-
-    def put(block: bytes) -> None:
-        written = file.write(block)
-        if written is not None and written != len(block):
-            raise OSError(f"wrote {written} of {len(block)} bytes of an index")
-
-    faiss = _faiss()
-    faiss.write_index(index, faiss.PyCallbackIOWriter(put))
-
-
-def read(source: str | os.PathLike[str] | bytes | BinaryIO) -> Index:
-    """Reads an index from a local path, from bytes or from an open file that can seek.
-
-    Raises:
-        NightrankError: E_CORRUPT for a file that FAISS refuses, that goes on after the index, that
-            has another metric, or that refers to another file.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return _read(file, os.fspath(source))
-    opened = io.BytesIO(source) if isinstance(source, bytes) else source
-    return _read(opened, str(getattr(source, "name", "index")))
-
-
-def flat_vectors(index: Index) -> Float32 | None:
-    """Gives the stored vectors of a Flat index, float32[n, d], without a copy; None for others.
-
-    The array lives in the index's memory: keep the index as long as the array.
-    """
-    faiss = _faiss()
-    flat = faiss.downcast_index(index)
-    # These types alone: subclasses store the same numbers in another layout.
-    if type(flat) not in (faiss.IndexFlat, faiss.IndexFlatIP):
-        return None
-    if not flat.ntotal:
-        return np.empty((0, flat.d), np.float32)
-    return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
-
-
 def imbalance(index: Index) -> float | None:
     """How unevenly an IVF index's lists are filled: 1 where evenly; None for other indexes.
 
     FAISS's `imbalance_factor`: lists * sum(n^2) / sum(n)^2, so the factor by which a search that
     probes lists by chance reads more than it would of even lists.
     """
-    faiss = _faiss()
+    faiss = library()
     inner = faiss.downcast_index(index)
     if isinstance(inner, faiss.IndexRefine):
         inner = faiss.downcast_index(inner.base_index)
     if not isinstance(inner, faiss.IndexIVF) or not inner.ntotal:
         return None
     return float(inner.invlists.imbalance_factor())
-
-
-def use_threads(threads: int) -> None:
-    """Sets how many threads FAISS takes in this process; at least 1."""
-    _faiss().omp_set_num_threads(max(1, threads))
-
-
-@functools.cache
-def _faiss() -> Any:
-    found = [name for name in BUILDS if _is_installed(name)]
-    if len(found) != 1:
-        # Both builds install one package `faiss`: with two, files of one lie over the other's.
-        what = f"exactly one FAISS build is needed, found {' and '.join(found) or 'none'}"
-        do = "pip install 'nightrank[cpu]' (or [gpu]), after uninstalling all of them"
-        raise NightrankError("E_MODEL", what, "", do)
-    return importlib.import_module("faiss")
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _checked(vectors: Float32, what: str) -> Float32:
@@ -285,7 +210,7 @@ def _fitting_factory(factory: str, num_vectors: int) -> str:
 
 
 def _make(factory: str, dimension: int) -> Index:
-    faiss = _faiss()
+    faiss = library()
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, OverflowError) as error:
@@ -295,39 +220,8 @@ def _make(factory: str, dimension: int) -> Index:
     return index
 
 
-def _read(file: BinaryIO, name: str) -> Index:
-    def get(size: int) -> bytes:
-        block = file.read(size)
-        if size == len(ON_DISK_LISTS) and block == ON_DISK_LISTS:
-            raise NightrankError("E_CORRUPT", "the index refers to lists in another file", name)
-        return block
-
-    faiss = _faiss()
-    # A damaged header may announce any size, and memory is asked for before the bytes are found
-    # missing. No array, and no loop over stored parts, is longer than the file it comes from.
-    begin = file.tell()
-    size = file.seek(0, io.SEEK_END) - begin
-    file.seek(begin)
-    faiss.set_deserialization_vector_byte_limit(size + 1)
-    faiss.set_deserialization_loop_limit(size + 1)
-    try:
-        index = faiss.read_index(faiss.PyCallbackIOReader(get))
-    except (RuntimeError, MemoryError) as error:
-        raise NightrankError("E_CORRUPT", f"not a FAISS index: {_reason(error)}", name) from None
-    if file.read(1):
-        raise NightrankError("E_CORRUPT", "the file goes on after the index", name)
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise NightrankError("E_CORRUPT", "the index is not one of inner products", name)
-    return index
-
-
 def _bad_factory(factory: str, error: Exception) -> NightrankError:
-    what = f"FAISS cannot build {factory!r}: {_reason(error)}"
+    what = f"FAISS cannot build {factory!r}: {reason(error)}"
     return NightrankError(
         "E_CONFIG", what, "index.factory", "use auto, or e.g. Flat or IVF1024,Flat"
     )
-
-
-def _reason(error: Exception) -> str:
-    """Takes the message out of FAISS's text, which begins with a C++ signature and a place."""
-    return re.sub(r"^Error in .*? at \S+?:\d+: ", "", str(error), flags=re.DOTALL)[:200]

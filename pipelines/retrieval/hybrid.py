@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipelines.retrieval import ranking
 
@@ -38,13 +39,19 @@ def best_of_either(table: pa.Table, depth: int) -> pa.Table:
     Raises:
         NightrankError: as `ranking.rank`.
     """
-    keep = np.zeros(table.num_rows, dtype=bool)
-    places = pa.array(np.arange(table.num_rows))
+    table = table.take(pa.array(np.argsort(table["query"].to_numpy(), kind="stable")))
+    query = table["query"].to_numpy()
+    queries = int(query[-1]) + 1 if len(query) else 0
+    keep = np.zeros(len(query), dtype=bool)
     for name, inside in ((DENSE, table[FOUND]), (BM25, pc.greater(table[BM25], 0))):
-        columns = [table["query"], table["doc_id"], table[name], places]
-        rows = pa.table(columns, names=["query", "doc_id", "score", "place"]).filter(inside)
-        keep[ranking.rank(rows, depth)["place"].to_numpy()] = True
-    return table.filter(pa.array(keep)).sort_by("query")
+        at = np.flatnonzero(inside.to_numpy())
+
+        def doc_ids(rows: NDArray[np.int64], at: NDArray[np.int64] = at) -> pa.Array:
+            return table["doc_id"].take(pa.array(at[rows]))
+
+        score = table[name].to_numpy()[at]
+        keep[at[ranking.among_best(query[at], score, doc_ids, queries, depth)]] = True
+    return table.filter(pa.array(keep))
 
 
 def fuse(table: pa.Table, weight: float, depth: int) -> pa.Table:

@@ -9,13 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.retrieval import ranking
-from pipelines.retrieval.first_stage import (
-    SCHEMA,
-    Float32,
-    OpenShard,
-    exact_scores,
-    search_group,
-)
+from pipelines.retrieval.first_stage import SCHEMA, Float32, OpenShard, search_group
 
 
 def recall(
@@ -44,9 +38,8 @@ def recall(
         row = rows.reshape(-1)
         alive = np.isfinite(scores[query, row])
         query, row = query[alive], row[alive]
-        exact = exact_scores(queries, shard.vectors, query, row)
-        columns = {"query": query, "ordinal": shard.ordinals[row]}
-        columns |= {"doc_id": shard.doc_ids.take(pa.array(row)), "score": exact}
+        exact = shard.scores(queries, query, row)
+        columns = {**shard.table(query, row), "score": exact}
         parts.append(pa.table(columns).cast(pa.schema(list(SCHEMA)[:4])))
     best_of = ranking.merge([*parts, SCHEMA.empty_table()], depth)
     # At a tie either document is as good: what counts is how many reach the last true score.

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import NightrankError
-from pipelines.retrieval import bm25, faiss_index
+from pipelines.retrieval import bm25, faiss_files, faiss_index, faiss_library
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.embed import to_numpy
 from pipelines.storage import ordinals, schemas
@@ -60,7 +60,7 @@ class Worker:
     """Adds vectors to a copy of the template."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
-        faiss_index.use_threads(threads)
+        faiss_library.use_threads(threads)
         self._bm25 = config["bm25"]
 
     def __call__(self, task: Task, read: Reader) -> Payload:
@@ -75,16 +75,16 @@ class Worker:
             matrices.append(vectors)
             kept.append(local)
         matrix = np.concatenate(matrices)
-        template = faiss_index.read(read.local(task.args["template"]))
+        template = faiss_files.read(read.local(task.args["template"]))
         index, device = faiss_index.build(template, matrix)
 
         def check(path: str) -> None:
-            found = faiss_index.read(path).ntotal
+            found = faiss_files.read(path).ntotal
             if found != len(matrix):
                 what = f"index reopened with {found} vectors, {len(matrix)} were added"
                 raise NightrankError("E_CORRUPT", what, task.shard, "run the same command again")
 
-        blob = Blob(lambda file: faiss_index.write(index, file), check, "faiss")
+        blob = Blob(lambda file: faiss_files.write(index, file), check, "faiss")
         files = {"index": blob, "rows": pa.concat_tables(rows)}
         stats: dict[str, Any] = {"rate_rows": len(matrix), "rate_unit": "vectors"}
         stats |= {"built_on": device, "imbalance": faiss_index.imbalance(index)}

@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.retrieval import faiss_index
+from pipelines.retrieval import faiss_files, faiss_library
 from pipelines.retrieval.bm25 import Postings
-from pipelines.retrieval.first_stage import OpenShard, search_both, search_group
+from pipelines.retrieval.first_stage import OpenShard, search_group
 from pipelines.retrieval.hybrid import DENSE
+from pipelines.retrieval.hybrid_search import search_both
 from pipelines.retrieval.recall import recall
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.delta import all_dead
@@ -106,7 +107,7 @@ class Worker:
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._depth, self._parameters = config["depth"], config["search_parameters"]
-        faiss_index.use_threads(threads)
+        faiss_library.use_threads(threads)
         self._key: tuple[str, ...] = ()
         self._open: list[OpenShard] = []
 
@@ -131,7 +132,7 @@ class Worker:
         table = table.select(schema.names).cast(schema)
         stats: dict[str, Any] = {"rate_rows": len(rows), "rate_unit": "queries"}
         stats["candidates"] = table.num_rows
-        if any(faiss_index.flat_vectors(shard.index) is None for shard in self._open):
+        if any(faiss_library.flat_vectors(shard.index) is None for shard in self._open):
             sample = vectors[:SAMPLED]
             hits, wanted = recall(sample, self._open, self._depth, self._parameters)
             stats |= {"recall_hits": hits, "recall_wanted": wanted}
@@ -145,10 +146,10 @@ class Worker:
         self._open, self._key = [], ()  # Frees the old group before the new one is read.
         dead = all_dead(task.args["dead"], read)
         for segment, index_ref, rows_ref, postings_ref in task.args["group"]:
-            index = faiss_index.read(read.local(index_ref))
+            index = faiss_files.read(read.local(index_ref))
             rows = read.table(rows_ref)
             local = rows["ordinal"].to_numpy()
-            vectors = faiss_index.flat_vectors(index)
+            vectors = faiss_library.stored_vectors(index)
             if vectors is None:
                 vectors = _vectors(task.args["vectors"][segment], read, local)
             places = ordinals.pack(segment, 0, local)

@@ -7,13 +7,14 @@ Cardinality: one. Knows nothing about: shards, queries, ordinals.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.config import Index
-from pipelines.retrieval import bm25, faiss_index, selection
+from pipelines.retrieval import bm25, faiss_files, faiss_index, selection
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.embed import to_numpy
 from pipelines.storage import schemas
@@ -21,7 +22,7 @@ from pipelines.storage.dataset import Blob, FileRef, Manifest, Payload
 from pipelines.storage.reader import Reader
 from pipelines.tokens import Tokens
 
-VERSION = 2
+VERSION = 3
 SEED = 20_26
 
 
@@ -75,11 +76,12 @@ class Worker:
             )
             factory, parameters = choice.factory, parameters or choice.search_parameters
             stats |= {"recall": choice.recall, "reason": choice.reason}
+            stats["trials"] = [dataclasses.asdict(trial) for trial in choice.trials]
         index, built = faiss_index.train(factory, sample, self._threads)
         if built != factory:  # What was asked for may not exist in what could be built.
             parameters = faiss_index.fitting_parameters(index, parameters)
         stats |= {"factory": built, "search_parameters": parameters}
-        template = Blob(lambda file: faiss_index.write(index, file), extension="faiss")
+        template = Blob(lambda file: faiss_files.write(index, file), extension="faiss")
         files: dict[str, Any] = {"template": template}
         if task.args["bm25"]:
             refs = task.args["terms"]

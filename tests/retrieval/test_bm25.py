@@ -109,10 +109,3 @@ def test_nothing_to_search_and_unknown_words():
     assert not index_of(["pear"]).scores(Analyzer("english")(["zebra"])[0]).any()
     one = Tokens.concatenate([Analyzer("english")(["pear"]), Analyzer("english")(["plum"])])
     assert len(one) == 2
-
-
-def test_the_best_rows_hold_all_ties():
-    scores = np.array([0.0, 3.0, 1.0, 3.0, 1.0, 0.5], np.float32)
-    assert bm25.best(scores, 1).tolist() == [1, 3]
-    assert bm25.best(scores, 3).tolist() == [1, 2, 3, 4]
-    assert bm25.best(scores, 9).tolist() == [1, 2, 3, 4, 5]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import NightrankError
-from pipelines.retrieval import faiss_index
+from pipelines.retrieval import faiss_files, faiss_index, faiss_library
 
 FORMS = ["Flat", "IVF16,Flat", "PQ8x4fs,RFlat", "IVF8,PQ8x4fs,RFlat", "SQfp16", "HNSW8"]
 
@@ -24,7 +24,7 @@ def build(factory, vectors):
 
 def as_bytes(index):
     file = io.BytesIO()
-    faiss_index.write(index, file)
+    faiss_files.write(index, file)
     return file.getvalue()
 
 
@@ -37,9 +37,9 @@ def test_an_index_comes_back_from_its_file_with_the_same_answers(factory, vector
     path.write_bytes(as_bytes(index))
     with path.open("rb") as file:
         again = [
-            faiss_index.read(path),
-            faiss_index.read(path.read_bytes()),
-            faiss_index.read(file),
+            faiss_files.read(path),
+            faiss_files.read(path.read_bytes()),
+            faiss_files.read(file),
         ]
     expected = faiss_index.search(index, vectors[:9], 5)
     for other in again:
@@ -148,18 +148,18 @@ def test_a_truncated_or_prolonged_file_is_refused(vectors):
     whole = as_bytes(build("IVF16,Flat", vectors))
     for size in [0, 3, 4, 40, len(whole) // 2, len(whole) - 1]:
         with pytest.raises(NightrankError, match="E_CORRUPT"):
-            faiss_index.read(whole[:size])
+            faiss_files.read(whole[:size])
     with pytest.raises(NightrankError, match="goes on after"):
-        faiss_index.read(whole + b"\0")
+        faiss_files.read(whole + b"\0")
     with pytest.raises(NightrankError, match="E_CORRUPT"):
-        faiss_index.read(b"PAR1" + whole[4:])
+        faiss_files.read(b"PAR1" + whole[4:])
 
 
 def test_an_index_of_distances_is_refused(vectors):
     import faiss
 
     with pytest.raises(NightrankError, match="inner products"):
-        faiss_index.read(as_bytes(faiss.IndexFlatL2(16)))
+        faiss_files.read(as_bytes(faiss.IndexFlatL2(16)))
 
 
 def test_an_index_that_names_another_file_is_refused_before_that_file_is_touched(vectors, tmp_path):
@@ -171,7 +171,7 @@ def test_an_index_that_names_another_file_is_refused_before_that_file_is_touched
     stored = as_bytes(index)
     (tmp_path / "lists").unlink(missing_ok=True)
     with pytest.raises(NightrankError, match=r"E_CORRUPT.*another file"):
-        faiss_index.read(stored)
+        faiss_files.read(stored)
     assert not (tmp_path / "lists").exists()
 
 
@@ -188,28 +188,28 @@ def test_an_error_of_the_file_written_to_comes_through(vectors):
 
     index = build("Flat", vectors)
     with pytest.raises(OSError, match="No space left"):
-        faiss_index.write(index, Full())
+        faiss_files.write(index, Full())
     with pytest.raises(OSError, match=r"wrote \d+ of"):
-        faiss_index.write(index, Short())
+        faiss_files.write(index, Short())
 
 
 def test_flat_vectors_are_the_ones_added_without_a_copy(vectors):
     index = build("Flat", vectors)
-    view = faiss_index.flat_vectors(index)
+    view = faiss_library.flat_vectors(index)
     assert np.array_equal(view, vectors)
-    assert np.shares_memory(view, faiss_index.flat_vectors(index))
+    assert np.shares_memory(view, faiss_library.flat_vectors(index))
     stored = as_bytes(index)
-    assert np.array_equal(faiss_index.flat_vectors(keep := faiss_index.read(stored)), vectors)
+    assert np.array_equal(faiss_library.flat_vectors(keep := faiss_files.read(stored)), vectors)
     assert keep.ntotal == 700
-    assert faiss_index.flat_vectors(build("IVF16,Flat", vectors)) is None
-    assert faiss_index.flat_vectors(build("Flat", vectors[:0])).shape == (0, 16)
+    assert faiss_library.flat_vectors(build("IVF16,Flat", vectors)) is None
+    assert faiss_library.flat_vectors(build("Flat", vectors[:0])).shape == (0, 16)
 
 
 def test_two_faiss_builds_or_none_are_refused_with_what_to_install(monkeypatch):
     for found, said in [(set(), "none"), ({"faiss-cpu", "faiss-gpu"}, "faiss-cpu and faiss-gpu")]:
-        faiss_index._faiss.cache_clear()
-        monkeypatch.setattr(faiss_index, "_is_installed", found.__contains__)
+        faiss_library.library.cache_clear()
+        monkeypatch.setattr(faiss_library, "_is_installed", found.__contains__)
         with pytest.raises(NightrankError, match=rf"E_MODEL.*found {said}.*nightrank\[cpu\]"):
-            faiss_index.use_threads(1)
+            faiss_library.use_threads(1)
     monkeypatch.undo()
-    faiss_index._faiss.cache_clear()
+    faiss_library.library.cache_clear()

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import NightrankError
-from pipelines.retrieval import faiss_index, first_stage, ranking
-from pipelines.retrieval.first_stage import OpenShard, exact_scores, search_group
+from pipelines.retrieval import faiss_index, first_stage, ranking, scoring
+from pipelines.retrieval.first_stage import OpenShard, search_group
 from pipelines.retrieval.recall import recall
+from pipelines.retrieval.scoring import exact_scores
 
 
 def open_shard(vectors, ordinals, doc_ids, factory="Flat"):
@@ -95,7 +96,7 @@ def test_bounded_blocks_do_not_change_the_result(block, monkeypatch):
     shards = split(vectors, [f"d{i}" for i in range(300)], np.arange(300) % 2)
     whole = search_group(queries, shards, 7)
     monkeypatch.setattr(first_stage, "BLOCK_PAIRS", block)
-    monkeypatch.setattr(first_stage, "PRODUCT_BYTES", block)
+    monkeypatch.setattr(scoring, "PRODUCT_BYTES", block)
     assert search_group(queries, shards, 7).equals(whole)
 
 

@@ -35,7 +35,12 @@ def test_the_choice_reaches_the_target_and_its_strings_build_and_search(dimensio
     assert choice.recall >= 0.95
     assert choice.trials[0].factory == "Flat"
     assert {t.factory.split(",")[0][:2] for t in choice.trials} >= {"Fl", "IV"}
+    raw = 4 * dimension
+    assert choice.trials[0].bytes_per_vector == pytest.approx(raw, rel=0.01)
     for trial in choice.trials:
+        # Codes and lists come on top of raw vectors; IVF-Flat holds them in another order, twice.
+        twice = "RFlat" not in trial.factory and trial.factory != "Flat"
+        assert raw <= trial.bytes_per_vector < (1.6 + twice) * raw
         template, built = faiss_index.train(trial.factory, vectors, 1)
         assert built == trial.factory
         faiss_index.search(template, vectors[:2], 5, trial.search_parameters)
@@ -50,7 +55,7 @@ def test_an_unreachable_target_gives_flat():
 def test_the_fastest_that_reaches_the_target_wins_if_it_clearly_beats_flat():
     flat, good = Trial("Flat", "", 1.0, 10.0), Trial("PQ8x4fs,RFlat", "k_factor_rf=4", 0.98, 4.0)
     fast = Trial("IVF64,Flat", "nprobe=8", 0.90, 1.0)
-    slow = Trial("IVF64,Flat", "nprobe=64", 0.99, 8.5)
+    slow = Trial("IVF64,Flat", "nprobe=64", 0.99, 9.5)
     chosen = selection._best([flat, good, fast, slow], 0.98, 100)
     assert (chosen.factory, chosen.search_parameters) == ("PQ8x4fs,RFlat", "k_factor_rf=4")
     assert "2.5 times" in chosen.reason
