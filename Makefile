@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test images manifests bench clean
+.PHONY: help install install-dev quickstart check test images manifests bench bench-e2e bench-gpu clean
 
 help: ## Show this list.
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,5 +52,24 @@ images: ## Build the CPU and the GPU image.
 manifests: ## Print what `kubectl apply -k infra/kubernetes/aws` would apply.
 	kubectl kustomize infra/kubernetes/aws
 
+# Collections in BEIR layout make better texts than docstrings: make bench DATA=folder.
+DATA ?=
+BENCH_WORK ?= bench
+WITH_DATA := $(if $(DATA),--data $(DATA))
+RESULTS := benchmarks/results
+
+bench: install-dev ## Ratios beside peers on this machine, about 15 minutes on two cores.
+	$(BIN)/python -m benchmarks.scoring $(WITH_DATA) --out $(RESULTS)
+	$(BIN)/python -m benchmarks.encoding $(WITH_DATA) --out $(RESULTS)
+	$(BIN)/python -m benchmarks.retrieval $(WITH_DATA) --quick --cache $(BENCH_WORK)/vectors --out $(RESULTS)
+	$(BIN)/python -m benchmarks.growth $(WITH_DATA) --work $(BENCH_WORK)/growth --out $(RESULTS)
+
+bench-e2e: install-dev ## The whole on SciFact (DATA=folder of it) beside the script one would write.
+	rm -rf $(BENCH_WORK)/end-to-end/lake
+	$(BIN)/python -m benchmarks.end_to_end $(WITH_DATA) --work $(BENCH_WORK)/end-to-end --out $(RESULTS)
+
+bench-gpu: install-dev ## Three sizes of cross-encoders with random weights on the GPU.
+	$(BIN)/python -m benchmarks.gpu --out $(RESULTS)
+
 clean: ## Remove the environment and what quickstart made.
-	rm -rf $(VENV) quickstart
+	rm -rf $(VENV) quickstart $(BENCH_WORK)

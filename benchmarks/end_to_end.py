@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cold_runs import cold_run, write
 from benchmarks.reporting import machine, table
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -51,54 +52,21 @@ def inputs(data: Path, work: Path) -> dict[str, list[dict[str, Any]]]:
     return {"few": asked[:FEW], "all": asked, "large": every[: 5 * len(asked)]}
 
 
-def write(path: Path, items: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-
-
 def nightrank(work: Path, name: str, queries: list[dict[str, Any]]) -> dict[str, Any]:
-    """A run from a cold lake: wall seconds, and those inside models."""
+    """A run from a cold lake over the corpus: see `cold_run`."""
     write(work / f"{name}.jsonl", queries)
-    plain = {
-        "name": name,
-        "root": str(work / "lake"),
-        "corpus": {"path": str(work / "corpus.jsonl")},
-        "queries": {"path": str(work / f"{name}.jsonl")},
-        # As the script does it: vectors alone, and the reranker's own order.
-        "retrieve": {"depth": 100, "bm25": {"weight": 0}},
-        "rerank": {"depth": 100, "first_stage_weight": 0},
-        "evaluate": {"qrels": str(work / "qrels.tsv")},
-    }
-    path = work / f"{name}.yaml"
-    path.write_text(json.dumps(plain))
-    begin = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "run", str(path), "--json"],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
+    return cold_run(
+        work,
+        name,
+        {
+            "corpus": {"path": str(work / "corpus.jsonl")},
+            "queries": {"path": str(work / f"{name}.jsonl")},
+            # As the script does it: vectors alone, and the reranker's own order.
+            "retrieve": {"depth": 100, "bm25": {"weight": 0}},
+            "rerank": {"depth": 100, "first_stage_weight": 0},
+            "evaluate": {"qrels": str(work / "qrels.tsv")},
+        },
     )
-    wall = time.perf_counter() - begin
-    summary = json.loads(done.stdout.splitlines()[-1])
-    model = {"embed": 0.0, "rerank": 0.0}
-    processes = len(os.sched_getaffinity(0))
-    for file in (work / "lake" / name).rglob("_done/*.json"):
-        stats = json.loads(file.read_text())["stats"]
-        if "model_seconds" in stats:
-            kind = "rerank" if "pairs_scored" in stats else "embed"
-            model[kind] += stats["model_seconds"] / processes
-    spent = sum(model.values())
-    return {
-        "queries": len(queries),
-        "pairs": summary["pairs_scored"],
-        "wall": wall,
-        "model": model,
-        "model_seconds": spent,
-        "overhead": 1 - spent / wall,
-        "stages": summary["seconds"],
-        "precision": summary["precision"],
-        "ndcg": summary["measures"]["nDCG@10"]["reranked"],
-        "files": summary["files"],
-    }
 
 
 def straightforward(work: Path, queries: list[dict[str, Any]]) -> dict[str, Any]:
