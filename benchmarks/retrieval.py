@@ -18,35 +18,23 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
 
-from benchmarks import passages
+from benchmarks import passages, retrieval_parts
 from benchmarks.reporting import machine, table
+from benchmarks.retrieval_parts import K, open_shard
 from pipelines.retrieval import (
-    bm25,
-    bm25_search,
-    faiss_index,
     faiss_library,
-    first_stage,
-    ranking,
     selection,
 )
 from pipelines.retrieval.first_stage import OpenShard, search_group
-from pipelines.retrieval.hybrid_search import search_both
-from pipelines.retrieval.terms import Analyzer
-from pipelines.tokens import Tokens
 
-K = 100
 RECALL = 0.98
 SEMANTIC_SEARCH = "sentence_transformers.util.semantic_search"
-# Queries of the loop over queries that BM25 was: enough for its rate.
-LOOPED = 256
 
 
 class System:
@@ -115,15 +103,6 @@ def rivals(
         )
 
 
-def open_shard(factory: str, vectors: np.ndarray, rows: np.ndarray, threads: int) -> OpenShard:
-    template, _ = faiss_index.train(factory, vectors[: 1 << 18], threads)
-    mine = np.ascontiguousarray(vectors[rows]) if len(rows) < len(vectors) else vectors
-    index = faiss_index.add(template, mine)
-    stored = faiss_library.stored_vectors(index)
-    names = pa.array(np.char.add("passage-", rows.astype(str)).tolist())
-    return OpenShard(index, rows, names, mine if stored is None else stored)
-
-
 def ours(
     name: str, shards: list[OpenShard], queries: np.ndarray, setting: str, size: float
 ) -> System:
@@ -141,71 +120,6 @@ def semantic_search(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     asked, corpus = torch.from_numpy(queries), torch.from_numpy(vectors)
     found = util.semantic_search(asked, corpus, top_k=K, score_function=util.dot_score)
     return np.array([[hit["corpus_id"] for hit in hits] for hits in found])
-
-
-@contextmanager
-def timed(module: Any, name: str, into: list[float]) -> Iterator[None]:
-    """Adds up the seconds that a function takes."""
-    function = getattr(module, name)
-
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        begin = time.perf_counter()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            into.append(time.perf_counter() - begin)
-
-    setattr(module, name, wrapper)
-    try:
-        yield
-    finally:
-        setattr(module, name, function)
-
-
-def shares(run: Callable[[], Any], rounds: int) -> dict[str, float]:
-    """Seconds of a search, and the shares that FAISS, merging and all but FAISS have in it."""
-    made = []
-    for _ in range(rounds):
-        searched: list[float] = []
-        merged: list[float] = []
-        begin = time.perf_counter()
-        with (
-            timed(faiss_index, "search", searched),
-            timed(first_stage, "cut", merged),
-            timed(ranking, "rank", merged),
-        ):
-            run()
-        whole = time.perf_counter() - begin
-        made.append((whole, sum(searched), sum(merged)))
-    whole, searched, merged = (statistics.median(column) for column in zip(*made, strict=True))
-    beside = (whole - searched) / searched
-    return {"seconds": whole, "faiss": searched, "beside_faiss": beside, "merge": merged / whole}
-
-
-def old_bm25(postings: bm25.Postings, queries: Tokens, depth: int) -> None:
-    """As it was: a query at a time."""
-    for query in range(len(queries)):
-        scores = postings.scores(queries[query])
-        rows = np.flatnonzero(scores > 0)
-        if len(rows) > depth:
-            found = scores[rows]
-            rows = rows[found >= np.partition(found, len(rows) - depth)[len(rows) - depth]]
-
-
-def words(postings: bm25.Postings, terms: Tokens, threads: int, rounds: int) -> dict[str, Any]:
-    """BM25 by blocks beside a loop over queries: queries a second, ratios by round."""
-    few, rates = terms.take(np.arange(0, len(terms), max(1, len(terms) // LOOPED))), []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        old_bm25(postings, few, K)
-        middle = time.perf_counter()
-        bm25_search.search(postings, terms, K, threads)
-        end = time.perf_counter()
-        rates.append((len(few) / (middle - begin), len(terms) / (end - middle)))
-    ratios = sorted(new / old for old, new in rates)
-    old, new = (statistics.median(column) for column in zip(*rates, strict=True))
-    spread = [ratios[0], ratios[-1]]
-    return {"loop": old, "blocks": new, "ratio": statistics.median(ratios), "spread": spread}
 
 
 def clustered(count: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
@@ -345,46 +259,13 @@ def main() -> None:
         },
     }
     if texts:
-        result |= parts(texts, choice, mine, exact, given.threads, given.rounds)
+        result |= retrieval_parts.measure(texts, choice, mine, exact, given.threads, given.rounds)
     given.out.mkdir(parents=True, exist_ok=True)
     stem = "retrieval-quick" if given.quick else "retrieval"
     stem += "-synthetic" if given.synthetic else ""
     (given.out / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
     (given.out / f"{stem}.md").write_text(as_markdown(result))
     print(as_markdown(result))
-
-
-def parts(
-    texts: passages.Texts,
-    choice: selection.Choice,
-    mine: OpenShard,
-    exact: OpenShard,
-    threads: int,
-    rounds: int,
-) -> dict[str, Any]:
-    """What a search spends its time on, over one shard and over 8, with and without BM25."""
-    import dataclasses
-
-    analyze = Analyzer("english")
-    documents, asked = analyze(texts.passages), analyze(texts.queries)
-    counted = bm25.count([documents])
-    postings = bm25.build(documents, counted, 0.9, 0.4)
-    eight = []
-    for rows in np.array_split(np.arange(len(texts.vectors)), 8):
-        eight.append(open_shard("Flat", texts.vectors, rows, threads))
-    queries, setting = texts.query_vectors, choice.search_parameters
-    both = [dataclasses.replace(mine, postings=postings)]
-    runs = {
-        "ours, auto": lambda: search_group(queries, [mine], K, setting),
-        "ours, Flat": lambda: search_group(queries, [exact], K),
-        "ours, Flat, 8 shards": lambda: search_group(queries, eight, K),
-        "ours, auto, with BM25": lambda: search_both(queries, asked, both, K, setting),
-    }
-    few = min(3, rounds)
-    return {
-        "parts": {name: shares(run, few) for name, run in runs.items()},
-        "bm25": words(postings, asked, threads, few),
-    }
 
 
 if __name__ == "__main__":
