@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import deserialize
 
 from pipelines.models.folders import read_json
 
 Float32 = NDArray[np.float32]
 
 WEIGHTS = "model.safetensors"
+FLOATING = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 # Of each architecture, where its positions begin: behind the padding id in RoBERTa's kin.
 KINDS = {"bert": 0, "roberta": 2, "xlm-roberta": 2}
 # A classifier's head: tensors of the hidden and of the last layer.
@@ -55,14 +57,19 @@ class Bert:
 
 
 def read_tensors(file: Path) -> dict[str, Float32]:
-    """All floating tensors of a safetensors file as float32."""
-    from safetensors.numpy import load_file
-
-    return {
-        name: tensor.astype(np.float32, copy=False)
-        for name, tensor in load_file(file).items()
-        if tensor.dtype.kind not in "iub"
-    }
+    """All floating tensors of a safetensors file as float32; numpy alone knows no bfloat16."""
+    tensors: dict[str, Float32] = {}
+    for name, part in deserialize(file.read_bytes()):
+        if part["dtype"] == "BF16":
+            # The upper half of a float32.
+            half = np.frombuffer(part["data"], np.uint16).astype(np.uint32)
+            plain = (half << 16).view(np.float32)
+        elif part["dtype"] in FLOATING:
+            plain = np.frombuffer(part["data"], FLOATING[part["dtype"]]).astype(np.float32)
+        else:
+            continue
+        tensors[name] = plain.reshape(part["shape"])
+    return tensors
 
 
 def read_encoder(folder: Path, tensors: dict[str, Float32] | None = None) -> Bert | None:

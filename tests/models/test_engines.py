@@ -78,6 +78,22 @@ def test_known_classifiers_equal_sentence_transformers(tmp_path, family, fast, m
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_published_in_half_precision_are_read_as_they_are(tmp_path, dtype):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tiny(tmp_path, "Bert")
+    file = tmp_path / bert.WEIGHTS
+    halves = {name: t.to(getattr(torch, dtype)) for name, t in load_file(file).items()}
+    save_file({**halves, "ids": torch.arange(3)}, file)
+    found = bert.read_tensors(file)
+    assert set(found) == set(halves)
+    for name, tensor in halves.items():
+        np.testing.assert_array_equal(found[name], tensor.float().numpy())
+    assert bert.read_classifier(tmp_path) is not None
+
+
 @pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"hidden_act": "gelu_new"}])
 def test_other_networks_take_the_general_engine_and_equal_it_too(tmp_path, change):
     from sentence_transformers import CrossEncoder
