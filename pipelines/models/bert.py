@@ -59,7 +59,8 @@ class Bert:
 def read_tensors(file: Path) -> dict[str, Float32]:
     """All floating tensors of a safetensors file as float32; numpy alone knows no bfloat16."""
     tensors: dict[str, Float32] = {}
-    for name, part in deserialize(file.read_bytes()):
+    parts: Any = deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
+    for name, part in parts:
         if part["dtype"] == "BF16":
             # The upper half of a float32.
             half = np.frombuffer(part["data"], np.uint16).astype(np.uint32)
