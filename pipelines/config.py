@@ -196,9 +196,9 @@ class RerankStep(Section):
         first_stage_weight: w in `score = w*z(first_stage_score) + (1-w)*z(rerank_score)`, z within
             the query's rescored list. `auto` takes what the model recommends (0 unless built in);
             at 0 the score is the raw rerank score.
-        unit_tokens: predicted tokens (query + document) of one unit of work; `auto` is 500,000, or
-            more where that would make over 8,192 units. Part of the identity, since the composition
-            of batches reaches the low bits of bf16 scores.
+        unit_tokens: predicted tokens (query + document) of one unit of work; `auto` is 500,000,
+            less (to 60,000) where that would make under 64 units, more where it would make over
+            8,192. Part of the identity: what is in a batch reaches the low bits of bf16 scores.
     """
 
     name: Name = "rerank"

@@ -9,6 +9,7 @@ from typing import Any
 from pipelines import generations, publication
 from pipelines.errors import NightrankError
 from pipelines.index_half import embeddings_of
+from pipelines.planning import Plan
 from pipelines.retrieval.standing import kept_rows
 from pipelines.run import Run
 from pipelines.stages import (
@@ -241,10 +242,18 @@ def _rank(job: Run, number: int, lists: Manifest, file: str, scores: list[Manife
     path = publication.at_depth(job, "rank") if settings.is_last else f"{plan.folder}/rank-{number}"
     final = published if settings.is_last else None
     made = job.stage("ranked", rank.stage(path, lists, file, scores, settings, final))
-    if measured := made.shards[0].stats.get("precision"):
-        job.precision[steps[number].name] = {"precision": plan.steps[number].precision, **measured}
-    elif plan.earlier and steps:
-        name = steps[number].name
-        if known := plan.earlier.body.get("precision", {}).get(name):
-            job.precision[name] = known
+    if steps and (measured := _precision(plan, number, made)):
+        job.precision[steps[number].name] = measured
     return made
+
+
+def _precision(plan: Plan, number: int, ranked: Manifest) -> dict[str, Any] | None:
+    """What a step's precision changes: as just measured, else as it was under the same model."""
+    model = plan.steps[number]
+    if measured := ranked.shards[0].stats.get("precision"):
+        return {"precision": model.precision, **measured}
+    earlier = plan.earlier.body if plan.earlier else {}
+    if model.precision == "fp32" or fingerprint(model.identity()) not in earlier.get("stores", {}):
+        return None
+    found: dict[str, Any] | None = earlier.get("precision", {}).get(plan.config.rerank[number].name)
+    return found
