@@ -25,6 +25,8 @@ from pipelines.storage.reader import Reader
 from pipelines.storage.store import Store
 
 OWNER, KIND, WRITE_ID = "nightrank.experiment", "nightrank.table", "nightrank.write_id"
+# What catalogs reach their servers with; pyiceberg lets these libraries' errors through.
+CLIENTS = ("sqlalchemy", "requests", "botocore")
 NAME_MAPPING = "schema.name-mapping.default"
 
 
@@ -74,12 +76,14 @@ def register(
         if current and current.summary and current.summary.get(WRITE_ID) == entry.body["write_id"]:
             return Registered(current.snapshot_id, False)
         written: list[str] = []
+        committing = False
         try:
             schema = _copy(store, entry, table, held, written)
+            committing = True
             _commit(held, entry, schema, written)
         except Exception as error:
-            if type(error).__name__ != "CommitStateUnknownException":
-                for path in written:  # It is certain that no snapshot names them.
+            if not committing or isinstance(error, _certain_failures()):
+                for path in written:
                     with contextlib.suppress(OSError):
                         held.io.delete(path)
             raise
@@ -137,6 +141,7 @@ def _copy(store: Store, entry: Entry, table: str, held: Any, written: list[str])
 
 def _commit(held: Any, entry: Entry, schema: pa.Schema, paths: list[str]) -> None:
     """Columns, rows out and rows in: one snapshot, one swap of the table's metadata."""
+    from pyiceberg.exceptions import ResolveError, ValidationError
     from pyiceberg.io.pyarrow import parquet_file_to_data_file
 
     summary = {key: str(entry.body[key]) for key in ("plan_id", "time", "write_id")}
@@ -152,7 +157,7 @@ def _commit(held: Any, entry: Entry, schema: pa.Schema, paths: list[str]) -> Non
             files = [
                 parquet_file_to_data_file(held.io, change.table_metadata, path) for path in paths
             ]
-        except (ValueError, TypeError) as error:
+        except (ResolveError, ValidationError, ValueError, TypeError) as error:
             what = f"the table's columns do not take this generation's: {error}"
             do = "choose another table"
             raise NightrankError("E_SCHEMA", what, ".".join(held.name()), do) from None
@@ -163,6 +168,13 @@ def _commit(held: Any, entry: Entry, schema: pa.Schema, paths: list[str]) -> Non
                 snapshot.delete_data_file(task.file)
             for file in files:
                 snapshot.append_data_file(file)
+
+
+def _certain_failures() -> tuple[type[Exception], ...]:
+    """After these of a commit no snapshot names the copies; after others one might: they stay."""
+    from pyiceberg.exceptions import CommitFailedException, ValidationException
+
+    return NightrankError, CommitFailedException, ValidationException
 
 
 @contextlib.contextmanager
@@ -181,6 +193,11 @@ def _told(where: str) -> Iterator[None]:
     except (known.UnauthorizedError, known.ForbiddenError, PermissionError) as error:
         do = "renew the catalog's or the store's credentials"
         raise NightrankError("E_AUTH", f"access denied: {error}", where, do) from None
-    except (known.CommitStateUnknownException, known.RESTError, OSError) as error:
+    except Exception as error:
+        known_kind = isinstance(
+            error, known.CommitStateUnknownException | known.RESTError | OSError
+        )
+        if not known_kind and type(error).__module__.partition(".")[0] not in CLIENTS:
+            raise
         do = "run the same command again: it looks first"
         raise NightrankError("E_STORE_RETRY", f"{error!r}", where, do) from None

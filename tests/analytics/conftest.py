@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from pyiceberg.utils.config import Config
 
 from jobs.cli import app
 from jobs.terminal import guarded
@@ -54,6 +55,15 @@ def make_nights(folder: Path, root: str, queries: int = 30, wordless: int = 0) -
     plain: dict[str, Any] = collection.config(root, retrieve={"depth": 10}, rerank={"depth": 10})
     (folder / "c.yaml").write_text(json.dumps(plain))
     return Nights(folder, root, collection, str(folder / "c.yaml"))
+
+
+def catalog_in(folder: Path, name: str, patch: pytest.MonkeyPatch, **more: str) -> None:
+    """Describes an Iceberg catalog in SQLite by environment variables, as users do."""
+    settings = {"uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}/warehouse"}
+    for key, value in {**settings, **more}.items():
+        patch.setenv(f"PYICEBERG_CATALOG__{name}__{key}".upper(), value)
+    # pyiceberg reads the environment once, when it is imported.
+    patch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
 
 
 @pytest.fixture(scope="session")
