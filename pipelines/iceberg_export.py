@@ -110,11 +110,9 @@ def _table(catalog: Any, identifier: str, name: str, table: str) -> Any:
     from pyiceberg.schema import Schema
 
     ours = {OWNER: name, KIND: table}
-    # Not repeated by the library: after a rival's commit an append would keep the rival's rows.
-    made = {**ours, "commit.retry.num-retries": "0"}
     if not catalog.table_exists(identifier):
         catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
-        catalog.create_table_if_not_exists(identifier, Schema(), properties=made)
+        catalog.create_table_if_not_exists(identifier, Schema(), properties=ours)
     held = catalog.load_table(identifier)
     found = {key: held.properties.get(key) for key in ours}
     if found != ours:
