@@ -1,38 +1,83 @@
-"""Results in other forms: `nightrank export CONFIG --trec run.txt`."""
+"""Results in other forms: a TREC run, a Hive-partitioned folder, an Apache Iceberg table.
+
+nightrank export my.yaml --trec run.txt
+nightrank export my.yaml --hive s3://bucket/scifact   # run_date=YYYY-MM-DD, days it lacks
+nightrank export my.yaml --iceberg search.ranked      # one snapshot a generation
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.terminal import ConfigPath, Generation, Sets, command
 
-Trec = Annotated[Path, typer.Option("--trec", metavar="FILE", help="TREC run file to write.")]
-Full = Annotated[bool, typer.Option("--full", help="Every scored candidate, not just the kept.")]
-Tag = Annotated[str, typer.Option("--tag", help="The run's name, last column of the file.")]
+if TYPE_CHECKING:
+    from pipelines.config import PipelineConfig
+    from pipelines.storage.store import Store
+
+Trec = Annotated[Path | None, typer.Option("--trec", metavar="FILE", help="TREC run to write.")]
+Full = Annotated[bool, typer.Option("--full", help="TREC: every scored candidate, not the kept.")]
+Tag = Annotated[str, typer.Option("--tag", help="TREC: the run's name, last column of the file.")]
+Hive = Annotated[
+    str | None,
+    typer.Option("--hive", metavar="DIR", help="Hive folder: what it lacks of every day."),
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Hive: exchange days that hold another generation.")
+]
+Iceberg = Annotated[
+    str | None,
+    typer.Option("--iceberg", metavar="NAMESPACE.TABLE", help="Iceberg table to bring up to it."),
+]
+Catalog = Annotated[str | None, typer.Option("--catalog", help="Iceberg: the catalog's name.")]
+Table = Annotated[str, typer.Option("--table", help="Iceberg: ranked, queries, rejects, changes.")]
 
 
 def export(
     config: ConfigPath,
-    trec: Trec,
     sets: Sets = None,
+    trec: Trec = None,
+    hive: Hive = None,
+    iceberg: Iceberg = None,
     generation: Generation = None,
     full: Full = False,
     tag: Tag = "nightrank",
+    replace: Replace = False,
+    catalog: Catalog = None,
+    table: Table = "ranked",
 ) -> None:
-    """Writes a TREC run; trec_eval derives from it the very ranks that were published."""
+    """Writes what is published in one other form; what is there already is left as it is."""
     from pipelines.config_file import load_config
     from pipelines.errors import NightrankError
-    from pipelines.results import full_lists, generation_of, open_lake, read_results
+    from pipelines.results import open_lake
+
+    if [trec, hive, iceberg].count(None) != 2:
+        do = "choose one of --trec FILE, --hive DIR and --iceberg NAMESPACE.TABLE"
+        raise NightrankError("E_USAGE", "expected one form to export to", "", do)
+    loaded = load_config(config, sets or [])
+    store = open_lake(loaded.root, loaded.name, loaded.storage_options)
+    if trec is not None:
+        _trec(loaded, store, trec, generation, full, tag)
+    elif hive is not None:
+        _hive(loaded, store, hive, generation, replace)
+    elif iceberg is not None:
+        _iceberg(loaded, store, iceberg, generation, catalog, table)
+
+
+def _trec(
+    loaded: PipelineConfig, store: Store, trec: Path, generation: str | None, full: bool, tag: str
+) -> None:
+    """A TREC run; trec_eval derives from it the very ranks that were published."""
+    from pipelines.errors import NightrankError
+    from pipelines.results import full_lists, generation_of, read_results
     from pipelines.retrieval.trec import write_run
 
     if tag.split() != [tag]:
         do = "choose a tag without white space"
         raise NightrankError("E_USAGE", f"--tag {tag!r} cannot stand in a TREC run", "", do)
-    loaded = load_config(config, sets or [])
-    store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     entry = generation_of(store, generation)
     if full:
         table = full_lists(store, entry)
@@ -52,6 +97,38 @@ def export(
         what = f"cannot write: {error.strerror}"
         raise NightrankError("E_USAGE", what, str(trec), "choose another file") from None
     print(f"{table.num_rows} rows of generation {entry.generation} -> {trec}")
+
+
+def _hive(
+    loaded: PipelineConfig, store: Store, folder: str, generation: str | None, replace: bool
+) -> None:
+    from pipelines.hive_export import export_hive
+    from pipelines.storage.store import Store
+
+    target = Store(folder, loaded.storage_options)
+    done = export_hive(store, target, loaded.name, generation, replace)
+    for day, number in done.written.items():
+        print(f"generation {number} -> run_date={day}")
+    print(f"{len(done.written)} day(s) exported, {len(done.present)} there already -> {folder}")
+    if done.expired:
+        print(f"{len(done.expired)} day(s) up to {done.expired[-1]} had expired before")
+
+
+def _iceberg(
+    loaded: PipelineConfig,
+    store: Store,
+    identifier: str,
+    generation: str | None,
+    catalog: str | None,
+    table: str,
+) -> None:
+    from pipelines.iceberg_export import register
+    from pipelines.results import generation_of
+
+    entry = generation_of(store, generation)
+    made = register(store, entry, identifier, loaded.name, table, catalog)
+    said = "is now" if made.new else "was already"
+    print(f"{identifier} {said} generation {entry.generation}, snapshot {made.snapshot_id}")
 
 
 if __name__ == "__main__":

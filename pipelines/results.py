@@ -6,6 +6,7 @@ whatever is published meanwhile. Listing the data folders would show unfinished 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import pyarrow as pa
@@ -45,14 +46,29 @@ def generation_of(store: Store, generation: int | str | None = None) -> Entry:
     if entry is None:
         do = "run `nightrank run CONFIG` first"
         raise NightrankError("E_EMPTY", "nothing published yet", store.url, do)
-    if generation is not None:
-        given_up = log.condemned(entry.generation)
-        for path in datasets_of_results(entry.body):
-            if path in given_up and Dataset(store, path).manifest() is None:
-                what = f"generation {entry.generation} has expired: `nightrank gc` removed it"
-                do = "see `nightrank history CONFIG` for those that are kept"
-                raise NightrankError("E_CORRUPT", what, store.path(path), do)
+    asked = generation is not None
+    if asked and (lost := expired(store, entry, log.condemned(entry.generation))):
+        what = f"generation {entry.generation} has expired: `nightrank gc` removed it"
+        do = "see `nightrank history CONFIG` for those that are kept"
+        raise NightrankError("E_CORRUPT", what, store.path(lost), do)
     return entry
+
+
+def expired(store: Store, entry: Entry, given_up: Container[str]) -> str:
+    """The first dataset that a generation cannot be read without and that `gc` has taken.
+
+    Args:
+        store: the lake.
+        entry: a published generation.
+        given_up: `Log.condemned` of the results, of any number up to the entry's.
+
+    Returns:
+        Its path; empty where the generation can be read. What was condemned may be made anew.
+    """
+    for path in datasets_of_results(entry.body):
+        if path in given_up and Dataset(store, path).manifest() is None:
+            return path
+    return ""
 
 
 def file_list(store: Store, entry: Entry, table: str = "ranked") -> list[str]:
