@@ -1,0 +1,305 @@
+"""How large the job is: rows at every place, and the units they are cut into.
+
+The numbers of units follow the stages' own `plan` functions from what is known before a run. They
+are exact where the sample is whole, but for reranking: there candidates are taken to be spread
+evenly over the document shards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pipelines.config import PipelineConfig
+from pipelines.errors import NightrankError
+from pipelines.forecast.sampling import Sample
+from pipelines.retrieval.standing import kept_rows
+from pipelines.runtime.unit import MAX_UNITS
+from pipelines.stages import changes, delta, rerank
+from pipelines.storage import buckets, ordinals
+from pipelines.storage.inputs import TARGET_BYTES
+
+# IVF lists of PQ codes, what `auto` takes beyond Flat: d/4 bytes of codes, 8 of a number, and the
+# vectors that refine them.
+CODE_BYTES, NUMBER_BYTES = 0.25, 8
+POSTING_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Side:
+    """The corpus or the queries: rows read, rows that pass, rows that count, distinct texts."""
+
+    rows: int
+    accepted: int
+    kept: int
+    distinct: int
+    size: int
+    splits: int
+
+    @staticmethod
+    def of(sample: Sample, wanted: int | None, by_file: bool) -> Side:
+        """A sample's input, or one of `wanted` rows of the same kind."""
+        s = sample
+        whole = Side(s.rows, s.accepted, s.kept, s.distinct, s.size, s.splits)
+        if wanted is None or wanted == s.kept:
+            return whole
+        times = wanted / max(1, s.kept)
+        size = round(s.size * times)
+        splits = max(1, round(s.splits * times)) if by_file else max(1, -(-size // TARGET_BYTES))
+        rows, accepted, distinct = (round(n * times) for n in (s.rows, s.accepted, s.distinct))
+        return Side(max(rows, wanted), max(accepted, wanted), wanted, distinct, size, splits)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rerank step: pairs, predicted tokens of a pair as units are cut by, and its units."""
+
+    name: str
+    depth: int
+    pairs: int
+    unit_tokens: float
+    units: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The job.
+
+    Attributes:
+        corpus: documents.
+        queries: queries.
+        document_shards: shards of documents, a unit each.
+        query_shards: shards of distinct queries.
+        index_shards: FAISS files.
+        index_bytes: of all FAISS files.
+        group_bytes: what one search worker holds at most.
+        groups: groups of index shards.
+        list_rows: rows of a query's partial list of one group.
+        flat: whether the index is Flat.
+        steps: the rerank steps.
+    """
+
+    corpus: Side
+    queries: Side
+    document_shards: int
+    query_shards: int
+    index_shards: int
+    index_bytes: int
+    group_bytes: int
+    groups: int
+    list_rows: float
+    flat: bool
+    steps: tuple[Step, ...]
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of all rerank steps."""
+        return sum(step.pairs for step in self.steps)
+
+
+@dataclass(frozen=True)
+class PerDocument:
+    """Bytes of one document: its stored vector, its row beside the index, its postings."""
+
+    vector: float
+    row: float
+    postings: float
+
+
+def shape_of(
+    config: PipelineConfig,
+    corpus: Side,
+    queries: Side,
+    dimension: int,
+    each: PerDocument,
+    pair_tokens: list[float],
+    list_rows: float,
+) -> Shape:
+    """Lays the job out.
+
+    Args:
+        config: the experiment.
+        corpus: the corpus.
+        queries: the queries.
+        dimension: of the vectors.
+        each: bytes a document, as measured.
+        pair_tokens: mean tokens of query and document, for every rerank step, cut at its limit.
+        list_rows: rows of a query's partial list.
+
+    Raises:
+        NightrankError: E_CONFIG where a stage would have too many units or shards.
+    """
+    layout, documents = config.layout, corpus.kept
+    rows = ordinals.shard_rows(documents, layout.document_shard_rows)
+    shards = max(1, -(-documents // rows))
+    if shards > ordinals.MAX_DOCUMENT_SHARDS:
+        what = f"{shards} document shards, at most {ordinals.MAX_DOCUMENT_SHARDS} fit an ordinal"
+        raise NightrankError("E_CONFIG", what, "layout.document_shard_rows", "raise it")
+    query_rows = ordinals.shard_rows(queries.accepted, layout.query_shard_rows)
+    query_shards = min(buckets.BUCKETS, max(1, -(-queries.accepted // query_rows)))
+    index = config.index
+    flat = index.factory == "Flat" or (index.factory == "auto" and documents <= index.flat_rows)
+    raw = 4 * dimension
+    stored = raw if flat else raw + CODE_BYTES * dimension + NUMBER_BYTES
+    # As build_index cuts: whole document shards up to so many bytes of vectors.
+    together = max(1, int(index.shard_bytes // max(1.0, rows * each.vector)))
+    index_shards = -(-shards // together)
+    held = stored + each.row + each.vector + each.postings
+    shard_held = min(documents, together * rows) * held
+    in_group = max(1, int(config.search.memory_bytes // max(1.0, shard_held)))
+    groups = -(-index_shards // in_group)
+    steps = []
+    for step, tokens in zip(config.rerank, pair_tokens, strict=True):
+        pairs = queries.distinct * min(step.depth, config.retrieve.depth, documents)
+        holding = min(shards, max(1, pairs))
+        unit, units = _slices(step.unit_tokens, pairs, tokens, holding)
+        steps.append(Step(step.name, step.depth, pairs, tokens, units))
+        _refuse(step.name, units, f"rerank.unit_tokens to {round(unit * units / MAX_UNITS) + 1:,}")
+    made = Shape(
+        corpus,
+        queries,
+        shards,
+        query_shards,
+        index_shards,
+        round(stored * documents),
+        round(min(in_group, index_shards) * shard_held),
+        groups,
+        list_rows,
+        flat,
+        tuple(steps),
+    )
+    units = units_of(made)
+    _refuse("ingest corpus", units["ingest corpus"], "the size of the input files")
+    least = -(-documents // MAX_UNITS)
+    _refuse("segment", shards, f"layout.document_shard_rows to {least:,} or more")
+    memory = round(config.search.memory_bytes * units["search"] / MAX_UNITS)
+    _refuse("search", units["search"], f"search.memory_bytes to {memory:,} or more")
+    return made
+
+
+def _slices(wanted: int | str, pairs: int, tokens: float, holding: int) -> tuple[float, int]:
+    """Tokens of a unit and the number of units, as `rerank.plan` cuts them."""
+    total = pairs * tokens
+    most = max(rerank.LEAST_UNIT_TOKENS, total / rerank.SMALL_JOB_UNITS)
+    unit = max(min(rerank.UNIT_TOKENS, most), total / rerank.AUTO_UNITS)
+    if isinstance(wanted, int):
+        unit = wanted
+    return unit, holding * max(1, round(total / holding / unit)) if pairs else 0
+
+
+def _refuse(stage: str, units: int, raised: str) -> None:
+    if units > MAX_UNITS:
+        what = f"{units:,} units of {stage} would be planned, at most {MAX_UNITS:,} are sensible"
+        raise NightrankError("E_CONFIG", what, stage, f"raise {raised}")
+
+
+def units_of(shape: Shape) -> dict[str, int]:
+    """Units of every stage, by the names that a run tells them with."""
+    corpus, queries = shape.corpus, shape.queries
+    documents, asked = shape.document_shards, shape.query_shards
+    units = {
+        "ingest corpus": corpus.splits,
+        "delta corpus": len(buckets.runs(corpus.accepted, delta.ROWS_PER_TASK)),
+        "ingest queries": queries.splits,
+        "delta queries": len(buckets.runs(queries.accepted, delta.ROWS_PER_TASK)),
+        "extract": corpus.splits,
+        "segment": documents,
+        "tokenize documents": documents,
+        "terms of documents": documents,
+        "embed documents": documents,
+        "train index": 1,
+        "build index": shape.index_shards,
+        "distinct": asked,
+        "tokenize queries": asked,
+        "terms of queries": asked,
+        "embed queries": asked,
+        "search": asked * shape.groups,
+        "merge": asked,
+    }
+    for number, step in enumerate(shape.steps):
+        units[step.name] = step.units
+        if number + 1 < len(shape.steps):
+            units[f"rank {step.name}"] = asked
+    lists = len(buckets.runs(queries.kept, changes.LISTS_PER_TASK))
+    return units | {"rank": asked, "changes": lists, "rejects": 1}
+
+
+def changed(shape: Shape, share: float) -> Shape:
+    """The same job where only a share of the documents is new."""
+    side = shape.corpus
+    new = replace(side, kept=round(side.kept * share), distinct=round(side.distinct * share))
+    return replace(shape, corpus=new)
+
+
+def rows_each(shape: Shape, depth: int, keep: int) -> dict[tuple[str, str], tuple[int, int]]:
+    """Rows and scatter keys of every file, by stage and file; see `storage/schemas.py`.
+
+    Args:
+        shape: the job.
+        depth: `retrieve.depth`.
+        keep: `results.keep`.
+    """
+    corpus, queries, units = shape.corpus, shape.queries, units_of(shape)
+    asked = shape.query_shards
+    deep = queries.distinct * min(depth, corpus.kept)
+    lists = round(queries.distinct * shape.list_rows)
+    dropped, lost = corpus.accepted - corpus.kept, corpus.rows - corpus.accepted
+
+    def ids(rows: int, files: int) -> tuple[int, int]:
+        each = -(-rows // max(1, files))
+        return rows, files * min(each, buckets.BUCKETS // buckets.buckets_per_key(each))
+
+    def split(rows: int, files: int, keys: int) -> tuple[int, int]:
+        return rows, files * _distinct_keys(rows / max(1, files), keys)
+
+    found = {
+        ("ingest corpus", "ids"): ids(corpus.accepted, corpus.splits),
+        ("ingest corpus", "rejects"): (lost, 0),
+        ("delta corpus", "dropped"): split(dropped, units["delta corpus"], corpus.splits),
+        ("delta corpus", "kept"): split(corpus.kept, units["delta corpus"], corpus.splits),
+        ("ingest queries", "rows"): split(queries.accepted, queries.splits, buckets.BUCKETS),
+        ("ingest queries", "ids"): ids(queries.accepted, queries.splits),
+        ("ingest queries", "rejects"): (queries.rows - queries.accepted, 0),
+        ("extract", "rows"): (corpus.kept, 0),
+        ("segment", "documents"): (corpus.kept, 0),
+        ("segment", "ids"): ids(corpus.kept, shape.document_shards),
+        ("tokenize documents", "tokens"): (corpus.kept, 0),
+        ("terms of documents", "tokens"): (corpus.kept, 0),
+        ("embed documents", "vectors"): (corpus.kept, 0),
+        ("build index", "rows"): (corpus.kept, 0),
+        ("distinct", "queries"): (queries.distinct, 0),
+        ("distinct", "members"): (queries.kept, 0),
+        ("tokenize queries", "tokens"): (queries.distinct, 0),
+        ("terms of queries", "tokens"): (queries.distinct, 0),
+        ("embed queries", "vectors"): (queries.distinct, 0),
+        ("search", "candidates"): (lists * shape.groups, 0),
+        ("merge", "pool"): (lists, 0),
+        ("merge", "bounds"): (queries.distinct, 0),
+        ("merge", "candidates"): (deep, 0),
+    }
+    pairs = [step.pairs for step in shape.steps]
+    heads = ["merge", *(f"rank {step.name}" for step in shape.steps[:-1])]
+    for stage, head, step in zip(heads, pairs, shape.steps, strict=False):
+        found[(stage, "scatter")] = split(head, asked, shape.document_shards)
+        found[(step.name, "scores")] = split(step.pairs, max(1, step.units), asked)
+        found[(step.name, "store")] = (step.pairs, 0)
+        if stage != "merge":
+            found[(stage, "pool")] = (deep, 0)
+    found |= {
+        ("rank", "pool"): (deep, 0),
+        ("rank", "ranked"): (queries.kept * min(keep, depth, corpus.kept), 0),
+        ("rank", "queries"): (queries.kept, 0),
+        ("rank", "lists"): ids(queries.kept, asked),
+        ("changes", "changes"): (queries.kept, 0),
+        ("rejects", "rejects"): (lost + dropped + queries.rows - queries.kept, 0),
+    }
+    return found
+
+
+def _distinct_keys(rows: float, keys: int) -> int:
+    """How many of so many keys some rows at random meet."""
+    return round(keys * (1 - (1 - 1 / max(1, keys)) ** rows))
+
+
+def most_list_rows(depth: int, hybrid: bool) -> int:
+    """The longest partial list of a query: the rows of both lists where they share none."""
+    return kept_rows(depth) * (2 if hybrid else 1)
