@@ -15,9 +15,13 @@ import typer
 from jobs.terminal import ConfigPath, Json, Sets, command
 
 if TYPE_CHECKING:
-    from pipelines.config import PipelineConfig
-    from pipelines.forecast.predict import Question
+    from pipelines.config import PipelineConfig, Source
+    from pipelines.models.protocols import ResolvedModel
+    from pipelines.storage.inputs import Split
     from pipelines.storage.store import Store
+
+    # The encoder, the rerankers, splits of the corpus and of the queries.
+    _Found = tuple[ResolvedModel, tuple[ResolvedModel, ...], tuple[Split, ...], tuple[Split, ...]]
 
 Documents = Annotated[
     int | None, typer.Option("--documents", metavar="N", min=1, help="As if there were so many.")
@@ -69,14 +73,14 @@ def plan(
     loaded = load_config(config, sets or [])
     gpu = device_named(device) if device else None
     memory = round(node_memory * GIB) if node_memory else None
-    extent = (sample, documents, queries, gpu, memory, change)
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     # What is asked of another size than the input's is no run's forecast: the lake is not touched.
     if documents or queries:
         found, folder, note = _elsewhere(loaded), "", "another size than the input's: not stored"
     else:
         found, folder, note = _planned(loaded, store)
-    forecast = predict(Question(loaded, *found, *extent))
+    ask = Question(loaded, *found, sample, documents, queries, gpu, memory, change)
+    forecast = predict(ask)
     prices = {"cpu": cpu_hour, "gpu": gpu_hour, "put": put_1000, "get": get_1000}
     forecast["usd"] = _money(forecast, prices)
     if folder:
@@ -85,19 +89,20 @@ def plan(
     print(orjson.dumps(forecast).decode() if json else "\n".join(table(forecast, loaded.name)))
 
 
-def _elsewhere(config: PipelineConfig) -> tuple[Any, ...]:
+def _elsewhere(config: PipelineConfig) -> _Found:
     """Models and splits of the sample's files."""
     from pipelines.planning import resolve_models
     from pipelines.storage.inputs import list_inputs, plan_splits
 
-    options, splits = config.storage_options, []
-    for source in (config.corpus, config.queries):
-        files = list_inputs(source.path, source.format, options)
-        splits.append(plan_splits(files, options, by_file=source.on_bad_file == "reject"))
-    return (*resolve_models(config), *splits)
+    def splits(source: Source) -> tuple[Split, ...]:
+        files = list_inputs(source.path, source.format, config.storage_options)
+        whole = source.on_bad_file == "reject"
+        return plan_splits(files, config.storage_options, by_file=whole)
+
+    return (*resolve_models(config), splits(config.corpus), splits(config.queries))
 
 
-def _planned(config: PipelineConfig, store: Store) -> tuple[tuple[Any, ...], str, str]:
+def _planned(config: PipelineConfig, store: Store) -> tuple[_Found, str, str]:
     """The run that would come: models and splits, its folder, or why no forecast is stored."""
     from pipelines.planning import make_plan
 
@@ -107,7 +112,11 @@ def _planned(config: PipelineConfig, store: Store) -> tuple[tuple[Any, ...], str
     if made.published is not None:
         return found, "", "already published: the run would do nothing; this is one from nothing"
     if made.usable_base or made.earlier:
-        return found, "", "the lake holds earlier work, which a run reuses; this is one from nothing"
+        return (
+            found,
+            "",
+            "the lake holds earlier work, which a run reuses; this is one from nothing",
+        )
     return found, made.folder, ""
 
 

@@ -112,7 +112,9 @@ def _money(forecast: dict[str, Any]) -> list[str]:
     usd = forecast["usd"]
     if not usd:
         return []
-    parts = [f"{name.upper()} {usd[name]:,.2f}" for name in ("cpu", "gpu", "put", "get") if name in usd]
+    parts = [
+        f"{name.upper()} {usd[name]:,.2f}" for name in ("cpu", "gpu", "put", "get") if name in usd
+    ]
     return [f"money      {usd['total']:,.2f} USD = {' + '.join(parts)}"]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from pipelines.forecast.miniature import Miniature
-from pipelines.forecast.shape import PerDocument, Shape, rows_each, units_of
+from pipelines.forecast.miniature import File, Miniature, is_score
+from pipelines.forecast.rows import distinct_keys, rows_each
+from pipelines.forecast.shape import PerDocument, Shape, units_of
 
 # What an operator calls a file of a stage; all else is `bookkeeping`: ids, rejects, deltas, bounds.
 NAMES = {
@@ -36,6 +38,9 @@ BOOKKEEPING, RECORDS = "bookkeeping", "records"
 RECORD_BYTES, FILE_BYTES, RANGE_BYTES = 330, 240, 45
 # Heaps' law, as usual for English text: words grow with the square root of the documents.
 WORDS_EXPONENT = 0.5
+# A float32 score of a real model after zstd: its exponent repeats, its fraction does not.
+SCORE_BYTES, HASH_BYTES = 3.6, 16
+PLACES = ("ordinal", "doc_id")
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,14 @@ class RowBytes:
         query_tokens: of a query, by all tokenizers.
         vector: of an embedding.
         tokenizers: number of them.
+        real: whether models are real ones: their scores do not compress as a toy's do.
     """
 
     document_tokens: float
     query_tokens: float
     vector: float
     tokenizers: int
+    real: bool
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,9 @@ def written(
         sizes, keys = {}, 0
         for name, file in made.files.items():
             held, of_file = counted.get((stage, name), (0, 0))
-            each = replaced.get((stage, name), file.row_bytes)
+            nested = keep if "list" in file.columns else 1
+            each = file.row_bytes + _more(file, shape, small, rows.real) * nested
+            each = replaced.get((stage, name), each)
             size = each * held * times + file.fixed * (of_file if file.keys else count)
             if (stage, name) == ("build index", "index"):
                 size = shape.index_bytes
@@ -115,10 +124,33 @@ def written(
                 size = file.fixed + (file.size - file.fixed) * grown
             elif name == "template":
                 size = file.size
+            elif name == "store" and held:
+                size = _store(file, made.units, small.queries, shape.queries.distinct, count, held)
             sizes[name] = round(size)
             keys += of_file if file.keys else 0
         found[stage] = Written(sizes, count * len(sizes), keys)
     return found
+
+
+def _more(file: File, shape: Shape, small: Miniature, real: bool) -> float:
+    """Bytes of a row more than in the miniature: longer numbers of documents, real scores."""
+    grown = math.log2(max(1.0, shape.corpus.kept / max(1, small.documents))) / 8
+    more = grown * sum(name in PLACES for name in file.columns)
+    if "list" in file.columns:
+        more += grown
+    if not real or not file.rows:
+        return more
+    scores = sum(is_score(name) for name in file.columns) + ("list" in file.columns)
+    # Of scatter files columns cannot be told apart: there a toy's scores count as nothing.
+    return more + max(0.0, SCORE_BYTES * scores - file.scores)
+
+
+def _store(file: File, units: int, few: int, queries: int, count: int, rows: int) -> float:
+    """Stored scores: a unit's file holds each query's hash once, as far as zstd goes."""
+    before = units * distinct_keys(file.rows / max(1, units), few)
+    after = count * distinct_keys(rows / max(1, count), queries)
+    plain = max(4.0, (file.size - file.fixed * units - HASH_BYTES * before) / max(1, file.rows))
+    return file.fixed * count + HASH_BYTES * after + plain * rows
 
 
 def artifacts(shape: Shape, made: dict[str, Written]) -> dict[str, int]:

@@ -91,9 +91,7 @@ def time_encoder(
     return rate, vector_bytes(made[0])
 
 
-def time_reranker(
-    model: ResolvedModel, texts: Texts, pairs: NDArray[np.int32], load: Load
-) -> Rate:
+def time_reranker(model: ResolvedModel, texts: Texts, pairs: NDArray[np.int32], load: Load) -> Rate:
     """A cross-encoder's rate a pair; `pairs` int32 [n, 2] are those of the load."""
     threads = os.cpu_count() or 1
     began = time.perf_counter()

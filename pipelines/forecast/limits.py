@@ -1,10 +1,11 @@
-"""What a plan runs into: nodes too small, disks too small, deadlines too early, samples too thin."""
+"""What a plan runs into: nodes or disks too small, deadlines too early, samples too thin."""
 
 from __future__ import annotations
 
 import datetime
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipelines.config import PipelineConfig
@@ -46,7 +47,7 @@ def memory_of(
     pools: Pools,
     vector_bytes: float,
     available: int,
-    networks: dict[str, tuple[Network, str]],
+    networks: Mapping[str, tuple[Network, str]],
 ) -> Memory:
     """What is held at once; `networks` by model, with its precision, where they run on a GPU."""
     shard = shape.corpus.kept / max(1, shape.index_shards)
@@ -62,7 +63,7 @@ def machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def check(memory: Memory, device: Device | None, shape: Shape, config: PipelineConfig) -> None:
+def check(memory: Memory, device: Device | None) -> None:
     """Refuses what cannot be.
 
     Raises:

@@ -12,7 +12,6 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +45,8 @@ class File:
         fixed: bytes of a file without rows, or of a scatter file's key with none.
         keys: keys of all scatter files; 0 of other files.
         row_bytes: bytes of a row beyond the fixed ones.
+        columns: names of the columns; none where no file has a row.
+        scores: bytes of a row that are a model's scores, where columns can be told apart.
     """
 
     rows: int
@@ -53,6 +54,8 @@ class File:
     fixed: int
     keys: int
     row_bytes: float
+    columns: tuple[str, ...] = ()
+    scores: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -202,11 +205,34 @@ def _file(refs: list[FileRef], root: Path) -> File:
     first = root / refs[0].key
     if first.suffix == ".scatter":
         filled = next((root / ref.key for ref in refs if ref.ranges), None)
-        fixed = scatter_bytes(_stream_schema(filled)) if filled else 0
-        return File(rows, size, fixed, keys, max(0.0, size - fixed * keys) / max(1, rows))
+        if filled is None:
+            return File(rows, size, 0, 0, 0.0)
+        schema = _stream_schema(filled)
+        fixed = scatter_bytes(schema)
+        each = max(0.0, size - fixed * keys) / max(1, rows)
+        return File(rows, size, fixed, keys, each, tuple(schema.names))
+    columns: tuple[str, ...] = ()
+    scores = 0.0
     if first.suffix == ".parquet":
-        fixed = parquet_bytes(pq.read_schema(first).empty_table())
-    return File(rows, size, fixed, 0, max(0.0, size - fixed * len(refs)) / max(1, rows))
+        schema = pq.read_schema(first)
+        fixed, columns = parquet_bytes(schema.empty_table()), tuple(schema.names)
+        scores = sum(_score_bytes(root / ref.key) for ref in refs) / max(1, rows)
+    each = max(0.0, size - fixed * len(refs)) / max(1, rows)
+    return File(rows, size, fixed, 0, each, columns, scores)
+
+
+def is_score(column: str) -> bool:
+    """Whether a column (or a leaf of one) holds what a model gave; BM25's are no toy's."""
+    name = column.rpartition(".")[2]
+    return name.endswith("score") and name != "first_stage_bm25_score"
+
+
+def _score_bytes(path: Path) -> int:
+    """Compressed bytes of all score columns of a file."""
+    footer = pq.ParquetFile(path).metadata
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return sum(c.total_compressed_size for c in columns if is_score(c.path_in_schema))
 
 
 def _stream_schema(path: Path) -> pa.Schema:

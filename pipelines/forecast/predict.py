@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import PipelineConfig
-from pipelines.forecast import artifacts, calibration, limits, requests, shape, times
+from pipelines.forecast import artifacts, calibration, limits, requests, rows, shape, times
 from pipelines.forecast import night as nights
 from pipelines.forecast.calibration import Rate, Searching
 from pipelines.forecast.hardware import Device, network_of
@@ -17,9 +17,12 @@ from pipelines.forecast.sampling import Sample, sample_input
 from pipelines.forecast.tokens_sample import Load, Texts, pair_load, single_load, tokenise
 from pipelines.models.protocols import ResolvedModel
 from pipelines.retrieval.standing import kept_rows
+from pipelines.storage import ordinals
 from pipelines.storage.inputs import Split
 
 FORMAT = 1
+# Documents in lists: below so many the two lists of a query share more than of a large corpus.
+FEW_LISTS = 10
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,14 @@ def predict(ask: Question) -> dict[str, Any]:
         sum(texts.queries.row_bytes for texts in tokens.by_name.values()),
         vector or small.stages["embed documents"].files["vectors"].row_bytes,
         len(tokens.by_name),
+        any(model.family != "toy" for model in (ask.encoder, *ask.steps)),
     )
     job = _shape(ask, samples, small, each, tokens.unit_tokens)
     depth, keep = config.retrieve.depth, config.results.keep
     made = artifacts.written(job, small, each, depth, keep)
     sizes = artifacts.artifacts(job, made)
     pools = times.pools_of(config, ask.device)
-    counted = shape.rows_each(job, depth, keep)
+    counted = rows.rows_each(job, depth, keep)
     lists = counted["search", "candidates"][0], counted["merge", "candidates"][0]
     spent = times.spent(config, job, small, rates, pools, lists)
     seconds = sum(stage.seconds for stage in spent.values())
@@ -104,7 +108,7 @@ def predict(ask: Question) -> dict[str, Any]:
     shapes = {m.model: (net, m.precision) for m in models if (net := network_of(m))}
     available = ask.node_memory or limits.machine_memory()
     memory = limits.memory_of(job, pools, each.vector, available, shapes)
-    limits.check(memory, ask.device, job, config)
+    limits.check(memory, ask.device)
     size = sum(what.size for what in made.values())
     later = nights.night(ask.change, job, spent, made, config.nightly.audit_nights)
     stages = {
@@ -158,9 +162,14 @@ def _samples(ask: Question) -> tuple[Sample, Sample]:
 def _tokens(ask: Question, samples: tuple[Sample, Sample]) -> _Tokens:
     tables = samples[0].table, samples[1].table
     by_name: dict[str, Texts] = {}
+    layout = ask.config.layout
+    shard_rows = (
+        ordinals.shard_rows(ask.documents or samples[0].kept, layout.document_shard_rows),
+        ordinals.shard_rows(ask.queries or samples[1].kept, layout.query_shard_rows),
+    )
     for model in (ask.encoder, *ask.steps):
         if model.tokenizer not in by_name:
-            by_name[model.tokenizer] = tokenise(model, *tables)
+            by_name[model.tokenizer] = tokenise(model, *tables, shard_rows)
     budget, limit = calibration.budget_of(ask.device), ask.encoder.max_length_tokens
     mine = by_name[ask.encoder.tokenizer]
     loads = [single_load(s.lengths, limit, budget) for s in (mine.documents, mine.queries)]
@@ -183,7 +192,9 @@ def _rates(
     if network := network_of(ask.encoder):
         if device:
             encoder = calibration.from_table(device, network, tokens.documents, _precision(ask, 0))
-            vector = calibration.vector_bytes(calibration.random_vectors(256, ask.encoder.dimension))
+            vector = calibration.vector_bytes(
+                calibration.random_vectors(256, ask.encoder.dimension)
+            )
         else:
             stored, load = tokens.of(ask.encoder).documents.tokens, tokens.documents
             encoder, vector = calibration.time_encoder(ask.encoder, stored, load.lengths, load)
@@ -219,7 +230,7 @@ def _rates(
 
 
 def _precision(ask: Question, number: int) -> str:
-    """Of the encoder (0) or a step: as resolved here, but bf16 on every known GPU but for `exact`."""
+    """Of the encoder (0) or a step: as resolved; on a GPU of the table bf16 but for `exact`."""
     model = (ask.encoder, *ask.steps)[number]
     asked = [ask.config.encoder.precision, *(step.precision for step in ask.config.rerank)][number]
     if ask.device and model.family != "toy":
@@ -243,13 +254,14 @@ def _shape(
         )
     )
     # Few documents stand in both lists of a query more often than many do.
-    rows = small.rows("search", "candidates") / max(1, small.queries)
+    found = small.rows("search", "candidates") / max(1, small.queries)
     depth, hybrid = config.retrieve.depth, config.retrieve.bm25.weight > 0
     if corpus.kept > small.documents:
         most = min(shape.most_list_rows(depth, hybrid), corpus.kept)
-        rows = max(rows, (rows + most) / 2) if small.documents < 10 * kept_rows(depth) else rows
+        if small.documents < FEW_LISTS * kept_rows(depth):
+            found = max(found, (found + most) / 2)
     per = artifacts.per_document(small, each, shape.POSTING_BYTES)
-    return shape.shape_of(config, corpus, queries, ask.encoder.dimension, per, unit_tokens, rows)
+    return shape.shape_of(config, corpus, queries, ask.encoder.dimension, per, unit_tokens, found)
 
 
 def _told(tokens: _Tokens, job: shape.Shape) -> dict[str, int]:

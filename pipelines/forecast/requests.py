@@ -1,8 +1,8 @@
 """Requests to S3, counted from the commit protocol and from what every unit opens.
 
 Writing: a PUT for each data file (more for one above 50 MB, which s3fs sends in parts), one for the
-unit's record, one for the stage's manifest. Reading: a GET for each file or range that a unit opens;
-input files by blocks of 5 MB, which is what fsspec reads ahead. LISTs are priced like PUTs.
+unit's record, one for the stage's manifest. Reading: a GET for each file or range that a unit
+opens; input files by blocks of 5 MB, which is what fsspec reads ahead. LISTs are priced like PUTs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How many rows an input has, and some of them: all of a small input, a few thousand of a large one.
+"""How many rows an input has, and some of them: all of a small one, a few thousand of a large one.
 
-An input of up to `WHOLE_BYTES` is read to its end, so its counts are exact, duplicates and all. Of a
+An input of up to `WHOLE_BYTES` is read to its end: its counts are exact, duplicates and all. Of a
 larger one a few splits are read at their beginning: rows come from the footers of Parquet files, of
 text files from the bytes of a row. Identical texts and repeated ids of a large input show only when
 it is read; until then every row counts as another.

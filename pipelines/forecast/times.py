@@ -183,7 +183,7 @@ def spent(
     }
     sides = {"delta corpus": (few, shape.corpus.accepted), "segment": (few, documents)}
     sides |= {"terms of documents": (few, documents)}
-    sides |= {name: (asked, queries) for name in ("distinct", "terms of queries", "delta queries")}
+    sides |= dict.fromkeys(("distinct", "terms of queries", "delta queries"), (asked, queries))
     sides |= {"changes": (asked, shape.queries.kept), "rejects": (few, 0)}
     sides["merge"] = (small.rows("search", "candidates"), lists[0])
     deep = small.rows("merge", "candidates")

@@ -52,13 +52,16 @@ class Texts:
     queries: Side
 
 
-def tokenise(model: ResolvedModel, documents: pa.Table, queries: pa.Table) -> Texts:
+def tokenise(
+    model: ResolvedModel, documents: pa.Table, queries: pa.Table, shard_rows: tuple[int, int]
+) -> Texts:
     """Tokens of the sample, as the stage makes them.
 
     Args:
         model: whose tokenizer is taken.
         documents: accepted rows, with title and text.
         queries: accepted rows, with text.
+        shard_rows: of documents and queries: small files compress less.
     """
     tokenizer = load_tokenizer(model)
     real: Any = None
@@ -66,10 +69,11 @@ def tokenise(model: ResolvedModel, documents: pa.Table, queries: pa.Table) -> Te
         real = pretrained_tokenizer(Path(model.path))
     titles, bodies = (documents[name].combine_chunks() for name in ("title", "text"))
     texts = passage_texts(titles, bodies), queries["text"].combine_chunks()
-    return Texts(*(_side(tokenizer, real, each) for each in texts))
+    sides = zip(texts, shard_rows, strict=True)
+    return Texts(*(_side(tokenizer, real, each, rows) for each, rows in sides))
 
 
-def _side(tokenizer: Any, real: Any, texts: pa.StringArray) -> Side:
+def _side(tokenizer: Any, real: Any, texts: pa.StringArray, shard_rows: int) -> Side:
     tokenizer(texts.slice(0, 8))  # Whatever the first call sets up.
     began = time.perf_counter()
     tokens = tokenizer(texts)
@@ -79,7 +83,8 @@ def _side(tokenizer: Any, real: Any, texts: pa.StringArray) -> Side:
         plain = real(texts.to_pylist(), add_special_tokens=False, verbose=False)["input_ids"]
         lengths = np.array([len(ids) for ids in plain], np.int64)
     table = pa.table([tokens.to_arrow()], schema=schemas.TOKENS)
-    size = parquet_bytes(table) - parquet_bytes(table.slice(0, 0))
+    parts = [table.slice(at, shard_rows) for at in range(0, len(tokens), shard_rows)]
+    size = sum(map(parquet_bytes, parts)) - len(parts) * parquet_bytes(table.slice(0, 0))
     return Side(tokens, lengths, size / max(1, len(tokens)), seconds)
 
 
