@@ -133,7 +133,9 @@ def shape_of(
     shards = max(1, -(-documents // rows))
     if shards > ordinals.MAX_DOCUMENT_SHARDS:
         what = f"{shards} document shards, at most {ordinals.MAX_DOCUMENT_SHARDS} fit an ordinal"
-        raise NightrankError("E_CONFIG", what, "layout.document_shard_rows", "raise it")
+        least = -(-documents // MAX_UNITS)
+        do = f"raise layout.document_shard_rows to {least:,} or more"
+        raise NightrankError("E_CONFIG", what, "segment", do)
     query_rows = ordinals.shard_rows(queries.accepted, layout.query_shard_rows)
     query_shards = min(buckets.BUCKETS, max(1, -(-queries.accepted // query_rows)))
     index = config.index
