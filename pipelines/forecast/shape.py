@@ -153,9 +153,11 @@ def shape_of(
     for step, tokens in zip(config.rerank, pair_tokens, strict=True):
         pairs = queries.distinct * min(step.depth, config.retrieve.depth, documents)
         holding = min(shards, max(1, pairs))
-        unit, units = _slices(step.unit_tokens, pairs, tokens, holding)
+        units = _slices(step.unit_tokens, pairs, tokens, holding)
         steps.append(Step(step.name, step.depth, pairs, tokens, units))
-        _refuse(step.name, units, f"rerank.unit_tokens to {round(unit * units / MAX_UNITS) + 1:,}")
+        # Every shard is cut into the same whole number of slices.
+        least = -(-pairs * tokens // (holding * max(1, MAX_UNITS // holding)))
+        _refuse(step.name, units, f"rerank.unit_tokens to {least:,.0f}")
     made = Shape(
         corpus,
         queries,
@@ -178,14 +180,14 @@ def shape_of(
     return made
 
 
-def _slices(wanted: int | str, pairs: int, tokens: float, holding: int) -> tuple[float, int]:
-    """Tokens of a unit and the number of units, as `rerank.plan` cuts them."""
+def _slices(wanted: int | str, pairs: int, tokens: float, holding: int) -> int:
+    """The number of units, as `rerank.plan` cuts them."""
     total = pairs * tokens
     most = max(rerank.LEAST_UNIT_TOKENS, total / rerank.SMALL_JOB_UNITS)
     unit = max(min(rerank.UNIT_TOKENS, most), total / rerank.AUTO_UNITS)
     if isinstance(wanted, int):
         unit = wanted
-    return unit, holding * max(1, round(total / holding / unit)) if pairs else 0
+    return holding * max(1, round(total / holding / unit)) if pairs else 0
 
 
 def _refuse(stage: str, units: int, raised: str) -> None:
