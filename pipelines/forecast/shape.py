@@ -156,8 +156,8 @@ def shape_of(
         units = _slices(step.unit_tokens, pairs, tokens, holding)
         steps.append(Step(step.name, step.depth, pairs, tokens, units))
         # Every shard is cut into the same whole number of slices.
-        least = -(-pairs * tokens // (holding * max(1, MAX_UNITS // holding)))
-        _refuse(step.name, units, f"rerank.unit_tokens to {least:,.0f}")
+        slice_tokens = -(-pairs * tokens // (holding * max(1, MAX_UNITS // holding)))
+        _refuse(step.name, units, f"rerank.unit_tokens to {slice_tokens:,.0f}")
     made = Shape(
         corpus,
         queries,
