@@ -15,6 +15,7 @@ from jobs import (
     history,
     init,
     nightly,
+    plan,
     quickstart,
     rank,
     reindex,
@@ -35,6 +36,7 @@ app = typer.Typer(
     help="Offline retrieve-then-rerank on Ray: a corpus and queries in, ranked Parquet out.",
 )
 app.command("init")(init.init)
+app.command("plan")(plan.plan)
 app.command("run")(run.run)
 app.command("nightly")(nightly.nightly)
 app.command("reindex")(reindex.reindex)

@@ -58,6 +58,7 @@ def _line(entry: Any) -> dict[str, Any]:
         "kind": body["kind"],
         "index_generation": body.get("index_generation"),
         "what": what,
+        **{name: body[name] for name in ("forecast", "actual") if name in body},
     }
 
 

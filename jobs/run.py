@@ -86,6 +86,7 @@ def execute(job: Run, first: str | None = None, last: str | None = None) -> dict
         "precision": entry.body.get("precision", {}),
         **night(job),
         **entry.body["counts"],
+        **{name: entry.body[name] for name in ("forecast", "actual") if name in entry.body},
         "units": job.progress.units,
         "seconds": job.progress.seconds,
         "files": [job.store.path(file["key"]) for file in entry.body["files"]["ranked"]],
@@ -130,6 +131,8 @@ def night(job: Run) -> dict[str, int]:
 
 def tell(summary: dict[str, Any], config: str) -> None:
     """The closing lines for a person."""
+    from pipelines import prediction
+
     if summary["generation"] is None:
         print(f"stopped after {summary['stopped_after']} as asked; nothing was published")
         return
@@ -160,6 +163,8 @@ def tell(summary: dict[str, Any], config: str) -> None:
         )
     if summary["gate"] and not summary["gate"]["passed"]:
         print(f"published against the gate: {summary['gate']['forced']}")
+    if line := prediction.told(summary):
+        print(line)
     rows = summary["rows"]["ranked"]
     print(
         f"published generation {summary['generation']}: {rows} ranked rows in "

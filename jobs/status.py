@@ -11,6 +11,7 @@ from jobs.terminal import ConfigPath, Json, Sets, command
 
 def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
     """Published generations and unfinished runs, with the one next command."""
+    from pipelines import prediction
     from pipelines.config_file import load_config
     from pipelines.results import open_lake
     from pipelines.storage.log import Log
@@ -24,6 +25,8 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
         "index_generation": index.generation if index else None,
         "unfinished": _unfinished(store),
     }
+    body = current.body if current else {}
+    summary |= {name: body[name] for name in ("forecast", "actual") if name in body}
     if json:
         print(orjson.dumps(summary).decode())
         return
@@ -33,6 +36,8 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
         print(
             f"generation {current.generation} is published: {rows} rows, {queries} queries ranked"
         )
+        if line := prediction.told(body):
+            print(line)
     else:
         print(f"nothing published yet in {store.url}")
     for run in summary["unfinished"]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from pipelines import gate, generations
+from pipelines import gate, generations, prediction
 from pipelines.run import Run
 from pipelines.stages import (
     accounting,
@@ -106,6 +107,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         "rerank_depth": _depth(job),
         "changes_since": job.standing.generation if job.standing else 0,
     }
+    described |= _forecast(job)
     tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
     tables |= {"rejects": collected.files("rejects"), "changes": made["changes"].files("changes")}
     body = publish.results_body(described, balances, tables, job.standing)
@@ -113,6 +115,24 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         body["gate"] = _examine(job, body)
     uses = generations.datasets_of_results(body) + generations.datasets_to_build_on(body)
     return body, uses + generations.datasets_of(job.index.body)
+
+
+def _forecast(job: Run) -> dict[str, Any]:
+    """What `nightrank plan` said of this run, and what came; empty where it was not asked."""
+    forecast = prediction.kept(job.store, job.plan.folder)
+    if forecast is None:
+        return {}
+    scored = [made for name, made in job.made.items() if name.startswith("scores.")]
+    actual = {
+        "seconds": round(time.monotonic() - job.began, 2),
+        "stages": dict(job.progress.seconds),
+        "pairs": sum(made.total("pairs") for made in scored),
+        "bytes": job.progress.bytes,
+        "documents": job.corpus.living(),
+        "queries": job.made["ranked"].rows("queries"),
+        "units_before": job.progress.before,
+    }
+    return {"forecast": forecast, "actual": actual}
 
 
 def at_depth(job: Run, name: str) -> str:

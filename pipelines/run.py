@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,7 @@ class Run:
         cut_short: why it ends before all is scored, where a part is published for all that.
         reached: how deep the last rerank step came then.
         precision: by rerank step, what its precision changes in the best 10, as measured.
+        began: `time.monotonic()` when the run did.
     """
 
     plan: Plan
@@ -83,6 +85,7 @@ class Run:
     cut_short: NightrankError | None = None
     reached: int | None = None
     precision: dict[str, dict[str, Any]] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
 
     def goes_on_to(self, stage: str) -> bool:
         """Whether the run was told to go as far as `stage`."""

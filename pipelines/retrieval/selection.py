@@ -43,6 +43,8 @@ Float32 = NDArray[np.float32]
 MOST_QUERIES = 500
 # Queries timed at once; the held-out ones over and over.
 TIMED_QUERIES = 4096
+# Of smaller samples the depth shrinks with them, to no less than this.
+LEAST_DEPTH = 10
 # A form must beat Flat by more than timing noise and its training are worth.
 LEAST_GAIN = 1.1
 # Of the loss that is allowed to real queries, what held-out documents may show.
@@ -95,7 +97,8 @@ def choose(
     Args:
         vectors: float32[n, d], a random sample of the document vectors.
         num_documents: documents to be indexed; decides Flat, and the number of lists.
-        depth: recall is measured at this depth, or a tenth of the sample if that is less.
+        depth: recall is measured at this depth, times the share of the documents that the sample
+            is, but at 10 at least, or a tenth of the sample if that is less.
         recall_target: least recall, 0 to 1.
         flat_rows: Flat up to this many documents.
         threads: threads of FAISS.
@@ -118,7 +121,10 @@ def choose(
     order = np.random.default_rng(seed).permutation(len(vectors))
     num_queries = min(MOST_QUERIES, len(vectors) // 10)
     queries, documents = vectors[order[:num_queries]], vectors[order[num_queries:]]
-    k = min(depth, len(documents) // 10)
+    # Of a sample's vectors as many lie as near as of the corpus, times the share it is: at the full
+    # depth a list would reach beyond what is near, and be harder to find than it will be.
+    share = min(1.0, len(vectors) / num_documents)
+    k = min(max(LEAST_DEPTH, round(depth * share)), len(documents) // 10)
     flat = _build("Flat", documents, threads)
     truth = _found(flat, queries, k, k, "")
     many = np.resize(

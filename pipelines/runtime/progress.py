@@ -21,11 +21,14 @@ class Progress:
     Attributes:
         seconds: wall seconds by stage, for the run's closing line.
         units: units done in this run by stage (a resumed run does fewer).
+        before: units of these stages that were done before this run.
+        bytes: of data files of all stages that are complete.
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
         self.seconds: dict[str, float] = {}
         self.units: dict[str, int] = {}
+        self.before = self.bytes = 0
         self._stream, self._quiet = stream or sys.stderr, quiet
         self._bar: RichProgress | None = None
         self._bar_task: Any = None
@@ -38,6 +41,7 @@ class Progress:
         self._stage, self._total, self._done, self._rows = stage, total, done, 0
         self._began = self._told = time.monotonic()
         self.units.setdefault(stage, 0)
+        self.before += done
         if self._quiet:
             return
         if self._stream.isatty():
@@ -75,6 +79,7 @@ class Progress:
         """The stage's dataset is complete."""
         self._stop_bar()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + round(seconds, 2)
+        self.bytes += manifest.bytes
         if not self._quiet:
             rate = f", {self._rows / max(seconds, 1e-9):,.0f}/s" if self._rows else ""
             count = len(manifest.shards)
@@ -86,6 +91,8 @@ class Progress:
         """The stage's dataset was complete before."""
         self.seconds.setdefault(stage, 0.0)
         self.units.setdefault(stage, 0)
+        self.before += len(manifest.shards)
+        self.bytes += manifest.bytes
         if not self._quiet:
             self._line(f"{stage:<20} reused {len(manifest.shards):>4} units")
 

@@ -1,0 +1,155 @@
+"""A forecast as lines for a person: at most 60 of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Stages below this share of the time are told in one line: 25 stages would fill the screen.
+LEAST_SHARE, MOST_STAGES, MOST_ARTIFACTS = 0.01, 12, 10
+
+
+def table(forecast: dict[str, Any], name: str) -> list[str]:
+    """The lines.
+
+    Args:
+        forecast: as `forecast.predict` gives it, with `usd` and `note`.
+        name: of the experiment.
+    """
+    kind = "all of it was read" if forecast["whole"] else _sampled(forecast)
+    lines = [f"forecast of {name} on {forecast['device']} ({kind})", ""]
+    lines += [*_counts(forecast), "", *_stages(forecast), "", *_artifacts(forecast), ""]
+    lines += [*_needs(forecast), *_money(forecast), _night(forecast)]
+    lines += [f"warning: {warning}" for warning in forecast["warnings"]]
+    return [*lines, forecast["note"]]
+
+
+def _sampled(forecast: dict[str, Any]) -> str:
+    found = forecast["sampled"]
+    return f"from {found['documents']:,} documents and {found['queries']:,} queries"
+
+
+def _counts(forecast: dict[str, Any]) -> list[str]:
+    documents, queries, tokens = (forecast[n] for n in ("documents", "queries", "tokens"))
+    lines = [
+        f"documents  {count(documents['kept']):>9}  of {documents['rows']:,} rows,"
+        f" {size(documents['size'])} in {documents['files']} file(s)",
+        f"queries    {count(queries['kept']):>9}  {queries['distinct']:,} distinct texts,"
+        f" {size(queries['size'])} in {queries['files']} file(s)",
+        f"pairs      {count(forecast['pairs']):>9}  {', '.join(forecast['models'])}",
+    ]
+    for name in ("encoder", "reranker"):
+        real, padded = tokens[name], tokens[f"{name}_padded"]
+        if real:
+            more = padded / real - 1
+            lines.append(f"tokens     {count(real):>9}  {name}, +{more:.0%} padding")
+    return lines
+
+
+def _stages(forecast: dict[str, Any]) -> list[str]:
+    total = forecast["seconds"]
+    lines = [f"{'stage':<22}{'units':>8}{'time':>11}{'share':>7}{'written':>12}"]
+    small = {"units": 0, "seconds": 0.0, "bytes": 0}
+    ranked = sorted(forecast["stages"].values(), key=lambda stage: -stage["seconds"])
+    least = ranked[min(len(ranked), MOST_STAGES) - 1]["seconds"]
+    left = 0
+    for name, stage in forecast["stages"].items():
+        if stage["seconds"] < max(least, LEAST_SHARE * total):
+            left += 1
+            for key in small:
+                small[key] += stage[key]
+        else:
+            lines.append(_stage(name, stage, total))
+    if left:
+        lines.append(_stage(f"{left} smaller ones", small, total))
+    whole = {"units": sum(s["units"] for s in ranked), "seconds": total}
+    return [*lines, _stage("total", {**whole, "bytes": forecast["bytes"]}, total)]
+
+
+def _stage(name: str, stage: dict[str, Any], total: float) -> str:
+    share = stage["seconds"] / total if total else 0.0
+    return (
+        f"{name[:21]:<22}{stage['units']:>8,}{duration(stage['seconds']):>11}{share:>7.0%}"
+        f"{size(stage['bytes']):>12}"
+    )
+
+
+def _artifacts(forecast: dict[str, Any]) -> list[str]:
+    lines = [f"{'in the lake':<22}{'':>26}{'written':>12}"]
+    found = list(forecast["artifacts"].items())
+    for name, held in found[:MOST_ARTIFACTS]:
+        lines.append(f"{name:<22}{'':>26}{size(held):>12}")
+    rest = sum(held for _, held in found[MOST_ARTIFACTS:])
+    lines.append(f"{'all else':<22}{'':>26}{size(rest):>12}")
+    lines.append(f"{'the lake at its peak':<22}{'':>26}{size(forecast['lake_bytes']):>12}")
+    return lines
+
+
+def _needs(forecast: dict[str, Any]) -> list[str]:
+    memory, pools, index = (forecast[n] for n in ("memory", "pools", "index"))
+    form = "Flat" if index["flat"] else "approximate"
+    lines = [
+        f"index      {index['shards']} shard(s) in {index['groups']} group(s), {form}",
+        f"memory     {size(memory['group'])} a search group, {size(memory['index_shard'])} to build"
+        f" an index shard; a node has {size(memory['available'])}",
+    ]
+    for name, held in memory["models"].items():
+        lines.append(f"GPU memory {size(held)} {name} with a full batch")
+    models = pools["model"]
+    lines.append(
+        f"workers    {pools['general']['workers']} general, {models['workers']} with models"
+        f" of {models['threads']} thread(s); {pools['cpus']} CPUs, {pools['gpus']:g} GPUs"
+    )
+    lines.append(
+        f"time       {duration(forecast['seconds'])}: {forecast['cpu_hours']:,.2f} CPU-hours,"
+        f" {forecast['gpu_hours']:,.2f} GPU-hours"
+    )
+    asked = forecast["requests"]
+    lines.append(f"requests   {count(asked['put'])} PUT and LIST, {count(asked['get'])} GET")
+    return lines
+
+
+def _money(forecast: dict[str, Any]) -> list[str]:
+    usd = forecast["usd"]
+    if not usd:
+        return []
+    parts = [
+        f"{name.upper()} {usd[name]:,.2f}" for name in ("cpu", "gpu", "put", "get") if name in usd
+    ]
+    return [f"money      {usd['total']:,.2f} USD = {' + '.join(parts)}"]
+
+
+def _night(forecast: dict[str, Any]) -> str:
+    night, usd = forecast["night"], forecast["usd"]
+    line = f"a night    with {night['share']:.1%} changed: {duration(night['seconds'])},"
+    line += f" {count(night['pairs'])} pairs, {size(night['size'])}"
+    return line + (f", {usd['night']:,.2f} USD" if usd else "")
+
+
+def count(number: float) -> str:
+    """A count in at most 7 characters: 12,345, 1.23 M, 45.6 G."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if number >= limit:
+            return f"{number / limit:.4g} {unit}"
+    return f"{number:,.0f}"
+
+
+def size(number: float) -> str:
+    """Bytes in decimal units."""
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= limit:
+            return f"{number / limit:,.1f} {unit}"
+    return f"{number:,.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days, two of them."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days:,} d {hours} h"

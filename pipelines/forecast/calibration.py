@@ -1,0 +1,213 @@
+"""A few seconds of real work on this machine: models on sampled inputs, searching.
+
+Rates are in core-seconds (wall seconds times the cores that took part), so that they can be spread
+over any number of workers of the same kind. Where models run on a GPU its seconds are counted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.config import Bm25
+from pipelines.forecast.hardware import SEARCH_EFFICIENCY, Device, Network
+from pipelines.forecast.miniature import parquet_bytes
+from pipelines.forecast.tokens_sample import Load, Texts, padded_tokens
+from pipelines.models.hardware import has_cuda
+from pipelines.models.protocols import ResolvedModel
+from pipelines.models.registry import load_bi_encoder, load_cross_encoder
+from pipelines.retrieval import bm25, faiss_index, faiss_library, first_stage, hybrid_search
+from pipelines.retrieval.standing import kept_rows
+from pipelines.retrieval.terms import Analyzer
+from pipelines.stages.embed import to_table
+from pipelines.tokens import Tokens
+
+CPU_BUDGET, GPU_BUDGET = 4096, 65_536  # Padded tokens of a batch.
+ENOUGH_SECONDS = 1.0  # Of a model's work: a rate is then good to some 5 % on a quiet machine.
+FIRST, MOST = 16, 4096
+VECTOR_FLOATS, SMALL_ROWS, LARGE_ROWS, BLOCK = 8_000_000, 4_000, 16_000, 256
+# Whole search of 200,000 vectors of passages beside Flat, as `auto` chose (results/retrieval.md).
+APPROXIMATE_GAIN = 3.2
+SEED = 20_26
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What an input costs a model.
+
+    Attributes:
+        seconds: of a core (or of a GPU, see `on_gpu`) an input.
+        load_seconds: until the model is ready in a fresh worker.
+        on_gpu: whether these are a GPU's seconds.
+    """
+
+    seconds: float
+    load_seconds: float
+    on_gpu: bool
+
+
+def budget_of(device: Device | None) -> int:
+    """Padded tokens of a batch, where the plan is for."""
+    return GPU_BUDGET if device or has_cuda() else CPU_BUDGET
+
+
+def from_table(device: Device, network: Network, load: Load, precision: str) -> Rate:
+    """The rate of a GPU that is not here, by operations; loading by the weights' bytes."""
+    flops = network.flops(load.lengths) / max(1, len(load.lengths))
+    padding = load.padded / max(1.0, load.real) if precision == "fp32" else 1.0
+    seconds = flops * padding / (device.flops(precision) * network.efficiency)
+    return Rate(seconds, 10.0 + network.weights(precision) / 1e9, True)
+
+
+def time_encoder(
+    model: ResolvedModel, tokens: Tokens, lengths: NDArray[np.int64], load: Load
+) -> tuple[Rate, float]:
+    """An encoder's rate a document, and the bytes of a stored vector of its own making.
+
+    Args:
+        model: the encoder.
+        tokens: sampled documents as stored.
+        lengths: int64 [n], their inputs' lengths.
+        load: what those are for all.
+    """
+    threads = os.cpu_count() or 1
+    began = time.perf_counter()
+    opened = load_bi_encoder(model, threads)
+    opening = time.perf_counter() - began
+    made: list[NDArray[np.float32]] = []
+
+    def work(rows: NDArray[np.int64]) -> None:
+        made[:] = [opened.encode(tokens.take(rows), "document")]
+
+    seconds = _seconds_per_token(work, lengths, budget_of(None)) * load.padded
+    gpu = has_cuda()
+    rate = Rate(seconds * (1 if gpu else threads), opening, gpu)
+    return rate, vector_bytes(made[0])
+
+
+def time_reranker(model: ResolvedModel, texts: Texts, pairs: NDArray[np.int32], load: Load) -> Rate:
+    """A cross-encoder's rate a pair; `pairs` int32 [n, 2] are those of the load."""
+    threads = os.cpu_count() or 1
+    began = time.perf_counter()
+    opened = load_cross_encoder(model, threads)
+    opening = time.perf_counter() - began
+    queries, documents = texts.queries.tokens, texts.documents.tokens
+
+    def work(rows: NDArray[np.int64]) -> None:
+        opened.score(queries, documents, pairs[rows])
+
+    seconds = _seconds_per_token(work, load.lengths, budget_of(None)) * load.padded
+    gpu = has_cuda()
+    return Rate(seconds * (1 if gpu else threads), opening, gpu)
+
+
+def _seconds_per_token(
+    work: Callable[[NDArray[np.int64]], None], lengths: NDArray[np.int64], budget: int
+) -> float:
+    """Wall seconds a padded token; ever more inputs until a second was spent."""
+    count, draw = FIRST, np.random.default_rng(SEED)
+    while True:
+        rows = draw.integers(0, len(lengths), count)
+        work(rows)  # Shapes that were never seen are set up at their first use.
+        began = time.perf_counter()
+        work(rows)
+        seconds = time.perf_counter() - began
+        if seconds * 2 >= ENOUGH_SECONDS or count >= MOST:
+            return seconds / padded_tokens(lengths[rows], budget)
+        count = min(MOST, count * max(2, min(8, int(ENOUGH_SECONDS / max(seconds, 1e-3)))))
+
+
+def vector_bytes(vectors: NDArray[np.float32]) -> float:
+    """Bytes of a vector as the lake stores it; vectors float32 [n, d]."""
+    table = to_table(np.arange(len(vectors), dtype=np.int32), vectors)
+    return (parquet_bytes(table) - parquet_bytes(table.slice(0, 0))) / max(1, len(vectors))
+
+
+def random_vectors(rows: int, dimension: int) -> NDArray[np.float32]:
+    """Unit vectors, float32 [rows, dimension]: they compress as little as real ones."""
+    made = np.random.default_rng(SEED).standard_normal((rows, dimension), dtype=np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Searching:
+    """Core-seconds of the first stage.
+
+    Attributes:
+        query: of a query, whatever it is searched in.
+        dense: of a query and a document more, by vectors.
+        bm25: of a query and a document more, by terms.
+        add: of a document that is added to an index.
+    """
+
+    query: float
+    dense: float
+    bm25: float
+    add: float
+
+    @staticmethod
+    def gpu_seconds(device: Device, dimension: int) -> float:
+        """Seconds of a GPU a query and document, exact search in half precision."""
+        return 2.0 * dimension / (device.flops("bf16") * SEARCH_EFFICIENCY)
+
+
+def time_search(
+    documents: pa.Table, queries: pa.Table, dimension: int, depth: int, settings: Bm25
+) -> Searching:
+    """Searches the sample's terms and random vectors, few documents and four times as many."""
+    threads = os.cpu_count() or 1
+    faiss_library.use_threads(threads)
+    large = max(200, min(LARGE_ROWS, VECTOR_FLOATS // dimension))
+    small = min(SMALL_ROWS, large // 4)
+    asked = random_vectors(BLOCK, dimension)
+    terms, query_terms = None, None
+    if settings.weight:
+        analyzer = Analyzer(settings.language)
+        terms = analyzer(documents["text"].combine_chunks())
+        found = analyzer(queries["text"].combine_chunks())
+        query_terms = found.take(np.arange(BLOCK) % len(found))
+    spent = []
+    for rows in (small, large):
+        vectors = random_vectors(rows, dimension)
+        began = time.perf_counter()
+        template, _ = faiss_index.train("Flat", vectors[:0], threads)
+        index, _ = faiss_index.build(template, vectors)
+        adding = time.perf_counter() - began
+        postings = None
+        if terms is not None:
+            tiled = terms.take(np.arange(rows) % len(terms))
+            postings = bm25.build(tiled, bm25.count([tiled]), k1=settings.k1, b=settings.b)
+        ids = pa.array([f"document-{row}" for row in range(rows)])
+        places = np.arange(rows, dtype=np.int64)
+        shard = first_stage.OpenShard(index, places, ids, vectors, postings)
+        kept = min(kept_rows(depth), rows)
+        dense, both = _search_seconds(asked, query_terms, shard, kept)
+        spent.append((rows, dense, both, adding))
+    (few, dense_few, both_few, _), (many, dense_many, both_many, adding) = spent
+    cores = threads / BLOCK
+    dense = max(0.0, dense_many - dense_few) / (many - few)
+    lexical = max(0.0, (both_many - dense_many) - (both_few - dense_few)) / (many - few)
+    alone = max(0.0, both_few - (dense + lexical) * few)
+    return Searching(alone * cores, dense * cores, lexical * cores, adding / many * threads)
+
+
+def _search_seconds(
+    asked: NDArray[np.float32], terms: Tokens | None, shard: first_stage.OpenShard, depth: int
+) -> tuple[float, float]:
+    """Wall seconds of a block by vectors alone, and by both; the better of two."""
+    dense, both = [], []
+    for _ in range(2):
+        began = time.perf_counter()
+        first_stage.search_group(asked, [shard], depth)
+        dense.append(time.perf_counter() - began)
+        if terms is not None:
+            began = time.perf_counter()
+            hybrid_search.search_both(asked, terms, [shard], depth)
+            both.append(time.perf_counter() - began)
+    return min(dense), min(both, default=min(dense))

@@ -1,0 +1,151 @@
+"""What a plan runs into: nodes or disks too small, deadlines too early, samples too thin."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipelines.config import PipelineConfig
+from pipelines.errors import NightrankError
+from pipelines.forecast.hardware import GIB, Device, Network
+from pipelines.forecast.sampling import Sample
+from pipelines.forecast.shape import Shape
+from pipelines.forecast.times import Pools
+from pipelines.runtime.unit import MAX_UNITS
+from pipelines.storage.filesystem import is_remote
+
+# Of a sample of n rows the mean length of a text has an error of its spread / sqrt(n): 3 % at 1000.
+ENOUGH_ROWS = 1000
+# The merge of 16 partial lists of 262,144 queries (`stages/merge.py`) and a worker's own.
+WORKER_BYTES = 1 * GIB
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes in memory.
+
+    Attributes:
+        group: one search worker's group.
+        index_shard: building one index shard: its vectors twice, the index beside them.
+        node: what the search workers of one node hold, if all run on it.
+        available: a node's memory.
+        models: bytes on a GPU by model; empty without one.
+    """
+
+    group: int
+    index_shard: int
+    node: int
+    available: int
+    models: dict[str, int]
+
+
+def memory_of(
+    shape: Shape,
+    pools: Pools,
+    vector_bytes: float,
+    available: int,
+    networks: Mapping[str, tuple[Network, str]],
+) -> Memory:
+    """What is held at once; `networks` by model, with its precision, where they run on a GPU."""
+    shard = shape.corpus.kept / max(1, shape.index_shards)
+    building = 2 * vector_bytes * shard + shape.index_bytes / max(1, shape.index_shards)
+    workers = min(pools.index.workers, shape.groups * shape.query_shards)
+    node = workers * (shape.group_bytes + WORKER_BYTES)
+    models = {name: net.gpu_bytes(precision) for name, (net, precision) in networks.items()}
+    return Memory(shape.group_bytes, round(building), node, available, models)
+
+
+def machine_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check(memory: Memory, device: Device | None) -> None:
+    """Refuses what cannot be.
+
+    Raises:
+        NightrankError: E_CONFIG where a model does not fit the GPU, or a group or an index shard
+            does not fit a node by itself.
+    """
+    for name, size in memory.models.items():
+        if device and size > device.memory:
+            what = f"{name} needs {_gib(size)} with a full batch, {device.name} has "
+            what += _gib(device.memory)
+            raise NightrankError("E_CONFIG", what, "--device", "choose a larger GPU or model")
+    for size, what, key in (
+        (memory.group, "a search group", "search.memory_bytes"),
+        (memory.index_shard, "building an index shard", "index.shard_bytes"),
+    ):
+        if size > memory.available:
+            told = f"{what} takes {_gib(size)}, a node has {_gib(memory.available)}"
+            raise NightrankError("E_CONFIG", told, key, f"lower {key}, or name --node-memory")
+
+
+def warnings_of(
+    config: PipelineConfig,
+    samples: tuple[Sample, Sample],
+    shape: Shape,
+    memory: Memory,
+    pools: Pools,
+    size: int,
+    seconds: float,
+) -> list[str]:
+    """Everything an operator should know before it begins."""
+    found = []
+    for name, sample in zip(("corpus", "queries"), samples, strict=True):
+        if not sample.whole and sample.table.num_rows < ENOUGH_ROWS:
+            found.append(f"{name}: {sample.table.num_rows} sampled rows tell lengths badly")
+    if memory.node > memory.available and pools.index.workers > 1 and not config.cluster.address:
+        found.append(
+            f"{pools.index.workers} search workers hold {_gib(memory.node)}, a node has"
+            f" {_gib(memory.available)}: lower search.memory_bytes or cluster.workers"
+        )
+    if config.cluster.address and not (config.cluster.workers and config.cluster.model_workers):
+        found.append(
+            "the cluster's size is not known here: set cluster.workers and cluster.model_workers"
+        )
+    units = max(step.units for step in shape.steps) if shape.steps else 0
+    if units > MAX_UNITS // 2:
+        found.append(f"{units:,} units of reranking: {MAX_UNITS:,} would be refused")
+    return found + _disk(config, size) + _deadline(config, pools, seconds)
+
+
+def _disk(config: PipelineConfig, size: int) -> list[str]:
+    """A lake on a local disk that has less room than it needs."""
+    if is_remote(config.root):
+        return []
+    folder = os.path.abspath(config.root.removeprefix("file://"))
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    free = shutil.disk_usage(folder).free
+    if size <= free:
+        return []
+    return [f"the lake takes {_gib(size)}, {folder} has {_gib(free)} free"]
+
+
+def _deadline(config: PipelineConfig, pools: Pools, seconds: float) -> list[str]:
+    """Limits of the budget that come before the predicted end."""
+    budget, found = config.budget, []
+    if budget.until:
+        now = datetime.datetime.now()
+        hour, minute = map(int, budget.until.split(":"))
+        end = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+        end += datetime.timedelta(days=int(end <= now))
+        if seconds > (end - now).total_seconds():
+            done = now + datetime.timedelta(seconds=seconds)
+            late = f"begun now it ends {done:%Y-%m-%d %H:%M}"
+            found.append(f"{late}, budget.until is {end:%Y-%m-%d %H:%M}")
+    hours = seconds / 3600
+    if budget.gpu_hours is not None and pools.gpus * hours > budget.gpu_hours:
+        found.append(f"{pools.gpus * hours:.1f} GPU-hours, budget.gpu_hours = {budget.gpu_hours:g}")
+    if budget.usd is not None and (budget.usd_per_hour or 0.0) * hours > budget.usd:
+        spent = (budget.usd_per_hour or 0.0) * hours
+        found.append(f"{spent:.2f} USD at budget.usd_per_hour, budget.usd = {budget.usd:g}")
+    return found
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.1f} GiB"

@@ -1,0 +1,191 @@
+"""Forecasts: shapes of models, counts of inputs, sizes and refusals without running anything."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.config import Corpus, PipelineConfig, Queries
+from pipelines.errors import NightrankError
+from pipelines.forecast import sampling
+from pipelines.forecast.hardware import GIB, device_named, network_of, read_network
+from pipelines.forecast.limits import check, machine_memory, memory_of
+from pipelines.forecast.miniature import parquet_bytes
+from pipelines.forecast.sampling import Sample, sample_input
+from pipelines.forecast.shape import PerDocument, Shape, Side, changed, shape_of, units_of
+from pipelines.forecast.times import Pool, Pools, pools_of
+from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
+from pipelines.storage.inputs import list_inputs, plan_splits
+from tests.conftest import write_jsonl
+
+# Qwen3-4B's own config.json, in the part that counts.
+CAUSAL = {
+    "num_hidden_layers": 36,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+}
+
+
+def sampled(source: Corpus | Queries, wanted: int = 500, qrels: str | None = None) -> Sample:
+    splits = plan_splits(list_inputs(source.path, source.format, {}), {})
+    return sample_input(source, splits, {}, wanted, qrels)
+
+
+def job(documents: int, queries: int, **sections: Any) -> Shape:
+    plain = {"name": "j", "root": "r", "corpus": {"path": "c"}, "queries": {"path": "q"}}
+    config = PipelineConfig.model_validate({**plain, **sections})
+    sides = [Side(n, n, n, n, n * 500, max(1, n // 250_000)) for n in (documents, queries)]
+    each = PerDocument(vector=1500.0, row=6.0, postings=500.0)
+    return shape_of(config, sides[0], sides[1], 384, each, [150.0] * len(config.rerank), 200.0)
+
+
+def test_operations_of_known_networks_are_those_counted_by_hand() -> None:
+    minilm = network_of(resolve_bi_encoder("builtin:minilm", precision="exact"))
+    assert minilm is not None
+    for tokens in (128, 512):  # 21.23 MFLOP n + 9216 n^2.
+        by_hand = 21_233_664 * tokens + 9216 * tokens**2
+        assert minilm.flops(np.array([tokens])) == pytest.approx(by_hand, rel=1e-3)
+    causal = read_network(CAUSAL, "here")
+    assert causal.flops(np.array([1])) == pytest.approx(7.27e9, rel=0.01)
+    assert causal.weights("bf16") == pytest.approx(8.04e9, rel=0.01)
+    assert network_of(resolve_cross_encoder("toy:overlap")) is None
+    with pytest.raises(NightrankError, match="hidden_size"):
+        read_network({"num_hidden_layers": 6}, "here")
+    with pytest.raises(NightrankError, match="A10G"):
+        device_named("GTX")
+
+
+def test_a_whole_input_is_counted_to_the_row(tmp_path: Path) -> None:
+    rows = [{"_id": f"d{i % 900}", "text": f"text {i}"} for i in range(1000)]
+    rows += [{"_id": "empty", "text": " "}, {"_id": "", "text": "no id"}]
+    found = sampled(Corpus(path=str(write_jsonl(tmp_path / "c.jsonl", rows))))
+    assert (found.rows, found.accepted, found.kept, found.whole) == (1002, 1000, 900, True)
+    assert found.table.num_rows == 500
+    kept = {row["doc_id"]: row["text"] for row in found.table.to_pylist()}
+    assert len(kept) == 500
+    assert all(int(text.split()[1]) >= 100 for text in kept.values())  # The last of an id counts.
+
+    asked = [{"_id": f"q{i}", "text": f"query {i % 7}"} for i in range(40)]
+    path = str(write_jsonl(tmp_path / "q.jsonl", asked))
+    found = sampled(Queries(path=path))
+    assert (found.kept, found.distinct) == (40, 7)
+    qrels = tmp_path / "qrels.tsv"
+    qrels.write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq3\td2\t1\nunknown\td2\t1\n")
+    assert sampled(Queries(path=path), qrels=str(qrels)).kept == 2
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "csv", "parquet"])
+def test_rows_of_a_large_input_are_told_from_a_part(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(1)
+    rows = [
+        {"_id": f"d{i}", "title": "a, b", "text": "x" * int(n)}
+        for i, n in enumerate(draw.integers(20, 400, 4000))
+    ]
+    path = tmp_path / f"c.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif form == "csv":
+        lines = [f'{row["_id"]},"{row["title"]}",{row["text"]}' for row in rows]
+        path.write_text("\n".join(["_id,title,text", *lines]) + "\n")
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(text) if form.endswith("gz") else text)
+    monkeypatch.setattr(sampling, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(sampling, "PIECE_BYTES", 1 << 17 if not form.endswith("gz") else 1 << 12)
+    found = sampled(Corpus(path=str(path)))
+    assert not found.whole and found.table.num_rows == 500
+    assert found.kept == pytest.approx(4000, rel=0 if form == "parquet" else 0.15)
+
+
+def test_a_corpus_without_a_usable_row_is_refused(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "c.jsonl", [{"_id": "d", "text": ""}])
+    with pytest.raises(NightrankError) as caught:
+        sampled(Corpus(path=str(path)))
+    assert caught.value.code == "E_EMPTY"
+
+
+def test_units_of_a_large_job_stay_within_what_planning_can_hold() -> None:
+    large = job(100_000_000, 10_000_000)
+    units = units_of(large)
+    assert large.document_shards == 382 and large.query_shards == 256
+    assert large.pairs == 10**9
+    assert units["search"] == 256 * large.groups and large.groups > 10
+    assert 8_000 < units["rerank"] < 9_000
+    few = changed(large, 0.01)
+    assert few.corpus.kept == 1_000_000 and few.queries == large.queries
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"layout": {"document_shard_rows": 1000}}, "layout.document_shard_rows"),
+        ({"rerank": {"unit_tokens": 10_000}}, "rerank.unit_tokens"),
+        ({"search": {"memory_bytes": 1 << 28}, "index": {"shard_bytes": 1}}, "search.memory_bytes"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_with_what_to_raise(
+    sections: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(NightrankError) as caught:
+        job(100_000_000, 10_000_000, **sections)
+    assert caught.value.code == "E_CONFIG"
+    assert f"raise {key}" in str(caught.value)
+
+
+def test_advice_of_a_refusal_is_enough() -> None:
+    with pytest.raises(NightrankError) as caught:
+        job(100_000_000, 10_000_000, rerank={"unit_tokens": 10_000})
+    wanted = int(caught.value.do.rpartition(" ")[2].replace(",", ""))
+    assert (
+        units_of(job(100_000_000, 10_000_000, rerank={"unit_tokens": wanted}))["rerank"] <= 50_000
+    )
+
+
+def test_a_model_or_a_group_that_fits_nowhere_is_refused() -> None:
+    shape = job(1_000_000, 1000)
+    pools = Pools(Pool(2, 1), Pool(2, 1), Pool(2, 1), 2, 0.0, True)
+    causal = {"big": (read_network(CAUSAL, "here"), "bf16")}
+    memory = memory_of(shape, pools, 1500.0, machine_memory(), causal)
+    assert memory.models["big"] > 10 * GIB
+    check(replace(memory, available=1 << 50), device_named("L4"))
+    with pytest.raises(NightrankError, match=r"big needs .* GiB"):
+        check(replace(memory, models={"big": 30 * GIB}), device_named("L4"))
+    with pytest.raises(NightrankError, match=r"search\.memory_bytes"):
+        check(replace(memory, available=1 << 20), None)
+
+
+def test_pools_are_those_of_the_executors() -> None:
+    plain: dict[str, Any] = {
+        "name": "j",
+        "root": "r",
+        "corpus": {"path": "c"},
+        "queries": {"path": "q"},
+        "cluster": {"workers": 8, "model_workers": 3, "threads_per_worker": 4, "address": "auto"},
+    }
+    config = PipelineConfig.model_validate(plain)
+    pools = pools_of(config, device_named("h100"))
+    assert (pools.general, pools.model) == (Pool(8, 4), Pool(3, 4, 3.0))
+    assert (pools.cpus, pools.gpus) == (32, 3.0)
+    plain["cluster"] = {"executor": "serial", "threads_per_worker": 2}
+    alone = pools_of(PipelineConfig.model_validate(plain), None)
+    assert alone.general.workers == 1 and alone.model.threads == 2 and not alone.is_ray
+
+
+def test_fixed_bytes_of_a_file_are_those_of_an_empty_one() -> None:
+    table = pa.table({"a": pa.array(range(1000), pa.int64())})
+    empty = parquet_bytes(table.slice(0, 0))
+    assert 200 < empty < parquet_bytes(table)
