@@ -47,7 +47,7 @@ def _counts(forecast: dict[str, Any]) -> list[str]:
 
 def _stages(forecast: dict[str, Any]) -> list[str]:
     total = forecast["seconds"]
-    lines = [f"{'stage':<22}{'units':>8}{'time':>11}{'share':>7}{'written':>12}"]
+    lines = [f"{'stage':<22}{'units':>8}{'time':>13}{'share':>7}{'written':>12}"]
     small = {"units": 0, "seconds": 0.0, "bytes": 0}
     ranked = sorted(forecast["stages"].values(), key=lambda stage: -stage["seconds"])
     least = ranked[min(len(ranked), MOST_STAGES) - 1]["seconds"]
@@ -68,19 +68,19 @@ def _stages(forecast: dict[str, Any]) -> list[str]:
 def _stage(name: str, stage: dict[str, Any], total: float) -> str:
     share = stage["seconds"] / total if total else 0.0
     return (
-        f"{name[:21]:<22}{stage['units']:>8,}{duration(stage['seconds']):>11}{share:>7.0%}"
+        f"{name[:21]:<22}{stage['units']:>8,}{duration(stage['seconds']):>13}{share:>7.0%}"
         f"{size(stage['bytes']):>12}"
     )
 
 
 def _artifacts(forecast: dict[str, Any]) -> list[str]:
-    lines = [f"{'in the lake':<22}{'':>26}{'written':>12}"]
+    lines = [f"{'in the lake':<22}{'':>28}{'written':>12}"]
     found = list(forecast["artifacts"].items())
     for name, held in found[:MOST_ARTIFACTS]:
-        lines.append(f"{name:<22}{'':>26}{size(held):>12}")
+        lines.append(f"{name:<22}{'':>28}{size(held):>12}")
     rest = sum(held for _, held in found[MOST_ARTIFACTS:])
-    lines.append(f"{'all else':<22}{'':>26}{size(rest):>12}")
-    lines.append(f"{'the lake at its peak':<22}{'':>26}{size(forecast['lake_bytes']):>12}")
+    lines.append(f"{'all else':<22}{'':>28}{size(rest):>12}")
+    lines.append(f"{'the lake at its peak':<22}{'':>28}{size(forecast['lake_bytes']):>12}")
     return lines
 
 
