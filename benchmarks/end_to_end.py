@@ -6,7 +6,7 @@ On SciFact, depth 100, through Ray, everything from the start of the process. On
 run once, `straightforward.py` and `nightrank run`, with the same models and the same order of work:
 what is told is the speed-up of the whole beside that of the models alone (encoding and scoring in
 both), and nDCG@10 of both. Then `nightrank run` on all queries, and with `--large` on five times as
-many (queries repeated under other texts' names): the share of the wall that is not model time.
+many (other claims, and titles): the share of the wall that is not model time.
 
 Model time is what workers spent inside encoders and rerankers, divided by the workers at it; a
 worker that idles at the end of a stage counts as overhead.

@@ -22,8 +22,7 @@ Float32 = NDArray[np.float32]
 
 WEIGHTS = "model.safetensors"
 FLOATING = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
-# Of each architecture, where its positions begin: behind the padding id in RoBERTa's kin.
-KINDS = {"bert": 0, "roberta": 2, "xlm-roberta": 2}
+KINDS = ("bert", "roberta", "xlm-roberta")
 # A classifier's head: tensors of the hidden and of the last layer.
 HEADS = {
     "BertForSequenceClassification": ("bert.pooler.dense", "classifier"),
@@ -91,16 +90,18 @@ def read_encoder(folder: Path, tensors: dict[str, Float32] | None = None) -> Ber
     if prefix is None:
         return None
     plain = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    first = KINDS[config["model_type"]]
-    if first:
-        first = int(config.get("pad_token_id", 1)) + 1
     return Bert(
         plain,
         int(config["num_hidden_layers"]),
         int(config["num_attention_heads"]),
         float(config.get("layer_norm_eps", 1e-12)),
-        first,
+        first_position(config),
     )
+
+
+def first_position(config: dict[str, Any]) -> int:
+    """The row of the position table of a text's first token; RoBERTa's kin count behind padding."""
+    return 0 if config["model_type"] == "bert" else int(config.get("pad_token_id", 1)) + 1
 
 
 def read_classifier(folder: Path) -> tuple[Bert, list[tuple[Float32, Float32]]] | None:

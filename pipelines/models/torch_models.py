@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from pipelines.errors import NightrankError
-from pipelines.models.bert import HEADS, KINDS
+from pipelines.models.bert import HEADS, KINDS, first_position
 from pipelines.models.builtin_reranker import load_reranker
 from pipelines.models.folders import read_json
 from pipelines.models.hardware import choose_device
@@ -66,7 +66,7 @@ def pooled_engine(folder: Path, resolved: ResolvedModel, mean: bool) -> TorchEng
         return nn.functional.normalize(pooled, dim=1) if normalize else pooled
 
     typed = config["model_type"] == "bert"
-    return TorchEngine(encoder, head, choose_device(), typed, _first_position(folder))
+    return TorchEngine(encoder, head, choose_device(), typed, first_position(config))
 
 
 class ClassifierEngine:
@@ -106,7 +106,8 @@ def classifier_engine(
 
     model, device = _open(AutoModelForSequenceClassification, folder, precision), choose_device()
     if type(model).__name__ in HEADS:
-        return headed_engine(model, device, typed, _first_position(folder))
+        first = first_position(read_json(folder / "config.json"))
+        return headed_engine(model, device, typed, first)
     return ClassifierEngine(model, device, typed)
 
 
@@ -132,12 +133,6 @@ def headed_engine(
         return logits[:, 0]
 
     return TorchEngine(encoder, head, device, typed, first_position)
-
-
-def _first_position(folder: Path) -> int:
-    """What a text's first token's position is called, of one of `bert.KINDS`."""
-    config = read_json(folder / "config.json")
-    return KINDS[config["model_type"]] and int(config.get("pad_token_id", 1)) + 1
 
 
 def sentence_transformer(folder: Path, precision: Precision) -> Any:
