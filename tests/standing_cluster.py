@@ -18,7 +18,7 @@ from typing import Any
 from tests.conftest import free_port
 
 # Metrics every second; a dead node is noticed after some five seconds instead of fifteen.
-SPEED = {"RAY_metrics_report_interval_ms": "1000", "RAY_health_check_period_ms": "1000"}
+SPEED = {"RAY_metrics_report_interval_ms": "200", "RAY_health_check_period_ms": "1000"}
 
 
 class StandingCluster:

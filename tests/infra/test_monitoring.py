@@ -72,14 +72,15 @@ def told(
     running = threading.Event()
 
     def watch() -> None:
-        while not running.wait(0.5):
+        while not running.wait(0.1):
             last.update(scrape(standing_cluster.metrics, seen))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         env = {**standing_cluster.env, "RAY_ADDRESS": standing_cluster.gcs}
-        env["RAY_metrics_report_interval_ms"] = "1000"
+        # Models load in under a second: reports a second apart missed whole stages of the run.
+        env["RAY_metrics_report_interval_ms"] = "200"
         # The second asks for two more pairs a query; the store of scores knows the others.
         for depth in ("10", "12"):
             done = nightrank("run", str(config), "--set", f"rerank.depth={depth}", env=env)
