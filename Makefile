@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test images manifests bench bench-e2e bench-gpu clean
+.PHONY: help install install-dev quickstart check test test-faults torture images manifests bench bench-e2e bench-gpu clean
 
 help: ## Show this list.
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,7 +37,14 @@ check: install-dev ## Formatter, linter, types, dependency directions.
 	@rm -f .lint-imports.log
 
 test: install-dev ## All tests: real Ray, a real S3 API over HTTP, the built-in models.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/faults
+
+test-faults: install-dev ## Kills, full disks, broken replies, damaged files, hostile input.
+	$(BIN)/python -m pytest tests/faults
+
+MINUTES ?= 30
+torture: install-dev ## The same without end: random kills, fuzzing, simulated nights, for MINUTES=30.
+	$(BIN)/python -m benchmarks.torture --minutes $(MINUTES) --out $(RESULTS)
 
 # e.g. make images IMAGE=registry.example.com/nightrank PYTHON_IMAGE=docker.io/library/python@sha256:...
 IMAGE ?= nightrank
