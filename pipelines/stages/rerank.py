@@ -190,10 +190,11 @@ class Worker:
         query_tokens, hashes = self._used_queries(used, args["queries"], read)
         looked_up = args["stores"], args["key"], args["origin"]
         scores = pair_scores.look_up(*looked_up, hashes, query_index, rows, read)
-        asked = np.flatnonzero(np.isnan(scores))
-        chosen = task.chosen(len(asked))
-        unseen, crashed = asked[chosen], np.zeros(len(rows), bool)
-        crashed[asked[~chosen]] = True
+        unknown = np.isnan(scores)
+        # What kills a process is a text: all pairs of a document are left out together.
+        asked = np.unique(rows[unknown])
+        inside = np.isin(rows, asked[task.chosen(len(asked))])
+        unseen, crashed = np.flatnonzero(unknown & inside), unknown & ~inside
         documents, document_index = np.unique(rows[unseen], return_inverse=True)
         tokens = Tokens.from_arrow(read.table(args["tokens"])["tokens"]).take(documents)
         pairs = np.stack([query_index[unseen], document_index], axis=1).astype(np.int32)
@@ -216,6 +217,7 @@ class Worker:
             "model_seconds": round(model_seconds, 3),
             "tokens": int(lengths.sum()),
             "nonfinite": int((~np.isfinite(scores)).sum()),
+            "set_aside": int(crashed.sum()),
         }
         checked = (shards == 0) & (queries < self._config["checked"])
         if checked.any():
