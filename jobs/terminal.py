@@ -106,7 +106,7 @@ def open_job(
     """Loads the config, probes the store, plans, and opens the executor."""
     from pipelines.config_file import load_config
     from pipelines.offline_rerank import Run
-    from pipelines.planning import make_plan
+    from pipelines.planning import make_plan, store_models
     from pipelines.results import open_lake
     from pipelines.runtime.budget import Meter
     from pipelines.runtime.progress import Progress
@@ -114,10 +114,12 @@ def open_job(
     config = load_config(config_path, sets or [])
     store = open_lake(config.root, config.name, config.storage_options)
     store.probe()
+    progress = Progress(quiet=quiet)
     plan = make_plan(config, store, scope, index_generation)
+    plan = store_models(plan, store, progress.note)
     with open_executor(config) as executor:
         meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
-        yield Run(plan, store, executor, Progress(quiet=quiet), meter=meter)
+        yield Run(plan, store, executor, progress, meter=meter)
 
 
 @contextlib.contextmanager

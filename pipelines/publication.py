@@ -91,6 +91,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         "queries": plan.queries,
         "config": plan.config.semantic(),
         "models": [plan.encoder.identity(), *(step.identity() for step in plan.steps)],
+        "stored_models": sorted({m.stored for m in (plan.encoder, *plan.steps) if m.stored}),
         "lists_key": lists_key(job),
         "stores": _stores(job),
         "datasets": {

@@ -7,6 +7,7 @@ models. Torch is asked only about CUDA.
 
 from __future__ import annotations
 
+import platform
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +98,6 @@ def require_precision(precision: Precision, model: str) -> None:
         raise NightrankError(
             "E_MODEL",
             "planned in bf16, but this worker has no native bfloat16",
-            model,
-            "use workers like the planning machine, or set precision: exact",
+            f"{model}, node {platform.node()}",
+            "use nodes with it (AVX512-BF16, AMX or a GPU) for models, or set precision: exact",
         )
