@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -108,18 +109,33 @@ def open_job(
     from pipelines.offline_rerank import Run
     from pipelines.planning import make_plan, store_models
     from pipelines.results import open_lake
+    from pipelines.runtime import events
     from pipelines.runtime.budget import Meter
     from pipelines.runtime.progress import Progress
 
     config = load_config(config_path, sets or [])
     store = open_lake(config.root, config.name, config.storage_options)
     store.probe()
-    progress = Progress(quiet=quiet)
-    plan = make_plan(config, store, scope, index_generation)
-    plan = store_models(plan, store, progress.note)
-    with open_executor(config) as executor:
-        meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
-        yield Run(plan, store, executor, progress, meter=meter)
+    progress, told, folder = Progress(quiet=quiet), events.Events(config.name), ""
+    with events.recording(told):
+        try:
+            plan = make_plan(config, store, scope, index_generation)
+            folder, told.plan = plan.own_folder, plan.plan_id
+            begun = store.folders(folder) or store.folders(plan.segment)
+            events.emit("run_resumed" if begun else "run_started")
+            plan = store_models(plan, store, progress.note)
+            with open_executor(config) as executor:
+                meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
+                job = Run(plan, store, executor, progress, meter=meter)
+                yield job
+            if job.cut_short:
+                events.ended(job.cut_short)
+            events.emit("run_finished", seconds=time.monotonic() - job.began)
+        except BaseException as error:
+            events.ended(error)
+            raise
+        finally:
+            told.close(store, folder)
 
 
 @contextlib.contextmanager

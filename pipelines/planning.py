@@ -89,6 +89,11 @@ class Plan:
     encoder: ResolvedModel
     steps: tuple[ResolvedModel, ...]
 
+    @property
+    def own_folder(self) -> str:
+        """Where what belongs to this plan alone lies; of an index alone, beside its segment."""
+        return self.folder or self.segment
+
     def weight(self, step: int) -> float:
         """The first-stage weight of a rerank step, `auto` resolved."""
         wanted = self.config.rerank[step].first_stage_weight
