@@ -161,9 +161,10 @@ def test_a_machine_that_keeps_nothing_still_runs(
 def test_collection_takes_events_with_the_run_that_they_are_of(
     collection: Collection, tmp_path: Path, write_config: Write
 ) -> None:
-    for depth in (10, 20):  # Of the first nothing is built upon.
-        plain = collection.config(tmp_path / "lake", rerank=[], retrieve={"depth": depth})
-        run(write_config(plain))
+    for depth in (10, 20):  # Nothing of the first is built upon, or named again.
+        sections: dict[str, Any] = {"rerank": [], "retrieve": {"depth": depth}}
+        sections["results"] = {"keep": depth}
+        run(write_config(collection.config(tmp_path / "lake", **sections)))
     assert len(stored(tmp_path / "lake")) == 2
     then = time.time() - 8 * 86_400
     for path in (tmp_path / "lake").rglob("*.*"):
