@@ -48,6 +48,16 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def cuda_devices() -> list[str]:
+    """Every CUDA device that this process sees: its name and its memory."""
+    if not has_cuda():
+        return []
+    import torch
+
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [f"{one.name}, {one.total_memory / (1 << 30):.0f} GiB" for one in found]
+
+
 def choose_device() -> torch.device:
     """The CUDA device this process sees first, else the CPU."""
     import torch
