@@ -4,6 +4,11 @@
 run that is being recorded appends each line to a local file at once and stores all of them in the
 lake when it ends. A field is a keyword of `emit` and nothing else gets in: no text of a document or
 a query, no option, no secret.
+
+A run begins with `run_started` or `run_resumed` and ends with `run_finished`, `run_failed`,
+`budget_reached` or `held_back`; one that was killed ends without. Between: `stage_started`,
+`stage_finished`, `stage_reused`, `stage_failed`, `slowest_unit`; `unit_retried`, `unit_failed`,
+`unit_set_aside`, `worker_lost`, `node_lost`; `index_published`, `published`.
 """
 
 from __future__ import annotations
@@ -20,18 +25,22 @@ from typing import Any, TextIO
 import orjson
 
 from pipelines.errors import NightrankError
+from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.store import Store
 
 KEPT_FILES = 50
 # Ends that are no failure of the run have names of their own.
 ENDS = {"E_BUDGET": "budget_reached", "E_GATE": "held_back"}
+BEGINNINGS = ("run_started", "run_resumed")
+ENDINGS = ("run_finished", "run_failed", *ENDS.values())
+LOSSES = ("unit_retried", "unit_failed", "unit_set_aside", "worker_lost", "node_lost")
 
 
 class Events:
     """The events of one run.
 
     Args:
-        name: the experiment's.
+        store: its lake.
 
     Attributes:
         run: this run's own name, later runs later in the alphabet.
@@ -39,13 +48,14 @@ class Events:
         path: the local file; None where none can be written.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, store: Store) -> None:
         now = datetime.datetime.now(datetime.UTC)
         self.run, self.plan = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}", ""
         self._lines: list[bytes] = []
         self._lock = threading.Lock()
         self._file: TextIO | None = None
-        self.path: Path | None = local_folder(name) / file_name(self.run)
+        self._store = store
+        self.path: Path | None = local_folder(store) / file_name(self.run)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for old in sorted(self.path.parent.glob(file_name("*")))[:-KEPT_FILES]:
@@ -65,17 +75,16 @@ class Events:
                 with contextlib.suppress(OSError):
                     self._file.write(line.decode() + "\n")
 
-    def close(self, store: Store, folder: str) -> None:
+    def close(self, folder: str) -> None:
         """Stores all lines in the lake, under the run's plan; what cannot be stays local.
 
         Args:
-            store: the lake.
             folder: where the plan's own files lie; empty where the run has found none.
         """
         if folder:
             with contextlib.suppress(NightrankError, OSError):
                 data = b"".join(line + b"\n" for line in self._lines)
-                store.put_if_absent(f"{folder}/{file_name(self.run)}", data)
+                self._store.put_if_absent(f"{folder}/{file_name(self.run)}", data)
         if self._file:
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -97,6 +106,7 @@ def recording(events: Events) -> Iterator[Events]:
 def emit(
     event: str,
     *,
+    verb: str = "",
     stage: str = "",
     unit: str = "",
     units: int | None = None,
@@ -112,6 +122,7 @@ def emit(
 
     Args:
         event: what happened, e.g. `stage_started`, `unit_retried`, `published`.
+        verb: what was asked for, e.g. `nightly`.
         stage: name of the stage.
         unit: name of the shard.
         units: of the stage, all.
@@ -128,6 +139,7 @@ def emit(
         return
     facts: dict[str, Any] = {
         "event": event,
+        "verb": verb,
         "stage": stage,
         "unit": unit,
         "units": units,
@@ -164,10 +176,32 @@ def file_name(run: str) -> str:
     return f"events-{run}.jsonl"
 
 
-def local_folder(name: str) -> Path:
-    """Where this machine keeps events: `nightrank/<name>` in XDG_STATE_HOME or ~/.local/state."""
+def local_folder(store: Store) -> Path:
+    """Where this machine keeps a lake's events, within XDG_STATE_HOME or ~/.local/state."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "nightrank" / name
+    name, lake = store.url.rpartition("/")[2], fingerprint({"lake": store.path("")})
+    return Path(state) / "nightrank" / f"{name}-{lake[:8]}"
+
+
+def events_of(store: Store, folder: str) -> list[list[dict[str, Any]]]:
+    """The events of every run of a plan, oldest run first.
+
+    Args:
+        store: the lake.
+        folder: where the plan's own files lie, `results/<plan>.<epoch>`.
+
+    Returns:
+        What is stored, and of runs of this machine that were killed what they had written.
+    """
+    names = [n for n in store.files(folder) if n.startswith("events-")]
+    found = {name: read_events(store.read(f"{folder}/{name}")) for name in names}
+    plan = folder.rpartition("/")[2].partition(".")[0]
+    for path in local_folder(store).glob(file_name("*")):
+        if path.name not in found:
+            with contextlib.suppress(OSError):
+                lines = read_events(path.read_bytes())
+                found[path.name] = [e for e in lines if plan and e["plan"].startswith(plan)]
+    return [found[name] for name in sorted(found) if found[name]]
 
 
 def read_events(data: bytes) -> list[dict[str, Any]]:
