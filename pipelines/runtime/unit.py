@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipelines.errors import NightrankError
 from pipelines.models.batching import SPENT
+from pipelines.models.folders import go_offline
 from pipelines.runtime.stage import Stage, Task, Worker, WorkerSpec
 from pipelines.storage.dataset import Content, Dataset, Payload, Record
 from pipelines.storage.fingerprint import canonical
@@ -54,6 +55,7 @@ class UnitRunner:
             os.chdir(folder)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        go_offline()
         self._store = Store.open(store)
         self._threads = threads
         self._key: tuple[Any, bytes] | None = None

@@ -11,7 +11,6 @@ scored once: a query's text, a row of an immutable segment and a model's fingerp
 
 from __future__ import annotations
 
-import functools
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,13 +18,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.models.protocols import CrossEncoder, ResolvedModel
+from pipelines.models.protocols import CrossEncoder, Precision, ResolvedModel
 from pipelines.models.registry import load_cross_encoder
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import ordinals, pair_scores, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, Record
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Range, Scatter
+from pipelines.stored_models import on_this_node
 from pipelines.tokens import Tokens
 
 VERSION = 3
@@ -166,18 +166,19 @@ class Worker:
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._config, self._threads = config, threads
+        self._model = ResolvedModel.from_dict(config["model"])
+        self._models: dict[Precision, CrossEncoder] = {}
         self._queries: dict[str, tuple[Tokens, np.ndarray]] = {}
 
-    @functools.cached_property
-    def _model(self) -> CrossEncoder:
-        """Loaded at the first pair that no night has seen."""
-        return load_cross_encoder(ResolvedModel.from_dict(self._config["model"]), self._threads)
+    def _opened(self, read: Reader, precision: Precision) -> CrossEncoder:
+        """Loaded at the first pair that no night has seen.
 
-    @functools.cached_property
-    def _exact(self) -> CrossEncoder:
-        """The same model in fp32, which the declared precision is measured against."""
-        resolved = ResolvedModel.from_dict(self._config["model"])
-        return load_cross_encoder(replace(resolved, precision="fp32"), self._threads)
+        In fp32 too, where the declared precision is measured against that.
+        """
+        if precision not in self._models:
+            model = replace(self._model, precision=precision)
+            self._models[precision] = load_cross_encoder(on_this_node(model, read), self._threads)
+        return self._models[precision]
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Scores the pairs whose document falls into the slice.
@@ -200,8 +201,9 @@ class Worker:
         pairs = np.stack([query_index[unseen], document_index], axis=1).astype(np.int32)
         model_seconds = 0.0
         if len(unseen):
+            model = self._opened(read, self._model.precision)
             begin = time.perf_counter()
-            scores[unseen] = self._model.score(query_tokens, tokens, pairs)
+            scores[unseen] = model.score(query_tokens, tokens, pairs)
             model_seconds = time.perf_counter() - begin
         places = (np.int64(args["key"]) << ordinals.ROW_BITS) | rows
         column = pa.array(scores, pa.float32(), mask=crashed)
@@ -225,7 +227,8 @@ class Worker:
             exact = np.zeros(len(rows), np.float32)
             again = checked & ~crashed
             if again.any():
-                exact[again] = self._exact.score(query_tokens, tokens, pairs[again[unseen]])
+                model = self._opened(read, "fp32")
+                exact[again] = model.score(query_tokens, tokens, pairs[again[unseen]])
             shown = pa.array(exact, pa.float32(), mask=crashed).filter(pa.array(checked))
             stats["exact"] = [
                 queries[checked].tolist(),

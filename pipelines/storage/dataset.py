@@ -8,6 +8,7 @@ records; its existence is completion. Nothing is ever deleted or overwritten her
 
 from __future__ import annotations
 
+import platform
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,13 +78,14 @@ class FileRef:
 
 @dataclass(frozen=True)
 class Record:
-    """The proof that one shard is committed."""
+    """The proof that one shard is committed, and where and in what time it was made."""
 
     shard: str
     attempt: int
     files: dict[str, FileRef]
     stats: dict[str, Any]
     seconds: float
+    node: str = ""
 
     def to_json(self) -> bytes:
         """The JSON bytes of the record."""
@@ -182,7 +184,8 @@ class Dataset:
         for name, content in payload.files.items():
             made = content() if callable(content) else content
             files[name] = self._write(f"{shard}.{name}", made)
-        record = Record(shard, attempt, files, payload.stats, round(seconds(), 3))
+        took, node = round(seconds(), 3), platform.node()
+        record = Record(shard, attempt, files, payload.stats, took, node)
         key = f"{self.path}/_done/{shard}.a{attempt}.json"
         data = record.to_json()
         if self.store.put_if_absent(key, data):
@@ -249,6 +252,7 @@ def _plain(record: Record) -> dict[str, Any]:
         "files": files,
         "stats": record.stats,
         "seconds": record.seconds,
+        "node": record.node,
     }
 
 
@@ -263,7 +267,8 @@ def _record(plain: dict[str, Any]) -> Record:
         )
         for name, ref in plain["files"].items()
     }
-    return Record(plain["shard"], plain["attempt"], files, plain["stats"], plain["seconds"])
+    made_by = plain["stats"], plain["seconds"], plain.get("node", "")
+    return Record(plain["shard"], plain["attempt"], files, *made_by)
 
 
 def _load(data: bytes, where: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def clock(store: Store) -> float:
     filesystem, root = store.place
     key = f"{root}/_probe/{uuid.uuid4().hex}"
     filesystem.pipe_file(key, b"")
-    now = _modified(filesystem.info(key, refresh=True))
+    now = modified(filesystem.info(key, refresh=True))
     filesystem.rm_file(key)
     return now
 
@@ -35,7 +35,7 @@ def ages(store: Store, folder: str, now: float) -> tuple[dict[str, int], float]:
 
     found = store.attempt(listing, folder)
     keys = {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
-    newest = max((_modified(info) for info in found.values()), default=0.0)
+    newest = max((modified(info) for info in found.values()), default=0.0)
     return keys, now - newest
 
 
@@ -59,7 +59,7 @@ def delete(store: Store, keys: list[str]) -> None:
                 os.rmdir(path)
 
 
-def _modified(info: dict[str, Any]) -> float:
+def modified(info: dict[str, Any]) -> float:
     """Seconds since the epoch at which a file was written, as fsspec tells it."""
     when = info.get("LastModified", info.get("mtime", 0.0))
     return float(when) if isinstance(when, int | float) else float(when.timestamp())
