@@ -21,6 +21,7 @@ from pipelines.errors import NightrankError
 from pipelines.evaluation import measures
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
+from pipelines.retrieval.terms import languages
 from pipelines.stages.ingest import load_qrels
 from pipelines.storage.fingerprint import SHORT, digest, fingerprint
 from pipelines.storage.inputs import (
@@ -121,6 +122,10 @@ def make_plan(
             what = f"root would lie inside the {name}'s input {source.path}"
             raise NightrankError("E_CONFIG", what, config.root, "choose another root")
     measures.parse(config.evaluate.measures)  # A misspelt name fails now, not in the morning.
+    language = config.retrieve.bm25.language
+    if language not in languages():
+        what = f"retrieve.bm25.language {language!r} is unknown"
+        raise NightrankError("E_CONFIG", what, "", f"known: {', '.join(languages())}")
     encoder, steps = resolve_models(config)
     index = Log(store, "index")
     base = index.as_of(str(index_generation)) if index_generation else index.current()
