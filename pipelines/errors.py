@@ -76,6 +76,10 @@ class NightrankError(Exception):
         return EXIT_CODES[self.code]
 
 
+class UnfitProcessError(NightrankError):
+    """A failure after which its process is good for nothing, such as that of a GPU."""
+
+
 def _shortened(text: str) -> str:
     """A text without the middle of a long one, and with escape sequences spelt out."""
     text = "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text)
