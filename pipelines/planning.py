@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import orjson
-
 from pipelines import stages
 from pipelines.config import Corpus, PipelineConfig, Queries
 from pipelines.errors import NightrankError
@@ -33,6 +31,7 @@ from pipelines.storage.inputs import (
     plan_splits,
 )
 from pipelines.storage.log import Entry, Log
+from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
 FORMAT = 2
@@ -288,11 +287,11 @@ def _epoch(
         "bands": bands,
         "identity": identity,
     }
-    data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
     key = f"{folder}/plan.json"
-    if store.put_if_absent(key, data):
+    if store.put_if_absent(key, seal(body, readable=True)):
         return _Epoch(folder, generation, published, base, current, tuple(bands))
-    given = orjson.loads(store.read(key))
+    do = "move the file away and run the same command again: the run is planned anew"
+    given = unseal(store.read(key), store.path(key), do)
     # Begun before: it keeps the watermark it was given, unless it was overtaken since. Then it
     # is planned anew: the plan's identity says that it is still what is asked for.
     if published is None and (not current or current.body["watermark"] <= given["watermark"]):

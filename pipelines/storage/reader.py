@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import NightrankError
 from pipelines.storage.dataset import FileRef
+from pipelines.storage.parquet import footer_digest
 from pipelines.storage.scatter import Range, read_range
 from pipelines.storage.store import Store
 
@@ -47,17 +48,31 @@ class Reader:
     ) -> Iterator[tuple[int, pa.Table]]:
         """Row groups that overlap rows [start, stop), each with the number of its first row.
 
-        Only those row groups are read; their page checksums stand in for the file's sha256.
+        Only those row groups are read: the footer's digest and the pages' checksums stand in for
+        the file's sha256.
+
+        Raises:
+            NightrankError: E_CORRUPT for missing, truncated or altered bytes.
         """
-        with self._store.open_file(ref.key) as file:
+        try:
+            file = self._store.open_file(ref.key)
+        except FileNotFoundError:
+            raise self._corrupt(ref, "a file", "none") from None
+        with file:
+            if (found := footer_digest(file)) != ref.footer:
+                raise self._corrupt(ref, f"footer {ref.footer}", found)
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            if parquet.metadata.num_rows != ref.rows:
-                raise self._corrupt(ref, f"{ref.rows} rows", f"{parquet.metadata.num_rows}")
             first = 0
             for group in range(parquet.metadata.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if first < stop and first + rows > start:
-                    yield first, parquet.read_row_group(group, columns=columns)
+                    try:
+                        table = parquet.read_row_group(group, columns=columns)
+                    except (pa.ArrowException, OSError) as error:
+                        if getattr(error, "errno", None) is not None:  # The disk's, not Arrow's.
+                            raise
+                        raise self._corrupt(ref, "sound pages", str(error)) from None
+                    yield first, table
                 first += rows
 
     def range(self, ref: FileRef, of: Range) -> pa.Table:
@@ -101,8 +116,12 @@ class Reader:
             return self._store.path(ref.key)
         folder = os.path.join(tempfile.gettempdir(), f"nightrank-cache-{os.getuid()}")
         os.makedirs(folder, mode=0o700, exist_ok=True)
+        owner = os.stat(folder)
+        if owner.st_uid != os.getuid() or owner.st_mode & 0o077:
+            what = "the cache folder can be written by others"
+            raise NightrankError("E_STORE_UNFIT", what, folder, "remove it, or set TMPDIR")
         target = os.path.join(folder, ref.sha256)
-        if not os.path.exists(target):
+        if not _holds(target, ref.sha256):
             data = self.buffer(ref)
             with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
                 file.write(data)
@@ -113,3 +132,12 @@ class Reader:
         do = "unless published, delete this file and its dataset's manifest.json and run again"
         where = self._store.path(ref.key)
         return NightrankError("E_CORRUPT", f"expected {expected}, found {found}", where, do)
+
+
+def _holds(path: str, sha256: str) -> bool:
+    """Whether a cached file is there and still what it is called by."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False
