@@ -296,13 +296,15 @@ class PipelineConfig(Section):
         """The part that can change a result, as plain data.
 
         Returns:
-            A dict without name, root, storage options, cluster, search and evaluation, and without
-            the input paths: inputs are identified by what they hold.
+            A dict without name, root, storage options, cluster, search and evaluation, without the
+            input paths (inputs are identified by what they hold) and without what only decides
+            whether an input is refused.
         """
         outside = {"name", "root", "storage_options", "cluster", "search", "evaluate"}
         plain = self.model_dump(mode="json", exclude=outside | {"nightly", "budget", "gate"})
         for source in ("corpus", "queries"):
-            plain[source].pop("path")
+            for key in ("path", "reject_budget", "allow_empty"):
+                plain[source].pop(key)
         plain["corpus"].pop("partitions")
         return plain
 

@@ -52,13 +52,13 @@ def unseal(data: bytes, where: str, do: str) -> dict[str, Any]:
         plain = None
     # What another version wrote may be without a seal; what has one, and a bad one, is damaged.
     told = plain.get("format") if isinstance(plain, dict) else None
-    foreign = isinstance(told, int) and told not in (0, FORMAT)
-    if foreign and (intact or b'"sha256":' not in data[-2 * SEAL_BYTES :]):
+    known = told if isinstance(told, int) else 0
+    if known not in (0, FORMAT) and (intact or b'"sha256":' not in data[-2 * SEAL_BYTES :]):
         age, instead = "a newer", "use a newer nightrank"
-        if told < FORMAT:
+        if known < FORMAT:
             age, instead = "an older", "use that version, or another root"
         raise NightrankError("E_CONFIG", f"written by {age} version", where, instead)
-    if not intact or told != FORMAT:
+    if not intact or known != FORMAT:
         what = "the file is damaged: its bytes are not those that its own digest is of"
         raise NightrankError("E_CORRUPT", what, where, do)
     return dict(plain)
