@@ -23,11 +23,12 @@ def check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None
     rows, rejected = ingested.total("rows_in"), ingested.total("rejected")
     if rejected > source.reject_budget * rows:
         what = (
-            f"{rejected} of {rows} {kind} rows were rejected, budget {source.reject_budget:.2%} "
-            f"({_reasons(ingested)})"
+            f"{rejected} of {rows} {kind} rows were rejected, allowed are "
+            f"{source.reject_budget:.2%}: {_reasons(ingested)}"
         )
-        do = f"see {ingested.path}, correct the input or raise {kind}.reject_budget"
-        raise NightrankError("E_REJECT_BUDGET", what, source.path, do)
+        examples = [s.stats["example"] for s in ingested.shards if "example" in s.stats]
+        do = f"correct the input, or raise {kind}.reject_budget"
+        raise NightrankError("E_REJECT_BUDGET", what, f"e.g. {examples[0]}", do)
     if not ingested.total("accepted") and not source.allow_empty:
         hint = " selected" if ingested.total("unselected") else ""
         what = f"the {kind} hold not a single usable row{hint} ({rows} rows read)"
