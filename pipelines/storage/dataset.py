@@ -12,17 +12,19 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import orjson
 import pyarrow as pa
 
 from pipelines.errors import NightrankError
 from pipelines.storage.parquet import Batches, write_parquet
-from pipelines.storage.scatter import Range, Scatter, write_scatter
+from pipelines.storage.ranges import Range, Ranges
+from pipelines.storage.scatter import Scatter, write_scatter
 from pipelines.storage.store import Store
 
-FORMAT = 1
+FORMAT = 2
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ class FileRef:
     size: int
     sha256: str
     rows: int
-    ranges: tuple[Range, ...] = ()
+    ranges: Ranges = Ranges()
 
     def range(self, key: int) -> Range | None:
         """The range of a scatter key, or None where it has no rows."""
-        return next((r for r in self.ranges if r.key == key), None)
+        return next(iter(self.ranges.between(key, key + 1)), None)
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,12 @@ class Dataset:
             data = self.store.read(f"{self.path}/manifest.json")
         except FileNotFoundError:
             return None
-        plain = _load(data, self.store.path(f"{self.path}/manifest.json"))
-        shards = tuple(_record(shard) for shard in plain["shards"])
-        return Manifest(self.path, plain["stage"], plain["version"], plain["identity"], shards)
+
+        def whole(plain: dict[str, Any]) -> Manifest:
+            shards = tuple(_record(shard) for shard in plain["shards"])
+            return Manifest(self.path, plain["stage"], plain["version"], plain["identity"], shards)
+
+        return _load(data, self.store.path(f"{self.path}/manifest.json"), whole)
 
     def records(self) -> dict[str, Record]:
         """Committed shards by name, the newest attempt of each.
@@ -159,7 +164,7 @@ class Dataset:
         keys = [f"{self.path}/_done/{name}" for _, name in newest.values()]
         with ThreadPoolExecutor(16) as pool:
             loaded = list(pool.map(self.store.read, keys))
-        records = [_record(_load(d, self.store.path(k))) for d, k in zip(loaded, keys, strict=True)]
+        records = [_load(d, self.store.path(k), _record) for d, k in zip(loaded, keys, strict=True)]
         return {record.shard: record for record in records}
 
     def commit(
@@ -185,7 +190,7 @@ class Dataset:
         data = record.to_json()
         if self.store.put_if_absent(key, data):
             return record
-        return _record(_load(self.store.read(key), self.store.path(key)))
+        return _load(self.store.read(key), self.store.path(key), _record)
 
     def _write(self, name: str, content: Content) -> FileRef:
         unique = uuid.uuid4().hex[:12]
@@ -193,11 +198,11 @@ class Dataset:
         if isinstance(content, Blob):
             extension = content.extension
         key = f"{self.path}/_data/{name}-{unique}.{extension}"
-        rows, ranges = 0, tuple[Range, ...]()
+        rows, ranges = 0, Ranges()
         if isinstance(content, Blob):
             size, sha256 = self.store.write(key, content.write, content.check)
         elif isinstance(content, Scatter):
-            scatter, made = content, list[tuple[Range, ...]]()
+            scatter, made = content, list[Ranges]()
             size, sha256 = self.store.write(key, lambda f: made.append(write_scatter(scatter, f)))
             ranges, rows = made[0], scatter.table.num_rows
         else:
@@ -237,7 +242,7 @@ def _plain(record: Record) -> dict[str, Any]:
             "size": ref.size,
             "sha256": ref.sha256,
             "rows": ref.rows,
-            **({"ranges": [r.to_list() for r in ref.ranges]} if ref.ranges else {}),
+            **({"ranges": ref.ranges.to_text()} if ref.ranges else {}),
         }
         for name, ref in record.files.items()
     }
@@ -257,24 +262,28 @@ def _record(plain: dict[str, Any]) -> Record:
             ref["size"],
             ref["sha256"],
             ref["rows"],
-            tuple(Range.from_list(r) for r in ref.get("ranges", ())),
+            Ranges.from_text(ref.get("ranges", "")),
         )
         for name, ref in plain["files"].items()
     }
     return Record(plain["shard"], plain["attempt"], files, plain["stats"], plain["seconds"])
 
 
-def _load(data: bytes, where: str) -> dict[str, Any]:
+def _load(data: bytes, where: str, made: Callable[[dict[str, Any]], T]) -> T:
+    """What `made` makes of a record's or manifest's JSON."""
+    do = "move the file away and run the same command again; its shard is made anew"
     try:
         plain = orjson.loads(data)
+        if (found := plain.get("format", 0)) == FORMAT:
+            return made(plain)
     except orjson.JSONDecodeError:
-        do = "move the file away and run the same command again; its shard is made anew"
         raise NightrankError("E_CORRUPT", "record is not valid JSON", where, do) from None
-    if plain.get("format", 0) > FORMAT:
-        raise NightrankError(
-            "E_CONFIG", "written by a newer version", where, "use a newer nightrank"
-        )
-    return dict(plain)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        what = "record is not what this version writes"
+        raise NightrankError("E_CORRUPT", what, where, do) from None
+    age = "a newer" if found > FORMAT else "an older"
+    what = f"written by {age} version: format {found}, this one reads {FORMAT}"
+    raise NightrankError("E_CONFIG", what, where, "use that version of nightrank, or another root")
 
 
 def shard_names(count: int) -> Iterator[str]:

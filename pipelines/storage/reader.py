@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import NightrankError
 from pipelines.storage.dataset import FileRef
-from pipelines.storage.scatter import Range, read_range
+from pipelines.storage.ranges import Range
+from pipelines.storage.scatter import read_range
 from pipelines.storage.store import Store
 
 
