@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import peak_bytes
 from benchmarks.rehearsal import Rehearsal
 from benchmarks.reporting import machine, table
 from pipelines.config_running import Cluster
@@ -53,13 +53,6 @@ def drive(plan: Rehearsal, lake: Path) -> dict[str, Any]:
         "units": progress.units,
         "peak_bytes": peak_bytes(os.getpid()),
     }
-
-
-def peak_bytes(process: int) -> int:
-    """The most memory that a process has held so far."""
-    status = Path(f"/proc/{process}/status").read_text()
-    (found,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
-    return int(found) << 10
 
 
 def records(lake: Path) -> dict[str, int]:
