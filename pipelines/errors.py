@@ -72,3 +72,7 @@ class NightrankError(Exception):
     def exit_code(self) -> int:
         """The process exit code for this error."""
         return EXIT_CODES[self.code]
+
+
+class UnfitProcessError(NightrankError):
+    """A failure after which its process is good for nothing, such as that of a GPU."""

@@ -103,7 +103,7 @@ def as_failure(error: Exception, stage: str, task: Task) -> NightrankError:
     if isinstance(error, NightrankError):
         return error
     if isinstance(error, MemoryError):
-        do = "give the workers more memory, or lower cluster.workers"
+        do = "give the workers more memory, or start fewer of them (cluster.pools.*.workers)"
         return NightrankError("E_OOM", "out of memory", f"{stage}, {task.shard}", do)
     what = f"{type(error).__name__}: {error}"
     failure = NightrankError("E_BUG", what[:500], f"{stage}, {task.shard}", "please report this")

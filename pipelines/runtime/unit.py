@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import NightrankError
+from pipelines.models.batching import SPENT
 from pipelines.runtime.stage import Stage, Task, Worker, WorkerSpec
 from pipelines.storage.dataset import Content, Dataset, Payload, Record
 from pipelines.storage.fingerprint import canonical
@@ -61,15 +62,21 @@ class UnitRunner:
 
     def run(self, spec: UnitSpec, task: Task, attempt: int) -> Record:
         """Runs one task and commits its shard."""
-        started = time.monotonic()
+        started, halved = time.monotonic(), SPENT.halved
         worker = self._worker_of(spec.worker)
         payload = worker(task, Reader(self._store))
+        facts = {"set_aside": len(task.aside), "halved_batches": SPENT.halved - halved}
         files: dict[str, Any] = {
             name: _checked(spec, task, name, content) for name, content in payload.files.items()
         }
         dataset = Dataset(self._store, spec.dataset)
         checked = Payload(files, payload.stats)
+        payload.stats.update((name, count) for name, count in facts.items() if count)
         return dataset.commit(task.shard, attempt, checked, lambda: time.monotonic() - started)
+
+    def probe(self, spec: UnitSpec, task: Task) -> int:
+        """Tries the part of a task that `task.only` names, commits nothing; all inputs' count."""
+        return self._worker_of(spec.worker)(task, Reader(self._store)).inputs
 
     def _worker_of(self, spec: WorkerSpec) -> Worker:
         key = (spec.make, canonical(spec.config))

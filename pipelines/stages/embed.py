@@ -69,15 +69,21 @@ class Worker:
         table = read.table(task.args["tokens"])
         tokens = Tokens.from_arrow(table["tokens"])
         vectors, missing = self._known(task, len(tokens), read)
+        chosen = task.chosen(len(missing))
         begin = time.perf_counter()
-        if len(missing):
-            vectors[missing] = self._encoder.encode(tokens.take(missing), self._kind)
+        if chosen.any():
+            rows = missing[chosen]
+            vectors[rows] = self._encoder.encode(tokens.take(rows), self._kind)
         model_seconds = time.perf_counter() - begin
+        crashed = np.zeros(len(tokens), bool)
+        crashed[missing[~chosen]] = True
+        vectors[crashed] = np.nan
         finite = np.asarray(np.isfinite(vectors).all(axis=1))
         zero = finite & ~vectors.any(axis=1)
         good = np.flatnonzero(finite & ~zero).astype(np.int32)
         bad = np.flatnonzero(~finite | zero).astype(np.int32)
-        reasons = np.where(zero[bad], "zero_embedding", "nonfinite_embedding").tolist()
+        reasons = np.where(zero[bad], "zero_embedding", "nonfinite_embedding")
+        reasons = np.where(crashed[bad], "crashed_worker", reasons).tolist()
         rejects = pa.table(
             [pa.array(bad), pa.array(reasons, pa.string())], schemas.ROW_REJECTS.names
         )
@@ -90,7 +96,7 @@ class Worker:
             "tokens": int(tokens.offsets[-1]),
         }
         files = {"vectors": to_table(good, vectors[good]), "rejects": rejects}
-        return Payload(files, stats)
+        return Payload(files, stats, inputs=len(missing))
 
     def _known(self, task: Task, count: int, read: Reader) -> tuple[np.ndarray, np.ndarray]:
         """Vectors by row, those of earlier nights filled in, and the rows to be encoded."""
@@ -136,4 +142,5 @@ def stage(
         worker=WorkerSpec(Worker, {"kind": SIDES[kind], "model": model.to_dict()}),
         schemas={"vectors": schemas.vectors(model.dimension), "rejects": schemas.ROW_REJECTS},
         pool="model",
+        divisible=True,
     )

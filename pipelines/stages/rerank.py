@@ -178,14 +178,20 @@ class Worker:
         return load_cross_encoder(replace(resolved, precision="fp32"), self._threads)
 
     def __call__(self, task: Task, read: Reader) -> Payload:
-        """Scores the pairs whose document falls into the slice; NaN scores travel as they are."""
+        """Scores the pairs whose document falls into the slice.
+
+        NaN scores travel as they are, those of pairs that killed their worker as null.
+        """
         args = task.args
         shards, queries, rows = self._pairs(args, read)
         used, query_index = np.unique(shards << 32 | queries, return_inverse=True)
         query_tokens, hashes = self._used_queries(used, args["queries"], read)
         looked_up = args["stores"], args["key"], args["origin"]
         scores = pair_scores.look_up(*looked_up, hashes, query_index, rows, read)
-        unseen = np.flatnonzero(np.isnan(scores))
+        asked = np.flatnonzero(np.isnan(scores))
+        chosen = task.chosen(len(asked))
+        unseen, crashed = asked[chosen], np.zeros(len(rows), bool)
+        crashed[asked[~chosen]] = True
         documents, document_index = np.unique(rows[unseen], return_inverse=True)
         tokens = Tokens.from_arrow(read.table(args["tokens"])["tokens"]).take(documents)
         pairs = np.stack([query_index[unseen], document_index], axis=1).astype(np.int32)
@@ -195,7 +201,8 @@ class Worker:
             scores[unseen] = self._model.score(query_tokens, tokens, pairs)
             model_seconds = time.perf_counter() - begin
         places = (np.int64(args["key"]) << ordinals.ROW_BITS) | rows
-        columns = [pa.array(queries, pa.int32()), pa.array(places), pa.array(scores, pa.float32())]
+        column = pa.array(scores, pa.float32(), mask=crashed)
+        columns = [pa.array(queries, pa.int32()), pa.array(places), column]
         content = Scatter(pa.table(columns, schema=schemas.SCORES), shards)
         lengths = query_tokens.lengths[query_index[unseen]] + tokens.lengths[document_index]
         stats = {
@@ -208,14 +215,22 @@ class Worker:
             "tokens": int(lengths.sum()),
             "nonfinite": int((~np.isfinite(scores)).sum()),
         }
-        checked = np.flatnonzero((shards == 0) & (queries < self._config["checked"]))
-        if len(checked):
-            # None of these pairs was known before: `pairs` are all pairs, in order.
-            exact = self._exact.score(query_tokens, tokens, pairs[checked])
-            stats["exact"] = [queries[checked].tolist(), places[checked].tolist(), exact.tolist()]
+        checked = (shards == 0) & (queries < self._config["checked"])
+        if checked.any():
+            # None of these pairs was known before: `pairs` are all that are scored, in order.
+            exact = np.zeros(len(rows), np.float32)
+            again = checked & ~crashed
+            if again.any():
+                exact[again] = self._exact.score(query_tokens, tokens, pairs[again[unseen]])
+            shown = pa.array(exact, pa.float32(), mask=crashed).filter(pa.array(checked))
+            stats["exact"] = [
+                queries[checked].tolist(),
+                places[checked].tolist(),
+                shown.to_pylist(),
+            ]
         kept = np.arange(len(rows)) if self._config["keep_all"] else unseen
         store = pair_scores.to_table(hashes[query_index[kept]], rows[kept], scores[kept])
-        return Payload({"scores": content, "store": store}, stats)
+        return Payload({"scores": content, "store": store}, stats, inputs=len(asked))
 
     def _pairs(
         self, args: dict[str, Any], read: Reader
@@ -283,4 +298,5 @@ def stage(
         ),
         schemas={"scores": schemas.SCORES, "store": schemas.STORE},
         pool="model",
+        divisible=True,
     )

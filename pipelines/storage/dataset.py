@@ -54,10 +54,12 @@ class Payload:
         files: name to content, written in this order; a callable is asked for its content when its
             turn comes, so that a later file can depend on what streaming an earlier one has seen.
         stats: counts and facts for the record; read after all files are written.
+        inputs: how many inputs the task has for a model, those that were left out included.
     """
 
     files: dict[str, Content | Callable[[], Content]]
     stats: dict[str, Any] = field(default_factory=dict)
+    inputs: int = 0
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,7 @@ def test_nights_on_ray_hold_the_bytes_of_nights_in_one_process(
                 world.night()
             world.write()
             plain = world.config(tmp_path / f"{name}-lake", layout=layout, nightly=merging)
-            cluster = {"executor": name, "workers": 2, "model_workers": 2}
+            cluster = {"executor": name, "pools": {"model": {"workers": 2}}}
             run(write_config({**plain, "cluster": cluster}, f"{name}.yaml"))
             digested = digests(tmp_path / f"{name}-lake")
             found[name] = {table: digested[table] for table in ("ranked", "queries", "changes")}
