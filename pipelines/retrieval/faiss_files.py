@@ -16,7 +16,7 @@ from pipelines.retrieval.faiss_library import Index, library, reason
 # Four-character code of inverted lists kept in another file, named by an absolute path and opened
 # for writing (OnDiskInvertedLists.cpp): an index file must not be able to name other files.
 ON_DISK_LISTS = b"ilod"
-# Reading lists of PQ codes, FAISS sizes a table of lists x codes by the limit, though
+# Reading lists of PQ codes, FAISS checks a table of lists x codes against its limit, though
 # inner products need none; for 2,048 lists of 192 codes 25 MB, where a trained, empty index has 3.
 # This is enough for 16,384 lists of 512 codes, and little for a damaged header to ask for.
 TABLE_BYTES = 512 << 20
