@@ -23,8 +23,9 @@ from pipelines.models.registry import load_cross_encoder
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import ordinals, pair_scores, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, Record
+from pipelines.storage.gather import gather
 from pipelines.storage.reader import Reader
-from pipelines.storage.scatter import Range, Scatter
+from pipelines.storage.scatter import Scatter
 from pipelines.stored_models import on_this_node
 from pipelines.tokens import Tokens
 
@@ -117,17 +118,13 @@ def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task,
     """Slices every document shard that has candidates into units of even predicted cost."""
     query_tokens, known = scored.query_tokens, scored.known()
     query_mean = query_tokens.total("tokens") / max(1, query_tokens.rows("tokens"))
-    ranges: dict[int, list[tuple[int, FileRef, Range]]] = {}
-    for number, ref in enumerate(scored.scattered.files("scatter")):
-        bare = FileRef(ref.key, ref.size, ref.sha256, ref.rows)
-        for part in ref.ranges:
-            ranges.setdefault(part.key, []).append((number, bare, part))
+    gathered = gather(scored.scattered.files("scatter"))
     cost: dict[int, float] = {}
     lookups: dict[int, tuple[FileRef | None, dict[int, list[FileRef]]]] = {}
-    for key, parts in ranges.items():
+    for key, found in gathered.items():
         shard = scored.shard(key)
         mean = query_mean + shard.stats["tokens"] / max(1, shard.files["tokens"].rows)
-        cost[key] = sum(part.rows for _, _, part in parts) * min(max_length, mean) * scored.share
+        cost[key] = found.rows * min(max_length, mean) * scored.share
         origin, keys = scored.sources(key)
         lookups[key] = origin, {k: known[k] for k in (key, *keys) if k in known}
         if lookups[key][1]:
@@ -139,19 +136,20 @@ def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task,
         unit = unit_tokens
     tasks = []
     tokens_of, texts_of = query_tokens.files("tokens"), scored.queries.files("queries")
-    for key in sorted(ranges):
+    for key, found in gathered.items():
         shard = scored.shard(key)
         tokens = shard.files["tokens"]
         slices = min(max(1, tokens.rows), max(1, round(cost[key] / unit)))
         origin, stores = lookups[key]
+        queries = {n: (tokens_of[n], texts_of[n]) for n in found.files}
         for i in range(slices):
             args = {
                 "key": key,
-                "pairs": ranges[key],
+                "pairs": found,
                 "tokens": tokens,
                 "start": tokens.rows * i // slices,
                 "stop": tokens.rows * (i + 1) // slices,
-                "queries": {n: (tokens_of[n], texts_of[n]) for n, _, _ in ranges[key]},
+                "queries": queries,
                 "stores": stores,
                 "origin": origin,
                 "ranks": scored.ranks,

@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from pipelines.errors import NightrankError
 from pipelines.storage.parquet import Batches, footer_of, write_parquet
-from pipelines.storage.scatter import Range, Scatter, write_scatter
+from pipelines.storage.ranges import Range, Ranges
+from pipelines.storage.scatter import Scatter, write_scatter
 from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
@@ -80,12 +81,12 @@ class FileRef:
     size: int
     sha256: str
     rows: int
-    ranges: tuple[Range, ...] = ()
+    ranges: Ranges = Ranges()
     footer: str = ""
 
     def range(self, key: int) -> Range | None:
         """The range of a scatter key, or None where it has no rows."""
-        return next((r for r in self.ranges if r.key == key), None)
+        return next(iter(self.ranges.between(key, key + 1)), None)
 
 
 @dataclass(frozen=True)
@@ -221,11 +222,11 @@ class Dataset:
         if isinstance(content, Blob):
             extension = content.extension
         key = f"{self.path}/_data/{name}-{unique}.{extension}"
-        rows, ranges, footer = 0, tuple[Range, ...](), ""
+        rows, ranges, footer = 0, Ranges(), ""
         if isinstance(content, Blob):
             size, sha256 = self.store.write(key, content.write, content.check)
         elif isinstance(content, Scatter):
-            scatter, made = content, list[tuple[Range, ...]]()
+            scatter, made = content, list[Ranges]()
             size, sha256 = self.store.write(key, lambda f: made.append(write_scatter(scatter, f)))
             ranges, rows = made[0], scatter.table.num_rows
         else:
@@ -266,7 +267,7 @@ def _plain(record: Record) -> dict[str, Any]:
             "size": ref.size,
             "sha256": ref.sha256,
             "rows": ref.rows,
-            **({"ranges": [r.to_list() for r in ref.ranges]} if ref.ranges else {}),
+            **({"ranges": ref.ranges.to_text()} if ref.ranges else {}),
             **({"footer": ref.footer} if ref.footer else {}),
         }
         for name, ref in record.files.items()
@@ -288,7 +289,7 @@ def _record(plain: dict[str, Any]) -> Record:
             ref["size"],
             ref["sha256"],
             ref["rows"],
-            tuple(Range.from_list(r) for r in ref.get("ranges", ())),
+            Ranges.from_text(ref.get("ranges", "")),
             ref.get("footer", ""),
         )
         for name, ref in plain["files"].items()

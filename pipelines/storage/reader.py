@@ -18,7 +18,8 @@ from pipelines.errors import NightrankError
 from pipelines.storage.dataset import Dataset, FileRef
 from pipelines.storage.node_cache import Altered, NodeCache
 from pipelines.storage.parquet import footer_digest
-from pipelines.storage.scatter import Range, read_range
+from pipelines.storage.ranges import Range
+from pipelines.storage.scatter import read_range
 from pipelines.storage.store import Store
 
 # What is read at once of a file that goes to the node's cache: 256 MiB in memory at most.
