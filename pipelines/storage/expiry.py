@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import time
 import uuid
@@ -29,11 +28,8 @@ def clock(store: Store) -> float:
 def ages(store: Store, folder: str, now: float) -> tuple[dict[str, int], float]:
     """All keys under a folder with their sizes, and seconds since the newest was written."""
     filesystem, root = store.place
-
-    def listing() -> dict[str, Any]:
-        return dict(filesystem.find(f"{root}/{folder}", detail=True))
-
-    found = store.attempt(listing, folder)
+    with store.told(folder):
+        found = dict(filesystem.find(f"{root}/{folder}", detail=True))
     keys = {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
     newest = max((_modified(info) for info in found.values()), default=0.0)
     return keys, now - newest
@@ -45,7 +41,7 @@ def delete(store: Store, keys: list[str]) -> None:
     if store.remote:
         for start in range(0, len(keys), KEYS_AT_ONCE):
             some = [f"{root}/{key}" for key in keys[start : start + KEYS_AT_ONCE]]
-            store.attempt(functools.partial(filesystem.rm, some), some[0])
+            filesystem.rm(some)
         return
     for key in keys:
         path = f"{root}/{key}"
