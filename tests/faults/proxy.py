@@ -57,6 +57,8 @@ class Faults:
     Attributes:
         rates: probability of each kind, of the requests that admit it.
         only: kinds that hit the next request that admits them, each once; rates do not matter.
+        outage_at: the request with which an outage begins: every connection is reset,
+        outage_seconds: for so long.
         requests: how many came.
         log: (seconds since the start, kind, method, target) of every injection.
     """
@@ -64,23 +66,22 @@ class Faults:
     rates: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     only: list[str] = field(default_factory=list)
+    outage_at: int = 0
+    outage_seconds: float = 0.0
     requests: int = 0
     log: list[tuple[float, str, str, str]] = field(default_factory=list)
-    down_until: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self._rng = random.Random(self.seed)
-
-    def outage(self, seconds: float) -> None:
-        """From now on every connection is reset, for so long."""
-        self.down_until = time.monotonic() + seconds
+        self._rng, self._down_until = random.Random(self.seed), 0.0
 
     def choose(self, request: Request) -> str:
         """The fault of this request, or an empty string."""
         self.requests += 1
         kind = ""
-        if time.monotonic() < self.down_until:
+        if self.requests == self.outage_at:
+            self._down_until = time.monotonic() + self.outage_seconds
+        if time.monotonic() < self._down_until:
             kind = "outage"
         elif self.only and request.admits(self.only[0]):
             kind = self.only.pop(0)
