@@ -36,11 +36,6 @@ def failing(s3_url: str) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    return Collection(tmp_path_factory.mktemp("small"), documents=300, queries=24)
-
-
-@pytest.fixture(scope="module")
 def undisturbed(small: Collection, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "c.yaml").write_text(json.dumps(config(small, folder / "lake")))
