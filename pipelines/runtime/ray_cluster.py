@@ -69,13 +69,17 @@ def has_labelled_pools() -> bool:
     return any(POOL_LABEL in node.get("Labels", {}) for node in ray.nodes())
 
 
-def is_alive(node: Any) -> bool:
-    """Whether the node that a reference names still lives; where it cannot be told, it does."""
+def node_of(reference: Any) -> tuple[str, bool]:
+    """The name of the node that a reference names, and whether it lives.
+
+    Where it cannot be told it has no name and lives.
+    """
     try:
-        found = ray.get(node, timeout=1)
+        wanted = ray.get(reference, timeout=1)
     except Exception:
-        return True
-    return any(n["NodeID"] == found and n["Alive"] for n in ray.nodes())
+        return "", True
+    found = next((node for node in ray.nodes() if node["NodeID"] == wanted), None)
+    return (found["NodeManagerHostname"], found["Alive"]) if found else ("", False)
 
 
 def has_faiss_gpu() -> bool:
