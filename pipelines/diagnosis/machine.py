@@ -7,6 +7,8 @@ import platform
 import re
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
@@ -42,12 +44,14 @@ def python() -> Iterator[Finding]:
 def packages() -> Iterator[Finding]:
     """Every package that a run needs, against its floor."""
     yield from unmet(metadata.requires("nightrank") or ())
-    builds = [f"{name} {version}" for name in BUILDS if (version := _version(name))]
-    if len(builds) == 1:
-        yield Finding("faiss", "ok", builds[0])
+    # In a process of its own: torch, which is loaded here, may bring another CUDA major.
+    program = "from pipelines.retrieval.faiss_library import described; print(described())"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if child.returncode == 0:
+        yield Finding("faiss", "ok", child.stdout.strip())
     else:
-        found = f"exactly one FAISS build is needed, found {' and '.join(builds) or 'none'}"
-        yield Finding("faiss", "fail", found, f"uninstall all of them, then {INSTALL}")
+        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        yield Finding("faiss", "fail", last[:300], f"uninstall {', '.join(BUILDS)}, then {INSTALL}")
 
 
 def unmet(requirements: Iterable[str]) -> Iterator[Finding]:

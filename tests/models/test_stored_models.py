@@ -69,6 +69,7 @@ def cached(node: Path, size: int) -> Path:
     return path
 
 
+@pytest.mark.ray
 def test_a_run_outlives_the_folder_that_it_named(
     few: Collection, tmp_path: Path, write_config: Write, tiny_cross_encoder: Path, node
 ) -> None:
@@ -78,9 +79,9 @@ def test_a_run_outlives_the_folder_that_it_named(
     done = nightrank("run", begun, "--to", "merge")
     assert done.returncode == 0 and "stored in the lake" in done.stderr
     shutil.rmtree(tiny_cross_encoder)
-    # Another machine with the same lake: nothing of the first one's disk.
+    # Another machine with the same lake, its workers on Ray: nothing of the first one's disk.
     elsewhere = {"TMPDIR": str(node("elsewhere"))}
-    resumed = nightrank("run", begun, "--json", env=elsewhere)
+    resumed = nightrank("run", begun, "--json", "--set", "cluster.executor=ray", env=elsewhere)
     assert resumed.returncode == 0, resumed.stderr
     assert table(tmp_path / "lake").equals(table(tmp_path / "whole"))
     plans = [next((tmp_path / n / "tiny" / "results").glob("*.0")).name for n in ("lake", "whole")]
