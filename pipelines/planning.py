@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from pipelines import stages, stored_models
 from pipelines.config import Corpus, PipelineConfig, Queries
 from pipelines.errors import NightrankError
@@ -27,6 +25,7 @@ from pipelines.models.registry import (
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
+from pipelines.retrieval.terms import languages
 from pipelines.stages.ingest import load_qrels
 from pipelines.storage.fingerprint import SHORT, digest, fingerprint
 from pipelines.storage.inputs import (
@@ -38,6 +37,7 @@ from pipelines.storage.inputs import (
     plan_splits,
 )
 from pipelines.storage.log import Entry, Log
+from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
 FORMAT = 2
@@ -132,6 +132,10 @@ def make_plan(
             what = f"root would lie inside the {name}'s input {source.path}"
             raise NightrankError("E_CONFIG", what, config.root, "choose another root")
     measures.parse(config.evaluate.measures)  # A misspelt name fails now, not in the morning.
+    language = config.retrieve.bm25.language
+    if language not in languages():
+        what = f"retrieve.bm25.language {language!r} is unknown"
+        raise NightrankError("E_CONFIG", what, "", f"known: {', '.join(languages())}")
     encoder, steps = resolve_models(config, store)
     index = Log(store, "index")
     base = index.as_of(str(index_generation)) if index_generation else index.current()
@@ -325,11 +329,11 @@ def _epoch(
         "bands": bands,
         "identity": identity,
     }
-    data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
     key = f"{folder}/plan.json"
-    if store.put_if_absent(key, data):
+    if store.put_if_absent(key, seal(body, readable=True)):
         return _Epoch(folder, generation, published, base, current, tuple(bands))
-    given = orjson.loads(store.read(key))
+    do = "move the file away and run the same command again: the run is planned anew"
+    given = unseal(store.read(key), store.path(key), do)
     # Begun before: it keeps the watermark it was given, unless it was overtaken since. Then it
     # is planned anew: the plan's identity says that it is still what is asked for.
     if published is None and (not current or current.body["watermark"] <= given["watermark"]):

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from pipelines import stored_models
 from pipelines.errors import NightrankError
 from pipelines.generations import datasets_of, datasets_of_results, datasets_to_build_on
 from pipelines.storage.expiry import ages, clock, delete
 from pipelines.storage.log import Entry, Log
+from pipelines.storage.sealed import unseal
 from pipelines.storage.store import Store
 
 DAY = 86_400.0
@@ -96,7 +95,8 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
             continue
         _, age = ages(store, folder, now)
         if age < min_age and "plan.json" in store.files(folder):
-            plan = orjson.loads(store.read(f"{folder}/plan.json"))
+            key = f"{folder}/plan.json"
+            plan = unseal(store.read(key), store.path(key), "move the file away")
             models += [plan["identity"]["encoder"], *plan["identity"]["rerank"]]
             if plan["result_generation"]:
                 bases.append(results.read(plan["result_generation"]))

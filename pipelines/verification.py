@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import NightrankError
-from pipelines.generations import manifest_at
+from pipelines.generations import datasets_of_results, manifest_at
 from pipelines.stages.delta import all_dead
 from pipelines.storage.dataset import Dataset, FileRef
 from pipelines.storage.log import Entry, Log
@@ -37,7 +37,7 @@ def verify_generation(store: Store, entry: Entry) -> dict[str, int]:
     _check_balances(entry)
     read = Reader(store)
     documents = _document_ids(store, read, entry)
-    totals = {"files": 0, "rows": 0}
+    totals = {"files": _check_datasets(store, read, entry), "rows": 0}
     ids: list[pa.Array] = []
     for name, files in entry.body["files"].items():
         for file in files:
@@ -84,6 +84,19 @@ def _check_balances(entry: Entry) -> None:
         if sum(file["rows"] for file in files) != counts["rows"][name]:
             what = f"{name}: files hold other than {counts['rows'][name]} rows"
             raise NightrankError("E_ACCOUNTING", what, f"generation {entry.generation}")
+
+
+def _check_datasets(store: Store, read: Reader, entry: Entry) -> int:
+    """I5 of what the generation cannot be read without, beside its published files."""
+    published = {file["key"] for files in entry.body["files"].values() for file in files}
+    checked = 0
+    for path in sorted(set(datasets_of_results(entry.body))):
+        for shard in manifest_at(store, path).shards:
+            for ref in shard.files.values():
+                if ref.key not in published:
+                    read.buffer(ref)
+                    checked += 1
+    return checked
 
 
 def _document_ids(store: Store, read: Reader, entry: Entry) -> pa.Array:

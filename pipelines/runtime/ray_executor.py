@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +25,7 @@ from pipelines.runtime.ray_metrics import RunMetrics
 from pipelines.runtime.ray_pools import Pools, Slot
 from pipelines.runtime.stage import Stage, Task
 from pipelines.runtime.unit import UnitSpec
+from pipelines.runtime.unit_queue import UnitQueue
 from pipelines.storage.dataset import Record
 from pipelines.storage.store import StoreSpec
 
@@ -114,7 +114,7 @@ class _Run:
         self._stage, self._store, self._cluster = stage, store, cluster
         self._pools, self._metrics = pools, metrics
         self._spec = ray.put(UnitSpec.of(stage))
-        self._queue = deque(sorted(units, key=lambda unit: unit.task.affinity))
+        self._queue = UnitQueue(units, lambda unit: unit.task.affinity)
         self._pool = pools.name_of(stage)
         slots = pools.fill(self._pool, len(units), store)
         self._idle = [slot for slot in slots if slot.is_up]
@@ -150,7 +150,8 @@ class _Run:
         """Gives idle workers units; without units those go that the pool does not keep."""
         while self._queue and self._idle:
             slot = self._idle.pop()
-            unit = self._take(slot)
+            held = {running.slot.affinity for running in self._running.values()}
+            unit = self._queue.take(slot.affinity, held)
             slot.affinity = unit.task.affinity
             if unit.search and unit.search.part:
                 part = replace(unit.task, only=unit.search.part)
@@ -163,22 +164,6 @@ class _Run:
             for node, slot in list(self._starting.items()):
                 if self._pools.spare(self._pool, slot):
                     del self._starting[node]
-
-    def _take(self, slot: Slot) -> _Unit:
-        """The next unit for a slot: its own affinity first, then one that no other slot holds."""
-        queue = self._queue
-        if not queue[0].task.affinity:
-            return queue.popleft()
-        held = {running.slot.affinity for running in self._running.values()}
-
-        def distance(i: int) -> tuple[bool, bool, int]:
-            affinity = queue[i].task.affinity
-            return affinity != slot.affinity, affinity in held, i
-
-        best = min(range(len(queue)), key=distance)
-        unit = queue[best]
-        del queue[best]
-        return unit
 
     def _ready(self) -> list[Any]:
         """What has started or ended.
@@ -240,10 +225,12 @@ class _Run:
 
     def _overdue(self) -> Iterator[Outcome]:
         """Ends what takes too long; a process that hangs or is stopped never says so."""
-        slow = 10 * statistics.median(self._seconds) if self._seconds else 0.0
-        limit = max(self._cluster.deadline_seconds, slow)
-        for reference, running in list(self._running.items()):
-            if time.monotonic() - running.started > limit:
+        least, now = self._cluster.deadline_seconds, time.monotonic()
+        late = [item for item in self._running.items() if now - item[1].started > least]
+        slow = 10 * statistics.median(self._seconds) if late and self._seconds else 0.0
+        limit = max(least, slow)
+        for reference, running in late:
+            if now - running.started > limit:
                 del self._running[reference]
                 self._replace(running.slot)
                 do = "raise cluster.deadline_seconds if units are that long"

@@ -67,13 +67,13 @@ class UnitRunner:
         started, halved = time.monotonic(), SPENT.halved
         worker = self._worker_of(spec.worker)
         payload = worker(task, Reader(self._store))
-        facts = {"set_aside": len(task.aside), "halved_batches": SPENT.halved - halved}
+        if SPENT.halved > halved:
+            payload.stats["halved_batches"] = SPENT.halved - halved
         files: dict[str, Any] = {
             name: _checked(spec, task, name, content) for name, content in payload.files.items()
         }
         dataset = Dataset(self._store, spec.dataset)
         checked = Payload(files, payload.stats)
-        payload.stats.update((name, count) for name, count in facts.items() if count)
         return dataset.commit(task.shard, attempt, checked, lambda: time.monotonic() - started)
 
     def probe(self, spec: UnitSpec, task: Task) -> int:

@@ -98,6 +98,7 @@ class Worker:
             "rate_rows": len(tokens),
             "rate_unit": "texts",
             "rejected": len(bad),
+            "set_aside": int(crashed.sum()),
             "encoded": len(missing),
             "model_seconds": round(model_seconds, 3),
             "tokens": int(tokens.offsets[-1]),

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from pipelines.errors import NightrankError
 from pipelines.storage.dataset import Dataset, FileRef
 from pipelines.storage.node_cache import Altered, NodeCache
-from pipelines.storage.scatter import Range, read_range
+from pipelines.storage.parquet import footer_digest
+from pipelines.storage.ranges import Range
+from pipelines.storage.scatter import read_range
 from pipelines.storage.store import Store
 
 # What is read at once of a file that goes to the node's cache: 256 MiB in memory at most.
@@ -50,17 +52,31 @@ class Reader:
     ) -> Iterator[tuple[int, pa.Table]]:
         """Row groups that overlap rows [start, stop), each with the number of its first row.
 
-        Only those row groups are read; their page checksums stand in for the file's sha256.
+        Only those row groups are read: the footer's digest and the pages' checksums stand in for
+        the file's sha256.
+
+        Raises:
+            NightrankError: E_CORRUPT for missing, truncated or altered bytes.
         """
-        with self._store.open_file(ref.key) as file:
+        try:
+            file = self._store.open_file(ref.key)
+        except FileNotFoundError:
+            raise self._corrupt(ref, "a file", "none") from None
+        with file:
+            if (found := footer_digest(file)) != ref.footer:
+                raise self._corrupt(ref, f"footer {ref.footer}", found)
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            if parquet.metadata.num_rows != ref.rows:
-                raise self._corrupt(ref, f"{ref.rows} rows", f"{parquet.metadata.num_rows}")
             first = 0
             for group in range(parquet.metadata.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if first < stop and first + rows > start:
-                    yield first, parquet.read_row_group(group, columns=columns)
+                    try:
+                        table = parquet.read_row_group(group, columns=columns)
+                    except (pa.ArrowException, OSError) as error:
+                        if getattr(error, "errno", None) is not None:  # The disk's, not Arrow's.
+                            raise
+                        raise self._corrupt(ref, "sound pages", str(error)) from None
+                    yield first, table
                 first += rows
 
     def range(self, ref: FileRef, of: Range) -> pa.Table:

@@ -16,6 +16,8 @@ from pipelines.runtime.stage import Task
 from pipelines.stages import delta, embed, merge, rank, rerank, search
 from pipelines.storage import buckets, ordinals, schemas
 from pipelines.storage.dataset import Dataset, FileRef, Manifest, Payload, Record
+from pipelines.storage.gather import gather
+from pipelines.storage.ranges import Range, Ranges
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
 from pipelines.storage.store import Store
@@ -79,7 +81,7 @@ def rank_payload(
     ref = record.files["scores"]
     args = {
         "list": record.files["list"],
-        "scores": [(ref, part) for part in ref.ranges],
+        "scores": gather([ref])[0],
         "published": {
             "members": record.files["members"],
             "rejects": record.files["rejects"],
@@ -224,8 +226,8 @@ def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
     assert sizes(1) == [1] * 12
 
     def units(pairs: int, wanted: int | str) -> int:
-        part = rerank.Range(0, 0, 1, pairs, "")
-        scattered = manifest([{"scatter": FileRef("s", 1, "", pairs, (part,))}])
+        part = Range(0, 0, 1, pairs, 0)
+        scattered = manifest([{"scatter": FileRef("s", 1, "", pairs, Ranges.of([part]))}])
         tokens = manifest([{"tokens": FileRef("t", 1, "", 262_144)}], tokens=262_144 * 100)
         queries = manifest([{"tokens": FileRef("q", 1, "", 10)}], tokens=100)
         texts = manifest([{"queries": FileRef("q", 1, "", 10)}])
