@@ -28,6 +28,8 @@ DISK_LEAST, DISK_ENOUGH = 1 * GIB, 20 * GIB
 SHM_ENOUGH = 512 << 20
 # Ray's own processes and a worker for each CPU hold a few hundred each.
 FILES_LEAST, FILES_ENOUGH = 1024, 8192
+# The runtime goes by several names: nvidia-cuda-runtime-cu12, nvidia-cuda-runtime, cuda-toolkit.
+RUNTIME = re.compile(r"(?:nvidia-cuda-runtime|cuda-toolkit)(?:-cu(\d+)|[^;]*?[=>]=\s*(\d+))")
 INSTALL = "pip install -c constraints/py311.txt -e '.[cpu]' (or '.[gpu]')"
 
 
@@ -166,7 +168,7 @@ def built_for(version: str, requirements: Sequence[str]) -> int | None:
     if told := re.search(r"\+cu(\d+)\d$", version):
         return int(told[1])
     for text in requirements:
-        if told := re.match(r"nvidia-cuda-runtime(?:-cu(\d+)|[^;]*?==\s*(\d+))", text):
+        if told := RUNTIME.match(text):
             return int(told[1] or told[2])
     return None
 

@@ -178,6 +178,7 @@ def test_cuda_majors_are_read_from_metadata() -> None:
     assert machine.built_for("2.13.0+cpu", ["filelock"]) is None
     assert machine.built_for("1.15.1", ["numpy", "nvidia-cuda-runtime-cu12>=12.4"]) == 12
     assert machine.built_for("2.13.0", ["nvidia-cuda-runtime==13.0.96; x == 'y'"]) == 13
+    assert machine.built_for("2.13.0", ["cuda-toolkit[cublas,cudart]==13.0.2; x == 'y'"]) == 13
 
 
 def test_an_open_ray_is_worse_elsewhere_than_here(monkeypatch: pytest.MonkeyPatch) -> None:
