@@ -30,6 +30,8 @@ SHM_ENOUGH = 512 << 20
 FILES_LEAST, FILES_ENOUGH = 1024, 8192
 # The runtime goes by several names: nvidia-cuda-runtime-cu12, nvidia-cuda-runtime, cuda-toolkit.
 RUNTIME = re.compile(r"(?:nvidia-cuda-runtime|cuda-toolkit)(?:-cu(\d+)|[^;]*?[=>]=\s*(\d+))")
+# What Ray puts behind its folder for temporary files, and what a socket's path may have in all.
+SOCKET, MOST_SOCKET = "/ray/session_2026-01-31_12-34-56_123456_4194304/sockets/plasma_store", 107
 INSTALL = "pip install -c constraints/py311.txt -e '.[cpu]' (or '.[gpu]')"
 
 
@@ -75,7 +77,7 @@ def unmet(requirements: Iterable[str]) -> Iterator[Finding]:
 
 
 def ray_settings(elsewhere: bool) -> Iterator[Finding]:
-    """Authentication, and variables that make Ray run code out of data files.
+    """Authentication, sockets, and variables that make Ray run code out of data files.
 
     Args:
         elsewhere: whether the config or RAY_ADDRESS names a standing cluster.
@@ -88,6 +90,10 @@ def ray_settings(elsewhere: bool) -> Iterator[Finding]:
     else:
         said = f"RAY_AUTH_MODE={mode}" if mode else "token, as this program sets it"
         yield Finding("ray auth", "ok", said)
+    sockets = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if not elsewhere and len(sockets) + len(SOCKET) > MOST_SOCKET:
+        found = f"{sockets} is too long a path for Ray's sockets"
+        yield Finding("ray sockets", "fail", found, "set RAY_TMPDIR to a short path, e.g. /tmp")
     for name in sorted(n for n in os.environ if n.startswith("RAY_DATA_AUTOLOAD_")):
         found = f"{name} is set: a data file could run code in whoever reads it"
         yield Finding("ray data", "fail", found, f"unset {name}")

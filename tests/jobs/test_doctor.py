@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -185,3 +186,12 @@ def test_an_open_ray_is_worse_elsewhere_than_here(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert [f.state for f in machine.ray_settings(elsewhere=False)] == ["warn"]
     assert [f.state for f in machine.ray_settings(elsewhere=True)] == ["fail"]
+
+
+def test_a_path_that_is_too_long_for_ray_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + 40 * "x")
+    assert "ray sockets" in {f.check for f in machine.ray_settings(elsewhere=False)}
+    assert "ray sockets" not in {f.check for f in machine.ray_settings(elsewhere=True)}
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert "ray sockets" not in {f.check for f in machine.ray_settings(elsewhere=False)}
