@@ -51,6 +51,10 @@ class RayExecutor:
         """See `Executor.gpus`; what the cluster has now."""
         return float(ray.cluster_resources().get("GPU", 0))
 
+    def foresee(self, finish: float, deadline: float | None) -> None:
+        """See `Executor.foresee`."""
+        self._metrics.foresee(finish, deadline)
+
     def run(
         self,
         stage: Stage,
