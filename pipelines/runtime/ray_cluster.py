@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError
 
 from pipelines.config_running import Cluster
 from pipelines.errors import NightrankError
@@ -53,7 +53,7 @@ def connect(cluster: Cluster) -> None:
             )
     except AuthenticationError as error:
         raise authentication_failed(error, address or "local") from None
-    except (RayError, OSError, ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # A node that is slow to start raises just that.
         what = f"no Ray cluster: {first_line(error)}"
         do = "check cluster.address and the token, or leave both out to start a cluster here"
         raise NightrankError("E_CLUSTER", what, address or "local", do) from error
