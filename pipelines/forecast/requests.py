@@ -1,16 +1,19 @@
 """Requests to S3, counted from the commit protocol and from what every unit opens.
 
-Writing: a PUT for each data file (more for one above 50 MB, which s3fs sends in parts), one for the
-unit's record, one for the stage's manifest. Reading: a GET for each file or range that a unit
-opens; input files by blocks of 5 MB, which is what fsspec reads ahead. LISTs are priced like PUTs.
+Writing: a PUT for each data file (more for one that goes up in parts), one for the unit's record,
+one for the stage's manifest. Reading: a GET for each file or range that a unit opens; input files
+by blocks of 5 MB, which is what fsspec reads ahead. LISTs are priced like PUTs.
 """
 
 from __future__ import annotations
 
+import math
+
 from pipelines.forecast.artifacts import Written
 from pipelines.forecast.shape import Shape, units_of
+from pipelines.storage.store import PART_BYTES
 
-PART_BYTES, BLOCK_BYTES = 50 << 20, 5 << 20
+BLOCK_BYTES = 5 << 20
 # Listing what is done and what lies there, twice, where a stage begins.
 LISTS = 4
 
@@ -23,8 +26,8 @@ def puts(shape: Shape, made: dict[str, Written]) -> int:
         total += what.count + count + 1 + LISTS
         for size in what.files.values():
             each = size / max(1, count)
-            if each > PART_BYTES:
-                total += count * (round(each / PART_BYTES) + 2)
+            if each >= 2 * PART_BYTES:
+                total += count * (math.ceil(each / PART_BYTES) + 1)
     return total
 
 

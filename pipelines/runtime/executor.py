@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipelines.errors import NightrankError
+from pipelines.runtime.events import emit
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.stage import Stage, Task
 from pipelines.runtime.unit import MAX_UNITS, UnitRunner, UnitSpec
@@ -88,6 +90,14 @@ class SerialExecutor:
                     if failure.exit_code in FINAL_EXIT_CODES or attempt == self._attempts:
                         yield Outcome(task, None, failure)
                         break
+                    emit(
+                        "unit_retried",
+                        stage=stage.name,
+                        unit=task.shard,
+                        attempt=attempt,
+                        node=platform.node(),
+                        error=failure,
+                    )
 
     def gpus(self) -> float:
         """None that are counted."""
@@ -153,6 +163,7 @@ def run_stage(
             progress.advance(outcome.record)
         elif outcome.error is not None:
             failures.append(outcome.error)
+            progress.unit_failed(stage.name, outcome.task.shard, outcome.error)
             if outcome.error.exit_code in FINAL_EXIT_CODES:
                 break
     if failures:

@@ -8,23 +8,25 @@ records; its existence is completion. Nothing is ever deleted or overwritten her
 
 from __future__ import annotations
 
+import platform
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias
 
-import orjson
 import pyarrow as pa
 
 from pipelines.errors import NightrankError
-from pipelines.storage.parquet import Batches, write_parquet
+from pipelines.storage.parquet import Batches, footer_of, write_parquet
 from pipelines.storage.ranges import Range, Ranges
 from pipelines.storage.scatter import Scatter, write_scatter
+from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
-FORMAT = 2
-T = TypeVar("T")
+RECORD_NAME = re.compile(r"(.+)\.a([0-9]+)\.json")
+REPAIR = "move the file away and run the same command again; what it told of is made anew"
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,23 @@ class Payload:
 
 @dataclass(frozen=True)
 class FileRef:
-    """One committed file: key in the lake, bytes, sha256 (hex), rows, offset table if scattered."""
+    """One committed file.
+
+    Attributes:
+        key: in the lake.
+        size: bytes.
+        sha256: hex, of all of it.
+        rows: 0 where it is no table.
+        ranges: offset table of a scatter file.
+        footer: xxh3-64 (hex) of a Parquet file's footer, for who reads a part of the file only.
+    """
 
     key: str
     size: int
     sha256: str
     rows: int
     ranges: Ranges = Ranges()
+    footer: str = ""
 
     def range(self, key: int) -> Range | None:
         """The range of a scatter key, or None where it has no rows."""
@@ -79,17 +91,18 @@ class FileRef:
 
 @dataclass(frozen=True)
 class Record:
-    """The proof that one shard is committed."""
+    """The proof that one shard is committed, and where and in what time it was made."""
 
     shard: str
     attempt: int
     files: dict[str, FileRef]
     stats: dict[str, Any]
     seconds: float
+    node: str = ""
 
     def to_json(self) -> bytes:
-        """The JSON bytes of the record."""
-        return orjson.dumps({"format": FORMAT, **_plain(self)})
+        """The sealed bytes of the record."""
+        return seal(_plain(self))
 
 
 @dataclass(frozen=True)
@@ -128,46 +141,54 @@ class Dataset:
 
     def manifest(self) -> Manifest | None:
         """The manifest, or None while the dataset is unfinished."""
+        key = f"{self.path}/manifest.json"
         try:
-            data = self.store.read(f"{self.path}/manifest.json")
+            data = self.store.read(key)
         except FileNotFoundError:
             return None
-
-        def whole(plain: dict[str, Any]) -> Manifest:
-            shards = tuple(_record(shard) for shard in plain["shards"])
-            return Manifest(self.path, plain["stage"], plain["version"], plain["identity"], shards)
-
-        return _load(data, self.store.path(f"{self.path}/manifest.json"), whole)
+        plain = unseal(data, self.store.path(key), REPAIR)
+        shards = tuple(_record(shard) for shard in plain["shards"])
+        return Manifest(self.path, plain["stage"], plain["version"], plain["identity"], shards)
 
     def records(self) -> dict[str, Record]:
         """Committed shards by name, the newest attempt of each.
 
-        A record whose data file is missing or has another size does not count: its shard is made
-        again under the next attempt number (see `next_attempt`).
+        A record that is damaged, or whose data file is missing or has another size, does not count:
+        its shard is made again under the next attempt number (see `next_attempts`).
         """
         found = self._all_records()
         sizes = self.store.files(f"{self.path}/_data")
         return {
             name: record
-            for name, record in found.items()
-            if all(sizes.get(f.key.rsplit("/", 1)[-1]) == f.size for f in record.files.values())
+            for name, (_, record) in found.items()
+            if record is not None
+            and all(sizes.get(f.key.rsplit("/", 1)[-1]) == f.size for f in record.files.values())
         }
 
     def next_attempts(self) -> dict[str, int]:
         """For every shard that has a record, good or bad, the attempt number a new one takes."""
-        return {name: record.attempt + 1 for name, record in self._all_records().items()}
+        return {name: attempt + 1 for name, (attempt, _) in self._all_records().items()}
 
-    def _all_records(self) -> dict[str, Record]:
-        names = [n for n in self.store.files(f"{self.path}/_done") if n.endswith(".json")]
-        newest: dict[str, tuple[int, str]] = {}
-        for name in names:
-            shard, _, attempt = name[:-5].rpartition(".a")
-            newest[shard] = max(newest.get(shard, (-1, "")), (int(attempt), name))
-        keys = [f"{self.path}/_done/{name}" for _, name in newest.values()]
+    def _all_records(self) -> dict[str, tuple[int, Record | None]]:
+        """Newest attempt of every shard and its record; None for one that is damaged."""
+        newest: dict[str, int] = {}
+        for name in self.store.files(f"{self.path}/_done"):
+            if named := RECORD_NAME.fullmatch(name):
+                newest[named[1]] = max(newest.get(named[1], -1), int(named[2]))
         with ThreadPoolExecutor(16) as pool:
-            loaded = list(pool.map(self.store.read, keys))
-        records = [_load(d, self.store.path(k), _record) for d, k in zip(loaded, keys, strict=True)]
-        return {record.shard: record for record in records}
+            return dict(zip(newest, pool.map(self._read, newest.items()), strict=True))
+
+    def _read(self, named: tuple[str, int]) -> tuple[int, Record | None]:
+        shard, attempt = named
+        key = f"{self.path}/_done/{shard}.a{attempt}.json"
+        try:
+            record = _record(unseal(self.store.read(key), self.store.path(key), REPAIR))
+        except NightrankError as error:
+            if error.code != "E_CORRUPT":
+                raise
+            return attempt, None
+        # A record under another's name is of no use either.
+        return attempt, record if (record.shard, record.attempt) == named else None
 
     def commit(
         self, shard: str, attempt: int, payload: Payload, seconds: Callable[[], float]
@@ -187,12 +208,13 @@ class Dataset:
         for name, content in payload.files.items():
             made = content() if callable(content) else content
             files[name] = self._write(f"{shard}.{name}", made)
-        record = Record(shard, attempt, files, payload.stats, round(seconds(), 3))
+        took, node = round(seconds(), 3), platform.node()
+        record = Record(shard, attempt, files, payload.stats, took, node)
         key = f"{self.path}/_done/{shard}.a{attempt}.json"
         data = record.to_json()
         if self.store.put_if_absent(key, data):
             return record
-        return _load(self.store.read(key), self.store.path(key), _record)
+        return _record(unseal(self.store.read(key), self.store.path(key), REPAIR))
 
     def _write(self, name: str, content: Content) -> FileRef:
         unique = uuid.uuid4().hex[:12]
@@ -200,7 +222,7 @@ class Dataset:
         if isinstance(content, Blob):
             extension = content.extension
         key = f"{self.path}/_data/{name}-{unique}.{extension}"
-        rows, ranges = 0, Ranges()
+        rows, ranges, footer = 0, Ranges(), ""
         if isinstance(content, Blob):
             size, sha256 = self.store.write(key, content.write, content.check)
         elif isinstance(content, Scatter):
@@ -211,11 +233,14 @@ class Dataset:
             if isinstance(content, pa.Table):
                 content = Batches(content.schema, [content])
             counted: list[int] = []
+            footers: list[str] = []
             size, sha256 = self.store.write(
-                key, lambda f: counted.append(write_parquet(content, f))
+                key,
+                lambda f: counted.append(write_parquet(content, f)),
+                lambda path: footers.append(footer_of(path)),
             )
-            rows = counted[0]
-        return FileRef(key, size, sha256, rows, ranges)
+            rows, footer = counted[0], footers[0]
+        return FileRef(key, size, sha256, rows, ranges, footer)
 
     def finish(
         self, stage: str, version: int, identity: dict[str, Any], records: Iterable[Record]
@@ -223,14 +248,12 @@ class Dataset:
         """Writes the manifest; a twin that came first wrote the same."""
         shards = tuple(records)
         plain = {
-            "format": FORMAT,
             "stage": stage,
             "version": version,
             "identity": identity,
             "shards": [_plain(record) for record in shards],
         }
-        data = orjson.dumps(plain)
-        if self.store.put_if_absent(f"{self.path}/manifest.json", data):
+        if self.store.put_if_absent(f"{self.path}/manifest.json", seal(plain)):
             return Manifest(self.path, stage, version, identity, shards)
         manifest = self.manifest()
         assert manifest is not None
@@ -245,6 +268,7 @@ def _plain(record: Record) -> dict[str, Any]:
             "sha256": ref.sha256,
             "rows": ref.rows,
             **({"ranges": ref.ranges.to_text()} if ref.ranges else {}),
+            **({"footer": ref.footer} if ref.footer else {}),
         }
         for name, ref in record.files.items()
     }
@@ -254,6 +278,7 @@ def _plain(record: Record) -> dict[str, Any]:
         "files": files,
         "stats": record.stats,
         "seconds": record.seconds,
+        "node": record.node,
     }
 
 
@@ -265,27 +290,12 @@ def _record(plain: dict[str, Any]) -> Record:
             ref["sha256"],
             ref["rows"],
             Ranges.from_text(ref.get("ranges", "")),
+            ref.get("footer", ""),
         )
         for name, ref in plain["files"].items()
     }
-    return Record(plain["shard"], plain["attempt"], files, plain["stats"], plain["seconds"])
-
-
-def _load(data: bytes, where: str, made: Callable[[dict[str, Any]], T]) -> T:
-    """What `made` makes of a record's or manifest's JSON."""
-    do = "move the file away and run the same command again; its shard is made anew"
-    try:
-        plain = orjson.loads(data)
-        if (found := plain.get("format", 0)) == FORMAT:
-            return made(plain)
-    except orjson.JSONDecodeError:
-        raise NightrankError("E_CORRUPT", "record is not valid JSON", where, do) from None
-    except (KeyError, TypeError, ValueError, AttributeError):
-        what = "record is not what this version writes"
-        raise NightrankError("E_CORRUPT", what, where, do) from None
-    age = "a newer" if found > FORMAT else "an older"
-    what = f"written by {age} version: format {found}, this one reads {FORMAT}"
-    raise NightrankError("E_CONFIG", what, where, "use that version of nightrank, or another root")
+    made_by = plain["stats"], plain["seconds"], plain.get("node", "")
+    return Record(plain["shard"], plain["attempt"], files, *made_by)
 
 
 def shard_names(count: int) -> Iterator[str]:

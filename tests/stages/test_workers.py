@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import NightrankError
+from pipelines.models.registry import resolve_bi_encoder
 from pipelines.runtime.stage import Task
 from pipelines.stages import delta, embed, merge, rank, rerank, search
 from pipelines.storage import buckets, ordinals, schemas
@@ -186,8 +187,9 @@ def test_vectors_that_are_not_finite_or_zero_never_reach_an_index(store: Store) 
         def encode(self, tokens: Any, kind: str) -> np.ndarray:
             return np.array([[np.nan, 1], [0, 0], [1, 2]], dtype=np.float32)
 
-    worker = embed.Worker.__new__(embed.Worker)
-    worker._kind, worker._encoder = "document", Broken()
+    model = resolve_bi_encoder("toy:bag-of-words", dimension=2)
+    worker = embed.Worker({"kind": "document", "model": model.to_dict()}, 1)
+    worker._encoder = Broken()
     tokens = pa.table([pa.array([[1], [2], [3]], pa.list_(pa.int32()))], schema=schemas.TOKENS)
     ref = commit(store, "tokens", tokens=tokens).files["tokens"]
     made = worker(Task("t", {"tokens": ref}), Reader(store)).files

@@ -1,0 +1,58 @@
+"""The commit protocol without a pipeline: a few shards, a manifest, an entry; reading it back."""
+
+from __future__ import annotations
+
+import orjson
+import pyarrow as pa
+
+from pipelines.storage.dataset import Dataset, Payload, shard_names
+from pipelines.storage.log import Entry, Log
+from pipelines.storage.reader import Reader
+from pipelines.storage.store import Store
+
+SHARDS = 4
+
+
+def content(plan: str, shard: int) -> pa.Table:
+    """Rows that tell of which plan and shard they are."""
+    return pa.table({"plan": [plan] * 50, "row": list(range(shard * 50, shard * 50 + 50))})
+
+
+def publish(root: str, plan: str, store: Store | None = None) -> Entry:
+    """Publishes a plan, or resumes it; what it builds upon is frozen when it first begins."""
+    store = store or Store(root)
+    store.probe()
+    log = Log(store, "results")
+    folder = f"results/{plan}.0"
+    store.put_if_absent(f"{folder}/plan.json", orjson.dumps({"watermark": log.last()}))
+    frozen = orjson.loads(store.read(f"{folder}/plan.json"))
+    dataset = Dataset(store, f"{folder}/rank")
+    manifest = dataset.manifest()
+    if manifest is None:
+        done, again = dataset.records(), dataset.next_attempts()
+        for number, shard in enumerate(shard_names(SHARDS)):
+            if shard not in done:
+                payload = Payload({"rows": content(plan, number)})
+                done[shard] = dataset.commit(shard, again.get(shard, 0), payload, lambda: 0.0)
+        records = [done[shard] for shard in shard_names(SHARDS)]
+        manifest = dataset.finish("rank", 1, {"plan": plan}, records)
+    body = {"kind": "publish", "plan": plan, "dataset": dataset.path}
+    return log.append(body, frozen["watermark"], ("plan",), [dataset.path])
+
+
+def read(store: Store, entry: Entry | None = None) -> tuple[str, int] | None:
+    """Plan and number of what is current (or of `entry`); None where nothing is.
+
+    Raises:
+        AssertionError: for rows of another plan, or other rows.
+        NightrankError: for a file that is missing or damaged.
+    """
+    entry = entry or Log(store, "results").current()
+    if entry is None:
+        return None
+    plan = str(entry.body["plan"])
+    manifest = Dataset(store, entry.body["dataset"]).manifest()
+    assert manifest is not None, f"{entry.body['dataset']} is gone"
+    tables = [Reader(store).table(ref) for ref in manifest.files("rows")]
+    assert tables == [content(plan, number) for number in range(SHARDS)]
+    return plan, entry.generation
