@@ -19,6 +19,7 @@ ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "date32"
 Precision = Literal["auto", "exact", "bf16"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
 SECRET = re.compile(r"(secret|password|token|access_?key|credential)", re.IGNORECASE)
+CREDENTIALS = re.compile(r"^[a-z0-9+.-]+://[^/]*@", re.IGNORECASE)
 
 
 class Source(Section):
@@ -54,7 +55,7 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _safe(self) -> Source:
-        if re.match(r"^[a-z0-9]+://[^/]*@", self.path):
+        if CREDENTIALS.match(self.path):
             raise ValueError("a path must not carry credentials; use the AWS credentials chain")
         known = {"id", "text", "title", "vertical"}
         if unknown := set(self.columns) - known:
@@ -282,11 +283,12 @@ class PipelineConfig(Section):
             raise ValueError(
                 f"results.document_columns: {sorted(unknown)} unknown; known: {sorted(known)}"
             )
-        for key in _keys(self.storage_options):
-            if SECRET.search(key):
+        places = {"root": self.root, "evaluate.qrels": self.evaluate.qrels}
+        places["cluster.address"] = self.cluster.address
+        for key, value in [*places.items(), *_leaves(self.storage_options, "storage_options")]:
+            if SECRET.search(key) or CREDENTIALS.match(str(value)):
                 raise ValueError(
-                    f"storage_options.{key}: secrets do not belong in a config; "
-                    "use the AWS credentials chain"
+                    f"{key}: secrets do not belong in a config; use the AWS credentials chain"
                 )
         return self
 
@@ -294,18 +296,23 @@ class PipelineConfig(Section):
         """The part that can change a result, as plain data.
 
         Returns:
-            A dict without name, root, storage options, cluster, search and evaluation, and without
-            the input paths: inputs are identified by what they hold.
+            A dict without name, root, storage options, cluster, search and evaluation, without the
+            input paths (inputs are identified by what they hold) and without what only decides
+            whether an input is refused.
         """
         outside = {"name", "root", "storage_options", "cluster", "search", "evaluate"}
         plain = self.model_dump(mode="json", exclude=outside | {"nightly", "budget", "gate"})
         for source in ("corpus", "queries"):
-            plain[source].pop("path")
+            for key in ("path", "reject_budget", "allow_empty"):
+                plain[source].pop(key)
         plain["corpus"].pop("partitions")
         return plain
 
 
-def _keys(value: Any) -> list[str]:
-    if not isinstance(value, dict):
-        return []
-    return [str(k) for k in value] + [k for v in value.values() for k in _keys(v)]
+def _leaves(value: Any, path: str) -> list[tuple[str, Any]]:
+    """Dotted keys and values of nested options."""
+    if isinstance(value, dict):
+        return [leaf for k, v in value.items() for leaf in _leaves(v, f"{path}.{k}")]
+    if isinstance(value, list):
+        return [leaf for v in value for leaf in _leaves(v, path)]
+    return [(path, value)]

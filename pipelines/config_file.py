@@ -24,6 +24,18 @@ S = TypeVar("S", bound=Section)
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
 PLAIN = "tag:yaml.org,2002:"
+# pydantic's kinds of errors whose own words speak of Python.
+WORDS = {
+    "missing": "this key is required",
+    "dict_type": "expected a mapping of keys to values",
+    "model_type": "expected a mapping of keys to values",
+    "list_type": "expected a list",
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "string_too_short": "expected text, not an empty one",
+}
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -166,12 +178,12 @@ def load_section(kind: type[S], path: str, sets: Sequence[str] = ()) -> S:
         first = error.errors()[0]
         parts = [str(p) for p in first["loc"] if not str(p).startswith(("function-", "literal["))]
         key = ".".join(parts)
-        found = (
-            ""
-            if first["type"] in ("missing", "extra_forbidden")
-            else f", found {first['input']!r:.80}"
-        )
-        what = first["msg"].removeprefix("Value error, ")
+        found = f", found {first['input']!r:.80}"
+        # Nobody looks for a secret in an error: what stands in the options is not repeated.
+        if first["type"] in ("missing", "extra_forbidden") or key.startswith("storage_options"):
+            found = ""
+        what = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        what = WORDS.get(first["type"], what)
         if first["type"] == "extra_forbidden":
             what = f"unknown key; known here: {', '.join(_known(kind, first['loc'][:-1]))}"
         if first["type"] in ("value_error",):

@@ -5,10 +5,11 @@ Nothing here enters a plan's identity.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+STANDARD_POOLS = ("general", "index", "model")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
@@ -107,29 +108,109 @@ class Search(Section):
     memory_bytes: int = Field(default=8 << 30, ge=1)
 
 
+# Stages by their file's name. FAISS and torch never meet in one process: their GPU builds may bring
+# two CUDA majors.
+IndexStage = Literal["train_index", "build_index", "search"]
+ModelStage = Literal["tokenize", "embed", "rerank"]
+OtherStage = Literal[
+    "ingest",
+    "delta",
+    "extract",
+    "segment",
+    "distinct",
+    "carry",
+    "merge",
+    "rank",
+    "rejects",
+    "changes",
+    "copy",
+    "compact",
+    "evaluate",
+]
+PoolName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+
+
+class Pool(Section):
+    """Worker processes of one shape.
+
+    Attributes:
+        stages: stages that run here instead of where they would.
+        workers: at most so many processes, never more than a stage has units; 0 means one per two
+            CPUs and at least 2, of `model` as many as CPUs; where a worker has GPUs, as many as
+            there are. What waits for a node is what an autoscaler sees.
+        min_workers: so many are kept for later stages; the others go as soon as a stage has no more
+            units for them, so that their nodes can. By default all are kept while there is room:
+            the next stage then finds its models loaded.
+        cpus: CPUs that one worker reserves; by default 1.
+        gpus: GPUs that one worker reserves, also parts of one; by default 1 where the cluster has
+            any, of `index` where faiss-gpu is installed too, and 0 of all other pools.
+        memory_bytes: memory that one worker reserves, of what its node tells Ray it has.
+        threads: of torch and FAISS in one worker; 0 means `cluster.threads_per_worker`, else its
+            `cpus`, else an even share.
+        labels: labels of the nodes that take its workers, as Ray's label selector has them. By
+            default `nightrank.io/pool: <name>` where any node carries that label.
+    """
+
+    stages: list[IndexStage | ModelStage | OtherStage] = []
+    workers: int = Field(default=0, ge=0)
+    min_workers: int | None = Field(default=None, ge=0)
+    cpus: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    gpus: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    memory_bytes: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0)
+    labels: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _separate(self) -> Pool:
+        if self.workers and (self.min_workers or 0) > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        kinds = [set(get_args(kind)) & set(self.stages) for kind in (IndexStage, ModelStage)]
+        if all(kinds):
+            named = " and ".join(sorted(found)[0] for found in kinds)
+            raise ValueError(f"{named} never share a process: FAISS and torch may differ in CUDA")
+        return self
+
+
 class Cluster(Section):
     """How and where the work runs; never changes a result.
 
     Attributes:
         executor: `ray` or `serial` (in this process).
         address: an existing Ray cluster; without it one is started on this machine.
-        workers: worker processes for ordinary stages; 0 means one per two CPUs, at least 2.
-        model_workers: worker processes that hold a model; 0 means as many as GPUs, or as CPUs.
-        model_gpus: GPUs per model worker; by default 1 where the cluster has any, else 0.
-        index_gpus: GPUs per worker that builds and searches indexes; by default 1 where the cluster
-            has any and faiss-gpu is installed. At 0 these stages run on the ordinary workers.
+        pools: worker processes by name. `model` has the stages that hold a model, `index` those of
+            FAISS where it has a GPU or is named here, `general` all others; a pool of another name
+            has the stages it names.
         threads_per_worker: threads of torch and FAISS in one worker; 0 means an even share.
-        attempts: how often a unit is tried before the stage fails.
+        attempts: how often a unit is tried before it is searched for a row that kills its worker,
+            and before the stage fails.
         deadline_seconds: a unit is killed and tried elsewhere after ten times the median of its
             stage, but never before this. The default leaves a large unit on a slow CPU its time.
     """
 
     executor: Literal["ray", "serial"] = "ray"
     address: str | None = None
-    workers: int = Field(default=0, ge=0)
-    model_workers: int = Field(default=0, ge=0)
-    model_gpus: float | None = Field(default=None, ge=0.0)
-    index_gpus: float | None = Field(default=None, ge=0.0)
+    pools: dict[PoolName, Pool] = {}
     threads_per_worker: int = Field(default=0, ge=0)
     attempts: int = Field(default=3, ge=1, le=20)
     deadline_seconds: float = Field(default=3600.0, gt=0.0)
+
+    def pool(self, name: str) -> Pool:
+        """The pool of a name, as configured or all defaults."""
+        return self.pools.get(name, Pool())
+
+    @model_validator(mode="after")
+    def _each_stage_once(self) -> Cluster:
+        homes: dict[str, str] = {}
+        for name, pool in self.pools.items():
+            if name not in STANDARD_POOLS and not pool.stages:
+                known = ", ".join(STANDARD_POOLS)
+                raise ValueError(f"pool {name} names no stages; without any there are {known}")
+            for stage in pool.stages:
+                if stage in homes:
+                    raise ValueError(f"{stage} stands in pools {homes[stage]} and {name}")
+                homes[stage] = name
+        for name, alien in (("model", IndexStage), ("index", ModelStage)):
+            for stage in self.pool(name).stages:
+                if stage in get_args(alien):
+                    raise ValueError(f"{stage} cannot run in pool {name}: FAISS and torch apart")
+        return self

@@ -37,6 +37,8 @@ EXIT_CODES = {
     "E_GATE": 11,
     "E_BUG": 70,
 }
+# A line that repeats a path of 4,096 bytes helps nobody.
+LONGEST_PART = 600
 
 
 class NightrankError(Exception):
@@ -57,9 +59,9 @@ class NightrankError(Exception):
 
     def __str__(self) -> str:
         """One line, without the program's name."""
-        text = f"error[{self.code}]: {self.what}"
+        text = f"error[{self.code}]: {_shortened(self.what)}"
         if self.where:
-            text += f" ({self.where})"
+            text += f" ({_shortened(self.where)})"
         if self.do:
             text += f" - {self.do}"
         return " ".join(text.split())
@@ -72,3 +74,14 @@ class NightrankError(Exception):
     def exit_code(self) -> int:
         """The process exit code for this error."""
         return EXIT_CODES[self.code]
+
+
+class UnfitProcessError(NightrankError):
+    """A failure after which its process is good for nothing, such as that of a GPU."""
+
+
+def _shortened(text: str) -> str:
+    """A text without the middle of a long one, and with escape sequences spelt out."""
+    text = "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text)
+    half = LONGEST_PART // 2
+    return text if len(text) <= LONGEST_PART else f"{text[:half]} ... {text[-half:]}"

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from pipelines.errors import NightrankError
+from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
 NAME = "forecast.json"
@@ -24,7 +23,7 @@ def keep(store: Store, folder: str, forecast: dict[str, Any]) -> bool:
         folder: the run's, `Plan.folder`.
         forecast: plain data, as `forecast.predict` gives it.
     """
-    return store.put_if_absent(f"{folder}/{NAME}", orjson.dumps(forecast))
+    return store.put_if_absent(f"{folder}/{NAME}", seal({"forecast": forecast}))
 
 
 def kept(store: Store, folder: str) -> dict[str, Any] | None:
@@ -41,8 +40,9 @@ def kept(store: Store, folder: str) -> dict[str, Any] | None:
         data = store.read(key)
     except FileNotFoundError:
         return None
+    do = "move the file away; the run needs none"
+    plain = unseal(data, store.path(key), do)["forecast"]
     try:
-        plain = orjson.loads(data)
         return {
             "seconds": plain["seconds"],
             "stages": {name: stage["seconds"] for name, stage in plain["stages"].items()},
@@ -51,9 +51,8 @@ def kept(store: Store, folder: str) -> dict[str, Any] | None:
             "documents": plain["documents"]["kept"],
             "queries": plain["queries"]["kept"],
         }
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         what = "the stored forecast is not what `nightrank plan` writes"
-        do = "move the file away; the run needs none"
         raise NightrankError("E_CORRUPT", what, store.path(key), do) from None
 
 

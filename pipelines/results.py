@@ -121,13 +121,21 @@ def read_results(
         The dataset over exactly this generation's files.
 
     Raises:
-        NightrankError: E_EMPTY where nothing is published; E_USAGE for an unknown table.
+        NightrankError: E_EMPTY where nothing is published; E_USAGE for an unknown table; E_CORRUPT
+            for a file that is not there in its size. Damaged pages are told while they are read.
     """
     store = open_lake(root, name, storage_options)
-    paths = file_list(store, generation_of(store, generation), table)
+    entry = generation_of(store, generation)
+    paths = file_list(store, entry, table)
+    check_files(store, entry)
     filesystem, _ = connect(store.url, storage_options)
     bare = [path.removeprefix("s3://") for path in paths]
-    return pads.dataset(bare, format="parquet", filesystem=filesystem)
+    # Every page against its checksum, and no type that would bring code of its own.
+    options = pads.ParquetFragmentScanOptions(
+        page_checksum_verification=True, arrow_extensions_enabled=False
+    )
+    parquet = pads.ParquetFileFormat(default_fragment_scan_options=options)
+    return pads.dataset(bare, format=parquet, filesystem=filesystem)
 
 
 def full_lists(store: Store, entry: Entry, query_ids: pa.Array | None = None) -> pa.Table:

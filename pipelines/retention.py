@@ -8,13 +8,14 @@ work; the logs are what makes it safe. Log entries are never deleted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import orjson
-
+from pipelines import stored_models
 from pipelines.errors import NightrankError
 from pipelines.generations import datasets_of, datasets_of_results, datasets_to_build_on
 from pipelines.storage.expiry import ages, clock, delete
 from pipelines.storage.log import Entry, Log
+from pipelines.storage.sealed import unseal
 from pipelines.storage.store import Store
 
 DAY = 86_400.0
@@ -86,6 +87,7 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
     # unfinished run has begun to build upon.
     bases = entries[-1:]
     indexes: dict[int, Entry] = {e.generation: e for e in index.published()[-retain:]}
+    models: list[dict[str, Any]] = []  # By identity.
     published = {entry.body["folder"] for entry in results.published()}
     for run in store.folders("results"):
         folder = f"results/{run}"
@@ -93,7 +95,9 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
             continue
         _, age = ages(store, folder, now)
         if age < min_age and "plan.json" in store.files(folder):
-            plan = orjson.loads(store.read(f"{folder}/plan.json"))
+            key = f"{folder}/plan.json"
+            plan = unseal(store.read(key), store.path(key), "move the file away")
+            models += [plan["identity"]["encoder"], *plan["identity"]["rerank"]]
             if plan["result_generation"]:
                 bases.append(results.read(plan["result_generation"]))
             if plan["index_generation"]:
@@ -107,18 +111,23 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
     folders: set[str] = set()
     for entry in indexes.values():
         kept.update(datasets_of(entry.body))
+        models.append(entry.body["encoder"])
         folders.update(segment["path"] for segment in entry.body["segments"])
     for entry in entries:
         kept.update(datasets_of_results(entry.body))
+        models += entry.body["models"]
         folders.update((entry.body["folder"], entry.body["queries"]))
     for entry in bases:
         kept.update(datasets_to_build_on(entry.body))
+    kept.update(map(stored_models.dataset_of, models))
     return kept, folders
 
 
 def _datasets(store: Store) -> list[str]:
     """Every dataset of the lake."""
     found = [f"templates/{name}" for name in store.folders("templates")]
+    names = store.folders(stored_models.FOLDER)
+    found += [f"{stored_models.FOLDER}/{n}" for n in names if not n.startswith("_")]
     for top in ("segments", "queries", "results"):
         for folder in store.folders(top):
             if folder != "_log":

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import NightrankError
-from pipelines.generations import manifest_at
+from pipelines.generations import datasets_of_results, manifest_at
 from pipelines.stages.delta import all_dead
 from pipelines.storage.dataset import Dataset, FileRef
 from pipelines.storage.log import Entry, Log
@@ -37,7 +37,7 @@ def verify_generation(store: Store, entry: Entry) -> dict[str, int]:
     _check_balances(entry)
     read = Reader(store)
     documents = _document_ids(store, read, entry)
-    totals = {"files": 0, "rows": 0}
+    totals = {"files": _check_datasets(store, read, entry), "rows": 0}
     ids: list[pa.Array] = []
     for name, files in entry.body["files"].items():
         for file in files:
@@ -51,7 +51,8 @@ def verify_generation(store: Store, entry: Entry) -> dict[str, int]:
             if name == "queries":
                 ids.append(table["query_id"].combine_chunks())
     _check_queries(ids, entry)
-    return checked | totals | {"documents": len(documents)}
+    checked |= totals | {"documents": len(documents)}
+    return checked | {"model files": _check_models(store, read, entry)}
 
 
 def _corrupt(what: str, where: str) -> NightrankError:
@@ -85,6 +86,19 @@ def _check_balances(entry: Entry) -> None:
             raise NightrankError("E_ACCOUNTING", what, f"generation {entry.generation}")
 
 
+def _check_datasets(store: Store, read: Reader, entry: Entry) -> int:
+    """I5 of what the generation cannot be read without, beside its published files."""
+    published = {file["key"] for files in entry.body["files"].values() for file in files}
+    checked = 0
+    for path in sorted(set(datasets_of_results(entry.body))):
+        for shard in manifest_at(store, path).shards:
+            for ref in shard.files.values():
+                if ref.key not in published:
+                    read.buffer(ref)
+                    checked += 1
+    return checked
+
+
 def _document_ids(store: Store, read: Reader, entry: Entry) -> pa.Array:
     """All doc_ids of the index generation that the entry names, after checking all its files."""
     index = Log(store, "index").read(entry.body["index_generation"])
@@ -108,6 +122,19 @@ def _document_ids(store: Store, read: Reader, entry: Entry) -> pa.Array:
     if pc.count_distinct(found).as_py() != len(found):
         raise _corrupt("a doc_id is indexed twice", f"index generation {index.generation}")
     return found
+
+
+def _check_models(store: Store, read: Reader, entry: Entry) -> int:
+    """I5, of the models that made the generation; how many files they have."""
+    files = 0
+    for path in entry.body.get("stored_models", ()):
+        manifest = Dataset(store, path).manifest()
+        if manifest is None:
+            raise _corrupt("a model of this generation is gone", path)
+        for ref in (ref for record in manifest.shards for ref in record.files.values()):
+            read.check(ref)
+            files += 1
+    return files
 
 
 def _check_lists(table: pa.Table, where: str) -> None:

@@ -174,7 +174,11 @@ def test_pools_are_those_of_the_executors() -> None:
         "root": "r",
         "corpus": {"path": "c"},
         "queries": {"path": "q"},
-        "cluster": {"workers": 8, "model_workers": 3, "threads_per_worker": 4, "address": "auto"},
+        "cluster": {
+            "pools": {"general": {"workers": 8}, "model": {"workers": 3}},
+            "threads_per_worker": 4,
+            "address": "auto",
+        },
     }
     config = PipelineConfig.model_validate(plain)
     pools = pools_of(config, device_named("h100"))

@@ -101,11 +101,12 @@ def warnings_of(
     if memory.node > memory.available and pools.index.workers > 1 and not config.cluster.address:
         found.append(
             f"{pools.index.workers} search workers hold {_gib(memory.node)}, a node has"
-            f" {_gib(memory.available)}: lower search.memory_bytes or cluster.workers"
+            f" {_gib(memory.available)}: lower search.memory_bytes or cluster.pools.*.workers"
         )
-    if config.cluster.address and not (config.cluster.workers and config.cluster.model_workers):
+    sized = [name for name in ("general", "model") if config.cluster.pool(name).workers]
+    if config.cluster.address and len(sized) < 2:
         found.append(
-            "the cluster's size is not known here: set cluster.workers and cluster.model_workers"
+            "the cluster's size is not known here: set workers of cluster.pools.general and .model"
         )
     units = max(step.units for step in shape.steps) if shape.steps else 0
     if units > MAX_UNITS // 2:

@@ -212,7 +212,7 @@ def _rates(
     dimension, bm25 = ask.encoder.dimension, config.retrieve.bm25
     tables = samples[0].table, samples[1].table
     searching = calibration.time_search(*tables, dimension, config.retrieve.depth, bm25)
-    by_gpu = device is not None and config.cluster.index_gpus != 0
+    by_gpu = times.has_index_gpu(config.cluster, device)
     rates = times.Rates(
         (samples[0].seconds_per_row, samples[1].seconds_per_row),
         (

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.config import PipelineConfig
+from pipelines.config_running import Cluster
 from pipelines.forecast.calibration import APPROXIMATE_GAIN, Rate, Searching
 from pipelines.forecast.hardware import Device
 from pipelines.forecast.miniature import Miniature
@@ -59,24 +60,32 @@ def pools_of(config: PipelineConfig, device: Device | None) -> Pools:
         alone = Pool(1, cluster.threads_per_worker or cores, 1.0 if gpu else 0.0)
         one = Pool(1, 1)
         return Pools(one, alone, alone, alone.threads, alone.gpus, False)
-    workers = cluster.workers or max(2, cores // 2)
-    share = cluster.model_gpus if cluster.model_gpus is not None else float(gpu)
-    models = cluster.model_workers or (1 if share else cores)
     elsewhere = cluster.address is not None or device is not None
 
-    def pool(count: int, gpus: float) -> Pool:
-        threads = cluster.threads_per_worker or max(1, cores // count)
+    def pool(name: str, count: int, share: float) -> Pool:
+        wanted = cluster.pool(name)
+        count, share = wanted.workers or count, share if wanted.gpus is None else wanted.gpus
+        own = wanted.threads or cluster.threads_per_worker or int(wanted.cpus or 0)
+        threads = own or max(1, cores // count)
         if not elsewhere:  # More threads than cores do no more.
             threads = max(1, min(threads, cores // min(count, cores)))
-        return Pool(count, threads, gpus)
+        return Pool(count, threads, share * count)
 
-    general, model = pool(workers, 0.0), pool(models, share * models)
+    general = pool("general", max(2, cores // 2), 0.0)
+    model = pool("model", 1 if gpu else cores, float(gpu))
     index = general
-    if device is not None and cluster.index_gpus != 0:  # Stages in turn have the same GPUs.
-        index = pool(max(1, int(model.gpus)), model.gpus)
+    if has_index_gpu(cluster, device):  # Stages in turn have the same GPUs.
+        index = pool("index", max(1, int(model.gpus)), 1.0)
+    elif "index" in cluster.pools:
+        index = pool("index", general.workers, 0.0)
     cpus = max(p.workers * p.threads for p in (general, index, model))
     cpus = cpus if elsewhere else min(cpus, cores)
     return Pools(general, index, model, cpus, max(model.gpus, index.gpus), True)
+
+
+def has_index_gpu(cluster: Cluster, device: Device | None) -> bool:
+    """Whether FAISS has GPUs: where a device is named, unless it is told to do without."""
+    return device is not None and cluster.pool("index").gpus != 0
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,17 @@ from numpy.typing import NDArray
 
 @dataclass
 class Tally:
-    """What this process has put through models: tokens, and the padding added to them."""
+    """What this process has put through models.
+
+    Attributes:
+        tokens: of texts.
+        padding: added to them.
+        halved: batches that were too large for the device and went through in halves.
+    """
 
     tokens: int = 0
     padding: int = 0
+    halved: int = 0
 
 
 # One a process, as models are; read by whoever reports how the process does.

@@ -7,13 +7,15 @@ by, and `run` is the one loop around a network.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.models.batching import pack
+from pipelines.errors import NightrankError
+from pipelines.models.batching import SPENT, pack
 from pipelines.models.splicing import Batch, Splicer
 from pipelines.tokens import Tokens
 
@@ -131,6 +133,10 @@ class TokenisedInputs:
         return Batch(ids, types, lengths, np.zeros_like(lengths))
 
 
+class DeviceMemoryError(Exception):
+    """A batch did not fit into the device's memory; what it took is free again."""
+
+
 class Engine(Protocol):
     """A network that takes batches.
 
@@ -141,7 +147,12 @@ class Engine(Protocol):
     token_budget: int
 
     def start(self, batch: Batch) -> Any:
-        """Runs a batch, or sets it going: on a GPU the host makes the next one meanwhile."""
+        """Runs a batch, or sets it going: on a GPU the host makes the next one meanwhile.
+
+        Raises:
+            DeviceMemoryError: where it does not fit.
+            UnfitProcessError: E_CLUSTER, where the device is lost.
+        """
         ...
 
     def finish(self, started: Any) -> NDArray[np.float32]:
@@ -159,11 +170,36 @@ def run(inputs: Inputs, engine: Engine, columns: int = 0) -> NDArray[np.float32]
 
     Returns:
         float32 [n] or [n, columns], in the order of the inputs.
+
+    Raises:
+        NightrankError: E_OOM, where a single input is too large for the device.
     """
     count = len(inputs.lengths)
     outputs = np.zeros((count, columns) if columns else count, dtype=np.float32)
-    batches = pack(inputs.lengths, engine.token_budget)
-    started = [(rows, engine.start(inputs.batch(rows))) for rows in batches]
-    for rows, out in started:
-        outputs[rows] = engine.finish(out)
+    waiting = deque(pack(inputs.lengths, engine.token_budget))
+    started: list[tuple[NDArray[np.int64], Any]] = []
+    while waiting or started:
+        halves: list[NDArray[np.int64]] = []
+        while waiting and not halves:
+            rows = waiting.popleft()
+            try:
+                started.append((rows, engine.start(inputs.batch(rows))))
+            except DeviceMemoryError as error:
+                halves = _halves(rows, inputs.lengths, error)
+        # What did not fit may do so once nothing else is under way.
+        for rows, out in started:
+            outputs[rows] = engine.finish(out)
+        started.clear()
+        waiting.extendleft(reversed(halves))
     return outputs
+
+
+def _halves(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64], error: DeviceMemoryError
+) -> list[NDArray[np.int64]]:
+    if len(rows) == 1:
+        what = f"an input of {lengths[rows[0]]} tokens is too large for the device: {error}"
+        do = "lower the model's max_length_tokens, or give its pool larger GPUs"
+        raise NightrankError("E_OOM", what, "", do) from error
+    SPENT.halved += 1
+    return np.array_split(rows, 2)

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from pipelines.errors import UnfitProcessError
+from pipelines.models.inputs import DeviceMemoryError
 from pipelines.models.packed import pack_linears
 from pipelines.models.splicing import Batch
 
@@ -77,11 +79,23 @@ class TorchEngine:
     def start(self, batch: Batch) -> Tensor:
         """Sets a batch going; float32 on the device."""
         run = self.packed if self._packed else self.padded
-        return self._head(run(batch)).float()
+        try:
+            return self._head(run(batch)).float()
+        except torch.OutOfMemoryError as error:
+            first_line = str(error).partition("\n")[0]
+        except torch.AcceleratorError as error:
+            raise _lost(error) from error
+        # Out here the error's frames, and with them their tensors, are gone.
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise DeviceMemoryError(first_line)
 
     def finish(self, started: Tensor) -> NDArray[np.float32]:
-        """Waits for a batch."""
-        return started.cpu().numpy()
+        """Waits for a batch; what failed on the device is often heard of only here."""
+        try:
+            return started.cpu().numpy()
+        except torch.AcceleratorError as error:
+            raise _lost(error) from error
 
     def padded(self, batch: Batch) -> Padded:
         """The encoder over rows of one width."""
@@ -112,6 +126,12 @@ class TorchEngine:
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         return send(array, self._device)
+
+
+def _lost(error: Exception) -> UnfitProcessError:
+    """After a failed assertion or a memory fault on a device, its process can use it no more."""
+    what = f"the device failed: {str(error).partition(chr(10))[0]}"
+    return UnfitProcessError("E_CLUSTER", what, "", "look at the node's driver log (nvidia-smi -q)")
 
 
 def send(array: NDArray[Any], device: torch.device) -> Tensor:

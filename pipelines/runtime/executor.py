@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipelines.errors import NightrankError
+from pipelines.runtime.events import emit
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.stage import Stage, Task
 from pipelines.runtime.unit import MAX_UNITS, UnitRunner, UnitSpec
@@ -88,6 +90,14 @@ class SerialExecutor:
                     if failure.exit_code in FINAL_EXIT_CODES or attempt == self._attempts:
                         yield Outcome(task, None, failure)
                         break
+                    emit(
+                        "unit_retried",
+                        stage=stage.name,
+                        unit=task.shard,
+                        attempt=attempt,
+                        node=platform.node(),
+                        error=failure,
+                    )
 
     def gpus(self) -> float:
         """None that are counted."""
@@ -103,7 +113,7 @@ def as_failure(error: Exception, stage: str, task: Task) -> NightrankError:
     if isinstance(error, NightrankError):
         return error
     if isinstance(error, MemoryError):
-        do = "give the workers more memory, or lower cluster.workers"
+        do = "give the workers more memory, or start fewer of them (cluster.pools.*.workers)"
         return NightrankError("E_OOM", "out of memory", f"{stage}, {task.shard}", do)
     what = f"{type(error).__name__}: {error}"
     failure = NightrankError("E_BUG", what[:500], f"{stage}, {task.shard}", "please report this")
@@ -153,6 +163,7 @@ def run_stage(
             progress.advance(outcome.record)
         elif outcome.error is not None:
             failures.append(outcome.error)
+            progress.unit_failed(stage.name, outcome.task.shard, outcome.error)
             if outcome.error.exit_code in FINAL_EXIT_CODES:
                 break
     if failures:

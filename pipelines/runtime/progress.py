@@ -1,4 +1,7 @@
-"""Tells how a run is going: a live bar on a terminal, one plain line per stage elsewhere."""
+"""Tells how a run is going: a live bar on a terminal, one plain line per stage elsewhere.
+
+What it is told also goes to the run's events, where a machine may read it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from pipelines.errors import NightrankError
+from pipelines.runtime.events import emit
 from pipelines.storage.dataset import Manifest, Record
 
 PLAIN_EVERY_SECONDS = 15.0
@@ -35,6 +40,7 @@ class Progress:
         self._console = Console(file=self._stream)
         self._stage, self._total, self._done, self._rows = "", 0, 0, 0
         self._began = self._told = 0.0
+        self._slowest: Record | None = None
 
     def start(self, stage: str, total: int, done: int) -> None:
         """A stage begins, `done` of its `total` units already committed."""
@@ -42,6 +48,8 @@ class Progress:
         self._began = self._told = time.monotonic()
         self.units.setdefault(stage, 0)
         self.before += done
+        self._slowest = None
+        emit("stage_started", stage=stage, units=total, done=done)
         if self._quiet:
             return
         if self._stream.isatty():
@@ -62,6 +70,8 @@ class Progress:
     def advance(self, record: Record) -> None:
         """One more unit is committed."""
         self._done += 1
+        if self._slowest is None or record.seconds > self._slowest.seconds:
+            self._slowest = record
         self.units[self._stage] += 1
         self._rows += int(record.stats.get("rate_rows", 0))
         now = time.monotonic()
@@ -80,9 +90,11 @@ class Progress:
         self._stop_bar()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + round(seconds, 2)
         self.bytes += manifest.bytes
+        count = len(manifest.shards)
+        emit("stage_finished", stage=stage, seconds=seconds, units=count, bytes=manifest.bytes)
+        self._tell_slowest(stage)
         if not self._quiet:
             rate = f", {self._rows / max(seconds, 1e-9):,.0f}/s" if self._rows else ""
-            count = len(manifest.shards)
             units = f"{count} unit" + "s" * (count != 1)
             size = _size(manifest.bytes)
             self._line(f"{stage:<20} done  {units:>10}  {size:>9}  {seconds:7.1f} s{rate}")
@@ -93,17 +105,31 @@ class Progress:
         self.units.setdefault(stage, 0)
         self.before += len(manifest.shards)
         self.bytes += manifest.bytes
+        emit("stage_reused", stage=stage, units=len(manifest.shards), bytes=manifest.bytes)
         if not self._quiet:
             self._line(f"{stage:<20} reused {len(manifest.shards):>4} units")
+
+    def unit_failed(self, stage: str, unit: str, error: NightrankError) -> None:
+        """A unit is given up; the others go on."""
+        emit("unit_failed", stage=stage, unit=unit, error=error)
 
     def failed(self, stage: str) -> None:
         """The stage did not complete."""
         self._stop_bar()
+        seconds = time.monotonic() - self._began
+        emit("stage_failed", stage=stage, units=self._total, done=self._done, seconds=seconds)
+        self._tell_slowest(stage)
 
     def note(self, text: str) -> None:
         """A line the operator should see."""
         if not self._quiet:
             self._line(text)
+
+    def _tell_slowest(self, stage: str) -> None:
+        """Of the units that this run did."""
+        if unit := self._slowest:
+            name, took = unit.shard, unit.seconds
+            emit("slowest_unit", stage=stage, unit=name, node=unit.node, seconds=took)
 
     def _line(self, text: str) -> None:
         print(text, file=self._stream, flush=True)

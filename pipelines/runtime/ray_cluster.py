@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import uuid
 from typing import Any
@@ -41,7 +42,8 @@ def connect(cluster: Cluster) -> None:
             # turns authentication on for every later `ray start` of this user.
             os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
             # Logical CPUs: the pools must fit side by side, on two cores too.
-            cpus = max(8, 2 * (os.cpu_count() or 1), cluster.workers + cluster.model_workers)
+            asked = (pool.workers * (pool.cpus or 1.0) for pool in cluster.pools.values())
+            cpus = max(8, 2 * (os.cpu_count() or 1), math.ceil(sum(asked)))
             ray.init(
                 address="local",
                 num_cpus=cpus,

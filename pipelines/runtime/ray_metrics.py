@@ -94,8 +94,8 @@ class RunMetrics:
         self._counts = {"retried": 0, "failed": 0}
         self._retried.set(0, self._tags)
         self._failed.set(0, self._tags)
-        for pool in ("general", "index", "model"):
-            self._workers.set(pools.get(pool, 0), {"pool": pool})
+        for pool, workers in pools.items():
+            self._workers.set(workers, {"pool": pool})
 
     def queue(self, waiting: int, running: int) -> None:
         """How many units wait and run."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.storage.dataset import Payload
@@ -25,11 +26,23 @@ class Task:
         args: what the worker needs: plain data and file references, small.
         affinity: tasks of one affinity go to the same worker where possible (it keeps what it
             has opened).
+        only: the inputs (start, stop) that go through the model, where they are tried by parts.
+        aside: positions of inputs that never do, since they kill their worker.
     """
 
     shard: str
     args: dict[str, Any]
     affinity: str = ""
+    only: tuple[int, int] | None = None
+    aside: tuple[int, ...] = ()
+
+    def chosen(self, count: int) -> np.ndarray:
+        """bool[count]: which of so many inputs go through the model."""
+        chosen = np.ones(count, bool)
+        if self.only:
+            chosen[: self.only[0]] = chosen[self.only[1] :] = False
+        chosen[list(self.aside)] = False
+        return chosen
 
 
 class Worker(Protocol):
@@ -66,6 +79,7 @@ class Stage:
         worker: how to make the worker.
         schemas: schema of every table that the worker hands back; checked before a commit.
         pool: which worker processes run it.
+        divisible: whether its worker follows `Task.only` and `Task.aside`.
     """
 
     name: str
@@ -76,6 +90,7 @@ class Stage:
     worker: WorkerSpec
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
     pool: Pool = "general"
+    divisible: bool = False
 
     @property
     def kind(self) -> str:

@@ -9,8 +9,9 @@ from pipelines.errors import NightrankError
 from pipelines.models.protocols import ResolvedModel
 from pipelines.storage.dataset import Manifest
 
-# A vector that cannot be made is the model's or the hardware's fault, not the data's.
-MAX_UNUSABLE_VECTORS = 0.001
+# An output that is no number is the model's or the hardware's fault, not the data's. Inputs that
+# were set aside since they kill their worker are bounded a unit, and not counted here.
+MAX_UNUSABLE = 0.001
 
 
 def check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None:
@@ -22,11 +23,12 @@ def check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None
     rows, rejected = ingested.total("rows_in"), ingested.total("rejected")
     if rejected > source.reject_budget * rows:
         what = (
-            f"{rejected} of {rows} {kind} rows were rejected, budget {source.reject_budget:.2%} "
-            f"({_reasons(ingested)})"
+            f"{rejected} of {rows} {kind} rows were rejected, allowed are "
+            f"{source.reject_budget:.2%}: {_reasons(ingested)}"
         )
-        do = f"see {ingested.path}, correct the input or raise {kind}.reject_budget"
-        raise NightrankError("E_REJECT_BUDGET", what, source.path, do)
+        examples = [s.stats["example"] for s in ingested.shards if "example" in s.stats]
+        do = f"correct the input, or raise {kind}.reject_budget"
+        raise NightrankError("E_REJECT_BUDGET", what, f"e.g. {examples[0]}", do)
     if not ingested.total("accepted") and not source.allow_empty:
         hint = " selected" if ingested.total("unselected") else ""
         what = f"the {kind} hold not a single usable row{hint} ({rows} rows read)"
@@ -40,10 +42,24 @@ def check_vectors(name: str, embedded: Manifest, rows: int, model: ResolvedModel
     Raises:
         NightrankError: E_REJECT_BUDGET.
     """
-    rejected = embedded.total("rejected")
-    if rejected > MAX_UNUSABLE_VECTORS * rows:
+    rejected = embedded.total("rejected") - embedded.total("set_aside")
+    if rejected > MAX_UNUSABLE * rows:
         what = f"{rejected} of {rows} {name} have no usable vector"
         do = "set encoder.precision=exact where it is not; else the model is at fault"
+        raise NightrankError("E_REJECT_BUDGET", what, model.model, do)
+
+
+def check_scores(scored: Manifest, model: ResolvedModel) -> None:
+    """Refuses a reranker that fails on more than one pair in a thousand.
+
+    Raises:
+        NightrankError: E_REJECT_BUDGET.
+    """
+    pairs = scored.total("pairs")
+    rejected = scored.total("nonfinite") - scored.total("set_aside")
+    if rejected > MAX_UNUSABLE * pairs:
+        what = f"{rejected} of {pairs} pairs have no finite score"
+        do = "set precision=exact of this step where it is not; else the model is at fault"
         raise NightrankError("E_REJECT_BUDGET", what, model.model, do)
 
 

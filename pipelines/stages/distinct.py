@@ -34,7 +34,7 @@ def plan(ingested: Manifest, delta: Manifest, wanted_rows: int | None) -> tuple[
         buckets = range(BUCKETS * i // count, BUCKETS * (i + 1) // count)
         splits = []
         for split, ref in enumerate(ingested.files("rows")):
-            ranges = [part for part in ref.ranges if part.key in buckets]
+            ranges = ref.ranges.between(buckets.start, buckets.stop)
             dropped = [
                 (file, part) for file in delta.files("dropped") if (part := file.range(split))
             ]

@@ -83,7 +83,7 @@ def fan_out(
 
     Args:
         pool: ranked lists of the distinct queries, sorted by (query, rank).
-        rejected: candidates that were left out since their score was not finite.
+        rejected: `schemas.LOST`, candidates that were left out since they have no finite score.
         files: see `Published.of_shard`.
         settings: see `Published.settings`.
         read: opens the files.
@@ -184,7 +184,7 @@ def _rejects(rejected: pa.Table, members: pa.Table) -> pa.Table:
         pa.array([""] * count, pa.string()),
         pa.array(np.full(count, -1), pa.int64()),
         rejected["doc_id"],
-        pa.array(["nonfinite_score"] * count, pa.string()),
+        rejected["reason"],
         pc.utf8_slice_codeunits(names, 0, 200),
     ]
     return pa.table(columns, schema=schemas.REJECTS)

@@ -71,6 +71,8 @@ class Worker:
                 for count in pc.value_counts(refused["reason"]).to_pylist():
                     reason = count["values"]
                     stats["reasons"][reason] = stats["reasons"].get(reason, 0) + count["counts"]
+                if refused.num_rows and "example" not in stats:
+                    stats["example"] = _told(refused, batch.where)
                 rejects.append(refused)
                 if self._judged is not None:
                     judged = accepted.filter(pc.is_in(accepted[id_column], self._judged))
@@ -96,6 +98,13 @@ class Worker:
         files["ids"] = buckets.scatter(table, table["id"])
         files["rejects"] = pa.concat_tables([rejects_schema().empty_table(), *rejects])
         return Payload(files, stats)
+
+
+def _told(rejects: pa.Table, where: str) -> str:
+    """The first reject, for a person."""
+    first = rejects.slice(0, 1).to_pylist()[0]
+    row = f", row {first['row']}" if first["row"] >= 0 else ""
+    return f"{where}{row}: {first['detail']}"
 
 
 def ids_schema(source: Corpus | Queries) -> pa.Schema:

@@ -10,6 +10,7 @@ models, judgements.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,10 @@ from pipelines.stages.fan_out import Published, fan_out, publish_schemas
 from pipelines.stages.merge import scatter
 from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
+from pipelines.storage.gather import Gathered, gather
 from pipelines.storage.reader import Reader
 
-VERSION = 4
+VERSION = 5
 # How deep lists are compared with those of another precision.
 COMPARED = 10
 
@@ -61,13 +63,12 @@ def plan(
 ) -> tuple[Task, ...]:
     """One task per query shard, with the ranges of the score files that belong to it."""
     tasks = []
+    gathered = gather([ref for made in scores for ref in made.files("scores")])
     for number, shard in enumerate(lists.shards):
-        args: dict[str, Any] = {"list": shard.files[file], "scores": []}
+        mine = gathered.get(number, Gathered())
+        args: dict[str, Any] = {"list": shard.files[file], "scores": mine}
         if "lost" in shard.files:
             args["lost"] = shard.files["lost"]
-        for ref in (ref for made in scores for ref in made.files("scores")):
-            if part := ref.range(number):
-                args["scores"].append((ref, part))
         # Of the first shard alone queries were scored in fp32 too.
         if number == 0:
             shards = (shard for made in scores for shard in made.shards)
@@ -91,9 +92,9 @@ class Worker:
         """The score that could not be computed rejects its pair, never its neighbours."""
         settings = self._settings
         lists = self._with_first_stage(read.table(task.args["list"]))
-        rejected, precision = lists.slice(0, 0), None
+        rejected, precision = schemas.LOST.empty_table(), None
         if settings.step >= 0:
-            parts = [read.range(ref, part) for ref, part in task.args["scores"]]
+            parts = [read.range(ref, part) for _, ref, part in task.args["scores"]]
             scores = pa.concat_tables([schemas.SCORES.empty_table(), *parts])
             if task.args.get("exact"):
                 precision = self._precision(lists, scores, task)
@@ -129,11 +130,12 @@ class Worker:
         return table
 
     def _rescore(self, lists: pa.Table, scores: pa.Table, task: Task) -> tuple[pa.Table, pa.Table]:
-        """The lists with this step's scores in them, and the rows whose score is not finite."""
+        """The lists with this step's scores in them, and with a reason the rows that have none."""
         settings = self._settings
         head = lists["rank"].to_numpy() <= settings.depth
-        raw = np.full(lists.num_rows, np.nan, dtype=np.float32)
-        raw[head] = _aligned(lists.filter(pa.array(head)), scores, task)
+        raw, crashed = np.full(lists.num_rows, np.nan, dtype=np.float32), np.zeros_like(head)
+        aligned = _aligned(lists.filter(pa.array(head)), scores, task)
+        raw[head], crashed[head] = aligned.to_numpy(), aligned.is_null()
         usable = head & np.isfinite(raw)
         query = lists["query"].to_numpy()
         first = lists["first_stage_score"].to_numpy()
@@ -150,13 +152,15 @@ class Worker:
                 lists = lists.set_column(at, name, column)
         at = lists.schema.get_field_index("score")
         lists = lists.set_column(at, "score", pa.array(score, pa.float32()))
-        lost = pa.array(head & ~usable)
-        return lists.filter(pc.invert(lost)), lists.filter(lost)
+        lost = head & ~usable
+        reasons = pa.array(np.where(crashed, "crashed_worker", "nonfinite_score")[lost].tolist())
+        rejected = lists.filter(pa.array(lost)).append_column("reason", reasons.cast(pa.string()))
+        return lists.filter(pa.array(~lost)), rejected
 
     def _precision(self, lists: pa.Table, scores: pa.Table, task: Task) -> dict[str, float]:
         """What the model's precision changes in the best 10 of the queries scored in fp32 too."""
-        columns = [np.concatenate(parts) for parts in zip(*task.args["exact"], strict=True)]
-        exact = pa.table(dict(zip(schemas.SCORES.names, columns, strict=True))).cast(schemas.SCORES)
+        columns = [list(chain(*parts)) for parts in zip(*task.args["exact"], strict=True)]
+        exact = pa.table(dict(zip(schemas.SCORES.names, columns, strict=True)), schemas.SCORES)
         sampled = pc.unique(exact["query"])
         lists = lists.filter(pc.is_in(lists["query"], sampled))
         scores = scores.filter(pc.is_in(scores["query"], sampled))
@@ -164,7 +168,8 @@ class Worker:
             ranking.rank(self._rescore(lists, each, task)[0], COMPARED) for each in (scores, exact)
         )
         both = ours.join(theirs, ["query", "ordinal"], join_type="inner")
-        aligned = [_aligned(exact, each, task).astype(np.float64) for each in (scores, exact)]
+        both_scores = (_aligned(exact, each, task).to_numpy() for each in (scores, exact))
+        aligned = [each.astype(np.float64) for each in both_scores]
         differences = np.abs(aligned[0] - aligned[1])
         return {
             "queries": len(sampled),
@@ -175,7 +180,7 @@ class Worker:
         }
 
 
-def _aligned(head: pa.Table, scores: pa.Table, task: Task) -> np.ndarray:
+def _aligned(head: pa.Table, scores: pa.Table, task: Task) -> pa.ChunkedArray:
     """The scores (float32) of the head's pairs, in its order; each pair exactly once.
 
     Raises:
@@ -190,9 +195,9 @@ def _aligned(head: pa.Table, scores: pa.Table, task: Task) -> np.ndarray:
     if not equal:
         what = f"{len(order)} pairs were to be scored, found scores of {len(source)}"
         raise NightrankError("E_ACCOUNTING", what, f"rank, {task.shard}", "please report this")
-    aligned = np.empty(len(order), dtype=np.float32)
-    aligned[order] = scores["score"].to_numpy()[source]
-    return aligned
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = source
+    return scores["score"].take(pa.array(place))
 
 
 def stage(

@@ -117,9 +117,10 @@ def _vectors(kind: str, rejects: pa.Table, texts: pa.Table) -> pa.Table:
         table = texts.select(["query_id"]).append_column("reason", rejects["reason"].take(hit))
         table = table.drop_null()
         ids, reasons = table["query_id"], table["reason"]
-    count = len(ids)
-    detail = pa.array(["the encoder's output is not a usable vector"] * count, pa.string())
-    return _table(kind, "", pa.array([-1] * count, pa.int64()), ids, reasons, detail)
+    crashed = pc.equal(reasons, "crashed_worker")
+    unusable = "the encoder's output is not a usable vector"
+    detail = pc.if_else(crashed, "every process that encodes it dies", unusable)
+    return _table(kind, "", pa.array([-1] * len(ids), pa.int64()), ids, reasons, detail)
 
 
 def _table(kind: str, file: str, rows: Any, ids: Any, reasons: Any, details: Any) -> pa.Table:

@@ -8,21 +8,25 @@ records; its existence is completion. Nothing is ever deleted or overwritten her
 
 from __future__ import annotations
 
+import platform
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 
-import orjson
 import pyarrow as pa
 
 from pipelines.errors import NightrankError
-from pipelines.storage.parquet import Batches, write_parquet
-from pipelines.storage.scatter import Range, Scatter, write_scatter
+from pipelines.storage.parquet import Batches, footer_of, write_parquet
+from pipelines.storage.ranges import Range, Ranges
+from pipelines.storage.scatter import Scatter, write_scatter
+from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
-FORMAT = 1
+RECORD_NAME = re.compile(r"(.+)\.a([0-9]+)\.json")
+REPAIR = "move the file away and run the same command again; what it told of is made anew"
 
 
 @dataclass(frozen=True)
@@ -52,40 +56,53 @@ class Payload:
         files: name to content, written in this order; a callable is asked for its content when its
             turn comes, so that a later file can depend on what streaming an earlier one has seen.
         stats: counts and facts for the record; read after all files are written.
+        inputs: how many inputs the task has for a model, those that were left out included.
     """
 
     files: dict[str, Content | Callable[[], Content]]
     stats: dict[str, Any] = field(default_factory=dict)
+    inputs: int = 0
 
 
 @dataclass(frozen=True)
 class FileRef:
-    """One committed file: key in the lake, bytes, sha256 (hex), rows, offset table if scattered."""
+    """One committed file.
+
+    Attributes:
+        key: in the lake.
+        size: bytes.
+        sha256: hex, of all of it.
+        rows: 0 where it is no table.
+        ranges: offset table of a scatter file.
+        footer: xxh3-64 (hex) of a Parquet file's footer, for who reads a part of the file only.
+    """
 
     key: str
     size: int
     sha256: str
     rows: int
-    ranges: tuple[Range, ...] = ()
+    ranges: Ranges = Ranges()
+    footer: str = ""
 
     def range(self, key: int) -> Range | None:
         """The range of a scatter key, or None where it has no rows."""
-        return next((r for r in self.ranges if r.key == key), None)
+        return next(iter(self.ranges.between(key, key + 1)), None)
 
 
 @dataclass(frozen=True)
 class Record:
-    """The proof that one shard is committed."""
+    """The proof that one shard is committed, and where and in what time it was made."""
 
     shard: str
     attempt: int
     files: dict[str, FileRef]
     stats: dict[str, Any]
     seconds: float
+    node: str = ""
 
     def to_json(self) -> bytes:
-        """The JSON bytes of the record."""
-        return orjson.dumps({"format": FORMAT, **_plain(self)})
+        """The sealed bytes of the record."""
+        return seal(_plain(self))
 
 
 @dataclass(frozen=True)
@@ -124,43 +141,54 @@ class Dataset:
 
     def manifest(self) -> Manifest | None:
         """The manifest, or None while the dataset is unfinished."""
+        key = f"{self.path}/manifest.json"
         try:
-            data = self.store.read(f"{self.path}/manifest.json")
+            data = self.store.read(key)
         except FileNotFoundError:
             return None
-        plain = _load(data, self.store.path(f"{self.path}/manifest.json"))
+        plain = unseal(data, self.store.path(key), REPAIR)
         shards = tuple(_record(shard) for shard in plain["shards"])
         return Manifest(self.path, plain["stage"], plain["version"], plain["identity"], shards)
 
     def records(self) -> dict[str, Record]:
         """Committed shards by name, the newest attempt of each.
 
-        A record whose data file is missing or has another size does not count: its shard is made
-        again under the next attempt number (see `next_attempt`).
+        A record that is damaged, or whose data file is missing or has another size, does not count:
+        its shard is made again under the next attempt number (see `next_attempts`).
         """
         found = self._all_records()
         sizes = self.store.files(f"{self.path}/_data")
         return {
             name: record
-            for name, record in found.items()
-            if all(sizes.get(f.key.rsplit("/", 1)[-1]) == f.size for f in record.files.values())
+            for name, (_, record) in found.items()
+            if record is not None
+            and all(sizes.get(f.key.rsplit("/", 1)[-1]) == f.size for f in record.files.values())
         }
 
     def next_attempts(self) -> dict[str, int]:
         """For every shard that has a record, good or bad, the attempt number a new one takes."""
-        return {name: record.attempt + 1 for name, record in self._all_records().items()}
+        return {name: attempt + 1 for name, (attempt, _) in self._all_records().items()}
 
-    def _all_records(self) -> dict[str, Record]:
-        names = [n for n in self.store.files(f"{self.path}/_done") if n.endswith(".json")]
-        newest: dict[str, tuple[int, str]] = {}
-        for name in names:
-            shard, _, attempt = name[:-5].rpartition(".a")
-            newest[shard] = max(newest.get(shard, (-1, "")), (int(attempt), name))
-        keys = [f"{self.path}/_done/{name}" for _, name in newest.values()]
+    def _all_records(self) -> dict[str, tuple[int, Record | None]]:
+        """Newest attempt of every shard and its record; None for one that is damaged."""
+        newest: dict[str, int] = {}
+        for name in self.store.files(f"{self.path}/_done"):
+            if named := RECORD_NAME.fullmatch(name):
+                newest[named[1]] = max(newest.get(named[1], -1), int(named[2]))
         with ThreadPoolExecutor(16) as pool:
-            loaded = list(pool.map(self.store.read, keys))
-        records = [_record(_load(d, self.store.path(k))) for d, k in zip(loaded, keys, strict=True)]
-        return {record.shard: record for record in records}
+            return dict(zip(newest, pool.map(self._read, newest.items()), strict=True))
+
+    def _read(self, named: tuple[str, int]) -> tuple[int, Record | None]:
+        shard, attempt = named
+        key = f"{self.path}/_done/{shard}.a{attempt}.json"
+        try:
+            record = _record(unseal(self.store.read(key), self.store.path(key), REPAIR))
+        except NightrankError as error:
+            if error.code != "E_CORRUPT":
+                raise
+            return attempt, None
+        # A record under another's name is of no use either.
+        return attempt, record if (record.shard, record.attempt) == named else None
 
     def commit(
         self, shard: str, attempt: int, payload: Payload, seconds: Callable[[], float]
@@ -180,12 +208,13 @@ class Dataset:
         for name, content in payload.files.items():
             made = content() if callable(content) else content
             files[name] = self._write(f"{shard}.{name}", made)
-        record = Record(shard, attempt, files, payload.stats, round(seconds(), 3))
+        took, node = round(seconds(), 3), platform.node()
+        record = Record(shard, attempt, files, payload.stats, took, node)
         key = f"{self.path}/_done/{shard}.a{attempt}.json"
         data = record.to_json()
         if self.store.put_if_absent(key, data):
             return record
-        return _record(_load(self.store.read(key), self.store.path(key)))
+        return _record(unseal(self.store.read(key), self.store.path(key), REPAIR))
 
     def _write(self, name: str, content: Content) -> FileRef:
         unique = uuid.uuid4().hex[:12]
@@ -193,22 +222,25 @@ class Dataset:
         if isinstance(content, Blob):
             extension = content.extension
         key = f"{self.path}/_data/{name}-{unique}.{extension}"
-        rows, ranges = 0, tuple[Range, ...]()
+        rows, ranges, footer = 0, Ranges(), ""
         if isinstance(content, Blob):
             size, sha256 = self.store.write(key, content.write, content.check)
         elif isinstance(content, Scatter):
-            scatter, made = content, list[tuple[Range, ...]]()
+            scatter, made = content, list[Ranges]()
             size, sha256 = self.store.write(key, lambda f: made.append(write_scatter(scatter, f)))
             ranges, rows = made[0], scatter.table.num_rows
         else:
             if isinstance(content, pa.Table):
                 content = Batches(content.schema, [content])
             counted: list[int] = []
+            footers: list[str] = []
             size, sha256 = self.store.write(
-                key, lambda f: counted.append(write_parquet(content, f))
+                key,
+                lambda f: counted.append(write_parquet(content, f)),
+                lambda path: footers.append(footer_of(path)),
             )
-            rows = counted[0]
-        return FileRef(key, size, sha256, rows, ranges)
+            rows, footer = counted[0], footers[0]
+        return FileRef(key, size, sha256, rows, ranges, footer)
 
     def finish(
         self, stage: str, version: int, identity: dict[str, Any], records: Iterable[Record]
@@ -216,14 +248,12 @@ class Dataset:
         """Writes the manifest; a twin that came first wrote the same."""
         shards = tuple(records)
         plain = {
-            "format": FORMAT,
             "stage": stage,
             "version": version,
             "identity": identity,
             "shards": [_plain(record) for record in shards],
         }
-        data = orjson.dumps(plain)
-        if self.store.put_if_absent(f"{self.path}/manifest.json", data):
+        if self.store.put_if_absent(f"{self.path}/manifest.json", seal(plain)):
             return Manifest(self.path, stage, version, identity, shards)
         manifest = self.manifest()
         assert manifest is not None
@@ -237,7 +267,8 @@ def _plain(record: Record) -> dict[str, Any]:
             "size": ref.size,
             "sha256": ref.sha256,
             "rows": ref.rows,
-            **({"ranges": [r.to_list() for r in ref.ranges]} if ref.ranges else {}),
+            **({"ranges": ref.ranges.to_text()} if ref.ranges else {}),
+            **({"footer": ref.footer} if ref.footer else {}),
         }
         for name, ref in record.files.items()
     }
@@ -247,6 +278,7 @@ def _plain(record: Record) -> dict[str, Any]:
         "files": files,
         "stats": record.stats,
         "seconds": record.seconds,
+        "node": record.node,
     }
 
 
@@ -257,24 +289,13 @@ def _record(plain: dict[str, Any]) -> Record:
             ref["size"],
             ref["sha256"],
             ref["rows"],
-            tuple(Range.from_list(r) for r in ref.get("ranges", ())),
+            Ranges.from_text(ref.get("ranges", "")),
+            ref.get("footer", ""),
         )
         for name, ref in plain["files"].items()
     }
-    return Record(plain["shard"], plain["attempt"], files, plain["stats"], plain["seconds"])
-
-
-def _load(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        plain = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        do = "move the file away and run the same command again; its shard is made anew"
-        raise NightrankError("E_CORRUPT", "record is not valid JSON", where, do) from None
-    if plain.get("format", 0) > FORMAT:
-        raise NightrankError(
-            "E_CONFIG", "written by a newer version", where, "use a newer nightrank"
-        )
-    return dict(plain)
+    made_by = plain["stats"], plain["seconds"], plain.get("node", "")
+    return Record(plain["shard"], plain["attempt"], files, *made_by)
 
 
 def shard_names(count: int) -> Iterator[str]:

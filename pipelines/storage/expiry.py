@@ -20,7 +20,7 @@ def clock(store: Store) -> float:
     filesystem, root = store.place
     key = f"_probe/{uuid.uuid4().hex}"
     store.put_if_absent(key, b"")
-    now = _modified(filesystem.info(f"{root}/{key}"))
+    now = modified(filesystem.info(f"{root}/{key}", refresh=True))
     filesystem.rm_file(f"{root}/{key}")
     return now
 
@@ -31,7 +31,7 @@ def ages(store: Store, folder: str, now: float) -> tuple[dict[str, int], float]:
     with store.told(folder):
         found = dict(filesystem.find(f"{root}/{folder}", detail=True))
     keys = {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
-    newest = max((_modified(info) for info in found.values()), default=0.0)
+    newest = max((modified(info) for info in found.values()), default=0.0)
     return keys, now - newest
 
 
@@ -55,7 +55,7 @@ def delete(store: Store, keys: list[str]) -> None:
                 os.rmdir(path)
 
 
-def _modified(info: dict[str, Any]) -> float:
+def modified(info: dict[str, Any]) -> float:
     """Seconds since the epoch at which a file was written, as fsspec tells it."""
     when = info.get("LastModified", info.get("mtime", 0.0))
     return float(when) if isinstance(when, int | float) else float(when.timestamp())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import posixpath
 import re
 from collections.abc import Iterator
@@ -37,11 +38,19 @@ def store_errors(where: str, missing: str) -> Iterator[None]:
         if "bucket" in str(error).lower() and is_remote(where):
             what += f": bucket {where.split('/')[2]!r} does not exist"
         raise NightrankError(missing, what, where, "correct the path") from None
+    except (NotADirectoryError, IsADirectoryError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise NightrankError(
+            missing, f"no such file: {reason}", where, "correct the path"
+        ) from None
     except PermissionError as error:
         what, do = f"access denied: {error}", "grant read access, or renew the credentials"
         raise NightrankError("E_AUTH", what, where, do) from None
     except Exception as error:
         name = type(error).__name__
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            what = f"no such file: {error.strerror}"
+            raise NightrankError(missing, what, where, "correct the path") from None
         if name == "FileExpired":
             what = "input changed since planning: the object was replaced while it was read"
             raise NightrankError("E_INPUT_CHANGED", what, where, "run again to plan anew") from None

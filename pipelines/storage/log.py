@@ -18,12 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from pipelines.errors import NightrankError
+from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
-
-FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -59,19 +56,11 @@ class Log:
         """
         key = f"{self._folder}/{generation:020d}.json"
         try:
-            body = orjson.loads(self.store.read(key))
+            data = self.store.read(key)
         except FileNotFoundError:
             what = f"generation {generation} of {self.channel} does not exist"
             raise NightrankError("E_EMPTY", what, self.store.path(self._folder)) from None
-        except orjson.JSONDecodeError:
-            what, do = "log entry is not valid JSON", "restore the file from a backup"
-            raise NightrankError("E_CORRUPT", what, self.store.path(key), do) from None
-        if (found := body.get("format", 0)) != FORMAT:
-            age, do = "a newer", "use a newer nightrank"
-            if found < FORMAT:
-                age, do = "an older", "use that version, or another root"
-            raise NightrankError("E_CONFIG", f"written by {age} version", self.store.path(key), do)
-        return Entry(generation, body)
+        return Entry(generation, unseal(data, self.store.path(key), "restore it from a backup"))
 
     def last(self) -> int:
         """The highest number taken, 0 where there is none: what a plan is fenced by."""
@@ -144,9 +133,8 @@ class Log:
                 where what it uses was given up since; E_CONFLICT after 20 lost races.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        added = {"format": FORMAT, "time": now, "watermark": watermark}
-        body = {**body, **added, "write_id": uuid.uuid4().hex}
-        data = orjson.dumps(body, option=orjson.OPT_INDENT_2)
+        body = {**body, "time": now, "watermark": watermark, "write_id": uuid.uuid4().hex}
+        data = seal(body, readable=True)
         used = tuple(uses)
         for _ in range(20):
             generations = self.generations()
@@ -172,8 +160,8 @@ class Log:
     def claim(self, number: int, body: dict[str, Any]) -> bool:
         """Takes exactly this number, as long as nobody has; for what was decided by what stood."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        added = {"format": FORMAT, "time": now, "watermark": number - 1}
-        data = orjson.dumps({**body, **added, "write_id": uuid.uuid4().hex})
+        added = {"time": now, "watermark": number - 1, "write_id": uuid.uuid4().hex}
+        data = seal({**body, **added})
         return self.store.put_if_absent(f"{self._folder}/{number:020d}.json", data)
 
     def condemned(self, since: int = 0) -> dict[str, int]:

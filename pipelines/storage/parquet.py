@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 # DuckDB and Spark read fastest at about 128k rows a row group; sizes measured in ARCHITECTURE.md.
 ROW_GROUP_ROWS = 131_072
@@ -19,6 +21,27 @@ class Batches:
 
     schema: pa.Schema
     pieces: Iterable[pa.Table | pa.RecordBatch]
+
+
+def footer_of(path: str) -> str:
+    """xxh3-64 (hex) of a file's footer: schema and places of the pages, which no checksum covers.
+
+    Args:
+        path: of a local file.
+    """
+    with open(path, "rb") as file:
+        return footer_digest(file)
+
+
+def footer_digest(file: BinaryIO) -> str:
+    """As `footer_of`, of an open file; something else for one without a footer."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - 8))
+    length = int.from_bytes(file.read(8)[:4], "little")
+    file.seek(max(0, size - 8 - length))
+    digest = xxhash.xxh3_64_hexdigest(file.read())
+    file.seek(0)
+    return digest
 
 
 def write_parquet(content: Batches, file: BinaryIO) -> int:

@@ -7,25 +7,30 @@ loads flipped bits without a word, and Parquet without page checksums does too.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import NightrankError
-from pipelines.storage.dataset import FileRef
-from pipelines.storage.scatter import Range, read_range
+from pipelines.storage.dataset import Dataset, FileRef
+from pipelines.storage.node_cache import Altered, NodeCache
+from pipelines.storage.parquet import footer_digest
+from pipelines.storage.ranges import Range
+from pipelines.storage.scatter import read_range
 from pipelines.storage.store import Store
+
+# What is read at once of a file that goes to the node's cache: 256 MiB in memory at most.
+PIECE_BYTES, PIECES_AT_ONCE = 32 << 20, 8
 
 
 class Reader:
     """Opens committed files of one store; nothing is returned unchecked."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._store, self._cache = store, NodeCache()
 
     def table(self, ref: FileRef, columns: Sequence[str] | None = None) -> pa.Table:
         """A whole Parquet file (or some of its columns) as one table, checked by sha256.
@@ -47,17 +52,31 @@ class Reader:
     ) -> Iterator[tuple[int, pa.Table]]:
         """Row groups that overlap rows [start, stop), each with the number of its first row.
 
-        Only those row groups are read; their page checksums stand in for the file's sha256.
+        Only those row groups are read: the footer's digest and the pages' checksums stand in for
+        the file's sha256.
+
+        Raises:
+            NightrankError: E_CORRUPT for missing, truncated or altered bytes.
         """
-        with self._store.open_file(ref.key) as file:
+        try:
+            file = self._store.open_file(ref.key)
+        except FileNotFoundError:
+            raise self._corrupt(ref, "a file", "none") from None
+        with file:
+            if (found := footer_digest(file)) != ref.footer:
+                raise self._corrupt(ref, f"footer {ref.footer}", found)
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            if parquet.metadata.num_rows != ref.rows:
-                raise self._corrupt(ref, f"{ref.rows} rows", f"{parquet.metadata.num_rows}")
             first = 0
             for group in range(parquet.metadata.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if first < stop and first + rows > start:
-                    yield first, parquet.read_row_group(group, columns=columns)
+                    try:
+                        table = parquet.read_row_group(group, columns=columns)
+                    except (pa.ArrowException, OSError) as error:
+                        if getattr(error, "errno", None) is not None:  # The disk's, not Arrow's.
+                            raise
+                        raise self._corrupt(ref, "sound pages", str(error)) from None
+                    yield first, table
                 first += rows
 
     def range(self, ref: FileRef, of: Range) -> pa.Table:
@@ -105,20 +124,70 @@ class Reader:
             return data, (f"sha256 {ref.sha256}", found)
         return data, None
 
+    def check(self, ref: FileRef) -> None:
+        """Reads a file of any size and checks it, in the lake itself.
+
+        Raises:
+            NightrankError: E_CORRUPT for missing, truncated or altered bytes.
+        """
+        found = hashlib.sha256()
+        try:
+            for piece in self._chunks(ref):
+                found.update(piece)
+        except FileNotFoundError:
+            raise self._corrupt(ref, "a file", "none") from None
+        if found.hexdigest() != ref.sha256:
+            raise self._corrupt(ref, f"sha256 {ref.sha256}", found.hexdigest())
+
     def local(self, ref: FileRef) -> str:
-        """A local path that holds the file, checked; remote files are cached by digest."""
+        """A local path that holds the file, checked; of a remote store, in the node's cache.
+
+        Raises:
+            NightrankError: E_CORRUPT for missing, truncated or altered bytes; what `NodeCache`
+                raises.
+        """
         if not self._store.remote:
             self.buffer(ref)
             return self._store.path(ref.key)
-        folder = os.path.join(tempfile.gettempdir(), f"nightrank-cache-{os.getuid()}")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        target = os.path.join(folder, ref.sha256)
-        if not os.path.exists(target):
-            data = self.buffer(ref)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-                file.write(data)
-            os.replace(file.name, target)
-        return target
+        try:
+            return str(self._cache.file(ref.sha256, ref.size, lambda: self._chunks(ref)))
+        except FileNotFoundError:
+            raise self._corrupt(ref, "a file", "none") from None
+        except Altered as altered:
+            raise self._corrupt(ref, f"sha256 {ref.sha256}", str(altered)) from None
+
+    def folder(self, dataset: str) -> Path:
+        """A local folder with the files of a dataset under the names that its records give.
+
+        Args:
+            dataset: of shards of one file each, whose `stats` say its `name`, a relative path.
+
+        Raises:
+            FileNotFoundError: where there is no such dataset.
+            NightrankError: as `local`.
+        """
+        manifest = Dataset(self._store, dataset).manifest()
+        if manifest is None:
+            raise FileNotFoundError(self._store.path(dataset))
+        links = {}
+        for record in manifest.shards:
+            name = PurePosixPath(record.stats["name"])
+            (ref,) = record.files.values()
+            if name.is_absolute() or ".." in name.parts:
+                raise self._corrupt(ref, "a name within the folder", str(name))
+            links[str(name)] = self.local(ref)
+        return self._cache.view(links)
+
+    def _chunks(self, ref: FileRef) -> Iterator[bytes]:
+        """A file's bytes, some pieces read at once: one stream does not fill the line."""
+        starts = range(0, ref.size, PIECE_BYTES)
+        with ThreadPoolExecutor(PIECES_AT_ONCE) as pool:
+            for first in range(0, len(starts), PIECES_AT_ONCE):
+                some = starts[first : first + PIECES_AT_ONCE]
+                yield from pool.map(lambda at: self._piece(ref, at), some)
+
+    def _piece(self, ref: FileRef, start: int) -> bytes:
+        return self._store.read(ref.key, start, min(ref.size, start + PIECE_BYTES))
 
     def _corrupt(self, ref: FileRef, expected: str, found: str) -> NightrankError:
         do = "unless published, delete this file and its dataset's manifest.json and run again"

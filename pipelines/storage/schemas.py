@@ -111,7 +111,7 @@ CHANGES = pa.schema(
     ]
 )
 SEARCH = pa.schema([("row", pa.int32())])
-LOST = pa.schema([("query", pa.int32()), ("doc_id", pa.string())])
+LOST = pa.schema([("query", pa.int32()), ("doc_id", pa.string()), ("reason", pa.string())])
 SCORES = pa.schema([("query", pa.int32()), ("ordinal", pa.int64()), ("score", pa.float32())])
 STORE = pa.schema([("query_hash", pa.binary(16)), ("row", pa.int32()), ("score", pa.float32())])
 

@@ -245,9 +245,11 @@ class Store:
             survived = self.read(key) == b"first"
             with contextlib.suppress(FileNotFoundError):  # Without s3:ListBucket: E_AUTH.
                 self.read(f"{key}-missing")
-        except (OSError, TypeError) as error:
+        except (OSError, TypeError, ValueError) as error:
             do = "check that the root can be written and supports links or conditional puts"
-            raise NightrankError("E_STORE_UNFIT", f"probe failed: {error}", self.url, do) from None
+            reason = getattr(error, "strerror", None) or error
+            what = f"a file cannot be created here: {reason}"
+            raise NightrankError("E_STORE_UNFIT", what, self.url, do) from None
         if not created or again or not survived:
             what = "the store does not honour create-if-absent (a second create was not refused)"
             do = "use a store with conditional writes; a run there could lose published results"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from pyiceberg.utils.config import Config
 
 from jobs.cli import app
 from jobs.terminal import guarded
+from pipelines.storage.sealed import seal, unseal
 from tests.conftest import Collection, write_jsonl
 from tests.jobs.lake import run
 
@@ -42,8 +42,8 @@ class Nights:
     def date(self, generation: int, day: str) -> None:
         """Writes a day into the log: a night of then instead of now."""
         path = Path(self.root) / f"tiny/results/_log/{generation:020d}.json"
-        body = orjson.loads(path.read_bytes())
-        path.write_bytes(orjson.dumps({**body, "time": f"{day}T02:00:00+00:00"}))
+        body = unseal(path.read_bytes(), str(path), "")
+        path.write_bytes(seal({**body, "time": f"{day}T02:00:00+00:00"}))
 
 
 def make_nights(folder: Path, root: str, queries: int = 30, wordless: int = 0) -> Nights:

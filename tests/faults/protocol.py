@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from pipelines.stages.publish import publish_results
 from pipelines.storage.dataset import Dataset, FileRef, Payload, shard_names
 from pipelines.storage.log import Entry, Log, Moved
 from pipelines.storage.reader import Reader
+from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
 SHARDS = 4
+MODEL = {"model": "toy:bag-of-words"}
 
 
 def content(plan: str, shard: int) -> pa.Table:
@@ -26,12 +27,12 @@ def publish(root: str, plan: str, store: Store | None = None) -> Entry:
     store = store or Store(root)
     store.probe()
     # Of an index without documents: what garbage collection looks at.
-    index = {"format": 2, "segments": [], "tombstones": [], "inputs": {}, "template": {"path": ""}}
-    store.put_if_absent(f"index/_log/{1:020d}.json", orjson.dumps(index))
+    index = {"segments": [], "tombstones": [], "inputs": {}, "template": {"path": ""}}
+    store.put_if_absent(f"index/_log/{1:020d}.json", seal({**index, "encoder": MODEL}))
     log = Log(store, "results")
     folder = f"results/{plan}.0"
-    store.put_if_absent(f"{folder}/plan.json", orjson.dumps({"watermark": log.last()}))
-    frozen = orjson.loads(store.read(f"{folder}/plan.json"))
+    store.put_if_absent(f"{folder}/plan.json", seal({"watermark": log.last()}))
+    frozen = unseal(store.read(f"{folder}/plan.json"), folder, "")
     dataset = Dataset(store, f"{folder}/rank")
     manifest = dataset.manifest()
     if manifest is None:
@@ -52,6 +53,7 @@ def publish(root: str, plan: str, store: Store | None = None) -> Entry:
         "index_generation": 1,
         "datasets": {"rank": dataset.path, "candidates": dataset.path},
         "stores": {},
+        "models": [],
         "files": {"ranked": [_file(ref) for ref in manifest.files("rows")]},
     }
     while True:

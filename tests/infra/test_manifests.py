@@ -116,8 +116,10 @@ def test_the_nightly_config_is_valid_and_lies_on_s3(manifests: list[Manifest]) -
     assert config.cluster.executor == "ray" and config.cluster.address is None
     groups = one(manifests, "RayCluster")["spec"]["workerGroupSpecs"]
     limit = {g["groupName"]: g["maxReplicas"] for g in groups}
-    cpus = limit["cpu"] * 16
-    assert config.cluster.workers <= cpus and config.cluster.model_workers <= limit["gpu-rerank"]
+    pools = config.cluster.pools
+    assert pools["general"].workers <= limit["cpu"] * 16
+    assert (pools["index"].workers, pools["index"].gpus) == (limit["gpu-index"], 1)
+    assert (pools["model"].workers, pools["model"].gpus) == (limit["gpu-rerank"], 1)
 
 
 def test_pods_are_unprivileged_bounded_and_probed(manifests: list[Manifest]) -> None:

@@ -63,7 +63,7 @@ def told(
         corpus={"path": str(folder / "corpus.jsonl"), "reject_budget": 0.1},
         encoder={"model": "builtin:minilm"},
         rerank={"model": "builtin:reranker", "depth": 10},
-        cluster={"executor": "ray", "workers": 2, "model_workers": 1},
+        cluster={"executor": "ray", "pools": {"model": {"workers": 1}}},
     )
     config = folder / "config.yaml"
     config.write_text(json.dumps(plain))

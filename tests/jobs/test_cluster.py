@@ -27,30 +27,30 @@ def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
     sections["layout"] = {"document_shard_rows": 300}
     undisturbed = collection.config(tmp_path / "here", **sections)
     run(write_config(undisturbed, "here.yaml"))
-    pools = {"executor": "ray", "workers": 2, "model_workers": 2, "model_gpus": 0}
+    pools = {"general": {"workers": 2}, "model": {"workers": 2, "gpus": 0}}
+    cluster = {"executor": "ray", "pools": pools}
     root = f"{s3_url}/cluster"
-    config = write_config(collection.config(root, cluster=pools, **sections), "there.yaml")
+    config = write_config(collection.config(root, cluster=cluster, **sections), "there.yaml")
 
-    cluster = StandingCluster(
-        cpus=0, label="head"
-    )  # Started here, S3's address in its environment.
+    # Started here, S3's address in its environment.
+    standing = StandingCluster(cpus=0, label="head")
     try:
-        cluster.add(2, "general")
-        doomed = cluster.add(1, "model")
-        cluster.add(1, "model")
+        standing.add(2, "general")
+        doomed = standing.add(1, "model")
+        standing.add(1, "model")
         job = subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", "submit", config, "--", "--json"],
-            env={**os.environ, **cluster.env},
+            env={**os.environ, **standing.env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         done = _wait_for_units(open_lake(root, "tiny"), job)
-        cluster.kill(doomed)
+        standing.kill(doomed)
         told, errors = job.communicate(timeout=120)
         assert job.returncode == 0, told + errors
     finally:
-        cluster.stop()
+        standing.stop()
     summary = json.loads(told.strip().splitlines()[-1])
     assert 0 < done < summary["units"]["rerank"]
     assert digests(root) == digests(tmp_path / "here")

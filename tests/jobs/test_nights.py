@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pytest
 
@@ -20,6 +19,7 @@ from pipelines.retention import collect
 from pipelines.stages import changes, delta
 from pipelines.storage.expiry import ages
 from pipelines.storage.log import Log
+from pipelines.storage.sealed import seal
 from pipelines.storage.store import Store
 from tests.conftest import WORDS, Collection, write_jsonl
 from tests.jobs.lake import digests, run, table
@@ -104,7 +104,7 @@ def same_template(source: Path, target: Path) -> None:
             new.put_if_absent(f"{folder}/{name}", old.read(f"{folder}/{name}"))
     new.put_if_absent(f"{path}/manifest.json", old.read(f"{path}/manifest.json"))
     body = {**entry.body, "segments": [], "tombstones": [], "next_segment": 0, "corpus_id": ""}
-    new.put_if_absent(f"index/_log/{1:020d}.json", orjson.dumps(body))
+    new.put_if_absent(f"index/_log/{1:020d}.json", seal(body))
 
 
 def rows(root: Path) -> pa.Table:
@@ -282,7 +282,7 @@ def test_nights_on_ray_hold_the_bytes_of_nights_in_one_process(
                 world.night()
             world.write()
             plain = world.config(tmp_path / f"{name}-lake", layout=layout, nightly=merging)
-            cluster = {"executor": name, "workers": 2, "model_workers": 2}
+            cluster = {"executor": name, "pools": {"model": {"workers": 2}}}
             run(write_config({**plain, "cluster": cluster}, f"{name}.yaml"))
             digested = digests(tmp_path / f"{name}-lake")
             found[name] = {table: digested[table] for table in ("ranked", "queries", "changes")}

@@ -51,7 +51,8 @@ def test_the_bytes_depend_on_neither_workers_nor_executor(
     plain = collection.config(tmp_path / "serial", layout=layout)
     run(write_config(plain, "serial.yaml"))
     for workers in (1, 3):
-        cluster = {"executor": "ray", "workers": workers, "model_workers": workers}
+        pools = {name: {"workers": workers} for name in ("general", "model")}
+        cluster = {"executor": "ray", "pools": pools}
         root = tmp_path / f"ray{workers}"
         run(write_config({**plain, "root": str(root), "cluster": cluster}, f"{workers}.yaml"))
         assert digests(root) == digests(tmp_path / "serial")

@@ -201,7 +201,10 @@ def test_a_hundred_million_documents_are_planned_from_a_few(
         "encoder": {"model": "builtin:minilm"},
         "index": {"factory": "auto"},
         "budget": {"until": "06:00", "gpu_hours": 1.0},
-        "cluster": {"executor": "ray", "workers": 64, "model_workers": 16},
+        "cluster": {
+            "executor": "ray",
+            "pools": {"general": {"workers": 64}, "model": {"workers": 16}},
+        },
     }
     config = write_config(made_up.config(tmp_path / "lake", **sections))
     wanted = {"documents": 100_000_000, "queries": 10_000_000, "device": "H100"}

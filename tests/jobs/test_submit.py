@@ -76,7 +76,7 @@ def ids_of(*results: subprocess.CompletedProcess[str]) -> list[str]:
 def test_a_submitted_config_gives_what_the_same_config_gives_here(
     standing_cluster: StandingCluster, collection: Collection, tmp_path: Path, write_config: Write
 ) -> None:
-    on_ray = {"executor": "ray", "workers": 2, "model_workers": 2}
+    on_ray = {"executor": "ray", "pools": {"model": {"workers": 2}}}
     there = write_config(collection.config(tmp_path / "there", cluster=on_ray), "there.yaml")
     here = write_config(collection.config(tmp_path / "here"), "here.yaml")
     done = submit(standing_cluster, there, "--set", "results.keep=3", "--", "--json")

@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.config_running import Cluster
-from pipelines.errors import NightrankError
+from pipelines.config_running import Cluster, Pool
+from pipelines.errors import NightrankError, UnfitProcessError
 from pipelines.runtime.executor import Executor, SerialExecutor, run_stage
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
@@ -30,7 +31,7 @@ class Square:
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self.folder = Path(config["folder"])
-        self.calls = 0
+        self.calls, self.unfit = 0, False
 
     def _times(self, name: str) -> int:
         """How often this trouble has come up, over all processes."""
@@ -48,6 +49,11 @@ class Square:
         if trouble == "refuse":
             self._times(task.shard)
             raise NightrankError("E_SCHEMA", "bad input", "row 1", "fix it")
+        if trouble == "unfit once" and self._times(task.shard) == 1:
+            self.unfit = True
+            raise UnfitProcessError("E_CLUSTER", "the device failed")
+        if self.unfit:
+            raise RuntimeError("given work after its device had failed")
         if trouble == "die once" and self._times(task.shard) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         if trouble == "die always":
@@ -70,7 +76,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         request.getfixturevalue("ray_cluster")
         from pipelines.runtime.ray_executor import RayExecutor
 
-        made = RayExecutor(Cluster(workers=3, deadline_seconds=12.0))
+        made = RayExecutor(Cluster(pools={"general": Pool(workers=3)}, deadline_seconds=12.0))
     yield made
     made.close()
 
@@ -169,12 +175,60 @@ def test_a_killed_worker_costs_its_unit_only(ray_only: Executor, tmp_path: Path)
     assert run(stage(tmp_path, {2: "die once", 9: "die once"}), ray_only, tmp_path) == SQUARES
 
 
+def test_a_process_that_lost_its_device_is_given_nothing_more(
+    ray_only: Executor, tmp_path: Path
+) -> None:
+    assert run(stage(tmp_path, {0: "unfit once"}), ray_only, tmp_path) == SQUARES
+
+
 def test_a_unit_that_kills_every_worker_is_set_aside(ray_only: Executor, tmp_path: Path) -> None:
     with pytest.raises(NightrankError) as caught:
         run(stage(tmp_path, {4: "die always"}), ray_only, tmp_path)
     assert caught.value.exit_code == 9 and "part-04" in str(caught.value)
     assert (tmp_path / "part-04").stat().st_size == 3
     assert len(Dataset(Store(str(tmp_path / "lake")), "squares").records()) == 11
+
+
+class Total:
+    """Adds numbers up; the negative ones kill whoever touches them."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self.folder = Path(config["folder"])
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        numbers = np.array(task.args["numbers"])
+        chosen = task.chosen(len(numbers))
+        if (numbers[chosen] < 0).any():
+            with open(self.folder / "deaths", "a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        row = {"value": [int(numbers[chosen].sum())], "worker": [os.getpid()]}
+        return Payload({"rows": pa.table(row, schema=SCHEMA)}, inputs=len(numbers))
+
+
+def totals(folder: Path, units: list[list[int]]) -> Stage:
+    tasks = tuple(Task(f"part-{i:02d}", {"numbers": unit}) for i, unit in enumerate(units))
+    worker = WorkerSpec(Total, {"folder": str(folder)})
+    return Stage(
+        "add", 1, "totals", {}, tasks, worker, {"rows": SCHEMA}, pool="model", divisible=True
+    )
+
+
+def test_inputs_that_kill_are_found_and_left_out_and_nothing_else_is(
+    ray_only: Executor, tmp_path: Path
+) -> None:
+    units = [[1] * 32, [1] * 32, [1] * 32]
+    units[0][0] = units[1][31] = -1
+    assert run(totals(tmp_path, units), ray_only, tmp_path) == [31, 31, 32]
+    # Three attempts each, then at most log2(32) + 1 processes for one input that kills.
+    assert (tmp_path / "deaths").stat().st_size <= 2 * (3 + 5 + 1)
+
+
+def test_a_unit_that_dies_of_every_input_is_given_up(ray_only: Executor, tmp_path: Path) -> None:
+    with pytest.raises(NightrankError) as caught:
+        run(totals(tmp_path, [[-1] * 16, [1] * 16]), ray_only, tmp_path)
+    assert caught.value.exit_code == 9 and "part-00" in str(caught.value)
+    assert list(Dataset(Store(str(tmp_path / "lake")), "totals").records()) == ["part-01"]
 
 
 def test_a_stopped_worker_is_killed_at_its_deadline(ray_only: Executor, tmp_path: Path) -> None:
@@ -189,7 +243,7 @@ def test_a_pool_that_no_node_can_hold_is_an_error_and_no_wait_without_end(
     from pipelines.runtime.ray_executor import RayExecutor
 
     # The cluster has no GPU; where one is brought by an autoscaler it would come in time.
-    starved = RayExecutor(Cluster(model_workers=2, model_gpus=1.0, deadline_seconds=2.0))
+    starved = RayExecutor(Cluster(pools={"model": Pool(workers=2, gpus=1.0)}, deadline_seconds=2.0))
     try:
         with pytest.raises(NightrankError) as caught:
             run(replace(stage(tmp_path, {}), pool="model"), starved, tmp_path)

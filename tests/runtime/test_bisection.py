@@ -1,0 +1,60 @@
+"""The search for inputs that kill: finds exactly them, within its bound, and knows when to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.runtime.bisection import MOST_ASIDE, Bisection
+
+
+def search(count: int, dies: Callable[[set[int]], bool]) -> tuple[Bisection, int]:
+    """Follows a search to its end: a unit that went through, or one that is given up."""
+    made, deaths = Bisection(), 0
+    while not made.hopeless:
+        inputs = set(range(*made.part)) if made.part else set(range(count)) - set(made.aside)
+        if dies(inputs):
+            deaths += 1
+            made.died()
+        elif made.part:
+            made.survived(count)
+        else:
+            break
+    return made, deaths
+
+
+@given(st.integers(1, 2000), st.data())
+def test_it_sets_aside_exactly_the_inputs_that_kill(count: int, data: st.DataObject) -> None:
+    positions = st.integers(0, count - 1)
+    poison = data.draw(st.sets(positions, min_size=1, max_size=MOST_ASIDE))
+    made, deaths = search(count, lambda inputs: bool(inputs & poison))
+    assert not made.hopeless
+    assert made.aside == tuple(sorted(poison))
+    # The whole unit dies once more for every input but the last.
+    assert deaths <= len(poison) * (math.ceil(math.log2(count)) + 2)
+
+
+@given(st.integers(2, 2000), st.data())
+def test_one_poison_costs_no_more_deaths_than_its_bound(count: int, data: st.DataObject) -> None:
+    poison = data.draw(st.integers(0, count - 1))
+    _, deaths = search(count, lambda inputs: poison in inputs)
+    assert deaths <= math.ceil(math.log2(count)) + 1
+
+
+def test_a_worker_that_dies_whatever_it_is_given_blames_no_input() -> None:
+    made, deaths = search(64, lambda inputs: True)
+    assert (made.aside, deaths) == ((), 1) and "before its first input" in made.hopeless
+
+
+def test_a_unit_that_only_dies_of_its_size_blames_no_input() -> None:
+    made, _ = search(64, lambda inputs: len(inputs) > 3)
+    assert made.aside == () and "alone" in made.hopeless
+
+
+def test_a_unit_full_of_poison_is_given_up() -> None:
+    made, deaths = search(64, bool)
+    assert len(made.aside) == MOST_ASIDE and str(MOST_ASIDE) in made.hopeless
+    assert deaths <= MOST_ASIDE * 8

@@ -1,0 +1,140 @@
+"""Pools: which stage runs where, with how much of a node, and what is left when it is done."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow as pa
+import pytest
+import ray
+from pydantic import ValidationError
+
+import pipelines.stages
+from pipelines.config_running import Cluster, IndexStage, ModelStage, OtherStage, Pool
+from pipelines.errors import NightrankError
+from pipelines.runtime.executor import run_stage
+from pipelines.runtime.progress import Progress
+from pipelines.runtime.ray_executor import RayExecutor
+from pipelines.runtime.ray_pools import Pools
+from pipelines.runtime.stage import Stage, Task, WorkerSpec
+from pipelines.storage.dataset import Payload
+from pipelines.storage.reader import Reader
+from pipelines.storage.store import Store
+
+pytestmark = pytest.mark.ray
+SCHEMA = pa.schema([("process", pa.int64()), ("threads", pa.int64()), ("held", pa.string())])
+
+
+class Where:
+    """Says which process it is in and what Ray has given it."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self.threads = threads
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        held = ray.get_runtime_context().get_assigned_resources()
+        row = {
+            "process": [os.getpid()],
+            "threads": [self.threads],
+            "held": [str(sorted(held.items()))],
+        }
+        return Payload({"rows": pa.table(row, schema=SCHEMA)})
+
+
+def stage(name: str, pool: Any = "general", units: int = 6) -> Stage:
+    tasks = tuple(Task(f"part-{i:02d}", {}) for i in range(units))
+    return Stage(name, 1, name, {}, tasks, WorkerSpec(Where, {}), {"rows": SCHEMA}, pool=pool)
+
+
+@pytest.fixture
+def executors(ray_cluster: None) -> Iterator[list[RayExecutor]]:
+    made: list[RayExecutor] = []
+    yield made
+    for executor in made:
+        executor.close()
+
+
+def run(executor: RayExecutor, made: Stage, folder: Path) -> list[dict[str, Any]]:
+    store = Store(str(folder / "lake"))
+    manifest = run_stage(made, store, executor, Progress(quiet=True))
+    return [Reader(store).table(ref).to_pylist()[0] for ref in manifest.files("rows")]
+
+
+def test_the_stages_that_a_config_may_name_are_those_there_are() -> None:
+    found = set()
+    for module in pkgutil.iter_modules(pipelines.stages.__path__):
+        made = importlib.import_module(f"pipelines.stages.{module.name}")
+        if hasattr(made, "Worker"):
+            found.add(module.name)
+    named = [*get_args(IndexStage), *get_args(ModelStage), *get_args(OtherStage)]
+    assert set(named) == found and len(named) == len(found)
+
+
+def test_a_worker_has_what_its_pool_says(executors: list[RayExecutor], tmp_path: Path) -> None:
+    wide = Pool(workers=1, cpus=2.0, memory_bytes=64 << 20, threads=3)
+    executors.append(RayExecutor(Cluster(pools={"model": wide, "general": Pool(workers=2)})))
+    rows = run(executors[0], stage("models", "model"), tmp_path)
+    assert len({row["process"] for row in rows}) == 1
+    assert {row["threads"] for row in rows} == {3}
+    assert {row["held"] for row in rows} == {str([("CPU", 2.0), ("memory", float(64 << 20))])}
+    others = run(executors[0], stage("others"), tmp_path)
+    assert 1 <= len({row["process"] for row in others}) <= 2
+    assert {row["held"] for row in others} == {str([("CPU", 1.0)])}
+
+
+def test_processes_stay_for_the_next_stage_unless_their_pool_lets_them_go(
+    executors: list[RayExecutor], tmp_path: Path
+) -> None:
+    leaving = Pool(workers=2, min_workers=0)
+    cluster = Cluster(pools={"general": Pool(workers=1), "model": leaving})
+    executors.append(RayExecutor(cluster))
+    pids = [
+        {row["process"] for row in run(executors[0], stage(name, pool), tmp_path)}
+        for name, pool in (("a", "general"), ("b", "model"), ("c", "general"), ("d", "model"))
+    ]
+    assert pids[0] == pids[2] and not pids[1] & pids[3]
+    assert executors[0]._pools.sizes == {"general": 1, "index": 0, "model": 0}
+
+
+def test_stages_run_where_the_config_puts_them(ray_cluster: None) -> None:
+    from pipelines.stages import rerank, search
+
+    reranking = replace(stage("rerank", "model"), worker=WorkerSpec(rerank.Worker, {}))
+    searching = replace(stage("search", "index"), worker=WorkerSpec(search.Worker, {}))
+    usual, moved = Pools(Cluster()), Pools(Cluster(pools={"wide": Pool(stages=["rerank"])}))
+    # Without a GPU, FAISS needs no processes of its own.
+    assert [usual.name_of(made) for made in (reranking, searching)] == ["model", "general"]
+    assert [moved.name_of(made) for made in (reranking, searching)] == ["wide", "general"]
+    assert Pools(Cluster(pools={"index": Pool(workers=1)})).name_of(searching) == "index"
+
+
+def test_a_pool_whose_nodes_never_come_says_which_they_are(
+    executors: list[RayExecutor], tmp_path: Path
+) -> None:
+    pools = {"general": Pool(workers=1, labels={"zone": "nowhere"})}
+    executors.append(RayExecutor(Cluster(pools=pools, deadline_seconds=2.0)))
+    with pytest.raises(NightrankError, match="nodes labelled zone=nowhere") as caught:
+        run(executors[0], stage("lost"), tmp_path)
+    assert caught.value.exit_code == 9
+
+
+@pytest.mark.parametrize(
+    ("pools", "says"),
+    [
+        ({"wide": {}}, "names no stages"),
+        ({"a": {"stages": ["rerank"]}, "b": {"stages": ["rerank"]}}, "stands in pools a and b"),
+        ({"a": {"stages": ["search", "embed"]}}, "never share a process"),
+        ({"model": {"stages": ["search"]}}, "FAISS and torch apart"),
+        ({"a": {"stages": ["reranking"]}}, "Input should be"),
+        ({"general": {"workers": 1, "min_workers": 2}}, "more than workers"),
+    ],
+)
+def test_pools_that_make_no_sense_are_refused(pools: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Cluster.model_validate({"pools": pools})
