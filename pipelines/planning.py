@@ -334,9 +334,12 @@ def _epoch(
         return _Epoch(folder, generation, published, base, current, tuple(bands))
     do = "move the file away and run the same command again: the run is planned anew"
     given = unseal(store.read(key), store.path(key), do)
-    # Begun before: it keeps the watermark it was given, unless it was overtaken since. Then it
-    # is planned anew: the plan's identity says that it is still what is asked for.
-    if published is None and (not current or current.body["watermark"] <= given["watermark"]):
+    # Begun before: it keeps the watermark it was given, unless it was overtaken since, or given up
+    # by a collection that did not get so far as to delete it. Then it is planned anew: the plan's
+    # identity says that it is still what is asked for.
+    overtaken = current is not None and current.body["watermark"] > given["watermark"]
+    given_up = any(path.startswith(f"{folder}/") for path in log.condemned(given["watermark"]))
+    if published is None and not overtaken and not given_up:
         generation = given["watermark"]
     numbers = given["index_generation"], given["result_generation"]
     index, earlier = (

@@ -135,6 +135,17 @@ def _datasets(store: Store) -> list[str]:
     return found
 
 
+def _step(key: str) -> int:
+    """When a file is deleted: what says that others are there goes before them.
+
+    Whatever is left of a dataset when this is cut short then counts as unfinished and is made anew.
+    """
+    parent, _, name = key.rpartition("/")
+    if parent.endswith("/_data"):
+        return 2
+    return 0 if name in ("manifest.json", "plan.json") else 1
+
+
 def collect(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
     """Condemns in both logs, then deletes.
 
@@ -150,7 +161,9 @@ def collect(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
         body = {"kind": "condemn", "condemned": sorted(one.path for one in doomed)}
         # What was published meanwhile may reach what is doomed: then look again.
         if all(log.claim(n + 1, body) for log, n in zip(logs, numbers, strict=True)):
-            delete(store, [key for one in doomed for key in one.keys])
+            keys = [key for one in doomed for key in one.keys]
+            for some in ([k for k in keys if _step(k) == step] for step in range(3)):
+                delete(store, some)
             return doomed
     do = "run it again when no run is about to publish"
     raise NightrankError("E_CONFLICT", "lost 20 races for the log", "gc", do)

@@ -200,6 +200,11 @@ class Store:
         with self.told(key):
             return cast(bytes, self._fs.cat_file(f"{self._root}/{key}", start=start, end=stop))
 
+    def exists(self, key: str) -> bool:
+        """Whether a key exists."""
+        with self.told(key):
+            return bool(self._fs.exists(f"{self._root}/{key}"))
+
     def open_file(self, key: str) -> BinaryIO:
         """Opens a key for random reads (Parquet row groups)."""
         if self.remote:

@@ -191,6 +191,45 @@ def test_a_publisher_that_slept_through_gc_is_refused_and_runs_again(
     verify(config)
 
 
+# Before and after each number is taken, then within what is deleted.
+GC_POINTS = (
+    ("link index entry", 1),
+    ("link results entry", 1),
+    ("unlink results entry", 1),
+    ("unlink manifest", 3),
+    ("unlink record", 4),
+    ("unlink data", 7),
+)
+
+
+def test_gc_killed_anywhere_leaves_a_lake_that_everything_goes_on_with(
+    small: Collection, drivers: Drivers, tmp_path: Path, write_config: Callable[..., str]
+) -> None:
+    """What an unfinished run had, and what it would share, is half deleted: it makes that anew."""
+
+    def config(root: Path, depth: int) -> str:
+        plain = small.config(root, rerank={"depth": depth}, layout=LAYOUT)
+        return write_config(plain, f"{root.name}-{depth}.yaml")
+
+    lake = tmp_path / "lake"
+    for depth in (20, 7):
+        assert drivers.run("run", config(lake, depth))[0] == 0
+    assert drivers.run("run", config(lake, 9), "--to", "rerank")[0] == 0
+    _age(lake, days=30)
+    gc = ("--delete", "--retain", "1", "--min-age-days", "7")
+    for number, (name, occurrence) in enumerate(GC_POINTS):
+        root = tmp_path / f"lake{number}"
+        shutil.copytree(lake, root)
+        code, _ = drivers.run("gc", config(root, 7), *gc, end_at=at(root, name, occurrence))
+        assert code == -signal.SIGKILL, f"{name} {occurrence}"
+        for again in (("verify", 7), ("run", 9), ("verify", 9), ("run", 20), ("verify", 20)):
+            code, told = drivers.run(again[0], config(root, again[1]))
+            assert code == 0, f"{again} after {name} {occurrence}: {told}"
+        assert drivers.run("gc", config(root, 20), *gc)[0] == 0
+        assert drivers.run("verify", config(root, 20))[0] == 0
+        shutil.rmtree(root)
+
+
 def _wait_until_stopped(process: int) -> None:
     deadline = time.monotonic() + 120
     while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "T":
