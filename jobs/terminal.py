@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
     from pipelines.config_running import Cluster
     from pipelines.offline_rerank import Run
-    from pipelines.planning import Scope
+    from pipelines.planning import Plan, Scope
     from pipelines.runtime.executor import Executor
+    from pipelines.storage.store import Store
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
 Sets = Annotated[
@@ -126,6 +127,8 @@ def open_job(
             folder, told.plan = plan.own_folder, plan.plan_id
             begun = store.folders(folder) or store.folders(plan.segment)
             events.emit("run_resumed" if begun else "run_started", verb=verb)
+            if not begun:
+                _check_room(plan, store)
             plan = store_models(plan, store, progress.note)
             with open_executor(config) as executor:
                 meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
@@ -145,6 +148,18 @@ def open_job(
             raise
         finally:
             told.close(folder)
+
+
+def _check_room(plan: Plan, store: Store) -> None:
+    """Before anything is written: a forecast knows, else a first run takes what its input does."""
+    from pipelines import headroom, prediction
+
+    if forecast := prediction.kept(store, plan.folder) if plan.folder else None:
+        headroom.check(plan.config.root, int(forecast["bytes"]), "its forecast")
+    elif plan.base is None:
+        # Texts and tokens each compress to about a third; vectors come on top.
+        half = sum(file.size for file in plan.corpus_files) // 2
+        headroom.check(plan.config.root, half, "half of its input and a fifth more")
 
 
 @contextlib.contextmanager
