@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.errors import NightrankError
+from pipelines.redaction import redacted
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
@@ -70,7 +71,7 @@ def guarded(app: Callable[..., Any]) -> int:
     except NightrankError as error:
         if error.code == "E_BUG":
             return _bug(error)
-        print(f"nightrank: {error}", file=sys.stderr)
+        print(redacted(f"nightrank: {error}"), file=sys.stderr)
         return error.exit_code
     except Stopped as stop:
         print("nightrank: stopped; the same command resumes", file=sys.stderr)
@@ -85,9 +86,10 @@ def guarded(app: Callable[..., Any]) -> int:
 
 def _bug(error: BaseException) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="nightrank-", suffix=".log", delete=False) as file:
-        traceback.print_exception(error, file=file)
+        file.write(redacted("".join(traceback.format_exception(error))))
     text = str(error) if isinstance(error, NightrankError) else f"error[E_BUG]: {error!r}"
-    print(f"nightrank: {' '.join(text.split())[:600]} - details in {file.name}", file=sys.stderr)
+    line = redacted(f"nightrank: {' '.join(text.split())}")[:600]
+    print(f"{line} - details in {file.name}", file=sys.stderr)
     return 70
 
 
@@ -112,12 +114,21 @@ def open_job(
     from pipelines.runtime.progress import Progress
 
     config = load_config(config_path, sets or [])
+    _refuse_unpickling()
     store = open_lake(config.root, config.name, config.storage_options)
     store.probe()
     plan = make_plan(config, store, scope, index_generation)
     with open_executor(config) as executor:
         meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
         yield Run(plan, store, executor, Progress(quiet=quiet), meter=meter)
+
+
+def _refuse_unpickling() -> None:
+    """Refuses an environment in which Ray Data would unpickle what stands in Parquet files."""
+    for name in sorted(os.environ):
+        if name.startswith("RAY_DATA_AUTOLOAD_"):
+            what = f"{name} is set: Ray would run code that stands in data files"
+            raise NightrankError("E_CONFIG", what, "environment", f"unset {name}")
 
 
 @contextlib.contextmanager
