@@ -32,8 +32,78 @@ WORDS = [f"word{i:03d}" for i in range(400)]
 DAY = 86_400
 
 
-def text(rng: random.Random) -> str:
-    return " ".join(rng.choices(WORDS, k=rng.randint(8, 40)))
+class Nights:
+    """A corpus and queries of random words that change from night to night, and a config on them.
+
+    Attributes:
+        config: the path of the config; its lake lies under `root`.
+    """
+
+    def __init__(
+        self, work: Path, rng: random.Random, documents: int, queries: int, **sections: Any
+    ) -> None:
+        self.work, self.root, self.rng = work, work / "lake", rng
+        self.documents = {f"d{i:05d}": self._text() for i in range(documents)}
+        self.queries = {f"q{i:04d}": " ".join(rng.sample(WORDS, 4)) for i in range(queries)}
+        work.mkdir(parents=True, exist_ok=True)
+        self._sections = sections
+        self.config = self.config_of(self.root)
+        self.write()
+
+    def config_of(self, root: Path) -> Path:
+        """Writes a config of these inputs for a lake; gives its path."""
+        plain = {
+            "name": "year",
+            "root": str(root),
+            "corpus": {"path": str(self.work / "corpus.jsonl")},
+            "queries": {"path": str(self.work / "queries.jsonl")},
+            "encoder": {"model": "toy:bag-of-words"},
+            "retrieve": {"depth": 50},
+            "rerank": {"model": "toy:overlap", "depth": 50},
+            "cluster": {"executor": "serial"},
+            "gate": {"min_overlap": 0.0},
+            **self._sections,
+        }
+        path = self.work / f"{root.name}.yaml"
+        path.write_text(json.dumps(plain))
+        return path
+
+    def _text(self) -> str:
+        return " ".join(self.rng.choices(WORDS, k=self.rng.randint(8, 40)))
+
+    def change(self) -> None:
+        """Replaces a hundredth of the documents, under old ids and new ones, and of the queries."""
+        for name in self.rng.sample(sorted(self.documents), max(1, len(self.documents) // 100)):
+            if self.rng.random() < 0.5:
+                self.documents[name] = self._text()
+            else:
+                del self.documents[name]
+                self.documents[f"d{self.rng.randrange(10**6):06d}"] = self._text()
+        for name in self.rng.sample(sorted(self.queries), max(1, len(self.queries) // 100)):
+            self.queries[name] = " ".join(self.rng.sample(WORDS, 4))
+        self.write()
+
+    def write(self) -> None:
+        """Writes the inputs as they are now."""
+        for name, rows in (("corpus", self.documents), ("queries", self.queries)):
+            write(self.work / f"{name}.jsonl", [{"_id": n, "text": t} for n, t in rows.items()])
+
+    def run(self) -> dict[str, Any]:
+        """A night: run, verified from the bytes up, a day older, collected; what it left."""
+        store = open_lake(str(self.root), "year")
+        started = time.monotonic()
+        with open_job(str(self.config), [], quiet=True) as job:
+            job.gate = True
+            summary = execute(job)
+        seconds = time.monotonic() - started
+        verify_generation(store, generation_of(store))
+        aged(self.root)
+        collect(store, retain=3, min_age_days=2)
+        return {
+            "seconds": round(seconds, 2),
+            "pairs_scored": summary["pairs_scored"] / summary["pairs_needed"],
+            **state(store, self.root),
+        }
 
 
 def aged(root: Path) -> None:
@@ -65,54 +135,14 @@ def main() -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--nights", type=int, default=365)
     given = parser.parse_args()
-    rng, root = random.Random(0), given.work / "lake"
-    documents = {f"d{i:05d}": text(rng) for i in range(2000)}
-    queries = {f"q{i:04d}": " ".join(rng.sample(WORDS, 4)) for i in range(200)}
-    plain = {
-        "name": "year",
-        "root": str(root),
-        "corpus": {"path": str(given.work / "corpus.jsonl")},
-        "queries": {"path": str(given.work / "queries.jsonl")},
-        "encoder": {"model": "toy:bag-of-words"},
-        "retrieve": {"depth": 50},
-        "rerank": {"model": "toy:overlap", "depth": 50},
-        "cluster": {"executor": "serial"},
-        "gate": {"min_overlap": 0.0},
-    }
     given.out.mkdir(parents=True, exist_ok=True)
-    given.work.mkdir(parents=True, exist_ok=True)
-    path = given.work / "year.yaml"
-    path.write_text(json.dumps(plain))
-    store = open_lake(str(root), "year")
+    year = Nights(given.work, random.Random(0), documents=2000, queries=200)
+    store = open_lake(str(year.root), "year")
     nights: list[dict[str, Any]] = []
     for number in range(given.nights):
-        for name in rng.sample(sorted(documents), 20 if number else 0):
-            kind = rng.random()
-            if kind < 0.5:
-                documents[name] = text(rng)
-            else:
-                del documents[name]
-                documents[f"d{rng.randrange(10**6):06d}"] = text(rng)
-        for name in rng.sample(sorted(queries), 2 if number else 0):
-            queries[name] = " ".join(rng.sample(WORDS, 4))
-        write(given.work / "corpus.jsonl", [{"_id": n, "text": t} for n, t in documents.items()])
-        write(given.work / "queries.jsonl", [{"_id": n, "text": t} for n, t in queries.items()])
-        started = time.monotonic()
-        with open_job(str(path), [], quiet=True) as job:
-            job.gate = True
-            summary = execute(job)
-        seconds = time.monotonic() - started
-        verify_generation(store, generation_of(store))
-        aged(root)
-        collect(store, retain=3, min_age_days=2)
-        nights.append(
-            {
-                "night": number,
-                "seconds": round(seconds, 2),
-                "pairs_scored": summary["pairs_scored"] / summary["pairs_needed"],
-                **state(store, root),
-            }
-        )
+        if number:
+            year.change()
+        nights.append({"night": number, **year.run()})
         if number % 30 == 0 or number + 1 == given.nights:
             print(json.dumps(nights[-1]), flush=True)
     later = nights[len(nights) // 10 :]

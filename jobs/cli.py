@@ -7,6 +7,7 @@ import sys
 import typer
 
 from jobs import (
+    doctor,
     evaluate,
     export,
     export_model,
@@ -36,6 +37,7 @@ app = typer.Typer(
     help="Offline retrieve-then-rerank on Ray: a corpus and queries in, ranked Parquet out.",
 )
 app.command("init")(init.init)
+app.command("doctor")(doctor.doctor)
 app.command("plan")(plan.plan)
 app.command("run")(run.run)
 app.command("nightly")(nightly.nightly)

@@ -76,7 +76,11 @@ def plan(
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     # What is asked of another size than the input's is no run's forecast: the lake is not touched.
     if documents or queries:
-        found, folder, note = _elsewhere(loaded), "", "another size than the input's: not stored"
+        found, folder, note = (
+            _elsewhere(loaded, store),
+            "",
+            "another size than the input's: not stored",
+        )
     else:
         found, folder, note = _planned(loaded, store)
     ask = Question(loaded, *found, sample, documents, queries, gpu, memory, change)
@@ -89,7 +93,7 @@ def plan(
     print(orjson.dumps(forecast).decode() if json else "\n".join(table(forecast, loaded.name)))
 
 
-def _elsewhere(config: PipelineConfig) -> _Found:
+def _elsewhere(config: PipelineConfig, store: Store) -> _Found:
     """Models and splits of the sample's files."""
     from pipelines.planning import resolve_models
     from pipelines.storage.inputs import list_inputs, plan_splits
@@ -99,7 +103,7 @@ def _elsewhere(config: PipelineConfig) -> _Found:
         whole = source.on_bad_file == "reject"
         return plan_splits(files, config.storage_options, by_file=whole)
 
-    return (*resolve_models(config), splits(config.corpus), splits(config.queries))
+    return (*resolve_models(config, store), splits(config.corpus), splits(config.queries))
 
 
 def _planned(config: PipelineConfig, store: Store) -> tuple[_Found, str, str]:

@@ -24,7 +24,7 @@ def rank(
 ) -> None:
     """Ranks the queries against a published index; the corpus is not read."""
     started = time.monotonic()
-    with open_job(config, sets, json, "results", index_generation) as job:
+    with open_job(config, sets, json, "results", index_generation, "rank") as job:
         summary = execute(job)
     close(summary, job, started, config, json)
 

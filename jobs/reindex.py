@@ -18,7 +18,7 @@ def reindex(
 ) -> None:
     """Brings the index up to date with the corpus; queries are not touched."""
     started = time.monotonic()
-    with open_job(config, sets, json, scope="index") as job:
+    with open_job(config, sets, json, scope="index", verb="reindex") as job:
         job.gate, job.force_publish = True, force_publish
         summary = execute(job)
         before = job.plan.base.generation if job.plan.base else 0

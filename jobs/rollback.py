@@ -15,6 +15,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; stands in the log.")
 def rollback(config: ConfigPath, to: To, reason: Reason = "", sets: Sets = None) -> None:
     """Publishes an older generation's files under a new number; runs planned before are stale."""
     from pipelines.config_file import load_config
+    from pipelines.generations import datasets_of_results
     from pipelines.results import check_files, generation_of, open_lake
     from pipelines.storage.log import Log
 
@@ -24,7 +25,7 @@ def rollback(config: ConfigPath, to: To, reason: Reason = "", sets: Sets = None)
     entry, number = generation_of(store, to), log.last()
     check_files(store, entry)  # Nobody rolls back to find files missing; `verify` reads them.
     body = {**entry.body, "kind": "rollback", "rolled_back_to": entry.generation, "reason": reason}
-    made = log.append(body, number)
+    made = log.append(body, number, uses=datasets_of_results(entry.body))
     print(f"generation {made.generation} holds what generation {entry.generation} held")
 
 

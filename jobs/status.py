@@ -8,9 +8,12 @@ import orjson
 
 from jobs.terminal import ConfigPath, Json, Sets, command
 
+# By the exit code that the last run of a plan ended with; for any other the same verb again.
+NEXT = {3: "doctor", 7: "verify"}
+
 
 def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
-    """Published generations and unfinished runs, with the one next command."""
+    """What is published and unfinished, what was slow or lost, and the one next command."""
     from pipelines import prediction
     from pipelines.config_file import load_config
     from pipelines.results import open_lake
@@ -20,12 +23,14 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     current = Log(store, "results").current()
     index = Log(store, "index").current()
+    body = current.body if current else {}
     summary: dict[str, Any] = {
         "generation": current.generation if current else None,
         "index_generation": index.generation if index else None,
+        "runs": _story(store, body["folder"]) if current else None,
         "unfinished": _unfinished(store),
     }
-    body = current.body if current else {}
+    summary["next"] = f"nightrank {_next(summary, body.get('unfinished', ''))} {config}"
     summary |= {name: body[name] for name in ("forecast", "actual") if name in body}
     if json:
         print(orjson.dumps(summary).decode())
@@ -38,6 +43,7 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
         )
         if line := prediction.told(body):
             print(line)
+        _tell(summary["runs"])
     else:
         print(f"nothing published yet in {store.url}")
     for run in summary["unfinished"]:
@@ -47,8 +53,8 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
             print(f"  {name:<28} {done}")
         if any(name.startswith("changes-") and s["complete"] for name, s in run["stages"].items()):
             print("  ready, not published: `nightrank nightly` says what holds it back")
-    if summary["unfinished"] or not current:
-        print(f"next: nightrank run {config}")
+        _tell(run["runs"])
+    print(f"next: {summary['next']}")
 
 
 def _unfinished(store: Any) -> list[dict[str, Any]]:
@@ -68,9 +74,76 @@ def _unfinished(store: Any) -> list[dict[str, Any]]:
             dataset = Dataset(store, f"{folder}/{name}")
             done = len(store.files(f"{folder}/{name}/_done"))
             stages[name] = {"done": done, "complete": dataset.manifest() is not None}
-        found.append({"run": folder, "stages": stages})
-    return found
+        found.append({"run": folder, "stages": stages, "runs": _story(store, folder)})
+    return sorted(found, key=lambda run: run["runs"]["time"])
+
+
+def _story(store: Any, folder: str) -> dict[str, Any]:
+    """What the events of all runs of a plan come to.
+
+    Returns:
+        `count` of the runs; the `slowest` unit of them all; what was `lost`, by event, and on which
+        `nodes`; of the last one how it `ended`, its `verb`, and the `time` of its last event.
+    """
+    from pipelines.runtime.events import BEGINNINGS, ENDINGS, LOSSES, events_of
+
+    runs = events_of(store, folder)
+    every = [event for run in runs for event in run]
+    units = [event for event in every if event["event"] == "slowest_unit"]
+    slowest = max(units, key=lambda event: event["seconds"], default={})
+    lost = {name: sum(event["event"] == name for event in every) for name in LOSSES}
+    nodes = sorted({event.get("node", "") for event in every if event["event"] in LOSSES} - {""})
+    last = runs[-1] if runs else []
+    ends = [event for event in last if event["event"] in ENDINGS]
+    began = [event.get("verb", "run") for event in last if event["event"] in BEGINNINGS]
+    return {
+        "count": len(runs),
+        "slowest": {name: slowest[name] for name in SHOWN if name in slowest},
+        "lost": {name: count for name, count in lost.items() if count},
+        "nodes": nodes,
+        "ended": ends[-1] if ends else {},
+        "verb": began[0] if began else "run",
+        "time": last[-1]["time"] if last else "",
+    }
+
+
+SHOWN = ("stage", "unit", "node", "seconds")
+
+
+def _tell(story: dict[str, Any]) -> None:
+    if unit := story["slowest"]:
+        place = f"{unit['stage']}, {unit['unit']} on {unit['node']}"
+        print(f"  slowest unit: {place}, {unit['seconds']:.1f} s")
+    if story["lost"]:
+        parts = [_counted(count, *name.split("_", 1)) for name, count in story["lost"].items()]
+        nodes = f" (on {', '.join(story['nodes'])})" if story["nodes"] else ""
+        print(f"  lost: {', '.join(parts)}{nodes}")
+    ended = story["ended"]
+    if "code" in ended:
+        where = f" ({ended['where']})" if "where" in ended else ""
+        print(f"  last run: error[{ended['code']}]: {ended['what']}{where}")
+    elif story["count"] and not ended:
+        print("  last run: still going, or killed")
+
+
+def _next(summary: dict[str, Any], cut_short: str) -> str:
+    """The verb that brings things forward, by the run that was heard of last.
+
+    Args:
+        summary: what is known.
+        cut_short: why the current generation was published before all was scored; else empty.
+    """
+    if summary["unfinished"]:
+        story = summary["unfinished"][-1]["runs"]
+        return NEXT.get(story["ended"].get("exit"), story["verb"])
+    if cut_short:
+        return str(summary["runs"]["verb"])
+    return "results" if summary["generation"] else "run"
 
 
 if __name__ == "__main__":
     command(status)
+
+
+def _counted(count: int, thing: str, fate: str) -> str:
+    return f"{count} {thing}{'s' * (count != 1)} {fate.replace('_', ' ')}"

@@ -83,6 +83,7 @@ def submit(
         return
     if local := local_paths(loaded):
         _say(f"local paths, which every node must see: {', '.join(local)}")
+    send_models(shipped)
     # Under its own name, which the job's closing lines repeat.
     name = Path(config).name
     entrypoint = shlex.join(["python", "-m", f"jobs.{verb.value}", f"./{name}", *options])
@@ -123,6 +124,19 @@ def portable(config: PipelineConfig) -> bytes:
         if folder and os.path.isdir(folder):
             holder["model"] = os.path.abspath(folder)
     return orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+
+def send_models(shipped: bytes) -> None:
+    """Stores the models that this machine has in the lake: the cluster need not have them."""
+    from pipelines.config import PipelineConfig
+    from pipelines.results import open_lake
+    from pipelines.stored_models import send
+
+    config = PipelineConfig.model_validate(orjson.loads(shipped))
+    store = open_lake(config.root, config.name, config.storage_options)
+    send(store, config.encoder.model, config.encoder.revision, _say)
+    for step in config.rerank:
+        send(store, step.model, step.revision, _say)
 
 
 def local_paths(config: PipelineConfig) -> list[str]:

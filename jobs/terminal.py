@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -104,23 +105,49 @@ def open_job(
     quiet: bool,
     scope: Scope = "all",
     index_generation: int | None = None,
+    verb: str = "run",
 ) -> Iterator[Run]:
-    """Loads the config, probes the store, plans, and opens the executor."""
+    """Loads the config, probes the store, plans, and opens the executor; records events."""
     from pipelines.config_file import load_config
     from pipelines.offline_rerank import Run
-    from pipelines.planning import make_plan
+    from pipelines.planning import make_plan, store_models
+    from pipelines.prediction import expected_seconds
     from pipelines.results import open_lake
+    from pipelines.runtime import events
     from pipelines.runtime.budget import Meter
+    from pipelines.runtime.outlook import Outlook
     from pipelines.runtime.progress import Progress
 
     config = load_config(config_path, sets or [])
     _refuse_unpickling()
     store = open_lake(config.root, config.name, config.storage_options)
-    store.probe()
-    plan = make_plan(config, store, scope, index_generation)
-    with open_executor(config) as executor:
-        meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
-        yield Run(plan, store, executor, Progress(quiet=quiet), meter=meter)
+    progress, told, folder = Progress(quiet=quiet), events.Events(store), ""
+    with events.recording(told):
+        try:
+            store.probe()
+            plan = make_plan(config, store, scope, index_generation)
+            folder, told.plan = plan.own_folder, plan.plan_id
+            begun = store.folders(folder) or store.folders(plan.segment)
+            events.emit("run_resumed" if begun else "run_started", verb=verb)
+            plan = store_models(plan, store, progress.note)
+            with open_executor(config) as executor:
+                meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
+                progress.outlook = Outlook(
+                    expected_seconds(store, plan.folder, plan.earlier),
+                    meter.deadline if meter else lambda: None,
+                )
+                job = Run(plan, store, executor, progress, meter=meter)
+                yield job
+            if job.cut_short:
+                events.ended(job.cut_short)
+            events.emit("run_finished", seconds=time.monotonic() - job.began)
+        except BaseException as error:
+            events.ended(error)
+            if isinstance(error, NightrankError) and error.code == "E_STORE_RETRY":
+                folder = ""  # The store does not answer: it was asked for long enough.
+            raise
+        finally:
+            told.close(folder)
 
 
 def _refuse_unpickling() -> None:
@@ -169,6 +196,11 @@ class LazyExecutor:
         from pipelines.runtime.ray_executor import RayExecutor
 
         return RayExecutor(cluster)
+
+    def foresee(self, finish: float, deadline: float | None) -> None:
+        """See `Executor.foresee`."""
+        if self._real:
+            self._real.foresee(finish, deadline)
 
     def close(self) -> None:
         """See `Executor.close`."""

@@ -7,6 +7,7 @@ from typing import Any
 from pipelines import compaction, gate, generations
 from pipelines.generations import Corpus, Segment, load_corpus, manifest_at
 from pipelines.run import Run
+from pipelines.runtime.events import emit
 from pipelines.stages import (
     accounting,
     build_index,
@@ -206,6 +207,7 @@ def _publish(job: Run, compacted: dict[str, Any] | None = None) -> None:
             return
     uses = generations.datasets_of(body)
     job.index = publish.publish_index(job.store, body, plan.index_watermark, uses)
+    emit("index_published", generation=job.index.generation)
     chosen = job.template
     reason = f" ({chosen['reason']})" if "reason" in chosen else ""
     shards = [shard for made in job.corpus.made("index").values() for shard in made.shards]

@@ -10,15 +10,21 @@ the same index template.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
-from pipelines import stages
+from pipelines import stages, stored_models
 from pipelines.config import Corpus, PipelineConfig, Queries
 from pipelines.errors import NightrankError
 from pipelines.evaluation import measures
 from pipelines.models.protocols import ResolvedModel
-from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
+from pipelines.models.registry import (
+    comes_with_the_program,
+    resolve_bi_encoder,
+    resolve_cross_encoder,
+)
 from pipelines.retrieval.terms import languages
 from pipelines.stages.ingest import load_qrels
 from pipelines.storage.fingerprint import SHORT, digest, fingerprint
@@ -83,6 +89,11 @@ class Plan:
     encoder: ResolvedModel
     steps: tuple[ResolvedModel, ...]
 
+    @property
+    def own_folder(self) -> str:
+        """Where what belongs to this plan alone lies; of an index alone, beside its segment."""
+        return self.folder or self.segment
+
     def weight(self, step: int) -> float:
         """The first-stage weight of a rerank step, `auto` resolved."""
         wanted = self.config.rerank[step].first_stage_weight
@@ -125,7 +136,7 @@ def make_plan(
     if language not in languages():
         what = f"retrieve.bm25.language {language!r} is unknown"
         raise NightrankError("E_CONFIG", what, "", f"known: {', '.join(languages())}")
-    encoder, steps = resolve_models(config)
+    encoder, steps = resolve_models(config, store)
     index = Log(store, "index")
     base = index.as_of(str(index_generation)) if index_generation else index.current()
     source_id = fingerprint(_source(config.corpus, config))
@@ -198,20 +209,51 @@ def make_plan(
     )
 
 
-def resolve_models(config: PipelineConfig) -> tuple[ResolvedModel, tuple[ResolvedModel, ...]]:
-    """The bi-encoder and the rerankers, pinned by digest, precision decided."""
+def resolve_models(
+    config: PipelineConfig, store: Store
+) -> tuple[ResolvedModel, tuple[ResolvedModel, ...]]:
+    """The bi-encoder and the rerankers, pinned by digest, precision decided.
+
+    What is not found under its name here, but was stored in the lake under it, is taken from there.
+    """
     settings = config.encoder.model_dump()
-    encoder = resolve_bi_encoder(settings.pop("model"), **settings)
+    name = settings.pop("model")
+    found = stored_models.find(store, name, config.encoder.revision)
+    encoder = resolve_bi_encoder(name, **settings, found=found)
     steps = tuple(
         resolve_cross_encoder(
             step.model,
             revision=step.revision,
             precision=step.precision,
             max_length_tokens=step.max_length_tokens,
+            found=stored_models.find(store, step.model, step.revision),
         )
         for step in config.rerank
     )
     return encoder, steps
+
+
+def store_models(plan: Plan, store: Store, tell: Callable[[str], Any]) -> Plan:
+    """The plan with its models in the lake, where any node's workers find them.
+
+    Args:
+        plan: as `make_plan` has left it; its folder exists, so `gc` keeps what it names.
+        store: its lake.
+        tell: given a line for every model that has to be copied.
+    """
+
+    def kept(model: ResolvedModel, revision: str | None) -> ResolvedModel:
+        if comes_with_the_program(model.model):
+            return model
+        found, name = (Path(model.path), model.revision), (model.model, revision)
+        return replace(model, stored=stored_models.put(store, found, model.digest, name, tell))
+
+    steps = zip(plan.steps, plan.config.rerank, strict=True)
+    return replace(
+        plan,
+        encoder=kept(plan.encoder, plan.config.encoder.revision),
+        steps=tuple(kept(model, step.revision) for model, step in steps),
+    )
 
 
 def _source(source: Corpus | Queries, config: PipelineConfig) -> dict[str, Any]:
@@ -292,9 +334,12 @@ def _epoch(
         return _Epoch(folder, generation, published, base, current, tuple(bands))
     do = "move the file away and run the same command again: the run is planned anew"
     given = unseal(store.read(key), store.path(key), do)
-    # Begun before: it keeps the watermark it was given, unless it was overtaken since. Then it
-    # is planned anew: the plan's identity says that it is still what is asked for.
-    if published is None and (not current or current.body["watermark"] <= given["watermark"]):
+    # Begun before: it keeps the watermark it was given, unless it was overtaken since, or given up
+    # by a collection that did not get so far as to delete it. Then it is planned anew: the plan's
+    # identity says that it is still what is asked for.
+    overtaken = current is not None and current.body["watermark"] > given["watermark"]
+    given_up = any(path.startswith(f"{folder}/") for path in log.condemned(given["watermark"]))
+    if published is None and not overtaken and not given_up:
         generation = given["watermark"]
     numbers = given["index_generation"], given["result_generation"]
     index, earlier = (

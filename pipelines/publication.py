@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines import gate, generations, prediction
 from pipelines.run import Run
+from pipelines.runtime.events import emit
 from pipelines.stages import (
     accounting,
     carry,
@@ -44,7 +45,9 @@ def publish_run(job: Run) -> Entry:
         body, uses = _described(job)
         onto = job.standing.generation if job.standing else 0
         try:
-            return publish.publish_results(job.store, body, job.plan.watermark, uses, onto)
+            entry = publish.publish_results(job.store, body, job.plan.watermark, uses, onto)
+            emit("published", generation=entry.generation)
+            return entry
         except Moved:
             compare(job)
 
@@ -91,6 +94,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         "queries": plan.queries,
         "config": plan.config.semantic(),
         "models": [plan.encoder.identity(), *(step.identity() for step in plan.steps)],
+        "stored_models": sorted({m.stored for m in (plan.encoder, *plan.steps) if m.stored}),
         "lists_key": lists_key(job),
         "stores": _stores(job),
         "datasets": {
@@ -107,6 +111,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         "rerank_depth": _depth(job),
         "changes_since": job.standing.generation if job.standing else 0,
     }
+    described["stage_seconds"] = dict(job.progress.seconds)
     described |= _forecast(job)
     tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
     tables |= {"rejects": collected.files("rejects"), "changes": made["changes"].files("changes")}

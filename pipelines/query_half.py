@@ -174,7 +174,9 @@ def _score(job: Run, number: int, lists: Manifest) -> list[Manifest]:
         band = dataclasses.replace(scored, ranks=(low, high), head=step.depth)
         stage = rerank.stage(path, name, band, model, step.unit_tokens)
         try:
-            done.append(job.stage(f"scores.{number}.{high}", stage))
+            made = job.stage(f"scores.{number}.{high}", stage)
+            accounting.check_scores(made, model)
+            done.append(made)
         except NightrankError as error:
             deepest = plan.config.budget.on_budget == "publish_depth" and low > 0
             if error.code != "E_BUDGET" or not deepest:

@@ -8,7 +8,9 @@ work; the logs are what makes it safe. Log entries are never deleted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from pipelines import stored_models
 from pipelines.errors import NightrankError
 from pipelines.generations import datasets_of, datasets_of_results, datasets_to_build_on
 from pipelines.storage.expiry import ages, clock, delete
@@ -85,6 +87,7 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
     # unfinished run has begun to build upon.
     bases = entries[-1:]
     indexes: dict[int, Entry] = {e.generation: e for e in index.published()[-retain:]}
+    models: list[dict[str, Any]] = []  # By identity.
     published = {entry.body["folder"] for entry in results.published()}
     for run in store.folders("results"):
         folder = f"results/{run}"
@@ -94,6 +97,7 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
         if age < min_age and "plan.json" in store.files(folder):
             key = f"{folder}/plan.json"
             plan = unseal(store.read(key), store.path(key), "move the file away")
+            models += [plan["identity"]["encoder"], *plan["identity"]["rerank"]]
             if plan["result_generation"]:
                 bases.append(results.read(plan["result_generation"]))
             if plan["index_generation"]:
@@ -107,23 +111,39 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
     folders: set[str] = set()
     for entry in indexes.values():
         kept.update(datasets_of(entry.body))
+        models.append(entry.body["encoder"])
         folders.update(segment["path"] for segment in entry.body["segments"])
     for entry in entries:
         kept.update(datasets_of_results(entry.body))
+        models += entry.body["models"]
         folders.update((entry.body["folder"], entry.body["queries"]))
     for entry in bases:
         kept.update(datasets_to_build_on(entry.body))
+    kept.update(map(stored_models.dataset_of, models))
     return kept, folders
 
 
 def _datasets(store: Store) -> list[str]:
     """Every dataset of the lake."""
     found = [f"templates/{name}" for name in store.folders("templates")]
+    names = store.folders(stored_models.FOLDER)
+    found += [f"{stored_models.FOLDER}/{n}" for n in names if not n.startswith("_")]
     for top in ("segments", "queries", "results"):
         for folder in store.folders(top):
             if folder != "_log":
                 found += [f"{top}/{folder}/{name}" for name in store.folders(f"{top}/{folder}")]
     return found
+
+
+def _step(key: str) -> int:
+    """When a file is deleted: what says that others are there goes before them.
+
+    Whatever is left of a dataset when this is cut short then counts as unfinished and is made anew.
+    """
+    parent, _, name = key.rpartition("/")
+    if parent.endswith("/_data"):
+        return 2
+    return 0 if name in ("manifest.json", "plan.json") else 1
 
 
 def collect(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
@@ -141,7 +161,9 @@ def collect(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
         body = {"kind": "condemn", "condemned": sorted(one.path for one in doomed)}
         # What was published meanwhile may reach what is doomed: then look again.
         if all(log.claim(n + 1, body) for log, n in zip(logs, numbers, strict=True)):
-            delete(store, [key for one in doomed for key in one.keys])
+            keys = [key for one in doomed for key in one.keys]
+            for some in ([k for k in keys if _step(k) == step] for step in range(3)):
+                delete(store, some)
             return doomed
     do = "run it again when no run is about to publish"
     raise NightrankError("E_CONFLICT", "lost 20 races for the log", "gc", do)

@@ -51,7 +51,8 @@ def verify_generation(store: Store, entry: Entry) -> dict[str, int]:
             if name == "queries":
                 ids.append(table["query_id"].combine_chunks())
     _check_queries(ids, entry)
-    return checked | totals | {"documents": len(documents)}
+    checked |= totals | {"documents": len(documents)}
+    return checked | {"model files": _check_models(store, read, entry)}
 
 
 def _corrupt(what: str, where: str) -> NightrankError:
@@ -121,6 +122,19 @@ def _document_ids(store: Store, read: Reader, entry: Entry) -> pa.Array:
     if pc.count_distinct(found).as_py() != len(found):
         raise _corrupt("a doc_id is indexed twice", f"index generation {index.generation}")
     return found
+
+
+def _check_models(store: Store, read: Reader, entry: Entry) -> int:
+    """I5, of the models that made the generation; how many files they have."""
+    files = 0
+    for path in entry.body.get("stored_models", ()):
+        manifest = Dataset(store, path).manifest()
+        if manifest is None:
+            raise _corrupt("a model of this generation is gone", path)
+        for ref in (ref for record in manifest.shards for ref in record.files.values()):
+            read.check(ref)
+            files += 1
+    return files
 
 
 def _check_lists(table: pa.Table, where: str) -> None:

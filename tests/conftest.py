@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +28,9 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# What runs tell of themselves on this machine is not left in the developer's home.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nightrank-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "data"
 VOCABULARY = """
@@ -143,9 +149,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
-    """A bucket on a real S3 API over HTTP (moto's server); credentials stand in the environment."""
+@contextlib.contextmanager
+def moto_server() -> Iterator[str]:
+    """A real S3 API over HTTP; its endpoint."""
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
@@ -153,8 +159,23 @@ def s3_url() -> Iterator[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(endpoint, timeout=1).close()
+                break
+            time.sleep(0.05)
+        yield endpoint
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """A bucket on moto's server; credentials stand in the environment."""
     settings = {
-        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ENDPOINT_URL": "",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -162,20 +183,14 @@ def s3_url() -> Iterator[str]:
         "NO_PROXY": "127.0.0.1",
     }
     before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
     try:
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(endpoint, timeout=1).close()
-                break
-            time.sleep(0.05)
-        import boto3
+        with moto_server() as endpoint:
+            os.environ.update({**settings, "AWS_ENDPOINT_URL": endpoint})
+            import boto3
 
-        boto3.client("s3").create_bucket(Bucket="lake")
-        yield "s3://lake"
+            boto3.client("s3").create_bucket(Bucket="lake")
+            yield "s3://lake"
     finally:
-        server.terminate()
-        server.wait()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -34,7 +34,7 @@ FORBIDDEN_CALLS = {
 # Who writes files by other means than the store: nothing of the lake.
 WRITERS = {
     "pipelines/storage/store.py",  # The store itself.
-    "pipelines/storage/reader.py",  # The cache of remote files, by digest.
+    "pipelines/storage/node_cache.py",  # Files of the lake on a node's own disk, by digest.
     "pipelines/forecast/miniature.py",  # A sample in a temporary folder.
     "pipelines/models/checkpoints.py",
     "pipelines/models/exporting.py",  # Model folders for other programs.

@@ -37,6 +37,7 @@ from pipelines.retrieval import faiss_files, trec
 from pipelines.retrieval.faiss_library import library
 from pipelines.storage.formats import read_split
 from pipelines.storage.inputs import InputFile, Split
+from pipelines.storage.ranges import Ranges
 from pipelines.storage.scatter import Scatter, read_range, write_scatter
 from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.validation import validate
@@ -149,14 +150,12 @@ def _scattered(rng: random.Random) -> bytes:
     table = pa.Table.from_pylist(_rows(rng))
     sink = io.BytesIO()
     ranges = write_scatter(Scatter(table, np.zeros(len(table), np.int64)), sink)
-    return seal({"range": ranges[0].to_list(), "data": sink.getvalue().hex()})
+    return seal({"ranges": ranges.to_text(), "data": sink.getvalue().hex()})
 
 
 def _read_scattered(data: bytes) -> None:
-    from pipelines.storage.scatter import Range
-
     plain = unseal(data, "record", "")
-    read_range(bytes.fromhex(plain["data"]), Range.from_list(plain["range"]), "file")
+    read_range(bytes.fromhex(plain["data"]), Ranges.from_text(plain["ranges"])[0], "file")
 
 
 def _config(rng: random.Random) -> bytes:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import sys
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -42,11 +44,24 @@ def folder_digest(folder: Path) -> str:
     Those are weights, configuration and vocabulary; read-me files and images do not count.
     """
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in DIGESTED and p.is_file()):
-        relative = path.relative_to(folder)
-        if not any(part.startswith(".") for part in relative.parts):
-            total.update(f"{relative.as_posix()}\0{file_digest(path)}\n".encode())
+    for name in model_files(folder):
+        total.update(f"{name}\0{file_digest(folder / name)}\n".encode())
     return total.hexdigest()
+
+
+def model_files(folder: Path) -> list[str]:
+    """The relative names of the files that matter, sorted as paths are."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix in DIGESTED and p.is_file())
+    names = [path.relative_to(folder) for path in found]
+    return [name.as_posix() for name in names if not any(p.startswith(".") for p in name.parts)]
+
+
+def go_offline() -> None:
+    """From here on this process asks no hub for anything; models come from folders alone."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    # Read once, when it is imported; `run` with the serial executor has planned in this process.
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -69,8 +84,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return plain
 
 
-def check_folder(folder: Path, model: str) -> None:
-    """Refuses folders with weights in pickles only, with code of their own, or naming foreign code.
+def checked(folder: Path, model: str) -> Path:
+    """The folder, refused with weights in pickles only, or where it brings or names code.
 
     A folder that holds both forms is read through its safetensors.
 
@@ -107,6 +122,7 @@ def check_folder(folder: Path, model: str) -> None:
                     model,
                     "only modules of sentence-transformers are loaded",
                 )
+    return folder
 
 
 def _fault(path: Path) -> str:
@@ -160,8 +176,7 @@ def locate(model: str, revision: str | None) -> tuple[Path, str]:
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
-        check_folder(folder, model)
-        return folder.resolve(), ""
+        return checked(folder.resolve(), model), ""
     if not HUB_ID.fullmatch(model) or model.startswith(("builtin:", "toy:")):
         raise NightrankError(
             "E_MODEL",
@@ -178,9 +193,7 @@ def locate(model: str, revision: str | None) -> tuple[Path, str]:
             "",
             "correct the path, or set revision to the commit on the model's page: branches move",
         )
-    folder = _download(model, revision)
-    check_folder(folder, model)
-    return folder, revision
+    return checked(_download(model, revision), model), revision
 
 
 def _download(model: str, revision: str) -> Path:
@@ -203,5 +216,5 @@ def _download(model: str, revision: str) -> Path:
             "E_MODEL",
             f"cannot download {model}@{revision[:12]}: {first_line:.160}",
             "",
-            "check the id, the revision and the network, or give a local folder",
+            "check the id, the revision and the network, or submit it from a machine that has it",
         ) from None

@@ -7,6 +7,7 @@ models. Torch is asked only about CUDA.
 
 from __future__ import annotations
 
+import platform
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,16 @@ def has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def cuda_devices() -> list[str]:
+    """Every CUDA device that this process sees: its name and its memory."""
+    if not has_cuda():
+        return []
+    import torch
+
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [f"{one.name}, {one.total_memory / (1 << 30):.0f} GiB" for one in found]
 
 
 def choose_device() -> torch.device:
@@ -97,6 +108,6 @@ def require_precision(precision: Precision, model: str) -> None:
         raise NightrankError(
             "E_MODEL",
             "planned in bf16, but this worker has no native bfloat16",
-            model,
-            "use workers like the planning machine, or set precision: exact",
+            f"{model}, node {platform.node()}",
+            "use nodes with it (AVX512-BF16, AMX or a GPU) for models, or set precision: exact",
         )

@@ -83,6 +83,8 @@ class ResolvedModel:
         recommended_first_stage_weight: share of the first stage in the fused score; 0 where the
             model recommends none.
         revision: the hub commit, "" elsewhere.
+        stored: the lake's dataset of its files, "" for toys and built-in models; no part of the
+            identity either.
     """
 
     model: str
@@ -99,10 +101,12 @@ class ResolvedModel:
     document_prompt: str = ""
     recommended_first_stage_weight: float = 0.0
     revision: str = ""
+    stored: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """What enters fingerprints: all but the path."""
-        return {name: value for name, value in asdict(self).items() if name != "path"}
+        """What enters fingerprints: all but where its files lie."""
+        places = ("path", "stored")
+        return {name: value for name, value in asdict(self).items() if name not in places}
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes, JSON-able."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from pipelines.errors import NightrankError
 from pipelines.models import builtin, toy
@@ -21,6 +22,8 @@ RERANKER = "builtin:reranker"
 TOY_BI_ENCODER = "toy:bag-of-words"
 TOY_CROSS_ENCODER = "toy:overlap"
 TOY_MAX_LENGTH_TOKENS = 512
+# The folder of a model's files, and its hub commit ("" for a plain folder).
+Found: TypeAlias = tuple[Path, str]
 
 
 def resolve_bi_encoder(
@@ -32,6 +35,7 @@ def resolve_bi_encoder(
     query_prompt: str | None = None,
     document_prompt: str | None = None,
     dimension: int | None = None,
+    found: Found | None = None,
 ) -> ResolvedModel:
     """Fixes a bi-encoder.
 
@@ -43,6 +47,7 @@ def resolve_bi_encoder(
         query_prompt: put before queries; None takes the model's own.
         document_prompt: put before documents; None takes the model's own.
         dimension: keep so many leading dimensions (Matryoshka models); None keeps all.
+        found: where its files are known to lie; None looks for them by name.
 
     Raises:
         NightrankError: E_MODEL.
@@ -59,7 +64,7 @@ def resolve_bi_encoder(
     if model == MINILM:
         folder, commit = builtin.minilm_folder(), ""
     else:
-        folder, commit = locate(model, revision)
+        folder, commit = found or locate(model, revision)
     prompts = (query_prompt, document_prompt)
     resolved = resolving.sentence_transformer(
         model, folder, precision, max_length_tokens, prompts, dimension
@@ -73,6 +78,7 @@ def resolve_cross_encoder(
     revision: str | None = None,
     precision: str = "auto",
     max_length_tokens: int | None = None,
+    found: Found | None = None,
 ) -> ResolvedModel:
     """Fixes a cross-encoder.
 
@@ -81,6 +87,7 @@ def resolve_cross_encoder(
         revision: the 40-hex commit of a hub id.
         precision: auto, exact (fp32) or bf16.
         max_length_tokens: bound on a pair; None takes the model's.
+        found: where its files are known to lie; None looks for them by name.
 
     Raises:
         NightrankError: E_MODEL.
@@ -92,12 +99,24 @@ def resolve_cross_encoder(
 
     if model == RERANKER:
         return resolving.reranker(model, builtin.RERANKER_FOLDER, precision, max_length_tokens)
-    folder, commit = locate(model, revision)
+    folder, commit = found or locate(model, revision)
     if (folder / builtin.DELTA).exists():
         resolved = resolving.reranker(model, folder, precision, max_length_tokens)
         return replace(resolved, revision=commit)
     resolved = resolving.sequence_classifier(model, folder, precision, max_length_tokens)
     return replace(resolved, revision=commit)
+
+
+def comes_with_the_program(model: str) -> bool:
+    """Whether every node that runs this program has the model's files, or needs none."""
+    return model.startswith(("builtin:", "toy:"))
+
+
+def digest_of(folder: Path) -> str:
+    """The digest that the model in a folder is planned with."""
+    if (folder / builtin.DELTA).exists():
+        return builtin.reranker_digest(folder)
+    return folder_digest(folder)
 
 
 def load_tokenizer(resolved: ResolvedModel) -> Tokenizer:

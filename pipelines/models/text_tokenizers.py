@@ -44,7 +44,9 @@ def pretrained_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
     except Exception as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
         raise NightrankError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipelines.errors import NightrankError
+from pipelines.runtime.events import emit
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.stage import Stage, Task
 from pipelines.runtime.unit import MAX_UNITS, UnitRunner, UnitSpec
@@ -53,6 +55,10 @@ class Executor(Protocol):
         """GPUs that this executor's workers have between them."""
         ...
 
+    def foresee(self, finish: float, deadline: float | None) -> None:
+        """Tells whoever watches when the run will and has to end, in seconds since the epoch."""
+        ...
+
     def close(self) -> None:
         """Frees workers; nothing that was not committed survives."""
         ...
@@ -88,10 +94,21 @@ class SerialExecutor:
                     if failure.exit_code in FINAL_EXIT_CODES or attempt == self._attempts:
                         yield Outcome(task, None, failure)
                         break
+                    emit(
+                        "unit_retried",
+                        stage=stage.name,
+                        unit=task.shard,
+                        attempt=attempt,
+                        node=platform.node(),
+                        error=failure,
+                    )
 
     def gpus(self) -> float:
         """None that are counted."""
         return 0.0
+
+    def foresee(self, finish: float, deadline: float | None) -> None:
+        """Nobody watches."""
 
     def close(self) -> None:
         """See `Executor.close`."""
@@ -151,8 +168,10 @@ def run_stage(
         if outcome.record is not None:
             done[outcome.record.shard] = outcome.record
             progress.advance(outcome.record)
+            executor.foresee(progress.outlook.finish(), progress.outlook.deadline())
         elif outcome.error is not None:
             failures.append(outcome.error)
+            progress.unit_failed(stage.name, outcome.task.shard, outcome.error)
             if outcome.error.exit_code in FINAL_EXIT_CODES:
                 break
     if failures:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,14 +17,16 @@ from typing import Any
 from pipelines.config_running import Cluster
 from pipelines.errors import NightrankError, UnfitProcessError
 from pipelines.runtime.bisection import Bisection
+from pipelines.runtime.events import emit
 from pipelines.runtime.executor import FINAL_EXIT_CODES, Outcome, as_failure, never
 
 # This one comes before Ray itself: it says how Ray is to behave.
-from pipelines.runtime.ray_cluster import connect, first_line, is_alive
+from pipelines.runtime.ray_cluster import connect, first_line, node_of
 from pipelines.runtime.ray_metrics import RunMetrics
 from pipelines.runtime.ray_pools import Pools, Slot
 from pipelines.runtime.stage import Stage, Task
 from pipelines.runtime.unit import UnitSpec
+from pipelines.runtime.unit_queue import UnitQueue
 from pipelines.storage.dataset import Record
 from pipelines.storage.store import StoreSpec
 
@@ -50,6 +51,10 @@ class RayExecutor:
     def gpus(self) -> float:
         """See `Executor.gpus`; what the cluster has now."""
         return float(ray.cluster_resources().get("GPU", 0))
+
+    def foresee(self, finish: float, deadline: float | None) -> None:
+        """See `Executor.foresee`."""
+        self._metrics.foresee(finish, deadline)
 
     def run(
         self,
@@ -114,7 +119,7 @@ class _Run:
         self._stage, self._store, self._cluster = stage, store, cluster
         self._pools, self._metrics = pools, metrics
         self._spec = ray.put(UnitSpec.of(stage))
-        self._queue = deque(sorted(units, key=lambda unit: unit.task.affinity))
+        self._queue = UnitQueue(units, lambda unit: unit.task.affinity)
         self._pool = pools.name_of(stage)
         slots = pools.fill(self._pool, len(units), store)
         self._idle = [slot for slot in slots if slot.is_up]
@@ -150,7 +155,8 @@ class _Run:
         """Gives idle workers units; without units those go that the pool does not keep."""
         while self._queue and self._idle:
             slot = self._idle.pop()
-            unit = self._take(slot)
+            held = {running.slot.affinity for running in self._running.values()}
+            unit = self._queue.take(slot.affinity, held)
             slot.affinity = unit.task.affinity
             if unit.search and unit.search.part:
                 part = replace(unit.task, only=unit.search.part)
@@ -163,22 +169,6 @@ class _Run:
             for node, slot in list(self._starting.items()):
                 if self._pools.spare(self._pool, slot):
                     del self._starting[node]
-
-    def _take(self, slot: Slot) -> _Unit:
-        """The next unit for a slot: its own affinity first, then one that no other slot holds."""
-        queue = self._queue
-        if not queue[0].task.affinity:
-            return queue.popleft()
-        held = {running.slot.affinity for running in self._running.values()}
-
-        def distance(i: int) -> tuple[bool, bool, int]:
-            affinity = queue[i].task.affinity
-            return affinity != slot.affinity, affinity in held, i
-
-        best = min(range(len(queue)), key=distance)
-        unit = queue[best]
-        del queue[best]
-        return unit
 
     def _ready(self) -> list[Any]:
         """What has started or ended.
@@ -215,7 +205,8 @@ class _Run:
         except RayActorError as error:
             what = f"worker process died: {first_line(error)}"
             failure = self._failure("E_CLUSTER", what, unit, "look at memory and Ray's logs")
-            lives = is_alive(slot.node)
+            name, lives = node_of(slot.node)
+            self._tell("worker_lost" if lives else "node_lost", unit, name, failure)
             self._replace(slot)
             yield from self._killed(unit, failure) if lives else self._again(unit, failure, False)
         except RayTaskError as error:
@@ -240,10 +231,12 @@ class _Run:
 
     def _overdue(self) -> Iterator[Outcome]:
         """Ends what takes too long; a process that hangs or is stopped never says so."""
-        slow = 10 * statistics.median(self._seconds) if self._seconds else 0.0
-        limit = max(self._cluster.deadline_seconds, slow)
-        for reference, running in list(self._running.items()):
-            if time.monotonic() - running.started > limit:
+        least, now = self._cluster.deadline_seconds, time.monotonic()
+        late = [item for item in self._running.items() if now - item[1].started > least]
+        slow = 10 * statistics.median(self._seconds) if late and self._seconds else 0.0
+        limit = max(least, slow)
+        for reference, running in late:
+            if now - running.started > limit:
                 del self._running[reference]
                 self._replace(running.slot)
                 do = "raise cluster.deadline_seconds if units are that long"
@@ -255,8 +248,9 @@ class _Run:
         """Its worker died while the node lived: after the last attempt the unit is searched."""
         if unit.search:
             unit.search.died()
-            if not unit.search.hopeless:
+            if len(unit.search.aside) > len(unit.task.aside):
                 unit.task = replace(unit.task, aside=unit.search.aside)
+                self._tell("unit_set_aside", unit, "", failure)
             yield from self._go_on(unit, failure)
         elif unit.attempt >= self._cluster.attempts and self._stage.divisible:
             unit.search = Bisection()
@@ -281,12 +275,17 @@ class _Run:
             yield self._given_up(unit, failure)
         else:
             self._metrics.retried()
+            self._tell("unit_retried", unit, "", failure)
             unit.attempt += counts
             self._queue.append(unit)
 
     def _given_up(self, unit: _Unit, failure: NightrankError) -> Outcome:
         self._metrics.failed()
         return Outcome(unit.task, None, failure)
+
+    def _tell(self, event: str, unit: _Unit, node: str, error: NightrankError) -> None:
+        stage, attempt = self._stage.name, unit.attempt
+        emit(event, stage=stage, unit=unit.task.shard, attempt=attempt, node=node, error=error)
 
     def _replace(self, slot: Slot) -> None:
         fresh = self._pools.replace(self._pool, slot, self._store)

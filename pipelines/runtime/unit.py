@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipelines.errors import NightrankError
 from pipelines.models.batching import SPENT
+from pipelines.models.folders import go_offline
 from pipelines.runtime.stage import Stage, Task, Worker, WorkerSpec
 from pipelines.storage.dataset import Content, Dataset, Payload, Record
 from pipelines.storage.fingerprint import canonical
@@ -54,6 +55,7 @@ class UnitRunner:
             os.chdir(folder)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        go_offline()
         self._store = Store.open(store)
         self._threads = threads
         self._key: tuple[Any, bytes] | None = None
@@ -65,13 +67,13 @@ class UnitRunner:
         started, halved = time.monotonic(), SPENT.halved
         worker = self._worker_of(spec.worker)
         payload = worker(task, Reader(self._store))
-        facts = {"set_aside": len(task.aside), "halved_batches": SPENT.halved - halved}
+        if SPENT.halved > halved:
+            payload.stats["halved_batches"] = SPENT.halved - halved
         files: dict[str, Any] = {
             name: _checked(spec, task, name, content) for name, content in payload.files.items()
         }
         dataset = Dataset(self._store, spec.dataset)
         checked = Payload(files, payload.stats)
-        payload.stats.update((name, count) for name, count in facts.items() if count)
         return dataset.commit(task.shard, attempt, checked, lambda: time.monotonic() - started)
 
     def probe(self, spec: UnitSpec, task: Task) -> int:

@@ -9,8 +9,9 @@ from pipelines.errors import NightrankError
 from pipelines.models.protocols import ResolvedModel
 from pipelines.storage.dataset import Manifest
 
-# A vector that cannot be made is the model's or the hardware's fault, not the data's.
-MAX_UNUSABLE_VECTORS = 0.001
+# An output that is no number is the model's or the hardware's fault, not the data's. Inputs that
+# were set aside since they kill their worker are bounded a unit, and not counted here.
+MAX_UNUSABLE = 0.001
 
 
 def check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None:
@@ -41,10 +42,24 @@ def check_vectors(name: str, embedded: Manifest, rows: int, model: ResolvedModel
     Raises:
         NightrankError: E_REJECT_BUDGET.
     """
-    rejected = embedded.total("rejected")
-    if rejected > MAX_UNUSABLE_VECTORS * rows:
+    rejected = embedded.total("rejected") - embedded.total("set_aside")
+    if rejected > MAX_UNUSABLE * rows:
         what = f"{rejected} of {rows} {name} have no usable vector"
         do = "set encoder.precision=exact where it is not; else the model is at fault"
+        raise NightrankError("E_REJECT_BUDGET", what, model.model, do)
+
+
+def check_scores(scored: Manifest, model: ResolvedModel) -> None:
+    """Refuses a reranker that fails on more than one pair in a thousand.
+
+    Raises:
+        NightrankError: E_REJECT_BUDGET.
+    """
+    pairs = scored.total("pairs")
+    rejected = scored.total("nonfinite") - scored.total("set_aside")
+    if rejected > MAX_UNUSABLE * pairs:
+        what = f"{rejected} of {pairs} pairs have no finite score"
+        do = "set precision=exact of this step where it is not; else the model is at fault"
         raise NightrankError("E_REJECT_BUDGET", what, model.model, do)
 
 

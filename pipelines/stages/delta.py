@@ -26,8 +26,9 @@ from pipelines.errors import NightrankError
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import buckets, ordinals, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, shard_names
+from pipelines.storage.ranges import Range
 from pipelines.storage.reader import Reader
-from pipelines.storage.scatter import Range, Scatter
+from pipelines.storage.scatter import Scatter
 
 VERSION = 2
 # About 100 bytes a row in Arrow: 0.4 GB a task, three times that while sorting.

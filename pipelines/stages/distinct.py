@@ -34,7 +34,7 @@ def plan(ingested: Manifest, delta: Manifest, wanted_rows: int | None) -> tuple[
         buckets = range(BUCKETS * i // count, BUCKETS * (i + 1) // count)
         splits = []
         for split, ref in enumerate(ingested.files("rows")):
-            ranges = [part for part in ref.ranges if part.key in buckets]
+            ranges = ref.ranges.between(buckets.start, buckets.stop)
             dropped = [
                 (file, part) for file in delta.files("dropped") if (part := file.range(split))
             ]
@@ -64,8 +64,8 @@ class Worker:
         pieces = [accepted_schema("queries", self._source).empty_table()]
         for ref, ranges, dropped in task.args["splits"]:
             lost = [read.range(file, part)["row"] for file, part in dropped]
-            for part in ranges:
-                table = read.range(ref, part)
+            if ranges:
+                table = read.ranges(ref, ranges)
                 for rows in lost:
                     table = table.filter(pc.invert(pc.is_in(table["row"], rows.combine_chunks())))
                 pieces.append(table)

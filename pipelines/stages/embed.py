@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.models.protocols import ResolvedModel
+from pipelines.models.protocols import BiEncoder, ResolvedModel
 from pipelines.models.registry import load_bi_encoder
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.stages.distinct import overlapping
 from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
 from pipelines.storage.reader import Reader
+from pipelines.stored_models import on_this_node
 from pipelines.tokens import Tokens
 
 VERSION = 2
@@ -58,11 +59,17 @@ def plan(tokens: Manifest, known: Known | None) -> tuple[Task, ...]:
 
 
 class Worker:
-    """Holds the bi-encoder."""
+    """Holds the bi-encoder, loaded at the first text that has no vector yet."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._kind = config["kind"]
-        self._encoder = load_bi_encoder(ResolvedModel.from_dict(config["model"]), threads)
+        self._kind, self._threads = config["kind"], threads
+        self._model = ResolvedModel.from_dict(config["model"])
+        self._encoder: BiEncoder | None = None
+
+    def _opened(self, read: Reader) -> BiEncoder:
+        if self._encoder is None:
+            self._encoder = load_bi_encoder(on_this_node(self._model, read), self._threads)
+        return self._encoder
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """A NaN vector would enter FAISS without a word and never be found again."""
@@ -70,11 +77,11 @@ class Worker:
         tokens = Tokens.from_arrow(table["tokens"])
         vectors, missing = self._known(task, len(tokens), read)
         chosen = task.chosen(len(missing))
-        begin = time.perf_counter()
+        model_seconds = 0.0
         if chosen.any():
-            rows = missing[chosen]
-            vectors[rows] = self._encoder.encode(tokens.take(rows), self._kind)
-        model_seconds = time.perf_counter() - begin
+            rows, encoder, begin = missing[chosen], self._opened(read), time.perf_counter()
+            vectors[rows] = encoder.encode(tokens.take(rows), self._kind)
+            model_seconds = time.perf_counter() - begin
         crashed = np.zeros(len(tokens), bool)
         crashed[missing[~chosen]] = True
         vectors[crashed] = np.nan
@@ -91,6 +98,7 @@ class Worker:
             "rate_rows": len(tokens),
             "rate_unit": "texts",
             "rejected": len(bad),
+            "set_aside": int(crashed.sum()),
             "encoded": len(missing),
             "model_seconds": round(model_seconds, 3),
             "tokens": int(tokens.offsets[-1]),
@@ -100,7 +108,7 @@ class Worker:
 
     def _known(self, task: Task, count: int, read: Reader) -> tuple[np.ndarray, np.ndarray]:
         """Vectors by row, those of earlier nights filled in, and the rows to be encoded."""
-        vectors = np.zeros((count, self._encoder.dimension), np.float32)
+        vectors = np.zeros((count, self._model.dimension), np.float32)
         missing = np.ones(count, bool)
         if task.args.get("known"):
             mine = read.table(task.args["texts"], ["query_hash"])["query_hash"].combine_chunks()

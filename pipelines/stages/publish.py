@@ -8,8 +8,10 @@ publish.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from pipelines.errors import NightrankError
 from pipelines.stages.accounting import Balance
 from pipelines.storage.dataset import FileRef
 from pipelines.storage.log import Entry, Log
@@ -23,9 +25,27 @@ def publish_index(store: Store, body: dict[str, Any], watermark: int, uses: list
 
     Raises:
         NightrankError: E_STALE where one that was planned later than at `watermark` stands, and as
-            `Log.append`.
+            `Log.append` and `refuse_gone`.
     """
+    refuse_gone(store, uses)
     return Log(store, "index").append(body, watermark, tuple(body), uses)
+
+
+def refuse_gone(store: Store, uses: list[str]) -> None:
+    """Refuses datasets that lost their manifests since this run found them.
+
+    A collection that was decided before this run was planned may still have been deleting then: the
+    log's numbers cannot tell, since this run knows of it.
+
+    Raises:
+        NightrankError: E_CONDEMNED.
+    """
+    with ThreadPoolExecutor(16) as pool:
+        there = list(pool.map(lambda path: store.exists(f"{path}/manifest.json"), uses))
+    if not all(there):
+        what = f"{uses[there.index(False)]} was deleted while this run used it"
+        do = "run the same command again to make it anew"
+        raise NightrankError("E_CONDEMNED", what, "", do)
 
 
 def results_body(
@@ -73,6 +93,7 @@ def publish_results(
     store: Store, body: dict[str, Any], watermark: int, uses: list[str], onto: int
 ) -> Entry:
     """Publishes a result generation whose changes are told against `onto`; see `Log.append`."""
+    refuse_gone(store, uses)
     return Log(store, "results").append(body, watermark, SAME, uses, onto)
 
 

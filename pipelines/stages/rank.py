@@ -24,6 +24,7 @@ from pipelines.stages.fan_out import Published, fan_out, publish_schemas
 from pipelines.stages.merge import scatter
 from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
+from pipelines.storage.gather import Gathered, gather
 from pipelines.storage.reader import Reader
 
 VERSION = 5
@@ -62,13 +63,12 @@ def plan(
 ) -> tuple[Task, ...]:
     """One task per query shard, with the ranges of the score files that belong to it."""
     tasks = []
+    gathered = gather([ref for made in scores for ref in made.files("scores")])
     for number, shard in enumerate(lists.shards):
-        args: dict[str, Any] = {"list": shard.files[file], "scores": []}
+        mine = gathered.get(number, Gathered())
+        args: dict[str, Any] = {"list": shard.files[file], "scores": mine}
         if "lost" in shard.files:
             args["lost"] = shard.files["lost"]
-        for ref in (ref for made in scores for ref in made.files("scores")):
-            if part := ref.range(number):
-                args["scores"].append((ref, part))
         # Of the first shard alone queries were scored in fp32 too.
         if number == 0:
             shards = (shard for made in scores for shard in made.shards)
@@ -94,7 +94,7 @@ class Worker:
         lists = self._with_first_stage(read.table(task.args["list"]))
         rejected, precision = schemas.LOST.empty_table(), None
         if settings.step >= 0:
-            parts = [read.range(ref, part) for ref, part in task.args["scores"]]
+            parts = [read.range(ref, part) for _, ref, part in task.args["scores"]]
             scores = pa.concat_tables([schemas.SCORES.empty_table(), *parts])
             if task.args.get("exact"):
                 precision = self._precision(lists, scores, task)

@@ -11,7 +11,6 @@ scored once: a query's text, a row of an immutable segment and a model's fingerp
 
 from __future__ import annotations
 
-import functools
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,13 +18,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.models.protocols import CrossEncoder, ResolvedModel
+from pipelines.models.protocols import CrossEncoder, Precision, ResolvedModel
 from pipelines.models.registry import load_cross_encoder
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import ordinals, pair_scores, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, Record
+from pipelines.storage.gather import gather
 from pipelines.storage.reader import Reader
-from pipelines.storage.scatter import Range, Scatter
+from pipelines.storage.scatter import Scatter
+from pipelines.stored_models import on_this_node
 from pipelines.tokens import Tokens
 
 VERSION = 3
@@ -117,17 +118,13 @@ def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task,
     """Slices every document shard that has candidates into units of even predicted cost."""
     query_tokens, known = scored.query_tokens, scored.known()
     query_mean = query_tokens.total("tokens") / max(1, query_tokens.rows("tokens"))
-    ranges: dict[int, list[tuple[int, FileRef, Range]]] = {}
-    for number, ref in enumerate(scored.scattered.files("scatter")):
-        bare = FileRef(ref.key, ref.size, ref.sha256, ref.rows)
-        for part in ref.ranges:
-            ranges.setdefault(part.key, []).append((number, bare, part))
+    gathered = gather(scored.scattered.files("scatter"))
     cost: dict[int, float] = {}
     lookups: dict[int, tuple[FileRef | None, dict[int, list[FileRef]]]] = {}
-    for key, parts in ranges.items():
+    for key, found in gathered.items():
         shard = scored.shard(key)
         mean = query_mean + shard.stats["tokens"] / max(1, shard.files["tokens"].rows)
-        cost[key] = sum(part.rows for _, _, part in parts) * min(max_length, mean) * scored.share
+        cost[key] = found.rows * min(max_length, mean) * scored.share
         origin, keys = scored.sources(key)
         lookups[key] = origin, {k: known[k] for k in (key, *keys) if k in known}
         if lookups[key][1]:
@@ -139,19 +136,20 @@ def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task,
         unit = unit_tokens
     tasks = []
     tokens_of, texts_of = query_tokens.files("tokens"), scored.queries.files("queries")
-    for key in sorted(ranges):
+    for key, found in gathered.items():
         shard = scored.shard(key)
         tokens = shard.files["tokens"]
         slices = min(max(1, tokens.rows), max(1, round(cost[key] / unit)))
         origin, stores = lookups[key]
+        queries = {n: (tokens_of[n], texts_of[n]) for n in found.files}
         for i in range(slices):
             args = {
                 "key": key,
-                "pairs": ranges[key],
+                "pairs": found,
                 "tokens": tokens,
                 "start": tokens.rows * i // slices,
                 "stop": tokens.rows * (i + 1) // slices,
-                "queries": {n: (tokens_of[n], texts_of[n]) for n, _, _ in ranges[key]},
+                "queries": queries,
                 "stores": stores,
                 "origin": origin,
                 "ranks": scored.ranks,
@@ -166,18 +164,19 @@ class Worker:
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._config, self._threads = config, threads
+        self._model = ResolvedModel.from_dict(config["model"])
+        self._models: dict[Precision, CrossEncoder] = {}
         self._queries: dict[str, tuple[Tokens, np.ndarray]] = {}
 
-    @functools.cached_property
-    def _model(self) -> CrossEncoder:
-        """Loaded at the first pair that no night has seen."""
-        return load_cross_encoder(ResolvedModel.from_dict(self._config["model"]), self._threads)
+    def _opened(self, read: Reader, precision: Precision) -> CrossEncoder:
+        """Loaded at the first pair that no night has seen.
 
-    @functools.cached_property
-    def _exact(self) -> CrossEncoder:
-        """The same model in fp32, which the declared precision is measured against."""
-        resolved = ResolvedModel.from_dict(self._config["model"])
-        return load_cross_encoder(replace(resolved, precision="fp32"), self._threads)
+        In fp32 too, where the declared precision is measured against that.
+        """
+        if precision not in self._models:
+            model = replace(self._model, precision=precision)
+            self._models[precision] = load_cross_encoder(on_this_node(model, read), self._threads)
+        return self._models[precision]
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Scores the pairs whose document falls into the slice.
@@ -190,17 +189,19 @@ class Worker:
         query_tokens, hashes = self._used_queries(used, args["queries"], read)
         looked_up = args["stores"], args["key"], args["origin"]
         scores = pair_scores.look_up(*looked_up, hashes, query_index, rows, read)
-        asked = np.flatnonzero(np.isnan(scores))
-        chosen = task.chosen(len(asked))
-        unseen, crashed = asked[chosen], np.zeros(len(rows), bool)
-        crashed[asked[~chosen]] = True
+        unknown = np.isnan(scores)
+        # What kills a process is a text: all pairs of a document are left out together.
+        asked = np.unique(rows[unknown])
+        inside = np.isin(rows, asked[task.chosen(len(asked))])
+        unseen, crashed = np.flatnonzero(unknown & inside), unknown & ~inside
         documents, document_index = np.unique(rows[unseen], return_inverse=True)
         tokens = Tokens.from_arrow(read.table(args["tokens"])["tokens"]).take(documents)
         pairs = np.stack([query_index[unseen], document_index], axis=1).astype(np.int32)
         model_seconds = 0.0
         if len(unseen):
+            model = self._opened(read, self._model.precision)
             begin = time.perf_counter()
-            scores[unseen] = self._model.score(query_tokens, tokens, pairs)
+            scores[unseen] = model.score(query_tokens, tokens, pairs)
             model_seconds = time.perf_counter() - begin
         places = (np.int64(args["key"]) << ordinals.ROW_BITS) | rows
         column = pa.array(scores, pa.float32(), mask=crashed)
@@ -216,6 +217,7 @@ class Worker:
             "model_seconds": round(model_seconds, 3),
             "tokens": int(lengths.sum()),
             "nonfinite": int((~np.isfinite(scores)).sum()),
+            "set_aside": int(crashed.sum()),
         }
         checked = (shards == 0) & (queries < self._config["checked"])
         if checked.any():
@@ -223,7 +225,8 @@ class Worker:
             exact = np.zeros(len(rows), np.float32)
             again = checked & ~crashed
             if again.any():
-                exact[again] = self._exact.score(query_tokens, tokens, pairs[again[unseen]])
+                model = self._opened(read, "fp32")
+                exact[again] = model.score(query_tokens, tokens, pairs[again[unseen]])
             shown = pa.array(exact, pa.float32(), mask=crashed).filter(pa.array(checked))
             stats["exact"] = [
                 queries[checked].tolist(),

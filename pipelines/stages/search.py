@@ -80,12 +80,14 @@ def plan(
 ) -> tuple[Task, ...]:
     """Query shards x groups; tasks of one group share an affinity."""
     tasks = []
+    covered = {n: _covered(*made) for n, made in searched.segments.items()}
     query_terms = terms.files("tokens") if terms else [None] * len(queries.shards)
     only = chosen.files("search") if chosen else [None] * len(queries.shards)
     for number, run in enumerate(groups(searched, memory_bytes)):
-        group = [(n, s.files["index"], s.files["rows"], s.files.get("postings")) for n, s in run]
-        segments = {n for n, _ in run}
-        vectors = {n: searched.segments[n][1].files("vectors") for n in segments}
+        group = [
+            (n, s.files["index"], s.files["rows"], s.files.get("postings"), covered[n][s.shard])
+            for n, s in run
+        ]
         for query_shard, of_shard, rows in zip(queries.shards, query_terms, only, strict=True):
             if rows is not None and not rows.rows:
                 continue
@@ -94,12 +96,22 @@ def plan(
                 "terms": of_shard,
                 "only": rows,
                 "group": group,
-                "vectors": vectors,
                 "dead": list(searched.dead),
             }
             name = f"{query_shard.shard}.group-{number:05d}"
             tasks.append(Task(name, args, affinity=f"group-{number:05d}"))
     return tuple(tasks)
+
+
+def _covered(index: Manifest, embeddings: Manifest) -> dict[str, list[FileRef]]:
+    """Vector files by index shard: each is made of the next whole document shards, in order."""
+    vectors, found = iter(embeddings.files("vectors")), {}
+    for shard in index.shards:
+        mine, rows = list[FileRef](), shard.files["rows"].rows
+        while rows > sum(ref.rows for ref in mine) and (ref := next(vectors, None)):
+            mine.append(ref)
+        found[shard.shard] = mine
+    return found
 
 
 class Worker:
@@ -139,19 +151,20 @@ class Worker:
         return Payload({"candidates": table}, stats)
 
     def _open_group(self, task: Task, read: Reader) -> None:
-        key = tuple(index.sha256 for _, index, _, _ in task.args["group"])
+        key = tuple(index.sha256 for _, index, *_ in task.args["group"])
         key += tuple(ref.sha256 for ref in task.args["dead"])
         if key == self._key:
             return
         self._open, self._key = [], ()  # Frees the old group before the new one is read.
         dead = all_dead(task.args["dead"], read)
-        for segment, index_ref, rows_ref, postings_ref in task.args["group"]:
+        for segment, index_ref, rows_ref, postings_ref, vector_refs in task.args["group"]:
             index = faiss_files.read(read.local(index_ref))
             rows = read.table(rows_ref)
             local = rows["ordinal"].to_numpy()
             vectors = faiss_library.stored_vectors(index)
             if vectors is None:
-                vectors = _vectors(task.args["vectors"][segment], read, local)
+                parts = [to_numpy(read.table(ref))[1] for ref in vector_refs]
+                vectors = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
             places = ordinals.pack(segment, 0, local)
             gone = np.isin(places, dead)
             ids = pc.cast(rows["doc_id"], pa.string()).combine_chunks()
@@ -159,13 +172,6 @@ class Worker:
             buried = gone if gone.any() else None
             self._open.append(OpenShard(index, places, ids, vectors, postings, buried))
         self._key = key
-
-
-def _vectors(refs: list[FileRef], read: Reader, local: np.ndarray) -> np.ndarray:
-    """The stored vectors of an index shard, in its order (it covers whole document shards)."""
-    shards = np.unique(ordinals.shard_key(local)).tolist()
-    parts = [to_numpy(read.table(refs[s]))[1] for s in shards]
-    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
 def to_postings(table: pa.Table, documents: int) -> Postings:

@@ -18,6 +18,7 @@ from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import schemas
 from pipelines.storage.dataset import Manifest, Payload
 from pipelines.storage.reader import Reader
+from pipelines.stored_models import on_this_node
 
 VERSION = 1
 
@@ -31,12 +32,16 @@ class Worker:
     """Holds a tokenizer."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._columns = config["columns"]
-        self._tokenizer: Tokenizer
-        if "language" in config:
-            self._tokenizer = Analyzer(config["language"])
-        else:
-            self._tokenizer = load_tokenizer(ResolvedModel.from_dict(config["model"]))
+        self._config, self._columns = config, config["columns"]
+        self._tokenizer: Tokenizer | None = None
+
+    def _opened(self, read: Reader) -> Tokenizer:
+        if self._tokenizer is None and "language" in self._config:
+            self._tokenizer = Analyzer(self._config["language"])
+        elif self._tokenizer is None:
+            model = ResolvedModel.from_dict(self._config["model"])
+            self._tokenizer = load_tokenizer(on_this_node(model, read))
+        return self._tokenizer
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """A document's text is its title and text, as the models were trained to see it."""
@@ -44,7 +49,7 @@ class Worker:
         texts = table["text"].combine_chunks()
         if "title" in self._columns:
             texts = passage_texts(table["title"].combine_chunks(), texts)
-        tokens = self._tokenizer(texts)
+        tokens = self._opened(read)(texts)
         content = pa.table([tokens.to_arrow()], schema=schemas.TOKENS)
         stats = {"rate_rows": len(tokens), "tokens": int(tokens.offsets[-1])}
         return Payload({"tokens": content}, stats)

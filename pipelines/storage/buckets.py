@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.storage.dataset import FileRef
+from pipelines.storage.ranges import Range
 from pipelines.storage.reader import Reader
-from pipelines.storage.scatter import Range, Scatter
+from pipelines.storage.scatter import Scatter
 from pipelines.storage.validation import id_hash
 
 BUCKETS = 256
@@ -91,9 +92,7 @@ def parts(files: Iterable[tuple[int, FileRef]], buckets: range) -> list[Part]:
     found = []
     for number, ref in files:
         width = buckets_per_key(ref.rows)
-        ranges = tuple(
-            r for r in ref.ranges if r.key < buckets.stop and r.key + width > buckets.start
-        )
+        ranges = ref.ranges.between(buckets.start - width + 1, buckets.stop)
         if ranges:
             exact = ranges[0].key >= buckets.start and ranges[-1].key + width <= buckets.stop
             found.append(Part(number, ref, ranges, (buckets.start, buckets.stop), exact))

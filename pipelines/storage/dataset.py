@@ -8,6 +8,7 @@ records; its existence is completion. Nothing is ever deleted or overwritten her
 
 from __future__ import annotations
 
+import platform
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,8 @@ import pyarrow as pa
 
 from pipelines.errors import NightrankError
 from pipelines.storage.parquet import Batches, footer_of, write_parquet
-from pipelines.storage.scatter import Range, Scatter, write_scatter
+from pipelines.storage.ranges import Range, Ranges
+from pipelines.storage.scatter import Scatter, write_scatter
 from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
@@ -79,23 +81,24 @@ class FileRef:
     size: int
     sha256: str
     rows: int
-    ranges: tuple[Range, ...] = ()
+    ranges: Ranges = Ranges()
     footer: str = ""
 
     def range(self, key: int) -> Range | None:
         """The range of a scatter key, or None where it has no rows."""
-        return next((r for r in self.ranges if r.key == key), None)
+        return next(iter(self.ranges.between(key, key + 1)), None)
 
 
 @dataclass(frozen=True)
 class Record:
-    """The proof that one shard is committed."""
+    """The proof that one shard is committed, and where and in what time it was made."""
 
     shard: str
     attempt: int
     files: dict[str, FileRef]
     stats: dict[str, Any]
     seconds: float
+    node: str = ""
 
     def to_json(self) -> bytes:
         """The sealed bytes of the record."""
@@ -153,29 +156,31 @@ class Dataset:
         A record that is damaged, or whose data file is missing or has another size, does not count:
         its shard is made again under the next attempt number (see `next_attempts`).
         """
-        found = self._all_records()
+        newest = self._newest()
+        with ThreadPoolExecutor(16) as pool:
+            found = dict(zip(newest, pool.map(self._read, newest.items()), strict=True))
         sizes = self.store.files(f"{self.path}/_data")
         return {
             name: record
-            for name, (_, record) in found.items()
+            for name, record in found.items()
             if record is not None
             and all(sizes.get(f.key.rsplit("/", 1)[-1]) == f.size for f in record.files.values())
         }
 
     def next_attempts(self) -> dict[str, int]:
         """For every shard that has a record, good or bad, the attempt number a new one takes."""
-        return {name: attempt + 1 for name, (attempt, _) in self._all_records().items()}
+        return {name: attempt + 1 for name, attempt in self._newest().items()}
 
-    def _all_records(self) -> dict[str, tuple[int, Record | None]]:
-        """Newest attempt of every shard and its record; None for one that is damaged."""
+    def _newest(self) -> dict[str, int]:
+        """Newest attempt of every shard, by the names of the records."""
         newest: dict[str, int] = {}
         for name in self.store.files(f"{self.path}/_done"):
             if named := RECORD_NAME.fullmatch(name):
                 newest[named[1]] = max(newest.get(named[1], -1), int(named[2]))
-        with ThreadPoolExecutor(16) as pool:
-            return dict(zip(newest, pool.map(self._read, newest.items()), strict=True))
+        return newest
 
-    def _read(self, named: tuple[str, int]) -> tuple[int, Record | None]:
+    def _read(self, named: tuple[str, int]) -> Record | None:
+        """The record of a shard and attempt; None for one that is damaged."""
         shard, attempt = named
         key = f"{self.path}/_done/{shard}.a{attempt}.json"
         try:
@@ -183,9 +188,9 @@ class Dataset:
         except NightrankError as error:
             if error.code != "E_CORRUPT":
                 raise
-            return attempt, None
+            return None
         # A record under another's name is of no use either.
-        return attempt, record if (record.shard, record.attempt) == named else None
+        return record if (record.shard, record.attempt) == named else None
 
     def commit(
         self, shard: str, attempt: int, payload: Payload, seconds: Callable[[], float]
@@ -205,7 +210,8 @@ class Dataset:
         for name, content in payload.files.items():
             made = content() if callable(content) else content
             files[name] = self._write(f"{shard}.{name}", made)
-        record = Record(shard, attempt, files, payload.stats, round(seconds(), 3))
+        took, node = round(seconds(), 3), platform.node()
+        record = Record(shard, attempt, files, payload.stats, took, node)
         key = f"{self.path}/_done/{shard}.a{attempt}.json"
         data = record.to_json()
         if self.store.put_if_absent(key, data):
@@ -218,11 +224,11 @@ class Dataset:
         if isinstance(content, Blob):
             extension = content.extension
         key = f"{self.path}/_data/{name}-{unique}.{extension}"
-        rows, ranges, footer = 0, tuple[Range, ...](), ""
+        rows, ranges, footer = 0, Ranges(), ""
         if isinstance(content, Blob):
             size, sha256 = self.store.write(key, content.write, content.check)
         elif isinstance(content, Scatter):
-            scatter, made = content, list[tuple[Range, ...]]()
+            scatter, made = content, list[Ranges]()
             size, sha256 = self.store.write(key, lambda f: made.append(write_scatter(scatter, f)))
             ranges, rows = made[0], scatter.table.num_rows
         else:
@@ -263,7 +269,7 @@ def _plain(record: Record) -> dict[str, Any]:
             "size": ref.size,
             "sha256": ref.sha256,
             "rows": ref.rows,
-            **({"ranges": [r.to_list() for r in ref.ranges]} if ref.ranges else {}),
+            **({"ranges": ref.ranges.to_text()} if ref.ranges else {}),
             **({"footer": ref.footer} if ref.footer else {}),
         }
         for name, ref in record.files.items()
@@ -274,6 +280,7 @@ def _plain(record: Record) -> dict[str, Any]:
         "files": files,
         "stats": record.stats,
         "seconds": record.seconds,
+        "node": record.node,
     }
 
 
@@ -284,12 +291,13 @@ def _record(plain: dict[str, Any]) -> Record:
             ref["size"],
             ref["sha256"],
             ref["rows"],
-            tuple(Range.from_list(r) for r in ref.get("ranges", ())),
+            Ranges.from_text(ref.get("ranges", "")),
             ref.get("footer", ""),
         )
         for name, ref in plain["files"].items()
     }
-    return Record(plain["shard"], plain["attempt"], files, plain["stats"], plain["seconds"])
+    made_by = plain["stats"], plain["seconds"], plain.get("node", "")
+    return Record(plain["shard"], plain["attempt"], files, *made_by)
 
 
 def shard_names(count: int) -> Iterator[str]:

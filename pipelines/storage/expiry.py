@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import time
 import uuid
 from typing import Any
 
@@ -15,27 +13,25 @@ KEYS_AT_ONCE = 1000
 
 
 def clock(store: Store) -> float:
-    """The store's time in seconds since the epoch: on S3 LastModified of an object written now."""
-    if not store.remote:
-        return time.time()
+    """The store's own time in seconds since the epoch: when an object was written just now.
+
+    Of a local disk as well: a clock that is a day ahead would make last night's run look old.
+    """
     filesystem, root = store.place
-    key = f"{root}/_probe/{uuid.uuid4().hex}"
-    filesystem.pipe_file(key, b"")
-    now = _modified(filesystem.info(key, refresh=True))
-    filesystem.rm_file(key)
+    key = f"_probe/{uuid.uuid4().hex}"
+    store.put_if_absent(key, b"")
+    now = modified(filesystem.info(f"{root}/{key}", refresh=True))
+    filesystem.rm_file(f"{root}/{key}")
     return now
 
 
 def ages(store: Store, folder: str, now: float) -> tuple[dict[str, int], float]:
     """All keys under a folder with their sizes, and seconds since the newest was written."""
     filesystem, root = store.place
-
-    def listing() -> dict[str, Any]:
-        return dict(filesystem.find(f"{root}/{folder}", detail=True))
-
-    found = store.attempt(listing, folder)
+    with store.told(folder):
+        found = dict(filesystem.find(f"{root}/{folder}", detail=True))
     keys = {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
-    newest = max((_modified(info) for info in found.values()), default=0.0)
+    newest = max((modified(info) for info in found.values()), default=0.0)
     return keys, now - newest
 
 
@@ -45,7 +41,7 @@ def delete(store: Store, keys: list[str]) -> None:
     if store.remote:
         for start in range(0, len(keys), KEYS_AT_ONCE):
             some = [f"{root}/{key}" for key in keys[start : start + KEYS_AT_ONCE]]
-            store.attempt(functools.partial(filesystem.rm, some), some[0])
+            filesystem.rm(some)
         return
     for key in keys:
         path = f"{root}/{key}"
@@ -59,7 +55,7 @@ def delete(store: Store, keys: list[str]) -> None:
                 os.rmdir(path)
 
 
-def _modified(info: dict[str, Any]) -> float:
+def modified(info: dict[str, Any]) -> float:
     """Seconds since the epoch at which a file was written, as fsspec tells it."""
     when = info.get("LastModified", info.get("mtime", 0.0))
     return float(when) if isinstance(when, int | float) else float(when.timestamp())

@@ -54,9 +54,6 @@ def store_errors(where: str, missing: str) -> Iterator[None]:
         if name == "FileExpired":
             what = "input changed since planning: the object was replaced while it was read"
             raise NightrankError("E_INPUT_CHANGED", what, where, "run again to plan anew") from None
-        if "Credential" in name or "Token" in name:
-            what, do = f"no usable credentials: {error}", "set up the AWS credentials chain"
-            raise NightrankError("E_AUTH", what, where, do) from None
         what, do = f"cannot read: {name}: {error}", "run the same command when the store answers"
         raise NightrankError("E_STORE_RETRY", what, where, do) from None
 

@@ -7,26 +7,30 @@ loads flipped bits without a word, and Parquet without page checksums does too.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import NightrankError
-from pipelines.storage.dataset import FileRef
+from pipelines.storage.dataset import Dataset, FileRef
+from pipelines.storage.node_cache import Altered, NodeCache
 from pipelines.storage.parquet import footer_digest
-from pipelines.storage.scatter import Range, read_range
+from pipelines.storage.ranges import Range
+from pipelines.storage.scatter import read_range
 from pipelines.storage.store import Store
+
+# What is read at once of a file that goes to the node's cache: 256 MiB in memory at most.
+PIECE_BYTES, PIECES_AT_ONCE = 32 << 20, 8
 
 
 class Reader:
     """Opens committed files of one store; nothing is returned unchecked."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._store, self._cache = store, NodeCache()
 
     def table(self, ref: FileRef, columns: Sequence[str] | None = None) -> pa.Table:
         """A whole Parquet file (or some of its columns) as one table, checked by sha256.
@@ -86,6 +90,8 @@ class Reader:
             data = self._store.read(ref.key, start, adjacent[-1].offset + adjacent[-1].length)
         except FileNotFoundError:
             raise self._corrupt(ref, "a file", "none") from None
+        except OSError as error:  # S3 refuses a range that begins behind the end.
+            raise self._corrupt(ref, "a range", str(error)) from None
         view, where = memoryview(data), self._store.path(ref.key)
         cuts = [(one, one.offset - start) for one in adjacent]
         return pa.concat_tables(
@@ -94,6 +100,15 @@ class Reader:
 
     def buffer(self, ref: FileRef) -> pa.Buffer:
         """A whole file's bytes, checked by size and sha256; memory-mapped on a local disk."""
+        data, found = self._whole(ref)
+        if found and self._store.remote:  # Cut or altered on its way, perhaps: asked for once more.
+            data, found = self._whole(ref)
+        if found:
+            raise self._corrupt(ref, *found)
+        return data
+
+    def _whole(self, ref: FileRef) -> tuple[pa.Buffer, tuple[str, str] | None]:
+        """The bytes, and what was expected and found where they are not what was committed."""
         try:
             if self._store.remote:
                 data = pa.py_buffer(self._store.read(ref.key))
@@ -102,42 +117,79 @@ class Reader:
             else:
                 data = pa.memory_map(self._store.path(ref.key)).read_buffer()
         except FileNotFoundError:
-            raise self._corrupt(ref, "a file", "none") from None
+            return None, ("a file", "none")
         if data.size != ref.size:
-            raise self._corrupt(ref, f"{ref.size} bytes", f"{data.size}")
+            return data, (f"{ref.size} bytes", f"{data.size}")
         if (found := hashlib.sha256(data).hexdigest()) != ref.sha256:
-            raise self._corrupt(ref, f"sha256 {ref.sha256}", found)
-        return data
+            return data, (f"sha256 {ref.sha256}", found)
+        return data, None
+
+    def check(self, ref: FileRef) -> None:
+        """Reads a file of any size and checks it, in the lake itself.
+
+        Raises:
+            NightrankError: E_CORRUPT for missing, truncated or altered bytes.
+        """
+        found = hashlib.sha256()
+        try:
+            for piece in self._chunks(ref):
+                found.update(piece)
+        except FileNotFoundError:
+            raise self._corrupt(ref, "a file", "none") from None
+        if found.hexdigest() != ref.sha256:
+            raise self._corrupt(ref, f"sha256 {ref.sha256}", found.hexdigest())
 
     def local(self, ref: FileRef) -> str:
-        """A local path that holds the file, checked; remote files are cached by digest."""
+        """A local path that holds the file, checked; of a remote store, in the node's cache.
+
+        Raises:
+            NightrankError: E_CORRUPT for missing, truncated or altered bytes; what `NodeCache`
+                raises.
+        """
         if not self._store.remote:
             self.buffer(ref)
             return self._store.path(ref.key)
-        folder = os.path.join(tempfile.gettempdir(), f"nightrank-cache-{os.getuid()}")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        owner = os.stat(folder)
-        if owner.st_uid != os.getuid() or owner.st_mode & 0o077:
-            what = "the cache folder can be written by others"
-            raise NightrankError("E_STORE_UNFIT", what, folder, "remove it, or set TMPDIR")
-        target = os.path.join(folder, ref.sha256)
-        if not _holds(target, ref.sha256):
-            data = self.buffer(ref)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-                file.write(data)
-            os.replace(file.name, target)
-        return target
+        try:
+            return str(self._cache.file(ref.sha256, ref.size, lambda: self._chunks(ref)))
+        except FileNotFoundError:
+            raise self._corrupt(ref, "a file", "none") from None
+        except Altered as altered:
+            raise self._corrupt(ref, f"sha256 {ref.sha256}", str(altered)) from None
+
+    def folder(self, dataset: str) -> Path:
+        """A local folder with the files of a dataset under the names that its records give.
+
+        Args:
+            dataset: of shards of one file each, whose `stats` say its `name`, a relative path.
+
+        Raises:
+            FileNotFoundError: where there is no such dataset.
+            NightrankError: as `local`.
+        """
+        manifest = Dataset(self._store, dataset).manifest()
+        if manifest is None:
+            raise FileNotFoundError(self._store.path(dataset))
+        links = {}
+        for record in manifest.shards:
+            name = PurePosixPath(record.stats["name"])
+            (ref,) = record.files.values()
+            if name.is_absolute() or ".." in name.parts:
+                raise self._corrupt(ref, "a name within the folder", str(name))
+            links[str(name)] = self.local(ref)
+        return self._cache.view(links)
+
+    def _chunks(self, ref: FileRef) -> Iterator[bytes]:
+        """A file's bytes, some pieces read at once: one stream does not fill the line."""
+        starts = range(0, ref.size, PIECE_BYTES)
+        with ThreadPoolExecutor(PIECES_AT_ONCE) as pool:
+            for first in range(0, len(starts), PIECES_AT_ONCE):
+                some = starts[first : first + PIECES_AT_ONCE]
+                yield from pool.map(lambda at: self._piece(ref, at), some)
+
+    def _piece(self, ref: FileRef, start: int) -> bytes:
+        return self._store.read(ref.key, start, min(ref.size, start + PIECE_BYTES))
 
     def _corrupt(self, ref: FileRef, expected: str, found: str) -> NightrankError:
         do = "unless published, delete this file and its dataset's manifest.json and run again"
         where = self._store.path(ref.key)
         return NightrankError("E_CORRUPT", f"expected {expected}, found {found}", where, do)
-
-
-def _holds(path: str, sha256: str) -> bool:
-    """Whether a cached file is there and still what it is called by."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except FileNotFoundError:
-        return False

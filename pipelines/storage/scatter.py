@@ -9,33 +9,14 @@ range read cannot be checked against the whole file's sha256.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
 from pipelines.errors import NightrankError
-
-
-@dataclass(frozen=True)
-class Range:
-    """One key's part of a scatter file: byte offset and length, rows, xxh3-64 (hex)."""
-
-    key: int
-    offset: int
-    length: int
-    rows: int
-    xxh3: str
-
-    def to_list(self) -> list[Any]:
-        """As it stands in a record."""
-        return [self.key, self.offset, self.length, self.rows, self.xxh3]
-
-    @staticmethod
-    def from_list(plain: list[Any]) -> Range:
-        """The inverse of `to_list`."""
-        return Range(*plain)
+from pipelines.storage.ranges import Range, Ranges
 
 
 @dataclass(frozen=True)
@@ -46,14 +27,15 @@ class Scatter:
     keys: np.ndarray
 
 
-def write_scatter(content: Scatter, file: BinaryIO) -> tuple[Range, ...]:
+def write_scatter(content: Scatter, file: BinaryIO) -> Ranges:
     """Writes all keys' streams in ascending order of key and returns the offset table."""
     keys = np.asarray(content.keys, dtype=np.int64)
     order = np.argsort(keys, kind="stable")
     table = content.table.take(pa.array(order)).combine_chunks()
     distinct, starts = np.unique(keys[order], return_index=True)
     stops = np.append(starts, len(keys))[1:]
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    # A key's few rows are compressed sooner than threads are woken for them.
+    options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     ranges, offset = [], 0
     for key, start, stop in zip(distinct.tolist(), starts.tolist(), stops.tolist(), strict=True):
         sink = pa.BufferOutputStream()
@@ -61,9 +43,9 @@ def write_scatter(content: Scatter, file: BinaryIO) -> tuple[Range, ...]:
             writer.write_table(table.slice(start, stop - start))
         data = sink.getvalue()
         file.write(data)
-        ranges.append(Range(key, offset, data.size, stop - start, xxhash.xxh3_64_hexdigest(data)))
+        ranges.append(Range(key, offset, data.size, stop - start, xxhash.xxh3_64_intdigest(data)))
         offset += data.size
-    return tuple(ranges)
+    return Ranges.of(ranges)
 
 
 def read_range(data: bytes | memoryview, of: Range, where: str) -> pa.Table:
@@ -72,8 +54,8 @@ def read_range(data: bytes | memoryview, of: Range, where: str) -> pa.Table:
     Raises:
         NightrankError: E_CORRUPT where length or digest differ from the offset table.
     """
-    found = xxhash.xxh3_64_hexdigest(data)
+    found = xxhash.xxh3_64_intdigest(data)
     if len(data) != of.length or found != of.xxh3:
-        what = f"scatter range {of.key}: expected xxh3 {of.xxh3}, found {found}"
+        what = f"scatter range {of.key}: expected xxh3 {of.xxh3:016x}, found {found:016x}"
         raise NightrankError("E_CORRUPT", what, where, "run `nightrank verify` to find all damage")
     return pa.ipc.open_stream(pa.py_buffer(data)).read_all()

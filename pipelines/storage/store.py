@@ -12,20 +12,18 @@ import contextlib
 import errno
 import hashlib
 import os
-import random
 import tempfile
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, cast
 
 from pipelines.errors import NightrankError
 from pipelines.storage.filesystem import connect, is_remote
 
-T = TypeVar("T")
-TRIES = 8
-CAP_SECONDS = 20.0
+# Objects of two parts and more go up in parts, ten at once: a fault costs one part, and a process
+# holds 160 MiB of them where s3fs' own 50 MiB would be 500.
+PART_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,8 @@ class Store:
         Raises:
             NightrankError: E_DISK, E_AUTH or E_STORE_RETRY.
         """
-        return self.attempt(lambda: self._create(key, data), key)
+        with self.told(key):
+            return self._create(key, data)
 
     def _create(self, key: str, data: bytes) -> bool:
         target = f"{self._root}/{key}"
@@ -165,13 +164,32 @@ class Store:
         """
         if not self.remote:
             target = f"{self._root}/{key}"
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            return self.attempt(lambda: _write_local(target, fill, check), key)
-        with tempfile.TemporaryDirectory(prefix="nightrank-") as scratch:
+            with self.told(key):
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                return _write_local(target, fill, check)
+        with self.told(key), tempfile.TemporaryDirectory(prefix="nightrank-") as scratch:
             local = os.path.join(scratch, "upload")
-            size, sha256 = self.attempt(lambda: _write_local(local, fill, check), key)
-            self.attempt(lambda: self._fs.put_file(local, f"{self._root}/{key}"), key)
+            size, sha256 = _write_local(local, fill, check)
+            self._upload(local, key, size)
         return size, sha256
+
+    def _upload(self, local: str, key: str, size: int) -> None:
+        """Uploads a file under a name that nobody else uses.
+
+        Where the reply to the completion of a multipart upload is lost, the next try is told that
+        there is no such upload: what stands there then was written by the first.
+        """
+        target = f"{self._root}/{key}"
+        for last in (False, True):
+            try:
+                self._fs.put_file(local, target, chunksize=PART_BYTES)
+                return
+            except FileNotFoundError:
+                with contextlib.suppress(FileNotFoundError):
+                    if self._fs.info(target)["size"] == size:
+                        return
+                if last:
+                    raise
 
     def read(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
         """The bytes of a key, or of a range of it.
@@ -179,12 +197,13 @@ class Store:
         Raises:
             FileNotFoundError: where the key does not exist.
         """
-        target = f"{self._root}/{key}"
+        with self.told(key):
+            return cast(bytes, self._fs.cat_file(f"{self._root}/{key}", start=start, end=stop))
 
-        def fetch() -> bytes:
-            return cast(bytes, self._fs.cat_file(target, start=start, end=stop))
-
-        return self.attempt(fetch, key)
+    def exists(self, key: str) -> bool:
+        """Whether a key exists."""
+        with self.told(key):
+            return bool(self._fs.exists(f"{self._root}/{key}"))
 
     def open_file(self, key: str) -> BinaryIO:
         """Opens a key for random reads (Parquet row groups)."""
@@ -196,42 +215,36 @@ class Store:
 
     def files(self, folder: str) -> dict[str, int]:
         """Names (without the folder) and sizes of the files directly in a folder."""
-
-        def listing() -> dict[str, int]:
-            try:
-                found = self._fs.ls(f"{self._root}/{folder}", detail=True)
-            except FileNotFoundError:
-                return {}
-            names = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in found)
-            return {n: int(e["size"]) for n, e in names if e["type"] == "file" and ".tmp-" not in n}
-
-        return self.attempt(listing, folder)
+        files = {n: int(e["size"]) for n, e in self._listing(folder) if e["type"] == "file"}
+        return {name: size for name, size in files.items() if ".tmp-" not in name}
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in a folder, sorted."""
+        return sorted(name for name, e in self._listing(folder) if e["type"] != "file")
 
-        def listing() -> list[str]:
-            try:
+    def _listing(self, folder: str) -> list[tuple[str, dict[str, Any]]]:
+        """Names and fsspec's infos of what is directly in a folder; empty where there is none."""
+        try:
+            with self.told(folder):
                 found = self._fs.ls(f"{self._root}/{folder}", detail=True)
-            except FileNotFoundError:
-                return []
-            names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] != "file")
-            return sorted(names)
-
-        return self.attempt(listing, folder)
+        except FileNotFoundError:
+            return []
+        return [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in found]
 
     def probe(self) -> None:
         """Checks that this store honours create-if-absent, and refuses it otherwise.
 
         Raises:
             NightrankError: E_STORE_UNFIT where a second create is not refused or the first bytes
-                do not survive; E_AUTH where writing is not allowed.
+                do not survive; E_AUTH where writing is not allowed, or a missing key is not told.
         """
         key = f"_probe/{uuid.uuid4().hex}"
         try:
             created = self.put_if_absent(key, b"first")
             again = self.put_if_absent(key, b"second")
             survived = self.read(key) == b"first"
+            with contextlib.suppress(FileNotFoundError):  # Without s3:ListBucket: E_AUTH.
+                self.read(f"{key}-missing")
         except (OSError, TypeError, ValueError) as error:
             do = "check that the root can be written and supports links or conditional puts"
             reason = getattr(error, "strerror", None) or error
@@ -244,42 +257,25 @@ class Store:
         with contextlib.suppress(Exception):  # A writer role need not be allowed to delete.
             self._fs.rm_file(f"{self._root}/{key}")
 
-    def attempt(self, call: Callable[[], T], key: str) -> T:
-        """Runs one operation; remote ones are repeated with full jitter on transient errors."""
-        for attempt in range(TRIES):
-            try:
-                return call()
-            except (FileNotFoundError, FileExistsError):
+    @contextlib.contextmanager
+    def told(self, key: str) -> Iterator[None]:
+        """Tells a local disk's failures in our words; S3's have been retried and told already.
+
+        Raises:
+            NightrankError: E_AUTH or E_DISK.
+        """
+        try:
+            yield
+        except PermissionError as error:
+            do = "grant this user access to the folder"
+            what = f"access denied: {error.strerror}"
+            raise NightrankError("E_AUTH", what, self.path(key), do) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            except PermissionError as error:
-                do = "grant this role access to the prefix, or renew the credentials"
-                raise NightrankError(
-                    "E_AUTH", f"access denied: {error}", self.path(key), do
-                ) from None
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    do = "free space or raise the quota, then run the same command again"
-                    what = f"no space left: {error.strerror}"
-                    raise NightrankError("E_DISK", what, self.path(key), do) from None
-                if not self.remote:
-                    raise
-                last: Exception = error
-            except Exception as error:
-                if not self.remote or not _is_transient(error):
-                    raise
-                last = error
-            time.sleep(random.uniform(0, min(CAP_SECONDS, 0.1 * 2**attempt)))
-        what = f"gave up after {TRIES} tries: {type(last).__name__}: {last}"
-        do = "run the same command again when the store answers"
-        raise NightrankError("E_STORE_RETRY", what, self.path(key), do)
-
-
-def _is_transient(error: Exception) -> bool:
-    name = type(error).__name__
-    return any(
-        word in name
-        for word in ("Timeout", "Connect", "Endpoint", "ServerDisconnected", "ClientError")
-    )
+            do = "free space or raise the quota, then run the same command again"
+            what = f"no space left: {error.strerror}"
+            raise NightrankError("E_DISK", what, self.path(key), do) from None
 
 
 def _write_local(

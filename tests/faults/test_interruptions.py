@@ -1,9 +1,8 @@
-"""Killed anywhere, the same command ends in the same rows and redoes only what was in flight."""
+"""Stopped, doubled or damaged, a run ends in the same rows and redoes only what was in flight."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,32 +16,11 @@ from jobs.verify import verify
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake
 from pipelines.storage.dataset import Dataset
-from pipelines.storage.log import Log
 from tests.conftest import Collection, nightrank
 from tests.jobs.lake import digests, run, table
-from tests.jobs.test_nights import World
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"document_shard_rows": 60, "query_shard_rows": 15}
-# Runs a config and kills itself at the n-th write or create of the store: before it, or just after.
-CRASHER = """
-import os, signal, sys
-from pipelines.storage.store import Store
-from tests.jobs.lake import run
-left = [int(sys.argv[2])]
-def dying(real):
-    def call(self, *args, **kwargs):
-        left[0] -= 1
-        if left[0] == 0 and sys.argv[3] == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(self, *args, **kwargs)
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return call
-Store.write, Store.put_if_absent = dying(Store.write), dying(Store.put_if_absent)
-run(sys.argv[1])
-"""
 
 
 def records(root: Path) -> dict[str, bytes]:
@@ -76,33 +54,6 @@ def undisturbed(
     (folder / "c.yaml").write_text(json.dumps(collection.config(folder / "lake", layout=SMALL)))
     run(str(folder / "c.yaml"))
     return digests(folder / "lake")
-
-
-def test_every_crash_point_recovers_to_the_same_bytes(
-    collection: Collection,
-    tmp_path: Path,
-    write_config: Callable[..., str],
-    undisturbed: dict[str, list[str]],
-) -> None:
-    """Killed at the 1st, 18th, 35th … operation of the store until a run gets through."""
-    crashes = 0
-    for number in range(1, 10_000, 17):
-        root = tmp_path / f"lake{number}"
-        config = write_config(collection.config(root, layout=SMALL), f"{number}.yaml")
-        when = "before" if crashes % 2 else "after"
-        child = subprocess.run(
-            [sys.executable, "-c", CRASHER, config, str(number), when], cwd=REPOSITORY
-        )
-        if child.returncode == 0:
-            break
-        assert child.returncode == -signal.SIGKILL
-        crashes += 1
-        before = records(root)
-        run(config)
-        assert digests(root) == undisturbed
-        assert before.items() <= records(root).items(), "a committed unit was done again"
-    assert crashes >= 8
-    verify(config)
 
 
 def test_an_old_generation_stays_readable_when_its_successor_is_killed(
@@ -196,43 +147,3 @@ def test_a_short_file_is_made_again_and_a_flipped_bit_is_refused(
     assert caught.value.exit_code == 7 and flipped.name in str(caught.value)
     again = Dataset(store, f"{folder}/candidates").records()
     assert again[first.shard].attempt == 1
-
-
-def test_a_night_killed_anywhere_ends_in_the_same_bytes(
-    tmp_path: Path, write_config: Callable[..., str]
-) -> None:
-    """The third night, with a merge of segments in it, killed at every 29th operation."""
-    world = World(tmp_path, 41, documents=200, queries=16)
-    layout = {"document_shard_rows": 60, "query_shard_rows": 8}
-    lake, merging = tmp_path / "lake", {"max_segments": 2}
-    plain = world.config(lake, layout=layout, nightly=merging)
-    config = write_config(plain, "lake.yaml")
-    for number in range(3):
-        if number:
-            world.documents[f"new-{number}"] = "river bank loan"
-            world.documents.pop(sorted(world.documents)[number])
-        world.write()
-        if number < 2:
-            run(config)
-    whole = tmp_path / "whole"
-    shutil.copytree(lake, whole)
-    run(write_config({**plain, "root": str(whole)}, "whole.yaml"))
-    crashes = 0
-    for number in range(1, 10_000, 29):
-        root = tmp_path / f"lake{number}"
-        shutil.copytree(lake, root)
-        again = write_config({**plain, "root": str(root)}, f"{number}.yaml")
-        when = "before" if crashes % 2 else "after"
-        child = subprocess.run(
-            [sys.executable, "-c", CRASHER, again, str(number), when], cwd=REPOSITORY
-        )
-        if child.returncode == 0:
-            break
-        assert child.returncode == -signal.SIGKILL
-        crashes += 1
-        run(again)
-        assert digests(root) == digests(whole), f"operation {number}, {when}"
-        verify(again)
-    assert crashes >= 5
-    entries = Log(open_lake(str(whole), "tiny"), "index").published()
-    assert entries[-1].body["compacted"]

@@ -67,6 +67,10 @@ BERT = {"model_type": "bert", "num_labels": 1, "architectures": ["BertForSequenc
 CODE = {"auto_map": {"AutoModelForSequenceClassification": "code.Model"}}
 
 
+HEADER = b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 4
+
+
 def model_folders(mark: Path) -> dict[str, dict[str, Any]]:
     trap, code = pickled(mark), f"open({str(mark)!r}, 'w').close()".encode()
     foreign = [{"idx": 0, "name": "0", "path": "", "type": "code.Model"}]
@@ -83,25 +87,25 @@ def model_folders(mark: Path) -> dict[str, dict[str, Any]]:
         "a pickle called safetensors": {"config.json": BERT, "model.safetensors": trap},
         "auto_map": {
             "config.json": {**BERT, **CODE},
-            "model.safetensors": b"",
+            "model.safetensors": WEIGHTS,
             "code.py": code,
         },
         "auto_map of the tokenizer": {
             "config.json": BERT,
             "tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["code.Model", None]}},
-            "model.safetensors": b"",
+            "model.safetensors": WEIGHTS,
             "code.py": code,
         },
         "modules.json with code of the folder": {
             "config.json": BERT,
             "modules.json": foreign,
-            "model.safetensors": b"",
+            "model.safetensors": WEIGHTS,
             "code.py": code,
         },
         "modules.json with code of Python": {
             "config.json": BERT,
             "modules.json": other,
-            "model.safetensors": b"",
+            "model.safetensors": WEIGHTS,
         },
     }
 
@@ -122,6 +126,13 @@ def test_model_folders_with_code_are_refused(
     assert guarded(lambda **_: app(["run", config])) == 3
     said = capsys.readouterr().err
     assert "error[E_MODEL]" in said and said.count("\n") == 1
+    expected = {
+        "auto_map": "auto_map",
+        "modules": "module of other code",
+        "a pickle": "safetensors",
+    }
+    for begin, words in expected.items():
+        assert words in said or not kind.startswith(begin), said
 
 
 def test_yaml_tags_are_refused(

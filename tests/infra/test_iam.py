@@ -15,6 +15,7 @@ LAKE = f"{BUCKET}/lake/catalogue"
 RECORD = f"{LAKE}/results/plan.0/rank/_done/part-00.a0.json"
 DATA = f"{LAKE}/results/plan.0/rank/_data/part-00.ranked-3f.parquet"
 ENTRY = f"{LAKE}/results/_log/00000000000000000007.json"
+MODEL = f"{LAKE}/models/5e/_data/file-00000-of-00001.file-3f.bin"
 PROBE = f"{LAKE}/_probe/3f"
 INPUT = "arn:aws:s3:::example-nightrank-input/documents/a.jsonl"
 ROLES = {"writer": ("writer", "input"), "reader": ("reader",), "gc": ("gc",)}
@@ -74,6 +75,7 @@ def test_the_writer_adds_and_takes_nothing_away() -> None:
         assert allowed("writer", "s3:PutObject", key, **CREATE)
         # Without the condition a record or a log entry could be overwritten.
         assert not allowed("writer", "s3:PutObject", key)
+    assert allowed("writer", "s3:PutObject", MODEL)
     assert allowed("writer", "s3:PutObject", DATA)  # Unique names; large ones are multipart.
     assert allowed("writer", "s3:AbortMultipartUpload", DATA)
     for key in (RECORD, DATA, ENTRY, PROBE):
@@ -99,7 +101,7 @@ def test_gc_condemns_and_deletes_and_never_touches_a_log() -> None:
     assert allowed("gc", "s3:PutObject", ENTRY, **CREATE)
     assert not allowed("gc", "s3:PutObject", ENTRY)
     assert not allowed("gc", "s3:PutObject", DATA, **CREATE)
-    assert allowed("gc", "s3:DeleteObject", DATA) and allowed("gc", "s3:DeleteObject", RECORD)
+    assert all(allowed("gc", "s3:DeleteObject", key) for key in (DATA, RECORD, MODEL))
     for log in (ENTRY, ENTRY.replace("/results/", "/index/")):
         assert not allowed("gc", "s3:DeleteObject", log)
 

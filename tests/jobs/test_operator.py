@@ -96,7 +96,8 @@ def test_status_tells_the_next_command(
     assert "nothing published" in text and f"next: nightrank run {config}" in text
     called(capsys, "run", config)
     plain = json.loads(called(capsys, "status", config, "--json"))
-    assert plain == {"generation": 1, "index_generation": 1, "unfinished": []}
+    assert (plain["generation"], plain["index_generation"], plain["unfinished"]) == (1, 1, [])
+    assert plain["next"] == f"nightrank results {config}"
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])

@@ -66,6 +66,20 @@ def tiny_cross_encoder(tmp_path):
 
 
 @pytest.fixture
+def tiny_bi_encoder(tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    encoder, folder = tmp_path / "encoder", tmp_path / "tiny-bi-encoder"
+    encoder.mkdir()
+    tiny_tokenizer(encoder)
+    tiny_bert(encoder)
+    transformer = Transformer(str(encoder), max_seq_length=32)
+    SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean")]).save(str(folder))
+    return folder
+
+
+@pytest.fixture
 def edit_config():
     def edit(folder, **fields):
         path = folder / "config.json"

@@ -37,6 +37,7 @@ def test_an_index_comes_back_from_its_file_with_the_same_answers(factory, vector
     path.write_bytes(as_bytes(index))
     with path.open("rb") as file:
         again = [
+            faiss_index.add(faiss_files.read(as_bytes(template)), vectors),
             faiss_files.read(path),
             faiss_files.read(path.read_bytes()),
             faiss_files.read(file),

@@ -13,6 +13,7 @@ from pipelines.runtime.stage import Task
 from pipelines.stages import merge, rank, rejects
 from pipelines.storage import schemas
 from pipelines.storage.dataset import Dataset, Payload, Record
+from pipelines.storage.gather import gather
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
 from pipelines.storage.store import Store
@@ -42,7 +43,7 @@ def step(store: Store, number: int, record: Record, file: str, raw: list[tuple])
     ref = commit(store, f"scores-{number}", {"scores": scores}).files["scores"]
     settings = rank.Settings(STEPS, number, (3, 2)[number], 0.0, (2, 0)[number], False)
     last = settings.is_last
-    args: dict[str, Any] = {"list": record.files[file], "scores": [(ref, p) for p in ref.ranges]}
+    args: dict[str, Any] = {"list": record.files[file], "scores": gather([ref])[0]}
     if "lost" in record.files:
         args["lost"] = record.files["lost"]
     if last:

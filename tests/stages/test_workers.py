@@ -11,10 +11,13 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import NightrankError
+from pipelines.models.registry import resolve_bi_encoder
 from pipelines.runtime.stage import Task
 from pipelines.stages import delta, embed, merge, rank, rerank, search
 from pipelines.storage import buckets, ordinals, schemas
 from pipelines.storage.dataset import Dataset, FileRef, Manifest, Payload, Record
+from pipelines.storage.gather import gather
+from pipelines.storage.ranges import Range, Ranges
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
 from pipelines.storage.store import Store
@@ -78,7 +81,7 @@ def rank_payload(
     ref = record.files["scores"]
     args = {
         "list": record.files["list"],
-        "scores": [(ref, part) for part in ref.ranges],
+        "scores": gather([ref])[0],
         "published": {
             "members": record.files["members"],
             "rejects": record.files["rejects"],
@@ -184,8 +187,9 @@ def test_vectors_that_are_not_finite_or_zero_never_reach_an_index(store: Store) 
         def encode(self, tokens: Any, kind: str) -> np.ndarray:
             return np.array([[np.nan, 1], [0, 0], [1, 2]], dtype=np.float32)
 
-    worker = embed.Worker.__new__(embed.Worker)
-    worker._kind, worker._encoder = "document", Broken()
+    model = resolve_bi_encoder("toy:bag-of-words", dimension=2)
+    worker = embed.Worker({"kind": "document", "model": model.to_dict()}, 1)
+    worker._encoder = Broken()
     tokens = pa.table([pa.array([[1], [2], [3]], pa.list_(pa.int32()))], schema=schemas.TOKENS)
     ref = commit(store, "tokens", tokens=tokens).files["tokens"]
     made = worker(Task("t", {"tokens": ref}), Reader(store)).files
@@ -222,8 +226,8 @@ def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
     assert sizes(1) == [1] * 12
 
     def units(pairs: int, wanted: int | str) -> int:
-        part = rerank.Range(0, 0, 1, pairs, "")
-        scattered = manifest([{"scatter": FileRef("s", 1, "", pairs, (part,))}])
+        part = Range(0, 0, 1, pairs, 0)
+        scattered = manifest([{"scatter": FileRef("s", 1, "", pairs, Ranges.of([part]))}])
         tokens = manifest([{"tokens": FileRef("t", 1, "", 262_144)}], tokens=262_144 * 100)
         queries = manifest([{"tokens": FileRef("q", 1, "", 10)}], tokens=100)
         texts = manifest([{"queries": FileRef("q", 1, "", 10)}])

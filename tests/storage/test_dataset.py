@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import NightrankError
-from pipelines.storage.dataset import Blob, Dataset, Payload, Record
+from pipelines.storage.dataset import Blob, Dataset, FileRef, Payload, Record
 from pipelines.storage.fingerprint import canonical, fingerprint
+from pipelines.storage.gather import gather
+from pipelines.storage.ranges import Range, Ranges
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
 from pipelines.storage.store import Store
@@ -112,6 +115,33 @@ def test_scattered_ranges_hold_each_keys_rows_in_order(keys: list[int]) -> None:
         for row, key in enumerate(keys):
             wanted.setdefault(key, []).append(row)
         assert found == wanted
+
+
+TABLES = st.lists(st.dictionaries(st.integers(0, 9), st.integers(1, 1 << 40)), max_size=5)
+
+
+@given(TABLES)
+def test_what_is_gathered_of_files_is_each_files_range_of_the_key(
+    tables: list[dict[int, int]],
+) -> None:
+    files = []
+    for number, lengths in enumerate(tables):
+        offsets = itertools.accumulate([0, *(n for _, n in sorted(lengths.items()))])
+        made = [
+            Range(key, offset, length, number + key, 2**64 - 1 - key)
+            for (key, length), offset in zip(sorted(lengths.items()), offsets, strict=False)
+        ]
+        packed = Ranges.from_text(Ranges.of(made).to_text())
+        assert list(packed) == made and [packed[i] for i in range(len(made))] == made
+        assert list(packed.between(3, 7)) == [one for one in made if 3 <= one.key < 7]
+        files.append(FileRef(f"f{number}", 1, "", 1, packed))
+    gathered = gather(files)
+    assert list(gathered) == sorted({key for lengths in tables for key in lengths})
+    for key, found in gathered.items():
+        wanted = [(n, ref.range(key)) for n, ref in enumerate(files) if ref.range(key)]
+        assert [(number, part) for number, _, part in found] == wanted
+        assert all(ref.key == f"f{number}" and not ref.ranges for number, ref, _ in found)
+        assert found.rows == sum(number + key for number, _ in wanted)
 
 
 def test_row_slices_read_only_the_groups_they_need(store: Store, monkeypatch) -> None:

@@ -1,0 +1,125 @@
+"""Seconds and memory of a run's processes by stage, in a file that a resumed run adds to.
+
+A process's memory is sampled ten times a second: `resident` is all that is mapped and in RAM, `own`
+leaves out mapped files, which the kernel may drop at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.runtime.progress import Progress
+from pipelines.storage.dataset import Manifest
+
+EVERY_SECONDS, SAVE_SECONDS = 0.1, 2.0
+
+
+def peak_bytes(process: int) -> int:
+    """The most memory that a process has held so far."""
+    return _status(process)["VmHWM"]
+
+
+def descendants(process: int) -> Iterator[int]:
+    """Processes that a process started, and theirs."""
+    try:
+        threads = list(Path(f"/proc/{process}/task").iterdir())
+    except OSError:
+        return  # It has just ended.
+    for thread in threads:
+        with contextlib.suppress(OSError):
+            for child in map(int, (thread / "children").read_text().split()):
+                yield child
+                yield from descendants(child)
+
+
+def _status(process: int) -> dict[str, int]:
+    """The memory lines of /proc/<process>/status, in bytes."""
+    text = Path(f"/proc/{process}/status").read_text()
+    return {name: int(size) << 10 for name, size in re.findall(r"(\w+):\s+(\d+) kB", text)}
+
+
+def _cpu_seconds(process: int) -> float:
+    """What a process has used, in user and system mode."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Watch(Progress):
+    """Progress that notes what each stage took, and goes on where an earlier process stopped.
+
+    Attributes:
+        stages: by name, `seconds` (wall), `cpu_seconds` (of this process and all that it started,
+            Ray's too) and the largest `driver` and `worker`, each with `resident` and `own` bytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self.stages: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            self.stages = json.loads(path.read_text())
+        self._now = ""
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def start(self, stage: str, total: int, done: int) -> None:
+        """See `Progress.start`."""
+        super().start(stage, total, done)
+        fresh: dict[str, Any] = {"seconds": 0.0, "cpu_seconds": 0.0, "driver": {}, "worker": {}}
+        self.stages.setdefault(stage, fresh)
+        self._now = stage
+
+    def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:
+        """See `Progress.finish`."""
+        super().finish(stage, manifest, seconds)
+        self._now = ""
+
+    def close(self) -> None:
+        """Ends sampling and keeps what was found."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        last = saved = time.monotonic()
+        spent: dict[int, float] = {}
+        while not self._stopped.wait(EVERY_SECONDS):
+            now, stage = time.monotonic(), self.stages.get(self._now)
+            before, spent = spent, {}
+            for process in (os.getpid(), *descendants(os.getpid())):
+                with contextlib.suppress(OSError, KeyError):
+                    spent[process] = _cpu_seconds(process)
+                    if stage and process == os.getpid():
+                        _raise(stage["driver"], process)
+                    elif stage and "_Actor" in Path(f"/proc/{process}/cmdline").read_text():
+                        _raise(stage["worker"], process)
+            if stage:
+                stage["seconds"] += now - last
+                stage["cpu_seconds"] += sum(
+                    seconds - before.get(process, 0.0) for process, seconds in spent.items()
+                )
+            last = now
+            if now - saved > SAVE_SECONDS:
+                saved = now
+                self._save()
+        self._save()
+
+    def _save(self) -> None:
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.stages))
+        partial.rename(self._path)
+
+
+def _raise(peaks: dict[str, int], process: int) -> None:
+    status = _status(process)
+    found = {"resident": status["VmRSS"], "own": status["RssAnon"] + status["RssShmem"]}
+    for name, size in found.items():
+        peaks[name] = max(peaks.get(name, 0), size)

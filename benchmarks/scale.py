@@ -1,0 +1,234 @@
+"""A large run on two cores: real retrieval over synthetic vectors, toy scores, all the real stages.
+
+    chrt --idle 0 nice -n 19 python -m benchmarks.scale --work WORK --out benchmarks/results
+
+1,000,000 documents x 100,000 queries at depth 100, and a quarter of each to show how cost grows.
+Texts are made-up words, so that BM25 and the toy reranker have something to do; the vectors of the
+embed stage are clustered ones (as in `benchmarks.retrieval`) of MiniLM's width, since a toy's are
+sparse. Everything else is `nightrank run`. The same command resumes; seconds add up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from benchmarks.memory import Watch
+from benchmarks.reporting import machine, table
+from jobs.terminal import open_executor
+from pipelines import offline_rerank
+from pipelines.config import PipelineConfig
+from pipelines.forecast.limits import WORKER_BYTES
+from pipelines.planning import make_plan
+from pipelines.results import open_lake
+from pipelines.run import Run
+from pipelines.runtime.stage import Stage, Task, WorkerSpec
+from pipelines.stages.embed import to_table
+from pipelines.storage import schemas
+from pipelines.storage.dataset import Dataset, Manifest, Payload
+from pipelines.storage.reader import Reader
+
+DOCUMENTS, QUERIES, DEPTH, DIMENSION = 1_000_000, 100_000, 100, 384
+SIZES = {"quarter": 4, "whole": 1}
+CENTRES, VOCABULARY, DOCUMENT_WORDS, QUERY_WORDS = 10_000, 50_000, 10, 4
+# What `benchmarks/results/retrieval-synthetic.md` found fastest at recall 0.985 on such vectors.
+INDEX = {
+    "factory": "IVF2048,PQ192x4fs,RFlat",
+    "search_parameters": "nprobe=384,k_factor_rf=4",
+    "train_rows": 131_072,
+    "shard_bytes": 512 << 20,
+}
+MEMORY_BYTES = 3 << 29
+MERGE_BYTES, MOST_PARTIALS = 1 << 30, 10
+
+
+class Clustered:
+    """In the place of an encoder: unit vectors around common centres, by the shard's name."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        centres = np.random.default_rng(0)
+        self._centres = centres.standard_normal((CENTRES, DIMENSION), dtype=np.float32)
+        self._kind = config["kind"]
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        """A vector for every row of tokens."""
+        count = task.args["tokens"].rows
+        draw = np.random.default_rng(zlib.crc32(f"{self._kind} {task.shard}".encode()))
+        made = draw.standard_normal((count, DIMENSION), dtype=np.float32)
+        made += self._centres[draw.integers(0, CENTRES, count)]
+        made /= np.linalg.norm(made, axis=1, keepdims=True)
+        stats = {"rate_rows": count, "rate_unit": "texts", "encoded": count, "rejected": 0}
+        vectors = to_table(np.arange(count, dtype=np.int32), made)
+        rejects = schemas.ROW_REJECTS.empty_table()
+        return Payload({"vectors": vectors, "rejects": rejects}, stats)
+
+
+class ScaleRun(Run):
+    """A run whose vectors are made up."""
+
+    def _complete(self, stage: Stage) -> Manifest:
+        if stage.kind == "embed":
+            stage = replace(stage, worker=WorkerSpec(Clustered, stage.worker.config))
+        return super()._complete(stage)
+
+
+def write_inputs(folder: Path, documents: int, queries: int) -> None:
+    """Documents of random words, and queries of words of a document each."""
+    draw = np.random.default_rng(1)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    spelt = letters[draw.integers(0, len(letters), (VOCABULARY, 7))]
+    words = pa.array(["".join(word) for word in spelt])
+    texts = draw.integers(0, VOCABULARY, (documents, DOCUMENT_WORDS), dtype=np.int32)
+    asked = texts[draw.integers(0, documents, queries), :QUERY_WORDS]
+    for name, rows, letter in (("corpus", texts, "d"), ("queries", asked, "q")):
+        lists = pa.FixedSizeListArray.from_arrays(words.take(pa.array(rows.ravel())), rows.shape[1])
+        joined = pc.binary_join(lists.cast(pa.list_(pa.string())), " ")
+        ids = pa.array([f"{letter}{i:07d}" for i in range(len(rows))])
+        pq.write_table(pa.table({"_id": ids, "text": joined}), folder / f"{name}.parquet")
+
+
+def run(work: Path, documents: int, queries: int) -> dict[str, Any]:
+    """Runs or resumes one size; see `measured`."""
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "queries.parquet").exists():
+        write_inputs(work, documents, queries)
+    config = PipelineConfig.model_validate(
+        {
+            "name": "scale",
+            "root": str(work / "lake"),
+            "corpus": {"path": str(work / "corpus.parquet")},
+            "queries": {"path": str(work / "queries.parquet")},
+            "encoder": {"model": "toy:bag-of-words", "dimension": DIMENSION},
+            "index": INDEX,
+            "retrieve": {"depth": DEPTH},
+            "rerank": {"model": "toy:overlap", "depth": DEPTH},
+            "search": {"memory_bytes": MEMORY_BYTES},
+        }
+    )
+    store = open_lake(config.root, config.name, {})
+    watch = Watch(work / "measured.json")
+    with open_executor(config) as executor:
+        job = ScaleRun(make_plan(config, store), store, executor, watch)
+        entry = job.plan.published or offline_rerank.run(job)
+    watch.close()
+    assert entry is not None
+    return {"documents": documents, "queries": queries, **measured(work, watch.stages)}
+
+
+def measured(work: Path, stages: dict[str, Any]) -> dict[str, Any]:
+    """What was written, and what the processes held.
+
+    Returns:
+        `stages` with `seconds`, `unit_seconds`, `units`, `files`, `bytes`, memory; `files` (bytes
+        of some by name), `objects` (data files, records, manifests), `driver_bytes`.
+    """
+    store, sizes = open_lake(str(work / "lake"), "scale", {}), dict[str, int]()
+    for path in (work / "lake").rglob("manifest.json"):
+        folder = str(path.parent.relative_to(work / "lake" / "scale"))
+        made = Dataset(store, folder).manifest()
+        assert made is not None
+        files = [(name, ref) for shard in made.shards for name, ref in shard.files.items()]
+        for name, ref in files:
+            sizes[f"{made.stage}/{name}"] = sizes.get(f"{made.stage}/{name}", 0) + ref.size
+        stages[made.stage] |= {
+            "units": len(made.shards),
+            "unit_seconds": sum(shard.seconds for shard in made.shards),
+            "files": len(files),
+            "bytes": made.bytes,
+        }
+    objects = [path for path in (work / "lake").rglob("*") if path.is_file()]
+    return {
+        "stages": stages,
+        "files": sizes,
+        "objects": len(objects),
+        "bytes": sum(path.stat().st_size for path in objects),
+        "seconds": sum(stage["seconds"] for stage in stages.values()),
+        "driver_bytes": max(stage["driver"].get("resident", 0) for stage in stages.values()),
+    }
+
+
+def checks(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What must hold, each with what was found and what is allowed."""
+    whole, quarter = runs["whole"], runs["quarter"]
+    window = MEMORY_BYTES + WORKER_BYTES
+
+    def worker(stage: str) -> int:
+        return int(whole["stages"][stage]["worker"].get("own", 0))
+
+    limits = {
+        "driver: whole run, at most 1.5 times the quarter's": (
+            whole["driver_bytes"],
+            1.5 * quarter["driver_bytes"],
+        ),
+        "a search worker, its group and window": (worker("search"), window),
+        "a merge": (worker("merge"), MERGE_BYTES),
+        "any worker": (max(map(worker, whole["stages"])), window),
+        "partial lists, at most 10 times the candidates": (
+            whole["files"]["search/candidates"],
+            MOST_PARTIALS * whole["files"]["merge/candidates"],
+        ),
+    }
+    return {
+        name: {"found": found, "allowed": allowed, "holds": found <= allowed}
+        for name, (found, allowed) in limits.items()
+    }
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    runs = result["runs"]
+    whole, quarter = runs["whole"], runs["quarter"]
+    text = f"{whole['documents']:,} documents x {whole['queries']:,} queries, depth {DEPTH}, "
+    text += f"{DIMENSION} dimensions, `{INDEX['factory']}` ({INDEX['search_parameters']}), BM25; "
+    text += f"{result['cpus']} CPUs shared with other work, at idle priority\n\n"
+    lines = []
+    for name, stage in whole["stages"].items():
+        before = quarter["stages"][name]
+        cells = [name, f"{stage['units']:,}", f"{stage['seconds']:,.0f} s"]
+        cells += [f"{stage['seconds'] / max(0.1, before['seconds']):.1f}"]
+        cells += [f"{stage['files'] + stage['units']:,}", f"{stage['bytes'] / 1e6:,.1f}"]
+        cells += [f"{stage['bytes'] / max(1, before['bytes']):.1f}"]
+        for kind in ("driver", "worker"):
+            cells.append(f"{stage[kind].get('own', 0) / 1e6:,.0f}")
+        lines.append(cells)
+    titles = ["stage", "units", "wall", "times the quarter", "objects", "MB", "times the quarter"]
+    text += table([*titles, "driver, MB", "largest worker, MB"], lines)
+    text += f"\n{whole['seconds'] / 60:,.0f} minutes in all (a quarter of documents and queries: "
+    text += f"{quarter['seconds'] / 60:,.0f}), {whole['bytes'] / 1e9:,.2f} GB in "
+    text += f"{whole['objects']:,} objects ({quarter['bytes'] / 1e9:,.2f} GB in "
+    text += f"{quarter['objects']:,}).\n\n"
+    rows = [
+        [name, f"{c['found'] / 1e6:,.0f} MB", f"{c['allowed'] / 1e6:,.0f} MB", str(c["holds"])]
+        for name, c in result["checks"].items()
+    ]
+    return text + table(["limit", "found", "allowed", "holds"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--documents", type=int, default=DOCUMENTS)
+    parser.add_argument("--queries", type=int, default=QUERIES)
+    given = parser.parse_args()
+    runs = {}
+    for name, share in SIZES.items():
+        folder = given.work / name
+        runs[name] = run(folder, given.documents // share, given.queries // share)
+    result = {**machine(), "runs": runs, "checks": checks(runs)}
+    print(as_markdown(result))
+    if given.out:
+        (given.out / "scale.json").write_text(json.dumps(result, indent=1) + "\n")
+        (given.out / "scale.md").write_text(as_markdown(result))
+
+
+if __name__ == "__main__":
+    main()

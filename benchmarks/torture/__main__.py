@@ -1,0 +1,75 @@
+"""Kills, nights and fuzzing for as long as one likes: does anything ever go wrong?
+
+    python -m benchmarks.torture --minutes 30 --out benchmarks/results [--seed N]
+
+Half of the time goes to driver processes that are killed at random instants and run again, a
+quarter each to simulated nights and to fuzzing of inputs and artifacts. Ends with exit code 1 where
+anything differed; the result file says what, and the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reporting import machine, table
+from benchmarks.torture import kills, soak
+
+MEMORY = Path("/dev/shm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
+    given = parser.parse_args()
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 << 30
+    started = time.monotonic()
+    result: dict[str, Any] = {**machine(), "minutes": given.minutes, "seed": given.seed}
+    with tempfile.TemporaryDirectory(dir=MEMORY if roomy else None) as folder:
+        quarter = given.minutes * 15
+        result["kills"] = kills.run(2 * quarter, given.seed, Path(folder) / "kills")
+        print(json.dumps(result["kills"]), flush=True)
+        result["soak"] = soak.run(quarter, given.seed, Path(folder) / "soak")
+        print(json.dumps(result["soak"]), flush=True)
+    if importlib.util.find_spec("benchmarks.torture.fuzz"):
+        from benchmarks.torture import fuzz
+
+        result["fuzz"] = fuzz.run(quarter, given.seed)
+    else:
+        result["fuzz"] = {"skipped": "benchmarks/torture/fuzz.py is not there"}
+    print(json.dumps(result["fuzz"]), flush=True)
+    result["seconds"] = round(time.monotonic() - started)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "torture.json").write_text(json.dumps(result, indent=1) + "\n")
+    (given.out / "torture.md").write_text(as_markdown(result))
+    if any(part.get("wrong") for part in result.values() if isinstance(part, dict)):
+        sys.exit(1)
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    """One table a part, each line a figure."""
+    text = f"{result['seconds']} s on {result['cpus']} CPUs, seed {result['seed']}\n"
+    for part in ("kills", "soak", "fuzz"):
+        lines = [[name.replace("_", " "), _shown(value)] for name, value in result[part].items()]
+        text += f"\n{table([part, ''], lines)}"
+    return text
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(map(str, value)) or "nothing"
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What each consumer reads of many scatter files: the other side of `scatter`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipelines.storage.dataset import FileRef
+from pipelines.storage.ranges import PLACED, Range, to_ranges
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """One key's ranges in several files; iterating gives (number of the file, file, range).
+
+    Attributes:
+        files: those that hold the key, by number, without their offset tables.
+        packed: an array of `PLACED`, as bytes: a task's arguments are pickled for every unit.
+        rows: rows of all ranges.
+    """
+
+    files: dict[int, FileRef] = field(default_factory=dict)
+    packed: bytes = b""
+    rows: int = 0
+
+    def __iter__(self) -> Iterator[tuple[int, FileRef, Range]]:
+        placed = np.frombuffer(self.packed, PLACED)
+        for number, one in zip(placed["file"].tolist(), to_ranges(placed), strict=True):
+            yield number, self.files[number], one
+
+
+def gather(files: Sequence[FileRef]) -> dict[int, Gathered]:
+    """What every key, ascending, has in scatter files; these are numbered in their order."""
+    tables = [ref.ranges.placed(number) for number, ref in enumerate(files)]
+    placed = np.concatenate([np.zeros(0, PLACED), *tables])
+    placed = placed[np.argsort(placed["key"], kind="stable")]
+    bare = [FileRef(ref.key, ref.size, ref.sha256, ref.rows) for ref in files]
+    keys, starts = np.unique(placed["key"], return_index=True)
+    found = {}
+    for key, mine in zip(keys.tolist(), np.split(placed, starts[1:]), strict=False):
+        numbers = mine["file"].tolist()
+        rows = int(mine["rows"].sum())
+        found[key] = Gathered({n: bare[n] for n in numbers}, mine.tobytes(), rows)
+    return found

@@ -1,0 +1,227 @@
+"""Any sequence of publications, kills, rollbacks, collections and damage, against a plain model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from pipelines import retention
+from pipelines.errors import NightrankError
+from pipelines.generations import datasets_of_results
+from pipelines.storage import expiry
+from pipelines.storage.log import Log
+from pipelines.storage.store import Store
+from tests.faults.protocol import publish, read
+
+# More of them when asked for: NIGHTRANK_EXAMPLES=150.
+LOCAL = int(os.environ.get("NIGHTRANK_EXAMPLES", "60"))
+MONTH = 30 * 86_400
+SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+class Killed(BaseException):
+    """The process ended here; nothing after it happens."""
+
+
+class Mortal(Store):
+    """A store whose process dies at its n-th operation: before it, or just after."""
+
+    left, after = 0, False
+
+    def dies(self, left: int, after: bool) -> None:
+        self.left, self.after = left, after
+
+    @contextlib.contextmanager
+    def _operation(self) -> Iterator[None]:
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise Killed
+        yield
+        if self.left == 0:
+            raise Killed
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        with self._operation():
+            return super().put_if_absent(key, data)
+
+    def write(self, *arguments: Any, **more: Any) -> tuple[int, str]:
+        with self._operation():
+            return super().write(*arguments, **more)
+
+
+class Lake(RuleBasedStateMachine):
+    """The model: the log as a list, and for every unfinished plan the number it was planned at."""
+
+    base = ""
+    plans = Bundle("plans")
+
+    @initialize()
+    def empty(self) -> None:
+        self.store = Mortal(f"{self.base}/{uuid.uuid4().hex}")
+        self.log: list[str] = []  # The plan of every number taken; empty for a condemnation.
+        self.marks: dict[str, int] = {}  # By plan, what its plan.json says.
+        self.current: str | None = None
+        self.mark = 0  # Of the current entry.
+        self.kept: list[int] = []  # Numbers that no collection has given up.
+        self.given_up: dict[str, int] = {}
+
+    @rule(
+        target=plans,
+        old=st.none() | consumes(plans),
+        left=st.integers(-12, 20),
+        after=st.booleans(),
+    )
+    def run(self, old: str | None, left: int, after: bool) -> Any:
+        """Runs a new plan or resumes one; killed at an operation where `left` is above 0."""
+        plan = old or uuid.uuid4().hex[:12]
+        mark = self.marks.setdefault(plan, len(self.log))
+        done = plan == self.current
+        stale = self.current is not None and self.mark > mark
+        condemned = self.given_up.get(plan, 0) > mark
+        self.store.dies(left, after)
+        try:
+            entry = publish(self.store.url, plan, self.store)
+        except Killed:
+            self._look(plan)
+            return plan
+        except NightrankError as error:
+            expected = {"E_STALE"} if stale else {"E_CONDEMNED"}
+            assert error.code in expected and (stale or condemned), error
+            return multiple()
+        assert done or not (stale or condemned), f"{plan} was published"
+        if not done:
+            assert entry.generation == len(self.log) + 1
+            self._published(plan, mark)
+        assert entry.body["plan_id"] == plan
+        return multiple()
+
+    def _look(self, plan: str) -> None:
+        """After a kill: how far it came."""
+        if not self.store.exists(f"results/{plan}.0/plan.json"):
+            self.marks.pop(plan)
+        if len(Log(self.store, "results").generations()) > len(self.log):
+            self._published(plan, self.marks[plan])
+
+    def _published(self, plan: str, mark: int) -> None:
+        self.log.append(plan)
+        self.kept.append(len(self.log))
+        self.current, self.mark = plan, mark
+
+    @precondition(lambda self: self.kept)
+    @rule(data=st.data())
+    def rollback(self, data: st.DataObject) -> None:
+        """An older state again, as `nightrank rollback` has it."""
+        self.store.dies(0, False)
+        log = Log(self.store, "results")
+        entry = log.read(data.draw(st.sampled_from(self.kept)))
+        body = {**entry.body, "kind": "rollback"}
+        made = log.append(body, log.last(), uses=datasets_of_results(entry.body))
+        assert made.generation == len(self.log) + 1
+        self._published(entry.body["plan_id"], len(self.log))
+
+    @precondition(lambda self: self.log)
+    @rule(retain=st.integers(1, 3), ends=st.sampled_from(["", "claimed", "half", "before"]))
+    def collect(self, retain: int, ends: str) -> None:
+        """A month later; killed before its number, between number and deletion, or in that."""
+        self.store.dies({"before": 2, "claimed": 3}.get(ends, 0), ends == "claimed")
+        published = [n for n, plan in enumerate(self.log, 1) if plan]
+        spared = {self.log[n - 1] for n in published[-retain:]}
+        steps = [0]
+
+        def deleting(store: Store, keys: list[str]) -> None:
+            steps[0] += 1
+            expiry.delete(store, keys[: len(keys) // 2] if ends == "half" else keys)
+            if ends == "half":
+                raise Killed
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(
+                retention,
+                "clock",
+                lambda store: expiry.clock(Store(store.url, store.options)) + MONTH,
+            )
+            patched.setattr(retention, "delete", deleting)
+            with contextlib.suppress(Killed):
+                retention.collect(self.store, retain, min_age_days=7)
+        log = Log(self.store, "results")
+        if log.last() > len(self.log):
+            self.log.append("")
+            for path in log.read(log.last()).body["condemned"]:
+                plan = path.split("/")[1].removesuffix(".0")
+                assert plan not in spared, f"{path} is still needed"
+                self.given_up[plan] = len(self.log)
+        self.kept = [n for n in self.kept if self.log[n - 1] not in self.given_up]
+        for plan in [p for p in self.marks if not self.store.exists(f"results/{p}.0/plan.json")]:
+            self.marks.pop(plan)
+
+    @precondition(lambda self: self.kept and not self.store.remote)
+    @rule(data=st.data(), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+    def flip(self, data: st.DataObject, place: float, bit: int) -> None:
+        """One bit of a published file: its readers are told, and read again once it is mended."""
+        entry = Log(self.store, "results").read(data.draw(st.sampled_from(self.kept)))
+        file = data.draw(st.sampled_from(entry.body["files"]["ranked"]))
+        path = self.store.path(file["key"])
+        with open(path, "rb") as there:
+            good = there.read()
+        bad = bytearray(good)
+        bad[int(place * len(bad))] ^= 1 << bit
+        with open(path, "wb") as there:
+            there.write(bad)
+        with pytest.raises(NightrankError, match="E_CORRUPT.*sha256"):
+            read(self.store, entry)
+        with open(path, "wb") as there:
+            there.write(good)
+
+    @invariant()
+    def reads(self) -> None:
+        """What is current is what the model says, and every kept generation holds its rows."""
+        if not hasattr(self, "log"):
+            return
+        log = Log(self.store, "results")
+        assert log.generations() == list(range(1, len(self.log) + 1))
+        found = read(self.store)
+        assert (found[0] if found else None) == self.current
+        marks = [entry.body["watermark"] for entry in log.published()]
+        assert marks == sorted(marks)
+        for number in self.kept[-3:]:
+            assert read(self.store, log.read(number)) == (self.log[number - 1], number)
+
+
+@pytest.mark.timeout(900)
+def test_a_local_lake_agrees_with_its_model(tmp_path: Path) -> None:
+    class Local(Lake):
+        base = str(tmp_path)
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Local, settings=settings(max_examples=LOCAL, stateful_step_count=30, **SETTINGS)
+    )
+
+
+@pytest.mark.s3
+@pytest.mark.timeout(900)
+def test_a_lake_on_s3_agrees_with_its_model(s3_url: str) -> None:
+    class Remote(Lake):
+        base = s3_url
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Remote, settings=settings(max_examples=6, stateful_step_count=20, **SETTINGS)
+    )

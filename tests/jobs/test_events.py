@@ -1,0 +1,191 @@
+"""What a run tells of itself, a line each: here while it goes, in the lake when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.run import execute
+from jobs.terminal import open_job
+from pipelines.errors import NightrankError
+from pipelines.results import open_lake
+from pipelines.retention import collect
+from pipelines.runtime import events
+from pipelines.runtime.executor import SerialExecutor, run_stage
+from pipelines.runtime.progress import Progress
+from pipelines.storage.store import Store
+from tests.conftest import Collection, write_jsonl
+from tests.jobs.lake import run
+from tests.runtime.test_executors import stage
+
+Write = Callable[..., str]
+TITLE = "confidential wording of a document"
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "nightrank"
+
+
+def stored(root: Path) -> list[list[dict[str, Any]]]:
+    """The events of every run of a lake, oldest first."""
+    found = sorted(root.rglob("events-*.jsonl"), key=lambda path: path.name)
+    return [events.read_events(path.read_bytes()) for path in found]
+
+
+def names(told: list[dict[str, Any]]) -> list[str]:
+    return [line["event"] for line in told]
+
+
+def test_a_run_is_told_from_start_to_publication(
+    collection: Collection, tmp_path: Path, write_config: Write, state: Path
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake"))
+    with open_job(config, [], quiet=True) as job:
+        execute(job, last="merge")
+        plan = job.plan
+    run(config)
+    first, second = stored(tmp_path / "lake")
+    assert names(first)[0] == "run_started" and names(first)[-1] == "run_finished"
+    assert "published" not in names(first)
+    assert names(second)[0] == "run_resumed" and names(second)[-1] == "run_finished"
+    (published,) = [line for line in second if line["event"] == "published"]
+    assert published["generation"] == 1
+    assert {line["plan"] for line in first + second} == {plan.plan_id}
+    assert len({line["run"] for line in first}) == len({line["run"] for line in second}) == 1
+    assert [line["time"] for line in first] == sorted(line["time"] for line in first)
+    begun = [line["stage"] for line in second if line["event"] == "stage_started"]
+    ended = {line["stage"]: line for line in second if line["event"] == "stage_finished"}
+    assert set(begun) == set(ended) and "merge" in {
+        line["stage"] for line in second if line["event"] == "stage_reused"
+    }
+    slow = {line["stage"]: line for line in second if line["event"] == "slowest_unit"}
+    for name, line in slow.items():
+        assert line["unit"] and line["node"] and line["seconds"] <= ended[name]["seconds"] + 0.01
+    # The local copy says the same.
+    assert [events.read_events(p.read_bytes()) for p in sorted(state.rglob("*.jsonl"))] == [
+        first,
+        second,
+    ]
+
+
+def test_a_failure_is_the_twin_of_its_line_and_holds_no_text(
+    tmp_path: Path, write_config: Write
+) -> None:
+    few = Collection(tmp_path / "in", documents=20, queries=3)
+    rows = [{"_id": f"x{i}", "title": TITLE, "text": ""} for i in range(20)]
+    write_jsonl(few.folder / "corpus.jsonl", [*few.documents, *rows])
+    config = write_config(few.config(tmp_path / "lake"))
+    with pytest.raises(NightrankError) as caught:
+        run(config)
+    (told,) = stored(tmp_path / "lake")
+    last = told[-1]
+    assert last["event"] == "run_failed" and last["exit"] == 4
+    twin = NightrankError(last["code"], last["what"], last.get("where", ""), last.get("do", ""))
+    assert str(twin) == str(caught.value)
+    assert TITLE not in json.dumps(told)
+
+
+def test_of_an_unexpected_error_only_its_kind_is_told(tmp_path: Path) -> None:
+    secret = "text of a query"
+    store = Store(str(tmp_path / "lake"))
+    log = events.Events(store)
+    with events.recording(log), pytest.raises(ValueError, match=secret):
+        try:
+            raise ValueError(secret)
+        except ValueError as error:
+            failure = NightrankError("E_BUG", f"ValueError: {error}", "rerank, part-0")
+            failure.__cause__ = error
+            events.emit("unit_failed", stage="rerank", unit="part-0", error=failure)
+            events.ended(error)
+            raise
+    log.close("results/x.0")
+    told = events.read_events(store.read(f"results/x.0/{events.file_name(log.run)}"))
+    assert [line["what"] for line in told] == ["ValueError", "ValueError"]
+    assert [line["code"] for line in told] == ["E_BUG", "E_BUG"] and secret not in json.dumps(told)
+
+
+def test_a_budget_and_a_gate_have_events_of_their_own(
+    collection: Collection, tmp_path: Path, write_config: Write
+) -> None:
+    spent = {"usd": 0.0, "usd_per_hour": 1.0}
+    config = write_config(collection.config(tmp_path / "lake", budget=spent))
+    with pytest.raises(NightrankError):
+        run(config)
+    (told,) = stored(tmp_path / "lake")
+    assert told[-1]["event"] == "budget_reached" and told[-1]["code"] == "E_BUDGET"
+    whole = write_config(collection.config(tmp_path / "lake"))
+    run(whole)
+    few = Collection(tmp_path / "in", documents=100, queries=60)
+    smaller = write_config(few.config(tmp_path / "lake"))
+    with pytest.raises(NightrankError), open_job(smaller, [], quiet=True) as job:
+        job.gate = True
+        execute(job)
+    told = stored(tmp_path / "lake")[-1]
+    assert told[-1]["event"] == "held_back" and told[-1]["code"] == "E_GATE"
+
+
+def test_a_unit_that_is_tried_again_is_told_with_its_node(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "lake"))
+    log = events.Events(store)
+    work = stage(tmp_path, {1: "raise always", 2: "raise once"}, count=3)
+    with events.recording(log), pytest.raises(NightrankError):
+        run_stage(work, store, SerialExecutor(), Progress(quiet=True))
+    log.close("results/x.0")
+    told = events.read_events(store.read(f"results/x.0/{events.file_name(log.run)}"))
+    tried = [line for line in told if line["event"] == "unit_retried"]
+    assert [(line["unit"], line["attempt"]) for line in tried] == [
+        ("part-01", 1),
+        ("part-01", 2),
+        ("part-02", 1),
+    ]
+    assert all(line["node"] for line in tried)
+    (given_up,) = [line for line in told if line["event"] == "unit_failed"]
+    assert given_up["unit"] == "part-01" and given_up["code"] == "E_BUG"
+    assert names(told)[-2:] == ["stage_failed", "slowest_unit"]
+
+
+def test_a_run_that_finds_nothing_to_do_leaves_nothing_in_the_lake(
+    collection: Collection, tmp_path: Path, write_config: Write, state: Path
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake"))
+    run(config)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "lake").rglob("*") if p.is_file()}
+    assert run(config)["already_published"]
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "lake").rglob("*") if p.is_file()}
+    assert after == before
+    (_, idle) = sorted(state.rglob("*.jsonl"))
+    assert names(events.read_events(idle.read_bytes()))[-1] == "run_finished"
+
+
+def test_a_machine_that_keeps_nothing_still_runs(
+    collection: Collection, tmp_path: Path, write_config: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    run(write_config(collection.config(tmp_path / "lake")))
+    (told,) = stored(tmp_path / "lake")
+    assert names(told)[-1] == "run_finished"
+
+
+def test_collection_takes_events_with_the_run_that_they_are_of(
+    collection: Collection, tmp_path: Path, write_config: Write
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake"))
+    with open_job(config, ["results.keep=3"], quiet=True) as job:
+        execute(job, last="merge")  # Given up for another plan.
+    run(config)
+    assert len(stored(tmp_path / "lake")) == 2
+    then = time.time() - 8 * 86_400
+    for path in (tmp_path / "lake").rglob("*.*"):
+        os.utime(path, (then, then))
+    collect(open_lake(str(tmp_path / "lake"), "tiny"), retain=1, min_age_days=7)
+    (told,) = stored(tmp_path / "lake")
+    assert [line["generation"] for line in told if line["event"] == "published"] == [1]
