@@ -46,12 +46,18 @@ def _status(process: int) -> dict[str, int]:
     return {name: int(size) << 10 for name, size in re.findall(r"(\w+):\s+(\d+) kB", text)}
 
 
+def _cpu_seconds(process: int) -> float:
+    """What a process has used, in user and system mode."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Watch(Progress):
     """Progress that notes what each stage took, and goes on where an earlier process stopped.
 
     Attributes:
-        stages: by name, `seconds` (wall) and the largest `driver` and `worker`, each with
-            `resident` and `own` bytes.
+        stages: by name, `seconds` (wall), `cpu_seconds` (of this process and all that it started,
+            Ray's too) and the largest `driver` and `worker`, each with `resident` and `own` bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +74,8 @@ class Watch(Progress):
     def start(self, stage: str, total: int, done: int) -> None:
         """See `Progress.start`."""
         super().start(stage, total, done)
-        self.stages.setdefault(stage, {"seconds": 0.0, "driver": {}, "worker": {}})
+        fresh: dict[str, Any] = {"seconds": 0.0, "cpu_seconds": 0.0, "driver": {}, "worker": {}}
+        self.stages.setdefault(stage, fresh)
         self._now = stage
 
     def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:
@@ -83,15 +90,22 @@ class Watch(Progress):
 
     def _sample(self) -> None:
         last = saved = time.monotonic()
+        spent: dict[int, float] = {}
         while not self._stopped.wait(EVERY_SECONDS):
             now, stage = time.monotonic(), self.stages.get(self._now)
+            before, spent = spent, {}
+            for process in (os.getpid(), *descendants(os.getpid())):
+                with contextlib.suppress(OSError, KeyError):
+                    spent[process] = _cpu_seconds(process)
+                    if stage and process == os.getpid():
+                        _raise(stage["driver"], process)
+                    elif stage and "_Actor" in Path(f"/proc/{process}/cmdline").read_text():
+                        _raise(stage["worker"], process)
             if stage:
                 stage["seconds"] += now - last
-                _raise(stage["driver"], os.getpid())
-                for process in list(descendants(os.getpid())):
-                    with contextlib.suppress(OSError, KeyError):
-                        if "_Actor" in Path(f"/proc/{process}/cmdline").read_text():
-                            _raise(stage["worker"], process)
+                stage["cpu_seconds"] += sum(
+                    seconds - before.get(process, 0.0) for process, seconds in spent.items()
+                )
             last = now
             if now - saved > SAVE_SECONDS:
                 saved = now

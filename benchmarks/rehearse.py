@@ -21,12 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import peak_bytes
+from benchmarks.memory import Watch, peak_bytes
 from benchmarks.rehearsal import Rehearsal
 from benchmarks.reporting import machine, table
 from pipelines.config_running import Cluster
 from pipelines.runtime.executor import run_stage
-from pipelines.runtime.progress import Progress
 from pipelines.storage.dataset import Manifest
 from pipelines.storage.store import Store
 
@@ -35,22 +34,23 @@ def drive(plan: Rehearsal, lake: Path) -> dict[str, Any]:
     """All stages, in this process as the driver: seconds, units and its own peak memory."""
     from pipelines.runtime.ray_executor import RayExecutor
 
-    began, progress = time.monotonic(), Progress()
+    began, watch = time.monotonic(), Watch(lake.parent / "measured.json")
     executor = RayExecutor(Cluster())
     started = time.monotonic() - began
     made: dict[str, Manifest] = {}
     try:
         for stage in plan.stages():
             ready = stage(made)
-            made[ready.name] = run_stage(ready, Store(str(lake)), executor, progress)
+            made[ready.name] = run_stage(ready, Store(str(lake)), executor, watch)
     finally:
         executor.close()
+        watch.close()
     return {
         "seconds": time.monotonic() - began,
         "ray_seconds": started,
-        "cpu_seconds": time.process_time(),
-        "stages": progress.seconds,
-        "units": progress.units,
+        "driver_cpu_seconds": time.process_time(),
+        "stages": watch.stages,
+        "units": watch.units,
         "peak_bytes": peak_bytes(os.getpid()),
     }
 
@@ -74,9 +74,10 @@ def rehearse(plan: Rehearsal, work: Path) -> dict[str, Any]:
         `killed` and `resumed` (seconds, units, peak memory), `records`, `data_files`, `orphans`
         (data files without a record), `repeated` (records that stood and were made again).
     """
+    work.mkdir(parents=True, exist_ok=True)
     lake = work / "lake"
     if lake.exists():
-        raise SystemExit(f"{lake} exists: the lake is to be empty; remove it")
+        raise SystemExit(f"{lake} exists: the lake is to be empty; remove {work}")
     command = [sys.executable, "-m", "benchmarks.rehearse", "--drive", "--work", str(work)]
     command += [f"--{name}={value}" for name, value in vars(plan).items()]
     began = time.monotonic()
@@ -126,11 +127,21 @@ def as_markdown(result: dict[str, Any]) -> str:
     text = f"{result['documents']:,} document shards x {result['queries']:,} query shards, "
     text += f"{result['units']:,} units on {result['cpus']} CPUs\n\n"
     text += table(["run", "units", "seconds", "units/s", "driver's peak memory"], lines)
-    stages = result["resumed"]["stages"]
-    told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in stages.items())
-    text += f"\nStages of the resumed run: {told}. Objects: {result['data_files']:,} data files, "
-    text += f"{result['records']:,} records, {result['manifests']} manifests. Made again: "
-    text += f"{result['repeated']} units; data files that nothing names: {result['orphans']}.\n"
+    stages = [
+        [
+            name,
+            f"{stage['seconds']:.0f} s",
+            f"{stage['cpu_seconds']:.0f} s",
+            f"{stage['driver']['own'] / 1e6:,.0f} MB",
+            f"{stage['worker']['own'] / 1e6:,.0f} MB",
+        ]
+        for name, stage in result["resumed"]["stages"].items()
+    ]
+    titles = ["stage", "wall, both runs", "CPU of all processes", "driver", "largest worker"]
+    text += "\n" + table(titles, stages)
+    text += f"\nObjects: {result['data_files']:,} data files, {result['records']:,} records, "
+    text += f"{result['manifests']} manifests. Made again: {result['repeated']} units; data files "
+    text += f"that nothing names: {result['orphans']}.\n"
     return text
 
 
@@ -152,7 +163,7 @@ def main() -> None:
     if given.out:
         (given.out / "rehearse.json").write_text(json.dumps(result, indent=1) + "\n")
         (given.out / "rehearse.md").write_text(as_markdown(result))
-    shutil.rmtree(given.work / "lake")
+    shutil.rmtree(given.work)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ MaybeConfig = Annotated[
     str | None, typer.Argument(metavar="[CONFIG]", help="YAML file of the experiment.")
 ]
 UNFIT = 3
+HASTY = {"tries": 3}
 
 
 def doctor(config: MaybeConfig = None, sets: Sets = None, json: Json = False) -> None:
@@ -58,7 +59,10 @@ def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
         except NightrankError as error:
             where = f" ({error.where})" if error.where else ""
             wrong = Finding("config", "fail", f"{error.what}{where}", error.do)
-    store = open_lake(loaded.root, loaded.name, loaded.storage_options) if loaded else None
+    options = loaded.storage_options if loaded else {}
+    # Somebody waits for the answer: a store that is down is asked less often than by a run.
+    options = {**options, "retry": {**HASTY, **options.get("retry", {})}}
+    store = open_lake(loaded.root, loaded.name, options) if loaded else None
     local = store.path(".") if store and not store.remote else None
     address = (loaded.cluster.address if loaded else None) or os.environ.get("RAY_ADDRESS")
     yield from examine("python", machine.python)
@@ -76,7 +80,7 @@ def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
     for finding in examine("store", lambda: lake.lake(store)):
         answers = answers and finding.state != "fail"
         yield finding
-    yield from examine("inputs", lambda: lake.inputs(loaded))
+    yield from examine("inputs", lambda: lake.inputs(loaded, options))
     yield from models.models(loaded, store if answers else None)
 
 

@@ -115,7 +115,7 @@ def _tell(story: dict[str, Any]) -> None:
         place = f"{unit['stage']}, {unit['unit']} on {unit['node']}"
         print(f"  slowest unit: {place}, {unit['seconds']:.1f} s")
     if story["lost"]:
-        parts = [f"{count} {name.replace('_', ' ')}" for name, count in story["lost"].items()]
+        parts = [_counted(count, *name.split("_", 1)) for name, count in story["lost"].items()]
         nodes = f" (on {', '.join(story['nodes'])})" if story["nodes"] else ""
         print(f"  lost: {', '.join(parts)}{nodes}")
     ended = story["ended"]
@@ -143,3 +143,7 @@ def _next(summary: dict[str, Any], cut_short: str) -> str:
 
 if __name__ == "__main__":
     command(status)
+
+
+def _counted(count: int, thing: str, fate: str) -> str:
+    return f"{count} {thing}{'s' * (count != 1)} {fate.replace('_', ' ')}"

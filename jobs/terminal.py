@@ -109,9 +109,11 @@ def open_job(
     from pipelines.config_file import load_config
     from pipelines.offline_rerank import Run
     from pipelines.planning import make_plan, store_models
+    from pipelines.prediction import expected_seconds
     from pipelines.results import open_lake
     from pipelines.runtime import events
     from pipelines.runtime.budget import Meter
+    from pipelines.runtime.outlook import Outlook
     from pipelines.runtime.progress import Progress
 
     config = load_config(config_path, sets or [])
@@ -127,6 +129,10 @@ def open_job(
             plan = store_models(plan, store, progress.note)
             with open_executor(config) as executor:
                 meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
+                progress.outlook = Outlook(
+                    expected_seconds(store, plan.folder, plan.earlier),
+                    meter.deadline if meter else lambda: None,
+                )
                 job = Run(plan, store, executor, progress, meter=meter)
                 yield job
             if job.cut_short:
@@ -179,6 +185,11 @@ class LazyExecutor:
         from pipelines.runtime.ray_executor import RayExecutor
 
         return RayExecutor(cluster)
+
+    def foresee(self, finish: float, deadline: float | None) -> None:
+        """See `Executor.foresee`."""
+        if self._real:
+            self._real.foresee(finish, deadline)
 
     def close(self) -> None:
         """See `Executor.close`."""

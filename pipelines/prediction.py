@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.errors import NightrankError
+from pipelines.storage.log import Entry
 from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
@@ -54,6 +55,20 @@ def kept(store: Store, folder: str) -> dict[str, Any] | None:
     except (KeyError, TypeError, AttributeError):
         what = "the stored forecast is not what `nightrank plan` writes"
         raise NightrankError("E_CORRUPT", what, store.path(key), do) from None
+
+
+def expected_seconds(store: Store, folder: str, before: Entry | None) -> dict[str, float]:
+    """Seconds by stage that a run may take: as the generation before did, else by its forecast.
+
+    Args:
+        store: the lake.
+        folder: the run's, `Plan.folder`.
+        before: the entry that the run builds upon.
+    """
+    if before and (seconds := before.body.get("stage_seconds")):
+        return dict(seconds)
+    forecast = kept(store, folder)
+    return dict(forecast["stages"]) if forecast else {}
 
 
 def told(body: dict[str, Any]) -> str:

@@ -111,6 +111,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         "rerank_depth": _depth(job),
         "changes_since": job.standing.generation if job.standing else 0,
     }
+    described["stage_seconds"] = dict(job.progress.seconds)
     described |= _forecast(job)
     tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
     tables |= {"rejects": collected.files("rejects"), "changes": made["changes"].files("changes")}

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
 from pipelines.errors import NightrankError
 from pipelines.models.folders import checked, file_digest, locate, model_files
 from pipelines.models.protocols import ResolvedModel
@@ -23,6 +21,7 @@ from pipelines.models.registry import Found, comes_with_the_program, digest_of
 from pipelines.storage.dataset import Blob, Dataset, Payload, Record, shard_names
 from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.reader import Reader
+from pipelines.storage.sealed import seal, unseal
 from pipelines.storage.store import Store
 
 VERSION = 1
@@ -68,7 +67,7 @@ def put(
     meant = {"model": name[0], "revision": name[1] or "", "commit": commit, "digest": digest}
     while _meaning(store, name) != meant:
         key = f"{_names(name)}/{_last(store, name) + 1:08d}.json"
-        store.put_if_absent(key, orjson.dumps(meant))
+        store.put_if_absent(key, seal(meant))
     return dataset.path
 
 
@@ -157,4 +156,8 @@ def _last(store: Store, name: tuple[str, str | None]) -> int:
 def _meaning(store: Store, name: tuple[str, str | None]) -> dict[str, str] | None:
     """What a name was last stored as."""
     last = _last(store, name)
-    return orjson.loads(store.read(f"{_names(name)}/{last:08d}.json")) if last else None
+    if not last:
+        return None
+    key = f"{_names(name)}/{last:08d}.json"
+    plain = unseal(store.read(key), store.path(key), "delete it; the model is stored anew")
+    return {part: plain[part] for part in ("model", "revision", "commit", "digest")}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,6 +30,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # What runs tell of themselves on this machine is not left in the developer's home.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nightrank-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "data"
 VOCABULARY = """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from pipelines.config import PipelineConfig
 from pipelines.diagnosis.finding import Finding
+from pipelines.errors import NightrankError
 from pipelines.storage.reach import abandoned_uploads, input_reach, reach_of
 from pipelines.storage.store import Store
 
@@ -40,9 +42,13 @@ def lake(store: Store) -> Iterator[Finding]:
         yield _uploads(store)
 
 
-def inputs(config: PipelineConfig) -> Iterator[Finding]:
-    """Whether the inputs are there and may be read; their rows are not looked at."""
-    options = config.storage_options
+def inputs(config: PipelineConfig, options: dict[str, Any]) -> Iterator[Finding]:
+    """Whether the inputs are there and may be read; their rows are not looked at.
+
+    Args:
+        config: names them.
+        options: to open them with.
+    """
     sources: list[tuple[str, str, str]] = [
         ("corpus", config.corpus.path, config.corpus.format),
         ("queries", config.queries.path, config.queries.format),
@@ -58,7 +64,9 @@ def inputs(config: PipelineConfig) -> Iterator[Finding]:
 def _uploads(store: Store) -> Finding:
     try:
         keys = abandoned_uploads(store, UPLOADS_DAYS * DAY)
-    except PermissionError:
+    except NightrankError as error:
+        if error.code != "E_AUTH":
+            raise
         found = "this role may not list unfinished uploads, and need not"
         return Finding("uploads", "ok", found, "see that infra/iam/lifecycle.json clears them")
     if not keys:

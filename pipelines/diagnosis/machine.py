@@ -7,6 +7,8 @@ import platform
 import re
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
@@ -26,6 +28,10 @@ DISK_LEAST, DISK_ENOUGH = 1 * GIB, 20 * GIB
 SHM_ENOUGH = 512 << 20
 # Ray's own processes and a worker for each CPU hold a few hundred each.
 FILES_LEAST, FILES_ENOUGH = 1024, 8192
+# The runtime goes by several names: nvidia-cuda-runtime-cu12, nvidia-cuda-runtime, cuda-toolkit.
+RUNTIME = re.compile(r"(?:nvidia-cuda-runtime|cuda-toolkit)(?:-cu(\d+)|[^;]*?[=>]=\s*(\d+))")
+# What Ray puts behind its folder for temporary files, and what a socket's path may have in all.
+SOCKET, MOST_SOCKET = "/ray/session_2026-01-31_12-34-56_123456_4194304/sockets/plasma_store", 107
 INSTALL = "pip install -c constraints/py311.txt -e '.[cpu]' (or '.[gpu]')"
 
 
@@ -42,12 +48,14 @@ def python() -> Iterator[Finding]:
 def packages() -> Iterator[Finding]:
     """Every package that a run needs, against its floor."""
     yield from unmet(metadata.requires("nightrank") or ())
-    builds = [f"{name} {version}" for name in BUILDS if (version := _version(name))]
-    if len(builds) == 1:
-        yield Finding("faiss", "ok", builds[0])
+    # In a process of its own: torch, which is loaded here, may bring another CUDA major.
+    program = "from pipelines.retrieval.faiss_library import described; print(described())"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if child.returncode == 0:
+        yield Finding("faiss", "ok", child.stdout.strip())
     else:
-        found = f"exactly one FAISS build is needed, found {' and '.join(builds) or 'none'}"
-        yield Finding("faiss", "fail", found, f"uninstall all of them, then {INSTALL}")
+        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        yield Finding("faiss", "fail", last[:300], f"uninstall {', '.join(BUILDS)}, then {INSTALL}")
 
 
 def unmet(requirements: Iterable[str]) -> Iterator[Finding]:
@@ -69,7 +77,7 @@ def unmet(requirements: Iterable[str]) -> Iterator[Finding]:
 
 
 def ray_settings(elsewhere: bool) -> Iterator[Finding]:
-    """Authentication, and variables that make Ray run code out of data files.
+    """Authentication, sockets, and variables that make Ray run code out of data files.
 
     Args:
         elsewhere: whether the config or RAY_ADDRESS names a standing cluster.
@@ -82,6 +90,10 @@ def ray_settings(elsewhere: bool) -> Iterator[Finding]:
     else:
         said = f"RAY_AUTH_MODE={mode}" if mode else "token, as this program sets it"
         yield Finding("ray auth", "ok", said)
+    sockets = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if not elsewhere and len(sockets) + len(SOCKET) > MOST_SOCKET:
+        found = f"{sockets} is too long a path for Ray's sockets"
+        yield Finding("ray sockets", "fail", found, "set RAY_TMPDIR to a short path, e.g. /tmp")
     for name in sorted(n for n in os.environ if n.startswith("RAY_DATA_AUTOLOAD_")):
         found = f"{name} is set: a data file could run code in whoever reads it"
         yield Finding("ray data", "fail", found, f"unset {name}")
@@ -162,7 +174,7 @@ def built_for(version: str, requirements: Sequence[str]) -> int | None:
     if told := re.search(r"\+cu(\d+)\d$", version):
         return int(told[1])
     for text in requirements:
-        if told := re.match(r"nvidia-cuda-runtime(?:-cu(\d+)|[^;]*?==\s*(\d+))", text):
+        if told := RUNTIME.match(text):
             return int(told[1] or told[2])
     return None
 

@@ -137,7 +137,7 @@ def predict(ask: Question) -> dict[str, Any]:
         "memory": asdict(memory),
         "requests": {
             "put": requests.puts(job, made),
-            "get": requests.gets(job, len(tokens.by_name), pools.index.workers),
+            "get": requests.gets(job, made, len(tokens.by_name), pools.index.workers),
         },
         "pools": asdict(pools),
         "device": ask.device.name if ask.device else "this machine",

@@ -1,64 +1,73 @@
 """Requests to S3, counted from the commit protocol and from what every unit opens.
 
-Writing: a PUT for each data file (more for one that goes up in parts), one for the unit's record,
-one for the stage's manifest. Reading: a GET for each file or range that a unit opens; input files
-by blocks of 5 MB, which is what fsspec reads ahead. LISTs are priced like PUTs.
+Writing: a PUT for each data file (more for one above 50 MB, which s3fs sends in parts), one for the
+unit's record, one for the stage's manifest; LISTs are priced like PUTs. Reading: a table is asked
+for its size (HEAD) and read (GET), a range of a scatter file is one GET; input files are read by
+blocks of 5 MB, which is what fsspec reads ahead.
 """
 
 from __future__ import annotations
 
-import math
-
 from pipelines.forecast.artifacts import Written
 from pipelines.forecast.shape import Shape, units_of
-from pipelines.storage.store import PART_BYTES
 
-BLOCK_BYTES = 5 << 20
-# Listing what is done and what lies there, twice, where a stage begins.
-LISTS = 4
+PART_BYTES, BLOCK_BYTES = 50 << 20, 5 << 20
+TABLE, RANGE = 2, 1
+# A table read by row groups: its size, its footer in two parts, a row group in two.
+GROUPS = 5
+# Where a stage begins: its manifest is looked for, records and data are listed. s3fs looks for a
+# folder where it finds no file, and lists the parent of a folder that is not there.
+LISTS, HEADS = 7, 1
+# Before and after the stages: the probe, the logs, the plan, the events; manifests read again.
+ONCE_PUT, ONCE_GET = 32, 12
 
 
 def puts(shape: Shape, made: dict[str, Written]) -> int:
     """PUT, LIST and the like of a whole run."""
-    units, total = units_of(shape), 4
+    units, total = units_of(shape), ONCE_PUT
     for stage, what in made.items():
         count = units.get(stage, 1)
         total += what.count + count + 1 + LISTS
         for size in what.files.values():
             each = size / max(1, count)
-            if each >= 2 * PART_BYTES:
-                total += count * (math.ceil(each / PART_BYTES) + 1)
+            if each > PART_BYTES:
+                total += count * (round(each / PART_BYTES) + 2)
     return total
 
 
-def gets(shape: Shape, tokenizers: int, workers: int) -> int:
+def gets(shape: Shape, made: dict[str, Written], tokenizers: int, workers: int) -> int:
     """GET and HEAD of a whole run.
 
     Args:
         shape: the job.
+        made: what every stage writes.
         tokenizers: how many there are.
         workers: that search; each opens the groups that it meets.
     """
-    units = units_of(shape)
+    units, total = units_of(shape), ONCE_GET + HEADS * len(made)
     documents, asked = shape.document_shards, shape.query_shards
     corpus, queries = shape.corpus, shape.queries
-    blocks = corpus.size // BLOCK_BYTES + queries.size // BLOCK_BYTES
-    total = blocks + 2 * (corpus.splits + queries.splits)
+    hybrid = "terms of documents" in made
+    blocks = 2 * (corpus.size // BLOCK_BYTES) + queries.size // BLOCK_BYTES
+    total += blocks + 2 * (2 * corpus.splits + queries.splits)
     total += units["delta corpus"] * corpus.splits + units["delta queries"] * queries.splits
-    # Extract reads its split again; its rows are read by the segment's shards.
-    total += corpus.size // BLOCK_BYTES + corpus.splits * (1 + units["delta corpus"])
-    total += 2 * max(documents, corpus.splits)
-    total += (tokenizers + 2) * documents + 4 * documents + shape.index_shards
-    total += asked * (queries.splits + 1) + (tokenizers + 2) * asked
-    opened = min(workers, asked) * shape.index_shards * 3
-    total += units["search"] * 2 + min(opened, units["search"] * shape.index_shards * 3)
+    # Extract reads what each delta keeps of its split; its rows are read by the segment's shards.
+    total += RANGE * corpus.splits * units["delta corpus"] + GROUPS * max(documents, corpus.splits)
+    # Tokens, terms and ids of texts; tokens and terms are read to embed, to train and to build.
+    total += TABLE * documents * (2 * tokenizers + 2 + 3 * hybrid)
+    total += TABLE * shape.index_shards * hybrid
+    total += RANGE * asked * queries.splits + TABLE * asked * (2 * tokenizers + hybrid)
+    opened = min(workers, asked) * shape.index_shards
+    total += TABLE * units["search"] * (1 + hybrid)
+    total += (TABLE * (1 + hybrid) + RANGE) * min(opened, units["search"] * shape.index_shards)
     if not shape.flat:
-        total += documents * min(workers, asked)
-    total += units["merge"] * shape.groups
+        total += TABLE * documents * min(workers, asked)
+    total += TABLE * units["search"]
     for step in shape.steps:
         # Every unit reads its shard's range of all query shards' pairs, and queries once a worker.
         meets = min(asked, max(1, step.pairs // max(1, step.units)))
-        total += step.units * (1 + meets) + workers * asked * 2
-        total += asked * (min(step.units, max(1, step.pairs // max(1, asked))) + 3)
-    total += units["changes"] * asked + corpus.splits + asked
-    return total + 8 * len(units)
+        total += step.units * (TABLE + RANGE * meets) + TABLE * min(workers, step.units) * asked * 2
+        # Ranking reads its query shard's range of every unit that has one.
+        total += RANGE * step.units * meets + TABLE * 3 * asked
+    # Rejects of inputs, vectors and ranks, and the ids that they are told by.
+    return total + RANGE * units["changes"] * asked + TABLE * (corpus.splits + 2 * asked)

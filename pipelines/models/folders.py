@@ -166,5 +166,5 @@ def _download(model: str, revision: str) -> Path:
             "E_MODEL",
             f"cannot download {model}@{revision[:12]}: {first_line:.160}",
             "",
-            "check the id, the revision and the network, or give a local folder",
+            "check the id, the revision and the network, or submit it from a machine that has it",
         ) from None

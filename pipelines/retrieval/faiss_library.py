@@ -34,6 +34,13 @@ def library() -> Any:
     return importlib.import_module("faiss")
 
 
+def described() -> str:
+    """The version and how it was built, by the library itself, and the GPUs that it sees."""
+    faiss = library()
+    gpus = int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
+    return f"FAISS {faiss.__version__} ({faiss.get_compile_options().strip()}), {gpus} GPUs"
+
+
 def _is_installed(name: str) -> bool:
     try:
         metadata.version(name)

@@ -17,6 +17,20 @@ class Meter:
         self._began = time.monotonic()
         self._ends = _seconds_until(budget.until) if budget.until else None
 
+    def deadline(self) -> float | None:
+        """When the run has to end, in seconds since the epoch, as far as that can be told now.
+
+        GPU hours and money are told for the GPUs that there are now.
+        """
+        budget, gpus = self._budget, self._gpus()
+        limits = [self._ends]
+        if budget.gpu_hours is not None and gpus:
+            limits.append(budget.gpu_hours / gpus * 3600)
+        if budget.usd is not None and budget.usd_per_hour:
+            limits.append(budget.usd / budget.usd_per_hour * 3600)
+        known = [limit for limit in limits if limit is not None]
+        return time.time() - (time.monotonic() - self._began) + min(known) if known else None
+
     def reason(self) -> str:
         """The limit that is reached, with its value; empty while none is."""
         budget, spent = self._budget, time.monotonic() - self._began

@@ -33,6 +33,8 @@ KEPT_FILES = 50
 ENDS = {"E_BUDGET": "budget_reached", "E_GATE": "held_back"}
 BEGINNINGS = ("run_started", "run_resumed")
 ENDINGS = ("run_finished", "run_failed", *ENDS.values())
+# All that a run of a plan that is published and current tells.
+IDLE = {*BEGINNINGS, "stage_reused", "run_finished"}
 LOSSES = ("unit_retried", "unit_failed", "unit_set_aside", "worker_lost", "node_lost")
 
 
@@ -52,6 +54,7 @@ class Events:
         now = datetime.datetime.now(datetime.UTC)
         self.run, self.plan = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}", ""
         self._lines: list[bytes] = []
+        self._happened: set[str] = set()
         self._lock = threading.Lock()
         self._file: TextIO | None = None
         self._store = store
@@ -71,6 +74,7 @@ class Events:
         line = orjson.dumps({"time": now, "run": self.run, "plan": self.plan, **told})
         with self._lock:
             self._lines.append(line)
+            self._happened.add(facts["event"])
             if self._file:
                 with contextlib.suppress(OSError):
                     self._file.write(line.decode() + "\n")
@@ -78,10 +82,12 @@ class Events:
     def close(self, folder: str) -> None:
         """Stores all lines in the lake, under the run's plan; what cannot be stays local.
 
+        A run that found nothing to do leaves nothing in the lake.
+
         Args:
             folder: where the plan's own files lie; empty where the run has found none.
         """
-        if folder:
+        if folder and self._happened - IDLE:
             with contextlib.suppress(NightrankError, OSError):
                 data = b"".join(line + b"\n" for line in self._lines)
                 self._store.put_if_absent(f"{folder}/{file_name(self.run)}", data)

@@ -15,9 +15,12 @@ from rich.progress import Progress as RichProgress
 
 from pipelines.errors import NightrankError
 from pipelines.runtime.events import emit
+from pipelines.runtime.outlook import Outlook
 from pipelines.storage.dataset import Manifest, Record
 
 PLAIN_EVERY_SECONDS = 15.0
+# A stage's first units tell its pace badly.
+SETTLED_SECONDS = 60.0
 
 
 class Progress:
@@ -28,12 +31,15 @@ class Progress:
         units: units done in this run by stage (a resumed run does fewer).
         before: units of these stages that were done before this run.
         bytes: of data files of all stages that are complete.
+        outlook: when the run will end.
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
         self.seconds: dict[str, float] = {}
         self.units: dict[str, int] = {}
         self.before = self.bytes = 0
+        self.outlook = Outlook()
+        self._warned = False
         self._stream, self._quiet = stream or sys.stderr, quiet
         self._bar: RichProgress | None = None
         self._bar_task: Any = None
@@ -49,6 +55,7 @@ class Progress:
         self.units.setdefault(stage, 0)
         self.before += done
         self._slowest = None
+        self.outlook.begin(stage, total - done)
         emit("stage_started", stage=stage, units=total, done=done)
         if self._quiet:
             return
@@ -70,6 +77,7 @@ class Progress:
     def advance(self, record: Record) -> None:
         """One more unit is committed."""
         self._done += 1
+        self.outlook.advance()
         if self._slowest is None or record.seconds > self._slowest.seconds:
             self._slowest = record
         self.units[self._stage] += 1
@@ -81,13 +89,17 @@ class Progress:
             self._bar.update(self._bar_task, completed=self._done, rate=rate)
         elif not self._quiet and now - self._told > PLAIN_EVERY_SECONDS:
             self._told = now
-            fresh = self.units[self._stage]
-            left = (now - self._began) / fresh * (self._total - self._done)
+            left = self.outlook.stage_left()
             self._line(f"{self._stage}: {self._done}/{self._total} units {rate} ETA {left:.0f} s")
+        settled = not self._warned and now - self._began > SETTLED_SECONDS
+        if settled and (warning := self.outlook.warning()):
+            self._warned = True
+            self.note(warning)
 
     def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:
         """The stage's dataset is complete."""
         self._stop_bar()
+        self.outlook.end(stage)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + round(seconds, 2)
         self.bytes += manifest.bytes
         count = len(manifest.shards)
@@ -101,6 +113,7 @@ class Progress:
 
     def skipped(self, stage: str, manifest: Manifest) -> None:
         """The stage's dataset was complete before."""
+        self.outlook.end(stage)
         self.seconds.setdefault(stage, 0.0)
         self.units.setdefault(stage, 0)
         self.before += len(manifest.shards)

@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError
 
 from pipelines.config_running import Cluster
 from pipelines.errors import NightrankError
@@ -53,7 +53,7 @@ def connect(cluster: Cluster) -> None:
             )
     except AuthenticationError as error:
         raise authentication_failed(error, address or "local") from None
-    except (RayError, OSError, ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # A node that is slow to start raises just that.
         what = f"no Ray cluster: {first_line(error)}"
         do = "check cluster.address and the token, or leave both out to start a cluster here"
         raise NightrankError("E_CLUSTER", what, address or "local", do) from error
@@ -69,13 +69,17 @@ def has_labelled_pools() -> bool:
     return any(POOL_LABEL in node.get("Labels", {}) for node in ray.nodes())
 
 
-def is_alive(node: Any) -> bool:
-    """Whether the node that a reference names still lives; where it cannot be told, it does."""
+def node_of(reference: Any) -> tuple[str, bool]:
+    """The name of the node that a reference names, and whether it lives.
+
+    Where it cannot be told it has no name and lives.
+    """
     try:
-        found = ray.get(node, timeout=1)
+        wanted = ray.get(reference, timeout=1)
     except Exception:
-        return True
-    return any(n["NodeID"] == found and n["Alive"] for n in ray.nodes())
+        return "", True
+    found = next((node for node in ray.nodes() if node["NodeID"] == wanted), None)
+    return (found["NodeManagerHostname"], found["Alive"]) if found else ("", False)
 
 
 def has_faiss_gpu() -> bool:

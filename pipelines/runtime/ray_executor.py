@@ -17,10 +17,11 @@ from typing import Any
 from pipelines.config_running import Cluster
 from pipelines.errors import NightrankError, UnfitProcessError
 from pipelines.runtime.bisection import Bisection
+from pipelines.runtime.events import emit
 from pipelines.runtime.executor import FINAL_EXIT_CODES, Outcome, as_failure, never
 
 # This one comes before Ray itself: it says how Ray is to behave.
-from pipelines.runtime.ray_cluster import connect, first_line, is_alive
+from pipelines.runtime.ray_cluster import connect, first_line, node_of
 from pipelines.runtime.ray_metrics import RunMetrics
 from pipelines.runtime.ray_pools import Pools, Slot
 from pipelines.runtime.stage import Stage, Task
@@ -50,6 +51,10 @@ class RayExecutor:
     def gpus(self) -> float:
         """See `Executor.gpus`; what the cluster has now."""
         return float(ray.cluster_resources().get("GPU", 0))
+
+    def foresee(self, finish: float, deadline: float | None) -> None:
+        """See `Executor.foresee`."""
+        self._metrics.foresee(finish, deadline)
 
     def run(
         self,
@@ -200,7 +205,8 @@ class _Run:
         except RayActorError as error:
             what = f"worker process died: {first_line(error)}"
             failure = self._failure("E_CLUSTER", what, unit, "look at memory and Ray's logs")
-            lives = is_alive(slot.node)
+            name, lives = node_of(slot.node)
+            self._tell("worker_lost" if lives else "node_lost", unit, name, failure)
             self._replace(slot)
             yield from self._killed(unit, failure) if lives else self._again(unit, failure, False)
         except RayTaskError as error:
@@ -242,8 +248,9 @@ class _Run:
         """Its worker died while the node lived: after the last attempt the unit is searched."""
         if unit.search:
             unit.search.died()
-            if not unit.search.hopeless:
+            if len(unit.search.aside) > len(unit.task.aside):
                 unit.task = replace(unit.task, aside=unit.search.aside)
+                self._tell("unit_set_aside", unit, "", failure)
             yield from self._go_on(unit, failure)
         elif unit.attempt >= self._cluster.attempts and self._stage.divisible:
             unit.search = Bisection()
@@ -268,12 +275,17 @@ class _Run:
             yield self._given_up(unit, failure)
         else:
             self._metrics.retried()
+            self._tell("unit_retried", unit, "", failure)
             unit.attempt += counts
             self._queue.append(unit)
 
     def _given_up(self, unit: _Unit, failure: NightrankError) -> Outcome:
         self._metrics.failed()
         return Outcome(unit.task, None, failure)
+
+    def _tell(self, event: str, unit: _Unit, node: str, error: NightrankError) -> None:
+        stage, attempt = self._stage.name, unit.attempt
+        emit(event, stage=stage, unit=unit.task.shard, attempt=attempt, node=node, error=error)
 
     def _replace(self, slot: Slot) -> None:
         fresh = self._pools.replace(self._pool, slot, self._store)

@@ -85,8 +85,16 @@ class RunMetrics:
         self._retried = gauge("nightrank_units_retried", "Units tried again in this stage.")
         self._failed = gauge("nightrank_units_failed", "Units given up in this stage.")
         self._workers = gauge("nightrank_workers", "Worker processes by pool.", "pool")
+        self._finish = Gauge("nightrank_predicted_finish_seconds", "When the run will end.")
+        self._deadline = Gauge("nightrank_deadline_seconds", "When the run has to end.")
         self._tags: dict[str, str] = {}
         self._counts = {"retried": 0, "failed": 0}
+
+    def foresee(self, finish: float, deadline: float | None) -> None:
+        """When the run will and has to end, in seconds since the epoch."""
+        self._finish.set(finish)
+        if deadline is not None:
+            self._deadline.set(deadline)
 
     def start(self, stage: str, pools: dict[str, int]) -> None:
         """A stage begins on pools of these sizes."""

@@ -64,8 +64,8 @@ class Worker:
         pieces = [accepted_schema("queries", self._source).empty_table()]
         for ref, ranges, dropped in task.args["splits"]:
             lost = [read.range(file, part)["row"] for file, part in dropped]
-            for part in ranges:
-                table = read.range(ref, part)
+            if ranges:
+                table = read.ranges(ref, ranges)
                 for rows in lost:
                     table = table.filter(pc.invert(pc.is_in(table["row"], rows.combine_chunks())))
                 pieces.append(table)

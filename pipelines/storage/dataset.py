@@ -156,29 +156,31 @@ class Dataset:
         A record that is damaged, or whose data file is missing or has another size, does not count:
         its shard is made again under the next attempt number (see `next_attempts`).
         """
-        found = self._all_records()
+        newest = self._newest()
+        with ThreadPoolExecutor(16) as pool:
+            found = dict(zip(newest, pool.map(self._read, newest.items()), strict=True))
         sizes = self.store.files(f"{self.path}/_data")
         return {
             name: record
-            for name, (_, record) in found.items()
+            for name, record in found.items()
             if record is not None
             and all(sizes.get(f.key.rsplit("/", 1)[-1]) == f.size for f in record.files.values())
         }
 
     def next_attempts(self) -> dict[str, int]:
         """For every shard that has a record, good or bad, the attempt number a new one takes."""
-        return {name: attempt + 1 for name, (attempt, _) in self._all_records().items()}
+        return {name: attempt + 1 for name, attempt in self._newest().items()}
 
-    def _all_records(self) -> dict[str, tuple[int, Record | None]]:
-        """Newest attempt of every shard and its record; None for one that is damaged."""
+    def _newest(self) -> dict[str, int]:
+        """Newest attempt of every shard, by the names of the records."""
         newest: dict[str, int] = {}
         for name in self.store.files(f"{self.path}/_done"):
             if named := RECORD_NAME.fullmatch(name):
                 newest[named[1]] = max(newest.get(named[1], -1), int(named[2]))
-        with ThreadPoolExecutor(16) as pool:
-            return dict(zip(newest, pool.map(self._read, newest.items()), strict=True))
+        return newest
 
-    def _read(self, named: tuple[str, int]) -> tuple[int, Record | None]:
+    def _read(self, named: tuple[str, int]) -> Record | None:
+        """The record of a shard and attempt; None for one that is damaged."""
         shard, attempt = named
         key = f"{self.path}/_done/{shard}.a{attempt}.json"
         try:
@@ -186,9 +188,9 @@ class Dataset:
         except NightrankError as error:
             if error.code != "E_CORRUPT":
                 raise
-            return attempt, None
+            return None
         # A record under another's name is of no use either.
-        return attempt, record if (record.shard, record.attempt) == named else None
+        return record if (record.shard, record.attempt) == named else None
 
     def commit(
         self, shard: str, attempt: int, payload: Payload, seconds: Callable[[], float]

@@ -36,36 +36,38 @@ def reach_of(store: Store) -> Reach:
     """Lists, creates and reads under the lake's prefix; leaves a probe behind at most.
 
     Raises:
-        NightrankError: E_AUTH without credentials, E_STORE_RETRY where the store does not answer,
-            E_STORE_UNFIT where the bucket does not exist.
+        NightrankError: E_AUTH where nothing at all is allowed, E_STORE_RETRY where the store does
+            not answer, E_STORE_UNFIT where the bucket does not exist.
     """
     filesystem, root = store.place
     key = f"{root}/_probe/{uuid.uuid4().hex}"
     names = ("s3:ListBucket", "s3:PutObject", "s3:GetObject") if store.remote else LOCAL
-    refused: list[str] = []
+    refused: dict[str, NightrankError] = {}
 
     def ask(action: str, call: Callable[[], Any]) -> bool:
-        with store_errors(store.url, "E_STORE_UNFIT"):
-            try:
-                call()
-            except FileNotFoundError as error:
-                if "bucket" in str(error).lower():
-                    raise
-                return False  # Allowed to look, and nothing there.
-            except PermissionError:
-                refused.append(action)
-                return False
-            except NightrankError as error:
-                if error.code != "E_AUTH":
-                    raise
-                refused.append(action)
-                return False
-        return True
+        try:
+            call()
+            return True
+        except FileNotFoundError as error:
+            if store.remote and "bucket" in str(error).lower():
+                what, do = "the bucket does not exist", "create it, or correct root"
+                raise NightrankError("E_STORE_UNFIT", what, store.url, do) from None
+            return False  # Allowed to look, and nothing there.
+        except PermissionError:
+            do = "grant this user access to the folder"
+            refused[action] = NightrankError("E_AUTH", "access denied", store.url, do)
+        except NightrankError as error:
+            if error.code != "E_AUTH":
+                raise
+            refused[action] = error
+        return False
 
     ask(names[0], lambda: filesystem.ls(f"{root}/_probe", detail=False))
     made = ask(names[1], lambda: store.put_if_absent(key.removeprefix(f"{root}/"), b"first"))
     now = time.time()
     ask(names[2], lambda: filesystem.cat_file(key))
+    if len(refused) == len(names):  # No role at all, an expired one, a wrong clock: as it says.
+        raise refused[names[0]]
     skew = None
     with contextlib.suppress(Exception):
         if store.remote and made:
@@ -93,7 +95,7 @@ def abandoned_uploads(store: Store, older_than: float) -> list[str]:
     """Keys of multipart uploads under the lake that nobody has finished for so many seconds.
 
     Raises:
-        PermissionError: where the role may not list them.
+        NightrankError: E_AUTH where the role may not list them.
     """
     filesystem, root = store.place
     if not is_remote(store.url):

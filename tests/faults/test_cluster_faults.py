@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -96,8 +97,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def undisturbed(
     collection: Collection, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[str]]:
-    import json
-
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "c.yaml").write_text(json.dumps(collection.config(folder / "lake", **SECTIONS)))
     run(str(folder / "c.yaml"))
@@ -111,6 +110,12 @@ def when(condition: Callable[[], bool], process: subprocess.Popen[bytes], second
         assert process.poll() is None, process.communicate()[1].decode()
         assert time.monotonic() < until, "it never came to that"
         time.sleep(0.005)
+
+
+def events(lake: Path) -> Counter[str]:
+    """What the last run told of, by kind."""
+    told = sorted(lake.glob("tiny/results/*/events-*.jsonl"))[-1].read_text()
+    return Counter(json.loads(line)["event"] for line in told.splitlines())
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -138,6 +143,7 @@ def test_a_lost_node_costs_its_units_in_flight_only(
     finish(process)
     assert digests(lake) == undisturbed
     assert before.items() <= records(lake).items()
+    assert events(lake)["node_lost"] >= 1
     verify(config)
 
 
@@ -161,6 +167,7 @@ def test_killed_and_stopped_workers_change_nothing(
         os.kill(rng.choice(cluster.workers()), sent)
     finish(process)
     assert digests(lake) == undisturbed
+    assert events(lake)["worker_lost"] >= 3
     verify(config)
 
 
@@ -224,6 +231,7 @@ def test_rows_that_kill_their_worker_are_rejected_and_all_others_ranked(
     whole = collection.config(tmp_path / "whole", **sections)
     run(write_config(whole, "whole.yaml"))
     columns = ["query_id", "doc_id", "score"]
+    assert events(tmp_path / "poisoned")["unit_set_aside"] == 2
     whole_rows = table(tmp_path / "whole").select(columns).to_pylist()
     expected = [row for row in whole_rows if row["doc_id"] != pair]
     assert table(tmp_path / "poisoned").select(columns).to_pylist() == expected

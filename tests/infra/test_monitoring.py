@@ -64,6 +64,7 @@ def told(
         encoder={"model": "builtin:minilm"},
         rerank={"model": "builtin:reranker", "depth": 10},
         cluster={"executor": "ray", "pools": {"model": {"workers": 1}}},
+        budget={"usd": 100.0, "usd_per_hour": 10.0},
     )
     config = folder / "config.yaml"
     config.write_text(json.dumps(plain))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,9 +179,19 @@ def test_cuda_majors_are_read_from_metadata() -> None:
     assert machine.built_for("2.13.0+cpu", ["filelock"]) is None
     assert machine.built_for("1.15.1", ["numpy", "nvidia-cuda-runtime-cu12>=12.4"]) == 12
     assert machine.built_for("2.13.0", ["nvidia-cuda-runtime==13.0.96; x == 'y'"]) == 13
+    assert machine.built_for("2.13.0", ["cuda-toolkit[cublas,cudart]==13.0.2; x == 'y'"]) == 13
 
 
 def test_an_open_ray_is_worse_elsewhere_than_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert [f.state for f in machine.ray_settings(elsewhere=False)] == ["warn"]
     assert [f.state for f in machine.ray_settings(elsewhere=True)] == ["fail"]
+
+
+def test_a_path_that_is_too_long_for_ray_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + 40 * "x")
+    assert "ray sockets" in {f.check for f in machine.ray_settings(elsewhere=False)}
+    assert "ray sockets" not in {f.check for f in machine.ray_settings(elsewhere=True)}
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert "ray sockets" not in {f.check for f in machine.ray_settings(elsewhere=False)}

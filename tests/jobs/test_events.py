@@ -152,6 +152,19 @@ def test_a_unit_that_is_tried_again_is_told_with_its_node(tmp_path: Path) -> Non
     assert names(told)[-2:] == ["stage_failed", "slowest_unit"]
 
 
+def test_a_run_that_finds_nothing_to_do_leaves_nothing_in_the_lake(
+    collection: Collection, tmp_path: Path, write_config: Write, state: Path
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake"))
+    run(config)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "lake").rglob("*") if p.is_file()}
+    assert run(config)["already_published"]
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "lake").rglob("*") if p.is_file()}
+    assert after == before
+    (_, idle) = sorted(state.rglob("*.jsonl"))
+    assert names(events.read_events(idle.read_bytes()))[-1] == "run_finished"
+
+
 def test_a_machine_that_keeps_nothing_still_runs(
     collection: Collection, tmp_path: Path, write_config: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ def test_retries_and_lost_nodes_are_counted_over_all_runs_of_a_plan(
             events.emit("node_lost", node="node-b")
         log.close(folder)
     text = status(capsys, config)
-    assert "lost: 2 unit retried, 2 node lost (on node-a, node-b)" in text
+    assert "lost: 2 units retried, 2 nodes lost (on node-a, node-b)" in text
 
 
 def test_a_killed_run_is_told_by_the_machine_it_ran_on(

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -144,29 +142,6 @@ def test_what_is_gathered_of_files_is_each_files_range_of_the_key(
         assert [(number, part) for number, _, part in found] == wanted
         assert all(ref.key == f"f{number}" and not ref.ranges for number, ref, _ in found)
         assert found.rows == sum(number + key for number, _ in wanted)
-
-
-@pytest.mark.parametrize(
-    ("damage", "code"),
-    [
-        (lambda plain: plain | {"format": 99}, "E_CONFIG"),
-        (lambda plain: plain | {"format": 1}, "E_CONFIG"),
-        (lambda plain: plain | {"files": 3}, "E_CORRUPT"),
-        (
-            lambda plain: plain | {"files": {"s": {**plain["files"]["s"], "ranges": "AAA"}}},
-            "E_CORRUPT",
-        ),
-        (lambda plain: [plain], "E_CORRUPT"),
-    ],
-)
-def test_a_record_that_is_none_of_ours_is_named(store: Store, damage: Any, code: str) -> None:
-    content = Scatter(table(4), np.arange(4))
-    Dataset(store, "set").commit("p", 0, Payload({"s": content}), lambda: 0.0)
-    path = Path(store.path("set/_done/p.a0.json"))
-    path.write_bytes(orjson.dumps(damage(orjson.loads(path.read_bytes()))))
-    with pytest.raises(NightrankError) as caught:
-        Dataset(store, "set").records()
-    assert caught.value.code == code and caught.value.where == str(path)
 
 
 def test_row_slices_read_only_the_groups_they_need(store: Store, monkeypatch) -> None:
