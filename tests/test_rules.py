@@ -14,7 +14,7 @@ SOURCES = {
 }
 # Imports that turn bytes into code.
 FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-# Who may start other programs: nvidia-smi is asked for GPUs and their driver.
+# Who may start other programs: what may crash is tried in a Python of its own.
 STARTERS = {"pipelines/diagnosis/machine.py"}
 # Calls by their last names; a module may be named as the one that is allowed to.
 FORBIDDEN_CALLS = {
