@@ -1,7 +1,7 @@
 """Seconds and memory of a run's processes by stage, in a file that a resumed run adds to.
 
-A process's memory is sampled five times a second: `resident` is all that is mapped and in RAM, `own`
-leaves out mapped files, which the kernel may drop at any time.
+A process's memory is sampled five times a second: `resident` is all that is mapped and in RAM,
+`own` leaves out mapped files, which the kernel may drop at any time.
 """
 
 from __future__ import annotations
