@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test test-faults torture lock images manifests bench bench-e2e bench-gpu clean
+.PHONY: help install install-dev quickstart check test test-faults torture lock images manifests \
+	bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
 
 help: ## Show this list.
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -80,6 +81,16 @@ bench-e2e: install-dev ## The whole on SciFact (DATA=folder of it) beside the sc
 
 bench-gpu: install-dev ## Three sizes of cross-encoders with random weights on the GPU.
 	$(BIN)/python -m benchmarks.gpu --out $(RESULTS)
+
+bench-scale: install-dev ## A million documents by 100,000 queries at depth 100; the same command resumes.
+	$(BIN)/python -m benchmarks.scale --work $(BENCH_WORK)/scale --out $(RESULTS)
+
+bench-forecast: install-dev ## What `plan` foretells beside what comes, for a run and one 8 times as large.
+	$(BIN)/python -m benchmarks.forecast $(WITH_DATA) --work $(BENCH_WORK)/forecast --out $(RESULTS)
+
+rehearse: install-dev ## 64,200 units that compute nothing through the control plane, killed half-way.
+	rm -rf $(BENCH_WORK)/rehearse
+	$(BIN)/python -m benchmarks.rehearse --work $(BENCH_WORK)/rehearse --out $(RESULTS)
 
 clean: ## Remove the environment and what quickstart made.
 	rm -rf $(VENV) quickstart $(BENCH_WORK)

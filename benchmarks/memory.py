@@ -1,7 +1,7 @@
 """Seconds and memory of a run's processes by stage, in a file that a resumed run adds to.
 
-A process's memory is sampled ten times a second: `resident` is all that is mapped and in RAM, `own`
-leaves out mapped files, which the kernel may drop at any time.
+A process's memory is sampled five times a second: `resident` is all that is mapped and in RAM,
+`own` leaves out mapped files, which the kernel may drop at any time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any
 from pipelines.runtime.progress import Progress
 from pipelines.storage.dataset import Manifest
 
-EVERY_SECONDS, SAVE_SECONDS = 0.1, 2.0
+EVERY_SECONDS, SAVE_SECONDS = 0.2, 2.0
+# Ray's processes have hundreds of threads to ask for children: a new one may be met so late.
+SEARCH_SECONDS = 5.0
 
 
 def peak_bytes(process: int) -> int:
@@ -91,10 +93,13 @@ class Watch(Progress):
     def _sample(self) -> None:
         last = saved = time.monotonic()
         spent: dict[int, float] = {}
+        family, searched = [os.getpid()], 0.0
         while not self._stopped.wait(EVERY_SECONDS):
             now, stage = time.monotonic(), self.stages.get(self._now)
+            if now - searched > SEARCH_SECONDS:
+                family, searched = [os.getpid(), *descendants(os.getpid())], now
             before, spent = spent, {}
-            for process in (os.getpid(), *descendants(os.getpid())):
+            for process in family:
                 with contextlib.suppress(OSError, KeyError):
                     spent[process] = _cpu_seconds(process)
                     if stage and process == os.getpid():

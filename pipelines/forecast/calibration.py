@@ -1,12 +1,12 @@
 """A few seconds of real work on this machine: models on sampled inputs, searching.
 
-Rates are in core-seconds (wall seconds times the cores that took part), so that they can be spread
-over any number of workers of the same kind. Where models run on a GPU its seconds are counted.
+Rates are in core-seconds, so that they can be spread over any number of workers of the same kind:
+CPU time of one thread, which other work on the machine hardly changes, where wall time would tell
+of it. Where models run on a GPU its seconds are counted.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from pipelines.stages.embed import to_table
 from pipelines.tokens import Tokens
 
 CPU_BUDGET, GPU_BUDGET = 4096, 65_536  # Padded tokens of a batch.
+THREADS = 1
 ENOUGH_SECONDS = 1.0  # Of a model's work: a rate is then good to some 5 % on a quiet machine.
 FIRST, MOST = 16, 4096
 VECTOR_FLOATS, SMALL_ROWS, LARGE_ROWS, BLOCK = 8_000_000, 4_000, 16_000, 256
@@ -76,48 +77,44 @@ def time_encoder(
         lengths: int64 [n], their inputs' lengths.
         load: what those are for all.
     """
-    threads = os.cpu_count() or 1
-    began = time.perf_counter()
-    opened = load_bi_encoder(model, threads)
-    opening = time.perf_counter() - began
+    began = time.process_time()
+    opened = load_bi_encoder(model, THREADS)
+    opening = time.process_time() - began
     made: list[NDArray[np.float32]] = []
 
     def work(rows: NDArray[np.int64]) -> None:
         made[:] = [opened.encode(tokens.take(rows), "document")]
 
     seconds = _seconds_per_token(work, lengths, budget_of(None)) * load.padded
-    gpu = has_cuda()
-    rate = Rate(seconds * (1 if gpu else threads), opening, gpu)
-    return rate, vector_bytes(made[0])
+    return Rate(seconds, opening, has_cuda()), vector_bytes(made[0])
 
 
 def time_reranker(model: ResolvedModel, texts: Texts, pairs: NDArray[np.int32], load: Load) -> Rate:
     """A cross-encoder's rate a pair; `pairs` int32 [n, 2] are those of the load."""
-    threads = os.cpu_count() or 1
-    began = time.perf_counter()
-    opened = load_cross_encoder(model, threads)
-    opening = time.perf_counter() - began
+    began = time.process_time()
+    opened = load_cross_encoder(model, THREADS)
+    opening = time.process_time() - began
     queries, documents = texts.queries.tokens, texts.documents.tokens
 
     def work(rows: NDArray[np.int64]) -> None:
         opened.score(queries, documents, pairs[rows])
 
     seconds = _seconds_per_token(work, load.lengths, budget_of(None)) * load.padded
-    gpu = has_cuda()
-    return Rate(seconds * (1 if gpu else threads), opening, gpu)
+    return Rate(seconds, opening, has_cuda())
 
 
 def _seconds_per_token(
     work: Callable[[NDArray[np.int64]], None], lengths: NDArray[np.int64], budget: int
 ) -> float:
-    """Wall seconds a padded token; ever more inputs until a second was spent."""
+    """Seconds of a core, or of the GPU, a padded token; ever more inputs until one was spent."""
+    clock = time.perf_counter if has_cuda() else time.process_time
     count, draw = FIRST, np.random.default_rng(SEED)
     while True:
         rows = draw.integers(0, len(lengths), count)
         work(rows)  # Shapes that were never seen are set up at their first use.
-        began = time.perf_counter()
+        began = clock()
         work(rows)
-        seconds = time.perf_counter() - began
+        seconds = clock() - began
         if seconds * 2 >= ENOUGH_SECONDS or count >= MOST:
             return seconds / padded_tokens(lengths[rows], budget)
         count = min(MOST, count * max(2, min(8, int(ENOUGH_SECONDS / max(seconds, 1e-3)))))
@@ -161,8 +158,7 @@ def time_search(
     documents: pa.Table, queries: pa.Table, dimension: int, depth: int, settings: Bm25
 ) -> Searching:
     """Searches the sample's terms and random vectors, few documents and four times as many."""
-    threads = os.cpu_count() or 1
-    faiss_library.use_threads(threads)
+    faiss_library.use_threads(THREADS)
     large = max(200, min(LARGE_ROWS, VECTOR_FLOATS // dimension))
     small = min(SMALL_ROWS, large // 4)
     asked = random_vectors(BLOCK, dimension)
@@ -175,10 +171,10 @@ def time_search(
     spent = []
     for rows in (small, large):
         vectors = random_vectors(rows, dimension)
-        began = time.perf_counter()
-        template, _ = faiss_index.train("Flat", vectors[:0], threads)
+        began = time.process_time()
+        template, _ = faiss_index.train("Flat", vectors[:0], THREADS)
         index, _ = faiss_index.build(template, vectors)
-        adding = time.perf_counter() - began
+        adding = time.process_time() - began
         postings = None
         if terms is not None:
             tiled = terms.take(np.arange(rows) % len(terms))
@@ -190,24 +186,23 @@ def time_search(
         dense, both = _search_seconds(asked, query_terms, shard, kept)
         spent.append((rows, dense, both, adding))
     (few, dense_few, both_few, _), (many, dense_many, both_many, adding) = spent
-    cores = threads / BLOCK
     dense = max(0.0, dense_many - dense_few) / (many - few)
     lexical = max(0.0, (both_many - dense_many) - (both_few - dense_few)) / (many - few)
     alone = max(0.0, both_few - (dense + lexical) * few)
-    return Searching(alone * cores, dense * cores, lexical * cores, adding / many * threads)
+    return Searching(alone / BLOCK, dense / BLOCK, lexical / BLOCK, adding / many)
 
 
 def _search_seconds(
     asked: NDArray[np.float32], terms: Tokens | None, shard: first_stage.OpenShard, depth: int
 ) -> tuple[float, float]:
-    """Wall seconds of a block by vectors alone, and by both; the better of two."""
+    """Core-seconds of a block by vectors alone, and by both; the better of two."""
     dense, both = [], []
     for _ in range(2):
-        began = time.perf_counter()
+        began = time.process_time()
         first_stage.search_group(asked, [shard], depth)
-        dense.append(time.perf_counter() - began)
+        dense.append(time.process_time() - began)
         if terms is not None:
-            began = time.perf_counter()
+            began = time.process_time()
             hybrid_search.search_both(asked, terms, [shard], depth)
-            both.append(time.perf_counter() - began)
+            both.append(time.process_time() - began)
     return min(dense), min(both, default=min(dense))

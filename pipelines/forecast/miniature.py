@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +65,8 @@ class Measured:
 
     Attributes:
         units: number of units.
-        seconds: of all units.
-        least: of the shortest.
+        seconds: CPU time of all units.
+        least: wall seconds of the shortest.
         work: rows that it worked through.
         files: by name.
         stats: sums of the records' numbers.
@@ -106,16 +107,22 @@ class Miniature:
 
 
 class _Watch(Progress):
-    """Keeps the manifests as they come, and tells nobody."""
+    """Keeps manifests and CPU seconds as they come, and tells nobody."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
-        self.manifests: list[Manifest] = []
+        self.made: list[tuple[Manifest, float]] = []
+        self._started = 0.0
+
+    def start(self, stage: str, total: int, done: int) -> None:
+        """See `Progress.start`."""
+        super().start(stage, total, done)
+        self._started = time.process_time()
 
     def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:
         """See `Progress.finish`."""
         super().finish(stage, manifest, seconds)
-        self.manifests.append(manifest)
+        self.made.append((manifest, time.process_time() - self._started))
 
 
 def run_miniature(
@@ -153,10 +160,10 @@ def _run(
         store = Store(os.path.join(folder, "lake", "miniature"))
         watch = _Watch()
         plan = make_plan(small, store)
-        job = Run(plan, store, SerialExecutor(os.cpu_count() or 1), watch)
+        job = Run(plan, store, SerialExecutor(1), watch)
         offline_rerank.run(job)
         root = Path(folder, "lake", "miniature")
-        stages = {made.stage: _measured(made, root) for made in watch.manifests}
+        stages = {made.stage: _measured(made, spent, root) for made, spent in watch.made}
     return Miniature(stages, documents.num_rows, queries.num_rows)
 
 
@@ -186,7 +193,7 @@ def _small(
     return PipelineConfig.model_validate(plain)
 
 
-def _measured(made: Manifest, root: Path) -> Measured:
+def _measured(made: Manifest, spent: float, root: Path) -> Measured:
     seconds = [shard.seconds for shard in made.shards]
     stats: dict[str, float] = {}
     for shard in made.shards:
@@ -196,7 +203,7 @@ def _measured(made: Manifest, root: Path) -> Measured:
     names = list(made.shards[0].files) if made.shards else []
     files = {name: _file(made.files(name), root) for name in names}
     work = int(stats.get("rate_rows", 0))
-    return Measured(len(seconds), sum(seconds), min(seconds, default=0.0), work, files, stats)
+    return Measured(len(seconds), spent, min(seconds, default=0.0), work, files, stats)
 
 
 def _file(refs: list[FileRef], root: Path) -> File:

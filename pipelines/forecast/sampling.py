@@ -91,7 +91,7 @@ def sample_input(
     size = sum(file.size for file in files)
     judged = pc.unique(load_qrels(qrels, options)["query_id"]) if qrels else None
     whole = size <= WHOLE_BYTES
-    parts, began = [accepted_schema(kind, source).empty_table()], time.perf_counter()
+    parts, began = [accepted_schema(kind, source).empty_table()], time.process_time()
     read = passed = 0
     for rows, good, accepted in _rows(kind, source, splits, options, 0 if whole else wanted):
         read += rows
@@ -99,7 +99,7 @@ def sample_input(
         if judged is not None:
             accepted = accepted.filter(pc.is_in(accepted.column(0), judged))
         parts.append(accepted)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     table = pa.concat_tables(parts).combine_chunks()
     accepted = table.num_rows
     if not accepted and (whole or judged is None):

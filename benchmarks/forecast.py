@@ -1,0 +1,122 @@
+"""What `nightrank plan` foretells beside what comes, for a run and for one eight times as large.
+
+    python -m benchmarks.forecast [--data DATA] --work WORK --out benchmarks/results
+
+Built-in models in bf16, texts as in `benchmarks.scoring`; every plan and every run in a process of
+its own on a cold lake. On Ray wall seconds are compared, with the start of Ray, workers and models.
+In one process the CPU time of the whole process is compared with the core-seconds foretold, which
+other work on the machine hardly changes: there what Python takes to start is in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cold_runs import write
+from benchmarks.reporting import machine, table
+from benchmarks.texts import mixed
+
+DOCUMENTS, QUERIES, DEPTH = 600, 12, 25
+SIZES = {"once": 1, "eight times": 8}
+WITHIN = 0.25
+
+
+def nightrank(verb: str, config: Path) -> tuple[dict[str, Any], float]:
+    """What a verb says as JSON, and the CPU seconds of its process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "jobs.cli", verb, str(config), "--json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return json.loads(done.stdout.splitlines()[-1]), spent
+
+
+def beside(work: Path, texts: Any, times: int, executor: str) -> dict[str, Any]:
+    """A plan, and the run it was of.
+
+    Returns:
+        `pairs`; `foretold` and `came` (wall seconds on Ray, core-seconds in one process), and both
+        by stage.
+    """
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    sections: dict[str, Any] = {"name": "forecast", "root": str(work / "lake")}
+    for kind, items, count in (
+        ("corpus", texts.documents, times * DOCUMENTS),
+        ("queries", texts.queries, times * QUERIES),
+    ):
+        path = work / f"{kind}.jsonl"
+        write(path, [{"_id": str(i), "text": text} for i, text in enumerate(items[:count])])
+        sections[kind] = {"path": str(path)}
+    sections |= {
+        "encoder": {"precision": "auto"},
+        "retrieve": {"depth": DEPTH},
+        "rerank": {"depth": DEPTH},
+        "cluster": {"executor": executor},
+    }
+    config = work / "forecast.yaml"
+    config.write_text(json.dumps(sections))
+    said, _ = nightrank("plan", config)
+    found, spent = nightrank("run", config)
+    measure = "seconds" if executor == "ray" else "core_seconds"
+    stages = {name: stage[measure] for name, stage in said["stages"].items()}
+    return {
+        "pairs": found["pairs_scored"],
+        "foretold": sum(stages.values()),
+        "came": found["actual"]["seconds"] if executor == "ray" else spent,
+        "foretold_stages": stages,
+        "stages": found["actual"]["stages"],
+    }
+
+
+def as_markdown(runs: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        [
+            name,
+            f"{run['pairs']:,}",
+            f"{run['foretold']:.1f} s",
+            f"{run['came']:.1f} s",
+            f"{run['came'] / run['foretold'] - 1:+.0%}",
+        ]
+        for name, run in runs.items()
+    ]
+    within = all(abs(run["came"] / run["foretold"] - 1) <= WITHIN for run in runs.values())
+    told = "all" if within else "not all"
+    text = table(["run", "pairs", "foretold", "came", "came beside foretold"], lines)
+    return (
+        text + f"\nOn Ray wall seconds, in one process core-seconds; {told} within {WITHIN:.0%}.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--executor", choices=["ray", "serial"], help="one of the two alone")
+    args = parser.parse_args()
+    texts = mixed(args.data, max(SIZES.values()) * QUERIES, random.Random(0))
+    random.Random(1).shuffle(texts.documents)
+    runs = {}
+    for executor in [args.executor] if args.executor else ["ray", "serial"]:
+        for size, times in SIZES.items():
+            name = f"{size}, {'on Ray' if executor == 'ray' else 'one process'}"
+            runs[name] = beside(args.work, texts, times, executor)
+            print(json.dumps({name: runs[name]}), flush=True)
+    print(as_markdown(runs))
+    if args.out:
+        result = {**machine(), "runs": runs}
+        (args.out / "forecast.json").write_text(json.dumps(result, indent=1) + "\n")
+        (args.out / "forecast.md").write_text(as_markdown(runs))
+
+
+if __name__ == "__main__":
+    main()
