@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test test-faults torture images manifests bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
+.PHONY: help install install-dev quickstart check test test-faults torture lock images manifests bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
 
 help: ## Show this list.
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,9 @@ test-faults: install-dev ## Kills, full disks, broken replies, damaged files, ho
 MINUTES ?= 30
 torture: install-dev ## The same without end: random kills, fuzzing, simulated nights, for MINUTES=30.
 	$(BIN)/python -m benchmarks.torture --minutes $(MINUTES) --out $(RESULTS)
+
+lock: install-dev ## Write constraints/cpu.lock and gpu.lock anew, with the hashes of PyPI's files.
+	$(BIN)/python constraints/lock.py
 
 # e.g. make images IMAGE=registry.example.com/nightrank PYTHON_IMAGE=docker.io/library/python@sha256:...
 IMAGE ?= nightrank

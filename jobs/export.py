@@ -60,36 +60,30 @@ def export(
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     if trec is not None:
-        _trec(loaded, store, trec, generation, full, tag)
+        _trec(store, trec, generation, full, tag)
     elif hive is not None:
         _hive(loaded, store, hive, generation, replace)
     elif iceberg is not None:
         _iceberg(loaded, store, iceberg, generation, catalog, table)
 
 
-def _trec(
-    loaded: PipelineConfig, store: Store, trec: Path, generation: str | None, full: bool, tag: str
-) -> None:
+def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str) -> None:
     """A TREC run; trec_eval derives from it the very ranks that were published."""
     from pipelines.errors import NightrankError
-    from pipelines.results import full_lists, generation_of, read_results
+    from pipelines.results import full_lists, generation_of, published_table
     from pipelines.retrieval.trec import write_run
 
     if tag.split() != [tag]:
         do = "choose a tag without white space"
         raise NightrankError("E_USAGE", f"--tag {tag!r} cannot stand in a TREC run", "", do)
     entry = generation_of(store, generation)
-    if full:
-        table = full_lists(store, entry)
-    else:
-        options = loaded.storage_options
-        found = read_results(loaded.root, loaded.name, "ranked", entry.generation, options)
-        table = found.to_table()
+    columns = ["query_id", "doc_id", "rank", "score"]
+    table = full_lists(store, entry) if full else published_table(store, entry, "ranked", columns)
     try:
         unfinished = trec.with_name(f"{trec.name}.part")
         try:
             with open(unfinished, "wb") as file:
-                write_run(table.select(["query_id", "doc_id", "rank", "score"]), file, tag)
+                write_run(table.select(columns), file, tag)
             unfinished.replace(trec)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.errors import NightrankError
+from pipelines.redaction import redacted
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
     from pipelines.config_running import Cluster
     from pipelines.offline_rerank import Run
-    from pipelines.planning import Scope
+    from pipelines.planning import Plan, Scope
     from pipelines.runtime.executor import Executor
+    from pipelines.storage.store import Store
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
 Sets = Annotated[
@@ -71,7 +73,7 @@ def guarded(app: Callable[..., Any]) -> int:
     except NightrankError as error:
         if error.code == "E_BUG":
             return _bug(error)
-        print(f"nightrank: {error}", file=sys.stderr)
+        print(redacted(f"nightrank: {error}"), file=sys.stderr)
         return error.exit_code
     except Stopped as stop:
         print("nightrank: stopped; the same command resumes", file=sys.stderr)
@@ -86,9 +88,10 @@ def guarded(app: Callable[..., Any]) -> int:
 
 def _bug(error: BaseException) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="nightrank-", suffix=".log", delete=False) as file:
-        traceback.print_exception(error, file=file)
+        file.write(redacted("".join(traceback.format_exception(error))))
     text = str(error) if isinstance(error, NightrankError) else f"error[E_BUG]: {error!r}"
-    print(f"nightrank: {' '.join(text.split())[:600]} - details in {file.name}", file=sys.stderr)
+    line = redacted(f"nightrank: {' '.join(text.split())}")[:600]
+    print(f"{line} - details in {file.name}", file=sys.stderr)
     return 70
 
 
@@ -117,6 +120,7 @@ def open_job(
     from pipelines.runtime.progress import Progress
 
     config = load_config(config_path, sets or [])
+    _refuse_unpickling()
     store = open_lake(config.root, config.name, config.storage_options)
     progress, told, folder = Progress(quiet=quiet), events.Events(store), ""
     with events.recording(told):
@@ -126,6 +130,8 @@ def open_job(
             folder, told.plan = plan.own_folder, plan.plan_id
             begun = store.folders(folder) or store.folders(plan.segment)
             events.emit("run_resumed" if begun else "run_started", verb=verb)
+            if not begun:
+                _check_room(plan, store)
             plan = store_models(plan, store, progress.note)
             with open_executor(config) as executor:
                 meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
@@ -145,6 +151,26 @@ def open_job(
             raise
         finally:
             told.close(folder)
+
+
+def _check_room(plan: Plan, store: Store) -> None:
+    """Before anything is written: a forecast knows, else a first run takes what its input does."""
+    from pipelines import headroom, prediction
+
+    if forecast := prediction.kept(store, plan.folder) if plan.folder else None:
+        headroom.check(plan.config.root, int(forecast["bytes"]), "its forecast")
+    elif plan.base is None:
+        # Texts and tokens each compress to about a third; vectors come on top.
+        half = sum(file.size for file in plan.corpus_files) // 2
+        headroom.check(plan.config.root, half, "half of its input and a fifth more")
+
+
+def _refuse_unpickling() -> None:
+    """Refuses an environment in which Ray Data would unpickle what stands in Parquet files."""
+    for name in sorted(os.environ):
+        if name.startswith("RAY_DATA_AUTOLOAD_"):
+            what = f"{name} is set: Ray would run code that stands in data files"
+            raise NightrankError("E_CONFIG", what, "environment", f"unset {name}")
 
 
 @contextlib.contextmanager

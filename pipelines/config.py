@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipelines.config_running import Budget, Cluster, Fraction, Gate, Nightly, Search, Section
+from pipelines.redaction import SECRET_NAME
 
 ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "date32"]
 Precision = Literal["auto", "exact", "bf16"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
-SECRET = re.compile(r"(secret|password|token|access_?key|credential)", re.IGNORECASE)
 CREDENTIALS = re.compile(r"^[a-z0-9+.-]+://[^/]*@", re.IGNORECASE)
 
 
@@ -286,7 +286,7 @@ class PipelineConfig(Section):
         places = {"root": self.root, "evaluate.qrels": self.evaluate.qrels}
         places["cluster.address"] = self.cluster.address
         for key, value in [*places.items(), *_leaves(self.storage_options, "storage_options")]:
-            if SECRET.search(key) or CREDENTIALS.match(str(value)):
+            if SECRET_NAME.search(key) or CREDENTIALS.match(str(value)):
                 raise ValueError(
                     f"{key}: secrets do not belong in a config; use the AWS credentials chain"
                 )

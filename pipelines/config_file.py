@@ -50,7 +50,7 @@ for _tag, _pattern, _first in (
     ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
     (
         "float",
-        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$",
+        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$",
         list("-+.0123456789"),
     ),
 ):
@@ -102,6 +102,8 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
                 check(item, f"{path}.{i}", depth + 1)
         elif "${" in node.value:
             raise bad("${...} is not expanded here", line)
+        elif "\0" in node.value:
+            raise bad("NUL characters are not allowed", line)
 
     try:
         depth = 0

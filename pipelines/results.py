@@ -16,7 +16,7 @@ import pyarrow.dataset as pads
 from pipelines.errors import NightrankError
 from pipelines.generations import datasets_of_results, load_corpus, manifest_at
 from pipelines.stages.fan_out import by_query_id
-from pipelines.storage.dataset import Dataset, Manifest
+from pipelines.storage.dataset import Dataset, FileRef, Manifest
 from pipelines.storage.filesystem import connect
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.reader import Reader
@@ -136,6 +136,17 @@ def read_results(
     )
     parquet = pads.ParquetFileFormat(default_fragment_scan_options=options)
     return pads.dataset(bare, format=parquet, filesystem=filesystem)
+
+
+def published_table(store: Store, entry: Entry, table: str, columns: list[str]) -> pa.Table:
+    """Columns of a published table, every file checked by its sha256.
+
+    Raises:
+        NightrankError: E_CORRUPT for a missing or altered file.
+    """
+    read = Reader(store)
+    refs = (FileRef(**file) for file in entry.body["files"][table])
+    return pa.concat_tables([read.table(ref, columns) for ref in refs])
 
 
 def full_lists(store: Store, entry: Entry, query_ids: pa.Array | None = None) -> pa.Table:

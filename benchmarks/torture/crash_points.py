@@ -21,6 +21,7 @@ KINDS = (
     ("_probe/", "probe"),
     ("/plan.json", "plan"),
     ("/manifest.json", "manifest"),
+    ("/events", "events"),
     ("index/_log", "index entry"),
     ("results/_log", "results entry"),
     ("/_done", "record"),
@@ -54,6 +55,9 @@ POINTS = (
     "link results entry",
     "unlink results entry",
     "sync results entry",
+    "create events",
+    "link events",
+    "unlink events",
 )
 
 

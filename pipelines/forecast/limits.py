@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,8 +13,8 @@ from pipelines.forecast.hardware import GIB, Device, Network
 from pipelines.forecast.sampling import Sample
 from pipelines.forecast.shape import Shape
 from pipelines.forecast.times import Pools
+from pipelines.headroom import free_of
 from pipelines.runtime.unit import MAX_UNITS
-from pipelines.storage.filesystem import is_remote
 
 # Of a sample of n rows the mean length of a text has an error of its spread / sqrt(n): 3 % at 1000.
 ENOUGH_ROWS = 1000
@@ -116,15 +115,10 @@ def warnings_of(
 
 def _disk(config: PipelineConfig, size: int) -> list[str]:
     """A lake on a local disk that has less room than it needs."""
-    if is_remote(config.root):
+    found = free_of(config.root)
+    if found is None or size <= found[1]:
         return []
-    folder = os.path.abspath(config.root.removeprefix("file://"))
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    free = shutil.disk_usage(folder).free
-    if size <= free:
-        return []
-    return [f"the lake takes {_gib(size)}, {folder} has {_gib(free)} free"]
+    return [f"the lake takes {_gib(size)}, {found[0]} has {_gib(found[1])} free"]
 
 
 def _deadline(config: PipelineConfig, pools: Pools, seconds: float) -> list[str]:

@@ -26,6 +26,7 @@ from pipelines.stages.ingest import load_qrels
 from pipelines.storage.filesystem import connect
 from pipelines.storage.formats import read_split
 from pipelines.storage.inputs import InputFile, Split
+from pipelines.storage.parquet_footer import PlainFooter
 from pipelines.storage.validation import accepted_schema, validate
 
 # Half a second to read and check on one core; gzip and Parquet decode to some four times as much.
@@ -187,7 +188,7 @@ def _rows_of(file: InputFile, options: dict[str, Any]) -> float:
     filesystem, place = connect(file.url, options)
     with filesystem.open(place, "rb") as stream:
         if file.format == "parquet":
-            return float(pq.ParquetFile(stream).metadata.num_rows)
+            return float(pq.ParquetFile(PlainFooter(stream, file.size)).metadata.num_rows)
         raw = stream.read(PIECE_BYTES)
     piece = _decoded(raw, file.compression) if file.compression else raw
     if file.format == "jsonl":

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as distributed
 
+from pipelines.models.checkpoints import load as load_checkpoint
 from pipelines.models.judged_collections import Pool, judge
 from pipelines.models.selection import choose_weight, mean_ndcg
 from pipelines.models.trainee import Trainee
@@ -77,7 +77,7 @@ def fine_tune(
     state = train(trainee, sources, options, folder=checkpoints, evaluate=look if pools else None)
     if distributed.is_initialized() and distributed.get_rank() > 0:
         return {"training": state}
-    best = torch.load(checkpoints / "best.pt", weights_only=True)
+    best, _ = load_checkpoint(checkpoints / "best.safetensors")
     trainee.network.load_state_dict(best, strict=False)
     final = {name: judge(trainee, part, looks.depth, options.bf16) for name, part in pools.items()}
     chosen = choose_weight(final)[0] if final else 0.0

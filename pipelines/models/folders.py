@@ -21,6 +21,7 @@ from pipelines.errors import NightrankError
 REVISION = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DIGESTED = (".safetensors", ".json", ".txt", ".model")
+OWN_MODULES = re.compile(r"sentence_transformers\.[\w.]+$")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 DOWNLOADED = ("*.safetensors", "*.json", "*.txt")
 
@@ -84,13 +85,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def checked(folder: Path, model: str) -> Path:
-    """The folder, refused with weights in pickles only, or with code of its own.
+    """The folder, refused with weights in pickles only, or where it brings or names code.
 
     A folder that holds both forms is read through its safetensors.
 
     Raises:
         NightrankError: E_MODEL.
     """
+    for path in folder.rglob("*.safetensors"):
+        if fault := _fault(path):
+            do = "fetch or convert the model again"
+            raise NightrankError("E_MODEL", f"{path.name} {fault}", model, do)
     safe = {path.parent for path in folder.rglob("*.safetensors")}
     pickled = {path.parent for suffix in PICKLED for path in folder.rglob(suffix)}
     if not safe or pickled - safe:
@@ -100,15 +105,60 @@ def checked(folder: Path, model: str) -> Path:
             model,
             "only safetensors are loaded; convert the weights with save_pretrained",
         )
-    for path in folder.rglob("config.json"):
+    for path in folder.rglob("*config.json"):
         if "auto_map" in read_json(path):
             raise NightrankError(
                 "E_MODEL",
-                "the model asks to run its own code (auto_map)",
+                f"the model asks to run its own code (auto_map in {path.name})",
                 model,
                 "remote code is never run; use a model of an architecture that transformers has",
             )
+    for path in folder.rglob("modules.json"):
+        for module in _modules(path):
+            if not OWN_MODULES.match(str(module.get("type"))):
+                raise NightrankError(
+                    "E_MODEL",
+                    f"the model asks for a module of other code: {module.get('type')!r:.80}",
+                    model,
+                    "only modules of sentence-transformers are loaded",
+                )
     return folder
+
+
+def _fault(path: Path) -> str:
+    """What is wrong with a safetensors file, by its header alone; empty where nothing is.
+
+    Libraries take a weight that is missing as one to be drawn at random.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            return "is cut off or no safetensors file"
+        try:
+            header = json.loads(file.read(length))
+            ends = [header[n]["data_offsets"][1] for n in header if n != "__metadata__"]
+        except (ValueError, TypeError, KeyError, IndexError):
+            return "has no readable header"
+    if not ends:
+        return "holds no weights"
+    return "" if 8 + length + max(ends) == size else "is not as long as its header says"
+
+
+def _modules(path: Path) -> list[dict[str, Any]]:
+    """What a modules.json lists.
+
+    Raises:
+        NightrankError: E_MODEL, where it is no list of objects.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        plain = None
+    if not isinstance(plain, list) or not all(isinstance(module, dict) for module in plain):
+        what = f"{path.name} is no list of modules"
+        raise NightrankError("E_MODEL", what, str(path.parent), "check the model")
+    return plain
 
 
 def locate(model: str, revision: str | None) -> tuple[Path, str]:

@@ -245,7 +245,11 @@ def _open(folder: Path) -> Any:
             if getattr(config, name, None) is not None:
                 setattr(config, name, 0.0)
         return AutoModelForSequenceClassification.from_pretrained(
-            str(folder), config=config, dtype=torch.float32, use_safetensors=True
+            str(folder),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     except Exception as error:
         raise cannot_load(folder, error) from None

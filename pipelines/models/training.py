@@ -23,6 +23,7 @@ import torch.distributed as distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.models import checkpoints
 from pipelines.models.batching import pack
 from pipelines.models.losses import Loss, group_loss
 from pipelines.models.trainee import Trainee
@@ -126,8 +127,8 @@ def train(
         trainee: left at the last step's weights.
         sources: what to train on.
         options: how.
-        folder: takes `last.pt` (to resume) and `best.pt` (the trainable tensors); where several
-            processes train, all must see it.
+        folder: takes `last.safetensors` (to resume) and `best.safetensors` (the trainable
+            tensors); where several processes train, all must see it.
         evaluate: the dev score of the trainee as it stands, higher is better; asked on the first
             process only, before the first step and at every checkpoint. Without it the last
             checkpoint counts as the best.
@@ -140,7 +141,7 @@ def train(
     trainable = trainee.trainable()
     optimiser = _optimiser(trainable, options)
     state: dict[str, Any] = {"step": 0, "wall_s": 0.0, "pairs": 0, "worse": 0}
-    last, best = folder / "last.pt", folder / "best.pt"
+    last, best = folder / "last.safetensors", folder / "best.safetensors"
 
     def look() -> None:
         """Evaluates the trainee as it stands and keeps it if it is the best so far."""
@@ -156,13 +157,15 @@ def train(
         state.update({"best_step": state["step"]} if better else {})
         state["worse"] = 0 if better else state["worse"] + 1
         if better and _rank() == 0:
-            _save(best, {n: p.detach() for n, p in trainable.items()})
+            checkpoints.save(best, trainable)
 
     if last.exists():
-        saved = torch.load(last, weights_only=True)
-        trainee.network.load_state_dict(saved["model"], strict=False)
-        optimiser.load_state_dict(saved["optimiser"])
-        state = saved["state"]
+        tensors, facts = checkpoints.load(last)
+        remembered = {n.removeprefix("/"): t for n, t in tensors.items() if n.startswith("/")}
+        weights = {n: t for n, t in tensors.items() if not n.startswith("/")}
+        trainee.network.load_state_dict(weights, strict=False)
+        checkpoints.restore_optimiser(optimiser, remembered, facts["optimiser"])
+        state = facts["state"]
         log.info("resuming at step %d", state["step"])
     else:
         look()
@@ -196,9 +199,9 @@ def train(
             look()
             state |= {"wall_s": earlier + time.monotonic() - begun}
             if _rank() == 0:
-                tensors = {n: p.detach() for n, p in trainable.items()}
-                whole = {"model": tensors, "optimiser": optimiser.state_dict(), "state": state}
-                _save(last, whole)
+                tensors, groups = checkpoints.optimiser_tensors(optimiser)
+                whole = {**trainable, **{f"/{name}": t for name, t in tensors.items()}}
+                checkpoints.save(last, whole, {"optimiser": groups, "state": state})
             if stop:
                 break
     return dict(state)
@@ -266,10 +269,3 @@ def _agreed(value: float) -> float:
     shared = [value]
     distributed.broadcast_object_list(shared)
     return shared[0]
-
-
-def _save(path: Path, value: dict[str, Any]) -> None:
-    """Writes beside the target, then renames, so that an interruption leaves the old file."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(value, temporary)
-    temporary.replace(path)

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 import orjson
 
 from pipelines.errors import NightrankError
+from pipelines.redaction import redacted
 from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.store import Store
 
@@ -167,7 +168,7 @@ def ended(error: BaseException) -> None:
 
 def _of_error(error: BaseException) -> dict[str, Any]:
     if isinstance(error, NightrankError) and error.code != "E_BUG":
-        told = {"what": error.what, "where": error.where, "do": error.do}
+        told = {"what": redacted(error.what), "where": redacted(error.where), "do": error.do}
         return {"code": error.code, "exit": error.exit_code, **told}
     where, root = getattr(error, "where", ""), error
     while root.__cause__:

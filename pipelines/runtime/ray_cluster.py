@@ -7,6 +7,7 @@ import math
 import os
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 # An unauthenticated Ray is remote code execution for whoever reaches its ports. Ray reads these
 # once, when it is imported.
@@ -25,10 +26,18 @@ from pipelines.errors import NightrankError
 OBJECT_STORE_BYTES = 256 << 20
 # The Ray label by which a cluster's nodes say which pool they are for.
 POOL_LABEL = "nightrank.io/pool"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# What Ray takes for a cluster on this machine.
+NAMED = ("auto", "local")
 
 
 def connect(cluster: Cluster) -> None:
-    """Attaches to a cluster, or starts one for this process alone."""
+    """Attaches to a cluster, or starts one for this process alone.
+
+    Raises:
+        NightrankError: E_CONFIG for the address of a job server; E_AUTH where it does not let in,
+            or lets everybody in; E_CLUSTER where there is none.
+    """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = address_of(cluster)
     if address and address.startswith(("http://", "https://")):
@@ -36,6 +45,7 @@ def connect(cluster: Cluster) -> None:
         raise NightrankError("E_CONFIG", "a job server's address runs no stages", address, do)
     try:
         if address:
+            refuse_open(address)
             ray.init(address=address, **quiet)
         else:
             # A token of this process's own: Ray would else leave one in the home directory, which
@@ -87,6 +97,23 @@ def has_faiss_gpu() -> bool:
     names = ("faiss-gpu", "faiss-gpu-cuvs")
     installed = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
     return any(name in installed for name in names)
+
+
+def refuse_open(address: str) -> None:
+    """Anybody who reaches an unauthenticated cluster runs code on all of it.
+
+    Args:
+        address: of its head or its job server; names without a host, as `auto`, mean this machine.
+
+    Raises:
+        NightrankError: E_AUTH, for a cluster elsewhere while authentication is off.
+    """
+    host = urlsplit(address if "//" in address else f"//{address}").hostname
+    here = not host or host in LOOPBACK or (host in NAMED and "//" not in address)
+    if os.environ.get("RAY_AUTH_MODE") == "disabled" and not here:
+        what = "RAY_AUTH_MODE=disabled is accepted for a cluster on this machine alone"
+        do = "start the cluster with RAY_AUTH_MODE=token and give its token here"
+        raise NightrankError("E_AUTH", what, address, do)
 
 
 def authentication_failed(error: Exception, address: str) -> NightrankError:

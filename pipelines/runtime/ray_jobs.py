@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipelines.errors import NightrankError
 
 # This one comes before Ray itself: it says how Ray is to behave.
-from pipelines.runtime.ray_cluster import authentication_failed, first_line
+from pipelines.runtime.ray_cluster import authentication_failed, first_line, refuse_open
 
 # isort: split
 import ray.exceptions
@@ -34,7 +33,6 @@ for _name in (
 ):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLL_SECONDS = 0.5
 # A head that does not answer for so long is given up; its job may well go on.
 PATIENCE_SECONDS = 60.0
@@ -105,20 +103,12 @@ class RayJobs:
         if address:
             # The client would let RAY_ADDRESS win over what it is given.
             os.environ["RAY_API_SERVER_ADDRESS"] = address
-        self.address = os.environ.get("RAY_API_SERVER_ADDRESS") or "this machine's cluster"
-        self._refuse_open()
+        self.address = os.environ.get("RAY_API_SERVER_ADDRESS") or "auto"
+        refuse_open(self.address)
         with self._told():
             self._client = JobSubmissionClient(address)
         self.address = str(self._client.get_address())
-        self._refuse_open()
-
-    def _refuse_open(self) -> None:
-        """Anybody who reaches an unauthenticated job server runs code on the whole cluster."""
-        host = urlsplit(self.address).hostname
-        if os.environ.get("RAY_AUTH_MODE") == "disabled" and host and host not in LOOPBACK:
-            what = "RAY_AUTH_MODE=disabled is accepted for a cluster on this machine alone"
-            do = "start the cluster with RAY_AUTH_MODE=token and give its token here"
-            raise NightrankError("E_AUTH", what, self.address, do)
+        refuse_open(self.address)
 
     def newest(self, stem: str) -> RayJob | None:
         """The latest attempt of a stem, or None."""

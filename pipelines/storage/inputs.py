@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import NightrankError
 from pipelines.storage.filesystem import connect, is_remote
 from pipelines.storage.listing import KNOWN, MAGIC, find_files, kind_of, store_errors
+from pipelines.storage.parquet_footer import PlainFooter
 
 # 128 MiB of JSONL took 1.1 s to read, check and hash on one core: small units, little lost by one.
 TARGET_BYTES = 128 << 20
@@ -228,7 +229,8 @@ def _row_group_cuts(file: InputFile, options: dict[str, Any] | None, target: int
         stream = filesystem.open(place, "rb")
     with stream:
         try:
-            footer = pq.ParquetFile(stream, arrow_extensions_enabled=False).metadata
+            plain = PlainFooter(stream, file.size)
+            footer = pq.ParquetFile(plain, arrow_extensions_enabled=False).metadata
         except (pa.ArrowException, OSError, RecursionError):
             return [0, file.size]
     cuts, held = [0], 0

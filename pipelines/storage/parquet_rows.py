@@ -14,6 +14,7 @@ import pyarrow.types as pt
 from pipelines.config import Source
 from pipelines.storage.bytestream import open_raw
 from pipelines.storage.inputs import Split
+from pipelines.storage.parquet_footer import PlainFooter
 from pipelines.storage.raw import (
     BATCH_ROWS,
     BadFile,
@@ -61,14 +62,15 @@ def read_parquet(
             damaged, encrypted or no Parquet; it decodes to suspiciously much.
     """
     with open_raw(split.file, options) as raw:
-        footer = pq.ParquetFile(raw, arrow_extensions_enabled=False)
+        plain = PlainFooter(raw, split.file.size)
+        footer = pq.ParquetFile(plain, arrow_extensions_enabled=False)
         schema = footer.schema_arrow
         names = wanted.resolve(schema.names)
         texts = _check_types(schema, names, wanted, source)
         # As dictionaries, repeated values are decoded once: how much they would decode to is known
         # before any memory is taken. Costs about 1 s per 1 GB of distinct texts.
         file = pq.ParquetFile(
-            raw,
+            plain,
             metadata=footer.metadata,
             page_checksum_verification=True,
             arrow_extensions_enabled=False,

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -236,8 +237,10 @@ class Store:
 
         Raises:
             NightrankError: E_STORE_UNFIT where a second create is not refused or the first bytes
-                do not survive; E_AUTH where writing is not allowed, or a missing key is not told.
+                do not survive, or where everybody may write; E_AUTH where writing is not allowed,
+                or a missing key is not told.
         """
+        self._refuse_shared()
         key = f"_probe/{uuid.uuid4().hex}"
         try:
             created = self.put_if_absent(key, b"first")
@@ -256,6 +259,15 @@ class Store:
             raise NightrankError("E_STORE_UNFIT", what, self.url, do)
         with contextlib.suppress(Exception):  # A writer role need not be allowed to delete.
             self._fs.rm_file(f"{self._root}/{key}")
+
+    def _refuse_shared(self) -> None:
+        """On a local disk: who can write to the logs owns what is published."""
+        if self.remote or not os.path.isdir(self._root):
+            return
+        mode = os.stat(self._root).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            what = "every user of this machine can write to the lake"
+            raise NightrankError("E_STORE_UNFIT", what, self.url, f"chmod o-w {self._root}")
 
     @contextlib.contextmanager
     def told(self, key: str) -> Iterator[None]:

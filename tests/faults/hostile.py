@@ -167,10 +167,10 @@ def parquet(draw: st.DrawFn, columns: list[str]) -> Made:
     return Made(sink.getvalue(), ".parquet", rows if names else None)
 
 
-def files(columns: list[str]) -> st.SearchStrategy[list[Made]]:
-    """One to three files, of whatever formats."""
-    one = st.one_of(jsonl(columns), delimited(columns), parquet(columns))
-    return st.lists(one, min_size=1, max_size=3)
+def files(one: st.SearchStrategy[Made], columns: list[str]) -> st.SearchStrategy[list[Made]]:
+    """A file, as a rule alone, now and then beside one of another format."""
+    other = st.one_of(jsonl(columns), delimited(columns), parquet(columns))
+    return st.tuples(one, st.lists(other, max_size=1)).map(lambda made: [made[0], *made[1]])
 
 
 @st.composite

@@ -29,6 +29,7 @@ from tests.faults.protocol import publish, read
 from tests.jobs.lake import digests
 from tests.jobs.test_nights import World
 
+pytestmark = pytest.mark.timeout(900)
 LAYOUT = {"document_shard_rows": 100, "query_shard_rows": 12}
 SEQUENCES, ROUNDS = 150, 40
 PUBLISH = "tests.faults.protocol:publish"
@@ -50,7 +51,6 @@ def at(root: Path | str, name: str, number: int) -> dict[str, Any]:
     return {"root": str(root), "name": name, "number": number}
 
 
-@pytest.mark.timeout(900)
 def test_a_run_killed_at_every_named_point_recovers_to_the_same_bytes(
     small: Collection, drivers: Drivers, tmp_path: Path, write_config: Callable[..., str]
 ) -> None:
@@ -109,7 +109,6 @@ def test_a_night_killed_anywhere_ends_in_the_same_bytes(
         verify(again)
 
 
-@pytest.mark.timeout(900)
 def test_random_sequences_of_kills_end_in_one_publication(drivers: Drivers, tmp_path: Path) -> None:
     """Up to six kills before a run gets through, over an older generation that stays readable."""
     rng, kills = random.Random(3), 0

@@ -18,7 +18,7 @@ from tests.faults.proxy import Faults, Proxy, proxy
 from tests.jobs.lake import digests as local_digests
 from tests.jobs.lake import run
 
-pytestmark = pytest.mark.s3
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 RATES = {
     "slow_down": 0.025,
     "internal_error": 0.02,

@@ -1,6 +1,6 @@
 """Malformed data, whatever its form: an exit code of the table, one line, every row accounted for.
 
-1,500 examples: 600 of rows, 400 of files, 500 of configs; every fifth of data is ranked to the end.
+1,500 examples: 600 of rows, 400 of files, 500 of configs; about one in eight is ranked to the end.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from tests.faults.hostile import (
     Made,
     check,
     damaged,
+    delimited,
     files,
+    jsonl,
     lay_out,
+    parquet,
     play,
     policies,
     setting,
@@ -62,6 +65,7 @@ cluster:
   threads_per_worker: 1
 """
 numbers = itertools.count()
+pytestmark = pytest.mark.timeout(600)
 
 
 def steady(examples: int) -> settings:
@@ -99,45 +103,48 @@ def judge(folder: Path, kind: str, made: list[Made], policy: dict[str, Any], who
     return ending.code
 
 
-def test_hostile_rows(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("kind", ["corpus", "queries"])
+@pytest.mark.parametrize("form", [jsonl, delimited, parquet], ids=lambda form: form.__name__)
+def test_hostile_rows(tmp_path_factory: pytest.TempPathFactory, kind: str, form: Any) -> None:
     codes: Counter[int] = Counter()
 
-    @steady(600)
+    @steady(100)
     @given(st.data())
     def example(data: st.DataObject) -> None:
-        kind = data.draw(st.sampled_from(["corpus", "queries"]))
         whole = data.draw(st.integers(0, 7)) == 0
         policy = data.draw(policies(kind, strict=not whole))
-        made = data.draw(files([*COLUMNS, *policy["attributes"]]))
+        columns = [*COLUMNS, *policy["attributes"]]
+        made = data.draw(files(form(columns), columns))
         codes[judge(fresh(tmp_path_factory), kind, made, policy, whole)] += 1
 
     example()
-    assert set(codes) == {0, 4} and min(codes.values()) > 100, codes
+    assert set(codes) == {0, 4} and min(codes.values()) > 10, codes
 
 
-def test_damaged_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("kind", ["corpus", "queries"])
+def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, kind: str) -> None:
     codes: Counter[int] = Counter()
 
-    @steady(400)
+    @steady(200)
     @given(st.data())
     def example(data: st.DataObject) -> None:
-        kind = data.draw(st.sampled_from(["corpus", "queries"]))
         policy = data.draw(policies(kind, strict=False))
         made = data.draw(st.lists(damaged([*COLUMNS, *policy["attributes"]]), max_size=2))
         whole = data.draw(st.integers(0, 9)) == 0
         codes[judge(fresh(tmp_path_factory), kind, made, policy, whole)] += 1
 
     example()
-    assert set(codes) == {0, 4} and min(codes.values()) > 80, codes
+    assert set(codes) == {0, 4} and min(codes.values()) > 20, codes
 
 
+@pytest.mark.parametrize("by", ["text", "setting"])
 def test_hostile_configs(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     codes: Counter[int] = Counter()
     known = dict(keys())
 
-    @steady(500)
+    @steady(250)
     @given(st.data())
     def example(data: st.DataObject) -> None:
         folder = fresh(tmp_path_factory)
@@ -145,8 +152,8 @@ def test_hostile_configs(
         for name, made in GOOD.items():
             lay_out(folder / name, made)
         text, sets = CONFIG.strip(), []
-        whole = data.draw(st.integers(0, 2)) == 0
-        if data.draw(st.booleans()):
+        whole = data.draw(st.integers(0, 3)) == 0
+        if by == "text":
             spoiled = data.draw(spoiled_text(text))
         else:
             spoiled = text.encode()
@@ -158,4 +165,4 @@ def test_hostile_configs(
         codes[ending.code] += 1
 
     example()
-    assert codes[0] > 80 and codes[2] > 150, codes
+    assert codes[0] > 10 and codes[2] > 100, codes

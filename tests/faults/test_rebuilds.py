@@ -16,6 +16,7 @@ from jobs.verify import verify
 from tests.jobs.lake import run, table
 from tests.jobs.test_nights import World, same_template
 
+pytestmark = pytest.mark.timeout(600)
 KINDS: dict[str, dict[str, Any]] = {
     "flat": {},
     "vectors alone": {"retrieve": {"depth": 12, "bm25": {"weight": 0.0}}},
@@ -37,9 +38,9 @@ def test_a_sequence_of_nights_equals_a_rebuild(
         sections = {**base, **KINDS[kind]}
         config = write_config(world.config(folder / "lake", **sections), f"{seed}.yaml")
         older = dict(world.documents)
-        for number in range(4):
+        for number in range(3):
             before = dict(world.documents)
-            if number == 3 and seed % 2:  # What was two nights ago is delivered again.
+            if number == 2 and seed % 3 == 1:  # What was two nights ago is delivered again.
                 world.documents = older
             elif number:
                 world.night()
@@ -47,12 +48,12 @@ def test_a_sequence_of_nights_equals_a_rebuild(
             world.write()
             made = run(config)
             taken_over += made["pairs_reused"]
-            if seed % 3 == 0:
+            if number == seed % 5:
                 assert run(config)["already_published"]
         fresh = folder / "fresh"
         same_template(folder / "lake", fresh)
         run(write_config(world.config(fresh, **sections), f"fresh-{seed}.yaml"))
         for name in ("ranked", "queries", "rejects"):
             assert table(folder / "lake", name).equals(table(fresh, name)), (seed, name)
-        verify(config)
-    assert taken_over > 1000
+    verify(config)
+    assert taken_over > 500

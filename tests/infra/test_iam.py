@@ -18,7 +18,13 @@ ENTRY = f"{LAKE}/results/_log/00000000000000000007.json"
 MODEL = f"{LAKE}/models/5e/_data/file-00000-of-00001.file-3f.bin"
 PROBE = f"{LAKE}/_probe/3f"
 INPUT = "arn:aws:s3:::example-nightrank-input/documents/a.jsonl"
-ROLES = {"writer": ("writer", "input"), "reader": ("reader",), "gc": ("gc",)}
+EXPORT = "arn:aws:s3:::example-nightrank-analytics/exports/run_date=2026-01-31/a.parquet"
+ROLES = {
+    "writer": ("writer", "input"),
+    "reader": ("reader",),
+    "gc": ("gc",),
+    "exporter": ("reader", "export"),
+}
 
 
 def statements(*names: str) -> list[dict[str, Any]]:
@@ -62,7 +68,8 @@ def allowed(role: str, action: str, resource: str, **request: str) -> bool:
     if action == "s3:PutObject":
         context["s3:ObjectCreationOperation"] = "true"
     context |= {key.replace("__", ":").replace("_", "-"): v for key, v in request.items()}
-    mine, bucket = statements(*ROLES[role]), statements("bucket")
+    mine = statements(*ROLES[role])
+    bucket = statements("bucket") if resource.startswith(BUCKET) else []
     found = [s for s in (*mine, *bucket) if applies(s, action, resource, context)]
     return any(s["Effect"] == "Allow" for s in found) and all(s["Effect"] != "Deny" for s in found)
 
@@ -95,6 +102,16 @@ def test_the_reader_only_reads() -> None:
     assert allowed("reader", "s3:GetObject", DATA)
     for action in ("s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"):
         assert not allowed("reader", action, DATA, **CREATE)
+
+
+def test_exports_are_copies_outside_the_lake() -> None:
+    for action in ("s3:PutObject", "s3:GetObject", "s3:DeleteObject"):  # A day may be replaced.
+        assert allowed("exporter", action, EXPORT)
+    assert allowed("exporter", "s3:GetObject", DATA)
+    for action in ("s3:PutObject", "s3:DeleteObject"):
+        assert not allowed("exporter", action, DATA, **CREATE)
+    for role in ("writer", "reader", "gc"):
+        assert not allowed(role, "s3:PutObject", EXPORT, **CREATE)
 
 
 def test_gc_condemns_and_deletes_and_never_touches_a_log() -> None:

@@ -12,6 +12,10 @@ import pytest
 from jobs import run as run_verb
 from jobs.cli import app
 from jobs.terminal import guarded
+from pipelines import prediction
+from pipelines.config_file import load_config
+from pipelines.planning import make_plan
+from pipelines.results import open_lake
 from tests.conftest import Collection, nightrank, write_jsonl
 from tests.jobs.lake import run, table
 
@@ -66,6 +70,13 @@ def unwritable_root(plain: dict[str, Any], folder: Path) -> None:
     plain["root"] = str(folder / "file" / "lake")
 
 
+def lake_for_everybody(plain: dict[str, Any], folder: Path) -> None:
+    lake = folder / "shared" / plain["name"]
+    lake.mkdir(parents=True)
+    lake.chmod(0o777)
+    plain["root"] = str(folder / "shared")
+
+
 def broken_qrels(plain: dict[str, Any], folder: Path) -> None:
     (folder / "q.tsv").write_text("one column only\n")
     plain["evaluate"] = {"qrels": str(folder / "q.tsv")}
@@ -100,6 +111,7 @@ CASES: dict[str, tuple[Spoil, int, str]] = {
     "no usable vectors": (corpus(GOOD, {"_id": "x", "text": "!!! ???"}), 4, "usable vector"),
     "lake inside the input": (lake_inside_input, 2, "root"),
     "unwritable root": (unwritable_root, 3, "E_STORE_UNFIT"),
+    "lake for everybody": (lake_for_everybody, 3, "chmod o-w"),
     "unknown scheme": (setting("", "root", "gs://bucket/x"), 2, "gs://"),
     "a secret in the config": (
         setting("", "storage_options", {"secret_access_key": "hunter2"}),
@@ -205,3 +217,19 @@ def test_bad_options_name_what_is_known(
     config = write_config(collection.config(tmp_path / "lake"))
     assert guarded(lambda **_: app(["run", config, *extra])) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_run_that_its_disk_has_no_room_for_writes_nothing(
+    collection: Collection, tmp_path: Path, write_config: Callable[..., str]
+) -> None:
+    root = tmp_path / "lake"
+    config = write_config(collection.config(root))
+    loaded = load_config(config)
+    store = open_lake(loaded.root, loaded.name)
+    told = {"seconds": 1.0, "stages": {}, "pairs": 1, "bytes": 1 << 60}
+    counts = {"documents": {"kept": 1}, "queries": {"kept": 1}}
+    assert prediction.keep(store, make_plan(loaded, store).folder, told | counts)
+    refused = nightrank("run", config)
+    assert refused.returncode == 3 and "error[E_HEADROOM]" in refused.stderr
+    assert "its forecast" in refused.stderr and len(refused.stderr.strip().splitlines()) == 1
+    assert not list(root.rglob("_data"))

@@ -6,7 +6,7 @@ from pipelines.tokens import Tokens
 
 torch = pytest.importorskip("torch")
 
-from pipelines.models import low_rank  # noqa: E402
+from pipelines.models import checkpoints, low_rank  # noqa: E402
 from pipelines.models.inputs import SplicedInputs  # noqa: E402
 from pipelines.models.interaction import InteractionReranker  # noqa: E402
 from pipelines.models.losses import group_loss  # noqa: E402
@@ -183,7 +183,7 @@ def test_training_stops_when_the_dev_score_no_longer_rises(tmp_path):
 def test_without_dev_queries_the_last_weights_are_the_best(tmp_path):
     network, state = trained(tmp_path / "m", options(), evaluate=None)
     assert state["best_step"] == 6
-    best = torch.load(tmp_path / "m" / "best.pt", weights_only=True)
+    best = checkpoints.load(tmp_path / "m" / "best.safetensors")[0]
     assert all(torch.equal(best[n], p) for n, p in network.named_parameters() if n in best)
 
 

@@ -1,0 +1,290 @@
+"""Mutated bytes into everything that reads bytes, in a child that may hold so much memory.
+
+`python -m benchmarks.torture.fuzz SECONDS [SEED]`. A case is told by its seed and number alone:
+what fails is made again by `case(seed, number)`. A reader may refuse what it is given, or read it;
+anything else is a failure: another exception, a crash, memory beyond the limit, and of what holds
+a digest of its own, bytes that were altered and taken all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import io
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.config import Corpus
+from pipelines.config_file import parse
+from pipelines.errors import NightrankError
+from pipelines.retrieval import faiss_files, trec
+from pipelines.retrieval.faiss_library import library
+from pipelines.storage.formats import read_split
+from pipelines.storage.inputs import InputFile, Split
+from pipelines.storage.ranges import Ranges
+from pipelines.storage.scatter import Scatter, read_range, write_scatter
+from pipelines.storage.sealed import seal, unseal
+from pipelines.storage.validation import validate
+
+# Arrow, FAISS and numpy take 2 GiB of addresses without doing anything.
+LIMIT_BYTES = 6 << 30
+WORDS = ["river", "bank", "ö", "\U0001f600", "", " ", "\\", '"', ",", "\t", "\n", "x" * 50]
+CHUNKS = [b"\0", b"\xff\xff\xff\x7f", b"PAR1", b'"', b"{", b"}", b"\n", b",", b"\xed\xa0\x80"]
+CHUNKS += [b"[" * 200, b"\x80" * 9 + b"\x01", b"ilod", b"!!python/name:os.system", b"&a *a", b": "]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that reads bytes.
+
+    Attributes:
+        make: bytes that it reads, of some seed.
+        read: reads bytes; the result is not looked at.
+        proves: whether it must refuse all bytes but those that were made.
+    """
+
+    make: Callable[[random.Random], bytes]
+    read: Callable[[bytes], object]
+    proves: bool = False
+
+
+def _rows(rng: random.Random) -> list[dict[str, Any]]:
+    def text() -> str:
+        return " ".join(rng.choices(WORDS, k=rng.randint(1, 5)))
+
+    return [{"_id": f"d{i}", "text": text(), "n": i} for i in range(rng.randint(1, 9))]
+
+
+def _jsonl(rng: random.Random) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in _rows(rng))
+
+
+def _csv(rng: random.Random) -> bytes:
+    lines = [
+        ",".join('"' + str(v).replace('"', '""') + '"' for v in r.values()) for r in _rows(rng)
+    ]
+    return "\n".join(["_id,text,n", *lines]).encode()
+
+
+def _parquet(rng: random.Random) -> bytes:
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist(_rows(rng) * rng.randint(1, 4))
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=rng.randint(1, 20),
+        compression=rng.choice(["zstd", "snappy", "none"]),
+        use_dictionary=rng.random() < 0.5,
+        write_page_checksum=rng.random() < 0.5,
+    )
+    return sink.getvalue()
+
+
+def _index(rng: random.Random) -> bytes:
+    factories = ["Flat", "IVF4,Flat", "IVF4,PQ4x4fs,RFlat", "PQ4x4", "SQ8", "HNSW8"]
+    return _index_of(rng.choice(factories), rng.randrange(9))
+
+
+@functools.cache
+def _index_of(factory: str, seed: int) -> bytes:
+    faiss = library()
+    index = faiss.index_factory(8, factory, faiss.METRIC_INNER_PRODUCT)
+    vectors = np.random.default_rng(seed).random((64, 8), dtype=np.float32)
+    with _silent():  # It says that 64 vectors are few.
+        index.train(vectors)
+    index.add(vectors)
+    sink = io.BytesIO()
+    faiss_files.write(index, sink)
+    return sink.getvalue()
+
+
+@contextlib.contextmanager
+def _silent() -> Any:
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+def _input(format: str, compression: str, data: bytes) -> None:
+    """Reads and checks a corpus as a run does."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        # Of an S3 object, which is not hashed at planning.
+        listed = InputFile(file.name, len(data), "", format, compression)
+        source = Corpus(path=file.name, attributes={"n": "int64"}, max_text_bytes=1000)
+        split = Split(listed, "whole", 0, len(data))
+        for batch in read_split(split, "corpus", source):
+            accepted, rejects = validate(batch, "corpus", source)
+            accepted.validate(full=True)
+            assert accepted.num_rows + rejects.num_rows >= len(batch.rows)
+
+
+def _sealed(rng: random.Random) -> bytes:
+    return seal({"shard": "part-0", "files": _rows(rng)}, readable=rng.random() < 0.5)
+
+
+def _scattered(rng: random.Random) -> bytes:
+    """One range of a scatter file behind its own offset table, as a record would hold it."""
+    table = pa.Table.from_pylist(_rows(rng))
+    sink = io.BytesIO()
+    ranges = write_scatter(Scatter(table, np.zeros(len(table), np.int64)), sink)
+    return seal({"ranges": ranges.to_text(), "data": sink.getvalue().hex()})
+
+
+def _read_scattered(data: bytes) -> None:
+    plain = unseal(data, "record", "")
+    read_range(bytes.fromhex(plain["data"]), Ranges.from_text(plain["ranges"])[0], "file")
+
+
+def _config(rng: random.Random) -> bytes:
+    lines = [f"{name}: {rng.choice(['3', '[1, 2]', '{a: b}', 'text', '0.5'])}" for name in "abcde"]
+    return "\n".join(lines).encode()
+
+
+def _qrels(rng: random.Random) -> bytes:
+    return b"".join(b"q%d 0 d%d %d\n" % (i, i, rng.randint(0, 3)) for i in range(6))
+
+
+def _packed(make: Callable[[random.Random], bytes], rng: random.Random) -> bytes:
+    return gzip.compress(make(rng), 1)
+
+
+TARGETS = {
+    "parquet": Target(_parquet, functools.partial(_input, "parquet", "")),
+    "jsonl": Target(_jsonl, functools.partial(_input, "jsonl", "")),
+    "csv": Target(_csv, functools.partial(_input, "csv", "")),
+    "jsonl.gz": Target(
+        functools.partial(_packed, _jsonl), functools.partial(_input, "jsonl", "gzip")
+    ),
+    "index": Target(_index, faiss_files.read),
+    "record": Target(_sealed, lambda data: unseal(data, "record", ""), proves=True),
+    "scatter": Target(_scattered, _read_scattered, proves=True),
+    "config": Target(_config, lambda data: parse(data.decode("utf-8", "replace"), "config")),
+    "qrels": Target(_qrels, lambda data: trec.read_qrels(io.BytesIO(data), "qrels")),
+}
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """Some bytes after one to eight mutations."""
+    found = bytearray(data)
+    for _ in range(rng.randint(1, 8)):
+        at = rng.randrange(len(found) + 1)
+        what = rng.randrange(6)
+        if what == 0:
+            del found[at:]
+        elif what == 1 and at < len(found):
+            found[at] ^= 1 << rng.randrange(8)
+        elif what == 2:
+            found[at:at] = rng.choice(CHUNKS)
+        elif what == 3:
+            found[at : at + rng.randint(1, 8)] = rng.randbytes(rng.randint(0, 8))
+        elif what == 4:
+            other = rng.randrange(len(found) + 1)
+            found[at:at] = found[other : other + rng.randint(1, 64)]
+        else:
+            del found[at : at + rng.randint(1, 32)]
+    return bytes(found)
+
+
+def case(seed: int, number: int) -> tuple[str, bytes, bytes]:
+    """A case: its target, what was made, and what is read instead."""
+    rng = random.Random(f"{seed}/{number}")
+    name = rng.choice(sorted(TARGETS))
+    made = TARGETS[name].make(rng)
+    return name, made, mutated(made, rng)
+
+
+def judge(seed: int, number: int) -> tuple[str, str, str]:
+    """Runs a case: its target, `read` or `refused` or `failed`, and what failed."""
+    name, made, data = case(seed, number)
+    try:
+        TARGETS[name].read(data)
+    except NightrankError as error:
+        if error.code != "E_BUG":
+            return name, "refused", ""
+        return name, "failed", str(error)
+    except Exception as error:
+        return name, "failed", f"{type(error).__name__}: {error}"
+    if TARGETS[name].proves and data != made:
+        return name, "failed", "altered bytes were taken"
+    return name, "read", ""
+
+
+def child(seed: int, first: int, seconds: float, told: str) -> None:
+    """Runs cases from `first` on and prints what came of them; `told` holds the one in work."""
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+    counts: Counter[str] = Counter()
+    failures = []
+    number, end = first, time.monotonic() + seconds
+    with open(told, "wb", buffering=0) as mark:
+        while time.monotonic() < end and len(failures) < 20:
+            os.pwrite(mark.fileno(), b"%020d" % number, 0)
+            name, ending, why = judge(seed, number)
+            counts[f"{name} {ending}"] += 1
+            if ending == "failed":
+                failures.append({"seed": seed, "number": number, "target": name, "why": why[:300]})
+            number += 1
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"counts": counts, "failures": failures, "next": number, "peak": peak}))
+
+
+def run(seconds: float, seed: int) -> dict[str, Any]:
+    """Fuzzes for so long.
+
+    Returns:
+        `cases`, `counts` by target and ending, `failures` (seed, number, target, why) and
+        `peak_bytes`, the most memory that a child held.
+    """
+    counts: Counter[str] = Counter()
+    failures: list[dict[str, Any]] = []
+    peak, number, end = 0, 0, time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(prefix="nightrank-") as folder:
+        told = Path(folder, "case")
+        while (left := end - time.monotonic()) > 0 and len(failures) < 20:
+            command = [sys.executable, "-m", __spec__.name, "--child", str(seed), str(number)]
+            command += [str(min(left, 60.0)), str(told)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode == 0:
+                plain = json.loads(done.stdout.splitlines()[-1])
+                counts.update(plain["counts"])
+                failures += plain["failures"]
+                number, peak = plain["next"], max(peak, plain["peak"])
+                continue
+            number = int(told.read_bytes()) if told.exists() else number
+            why = f"the process ended with {done.returncode}: {done.stderr.strip()[-200:]}"
+            name = case(seed, number)[0]
+            counts[f"{name} failed"] += 1
+            failures.append({"seed": seed, "number": number, "target": name, "why": why})
+            number += 1
+    cases = sum(counts.values())
+    return {"cases": cases, "counts": dict(counts), "failures": failures, "peak_bytes": peak}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--child":
+        child(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5])
+    else:
+        seeds = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+        print(json.dumps(run(float(sys.argv[1]), seeds), indent=2))

@@ -1,0 +1,128 @@
+"""What code must not do outside the one place for it, read from the source itself."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCES = {
+    str(path.relative_to(REPOSITORY)): ast.parse(path.read_text())
+    for package in ("jobs", "pipelines")
+    for path in sorted((REPOSITORY / package).rglob("*.py"))
+}
+# Imports that turn bytes into code; `subprocess` may start other programs.
+FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "subprocess"}
+# Calls by their last names; a module may be named as the one that is allowed to.
+FORBIDDEN_CALLS = {
+    "os.system": "",
+    "os.popen": "",
+    "torch.load": "",
+    "torch.save": "",
+    "torch.jit.load": "",
+    "export.load": "",
+    "yaml.load": "",
+    "yaml.unsafe_load": "",
+    "yaml.full_load": "",
+    "np.load": "",
+    "read_webdataset": "",
+    "import_string": "",
+    "write_index": "pipelines/retrieval/faiss_files.py",
+    "read_index": "pipelines/retrieval/faiss_files.py",
+}
+# Who writes files by other means than the store: nothing of the lake.
+WRITERS = {
+    "pipelines/storage/store.py",  # The store itself.
+    "pipelines/storage/node_cache.py",  # Files of the lake on a node's own disk, by digest.
+    "pipelines/forecast/miniature.py",  # A sample in a temporary folder.
+    "pipelines/models/checkpoints.py",
+    "pipelines/models/exporting.py",  # Model folders for other programs.
+    "pipelines/models/reranker_tensors.py",
+    "pipelines/models/trainee.py",
+    "pipelines/models/builtin_reranker.py",
+    "jobs/export.py",  # A run file where the user asks for it.
+    "jobs/init.py",
+    "jobs/quickstart.py",
+    "jobs/quickstart_corpus.py",
+    "jobs/submit.py",  # The config, in a temporary folder.
+    "jobs/terminal.py",  # The log of a bug.
+    "jobs/train_reranker.py",
+}
+# Files of stores are opened where their errors are told and their digests checked.
+OPENERS = {"pipelines/storage/", "pipelines/stages/ingest.py", "pipelines/forecast/sampling.py"}
+# Classes that are named in the source: no file decides which one is made.
+OWN_CLASSES = {"BertConfig.from_pretrained", "NightrankConfig.from_pretrained"}
+WRITE_MODES = set("wax+")
+
+
+def calls() -> Iterator[tuple[str, str, ast.Call]]:
+    """Every call of the product: file, dotted name of what is called, the call."""
+    for name, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                yield name, ast.unparse(node.func), node
+
+
+def ends_with(called: str, name: str) -> bool:
+    return called == name or called.endswith(f".{name}")
+
+
+def is_true(call: ast.Call, keyword: str) -> bool:
+    return any(
+        word.arg == keyword and not (isinstance(word.value, ast.Constant) and not word.value.value)
+        for word in call.keywords
+    )
+
+
+def test_nothing_turns_bytes_into_code() -> None:
+    found = []
+    for name, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            found += [f"{name}: {m}" for m in modules if m.split(".")[0] in FORBIDDEN_IMPORTS]
+    for name, called, call in calls():
+        for forbidden, allowed in FORBIDDEN_CALLS.items():
+            if ends_with(called, forbidden) and name != allowed:
+                found.append(f"{name}:{call.lineno}: {called}")
+        if called in ("eval", "exec", "__import__"):
+            found.append(f"{name}:{call.lineno}: {called}")
+        for keyword in ("shell", "trust_remote_code", "allow_pickle"):
+            if is_true(call, keyword):
+                found.append(f"{name}:{call.lineno}: {keyword}")
+    assert not found
+
+
+def test_models_are_loaded_from_safetensors_without_code_of_their_own() -> None:
+    loads = [
+        (f"{name}:{call.lineno}", called, {word.arg for word in call.keywords})
+        for name, called, call in calls()
+        if ends_with(called, "SentenceTransformer")
+        or (called.endswith("from_pretrained") and called not in OWN_CLASSES)
+    ]
+    assert len(loads) >= 5
+    for where, called, given in loads:
+        assert "trust_remote_code" in given, where
+        weights = not called.startswith(("AutoConfig", "AutoTokenizer", "SentenceTransformer"))
+        assert not weights or "use_safetensors" in given, where
+
+
+def test_files_are_written_by_the_store_alone() -> None:
+    found = []
+    for name, called, call in calls():
+        writes = called.rpartition(".")[2] in ("write_text", "write_bytes", "save_file")
+        if called.rpartition(".")[2] in ("open", "fdopen", "NamedTemporaryFile"):
+            modes = [a.value for a in call.args[1:2] if isinstance(a, ast.Constant)]
+            modes += [w.value.value for w in call.keywords if w.arg == "mode"]  # type: ignore[attr-defined]
+            writes = any(set(str(mode)) & WRITE_MODES for mode in modes)
+            writes = writes or called.endswith("NamedTemporaryFile")
+            opens_store = called.endswith(("filesystem.open", "_fs.open", "fs.open"))
+            if opens_store and not name.startswith(tuple(OPENERS)):
+                found.append(f"{name}:{call.lineno}: {called}")
+        if writes and name not in WRITERS:
+            found.append(f"{name}:{call.lineno}: {called}")
+    assert not found
