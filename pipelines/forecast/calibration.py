@@ -36,7 +36,7 @@ VECTOR_FLOATS, SMALL_ROWS, LARGE_ROWS, BLOCK = 8_000_000, 4_000, 16_000, 256
 # Whole search of 200,000 vectors of passages beside Flat, as `auto` chose (results/retrieval.md).
 APPROXIMATE_GAIN = 3.2
 SEED = 20_26
-# Of short searches, whose small difference is scaled: the best of two varied fourfold on a busy CPU.
+# Of short searches, whose small difference is scaled: the best of two varied fourfold when busy.
 ROUNDS = 5
 
 
