@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test test-faults torture lock images manifests bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
+.PHONY: help install install-dev quickstart check test test-faults torture lock images manifests \
+	bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
 
 help: ## Show this list.
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

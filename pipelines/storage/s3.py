@@ -119,7 +119,10 @@ class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]
                 failure = _Failure(error, method, arguments)
                 wait = self._account.wait(tries) if failure.retryable(refreshed) else None
                 if wait is None:
-                    raise failure.told(self._account.exhausted(tries)) from error
+                    told = failure.told(self._account.exhausted(tries))
+                    if told is error:
+                        raise
+                    raise told from error
             if failure.expired:
                 # Credentials may have been renewed where they came from; once, not for ever.
                 refreshed = True
