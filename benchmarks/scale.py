@@ -171,7 +171,13 @@ def checks(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         ),
         "a search worker, its group and window": (worker("search"), window),
         "a merge": (worker("merge"), MERGE_BYTES),
-        "any worker": (max(map(worker, whole["stages"])), window),
+        "building an index shard: vectors and index twice, and a window": (
+            worker("build index"),
+            2 * (4 * DIMENSION * whole["documents"] // whole["stages"]["build index"]["units"])
+            + 2 * whole["files"]["build index/index"] // whole["stages"]["build index"]["units"]
+            + WORKER_BYTES,
+        ),
+        "any other worker": (max(worker(n) for n in whole["stages"] if n != "build index"), window),
         "partial lists, at most 10 times the candidates": (
             whole["files"]["search/candidates"],
             MOST_PARTIALS * whole["files"]["merge/candidates"],

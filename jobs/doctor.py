@@ -64,10 +64,10 @@ def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
     options = {**options, "retry": {**HASTY, **options.get("retry", {})}}
     store = open_lake(loaded.root, loaded.name, options) if loaded else None
     local = store.path(".") if store and not store.remote else None
-    address = (loaded.cluster.address if loaded else None) or os.environ.get("RAY_ADDRESS")
+    address = (loaded.cluster.address if loaded else None) or os.environ.get("RAY_ADDRESS", "")
     yield from examine("python", machine.python)
     yield from examine("packages", machine.packages)
-    yield from examine("ray", lambda: machine.ray_settings(bool(address)))
+    yield from examine("ray auth", lambda: machine.ray_settings(address))
     yield from examine("disk", lambda: machine.disks(local))
     yield from examine("open files", machine.open_files)
     yield from examine("gpu", machine.accelerators)

@@ -143,7 +143,8 @@ class Pool(Section):
             the next stage then finds its models loaded.
         cpus: CPUs that one worker reserves; by default 1.
         gpus: GPUs that one worker reserves, also parts of one; by default 1 where the cluster has
-            any, of `index` where faiss-gpu is installed too, and 0 of all other pools.
+            any, of `index` where faiss-gpu is installed too, and 0 of all other pools. Where it is
+            given, a model's precision is planned for GPUs, whatever the planning machine has.
         memory_bytes: memory that one worker reserves, of what its node tells Ray it has.
         threads: of torch and FAISS in one worker; 0 means `cluster.threads_per_worker`, else its
             `cpus`, else an even share.
@@ -197,6 +198,13 @@ class Cluster(Section):
     def pool(self, name: str) -> Pool:
         """The pool of a name, as configured or all defaults."""
         return self.pools.get(name, Pool())
+
+    def gpus_of(self, stage: ModelStage) -> float:
+        """GPUs that the config gives to one worker of a stage; 0 where it does not say."""
+        if self.executor == "serial":
+            return 0.0
+        own = (pool for pool in self.pools.values() if stage in pool.stages)
+        return next(own, self.pool("model")).gpus or 0.0
 
     @model_validator(mode="after")
     def _each_stage_once(self) -> Cluster:

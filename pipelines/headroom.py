@@ -16,10 +16,16 @@ def free_of(root: str) -> tuple[str, int] | None:
     """The folder that a root lies or will lie in, and the bytes free there; None on S3."""
     if is_remote(root):
         return None
+    folder = folder_of(root)
+    return folder, shutil.disk_usage(folder).free
+
+
+def folder_of(root: str) -> str:
+    """The folder on this machine that a root lies or will lie in."""
     folder = os.path.abspath(root.removeprefix("file://"))
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
-    return folder, shutil.disk_usage(folder).free
+    return folder
 
 
 def check(root: str, expected: int, source: str) -> None:

@@ -215,22 +215,30 @@ def resolve_models(
     """The bi-encoder and the rerankers, pinned by digest, precision decided.
 
     What is not found under its name here, but was stored in the lake under it, is taken from there.
+    Where the config gives workers GPUs, precision is theirs: a head that plans may have none.
     """
+    gpus = {"embed": config.cluster.gpus_of("embed"), "rerank": config.cluster.gpus_of("rerank")}
+
+    def resolved(stage: str, model: ResolvedModel, precision: str) -> ResolvedModel:
+        half = gpus[stage] and precision != "exact" and model.family != "toy"
+        return replace(model, precision="bf16") if half else model
+
     settings = config.encoder.model_dump()
-    name = settings.pop("model")
+    name, precision = settings.pop("model"), settings.pop("precision")
     found = stored_models.find(store, name, config.encoder.revision)
-    encoder = resolve_bi_encoder(name, **settings, found=found)
-    steps = tuple(
-        resolve_cross_encoder(
+    here = "exact" if gpus["embed"] else precision
+    made = resolve_bi_encoder(name, **settings, precision=here, found=found)
+    encoder, steps = resolved("embed", made, precision), []
+    for step in config.rerank:
+        made = resolve_cross_encoder(
             step.model,
             revision=step.revision,
-            precision=step.precision,
+            precision="exact" if gpus["rerank"] else step.precision,
             max_length_tokens=step.max_length_tokens,
             found=stored_models.find(store, step.model, step.revision),
         )
-        for step in config.rerank
-    )
-    return encoder, steps
+        steps.append(resolved("rerank", made, step.precision))
+    return encoder, tuple(steps)
 
 
 def store_models(plan: Plan, store: Store, tell: Callable[[str], Any]) -> Plan:

@@ -187,3 +187,23 @@ def test_another_input_is_another_plan(plain: dict[str, Any], tmp_path: Path, ki
     first = plan_id(here, tmp_path)
     moved.write_bytes(path.read_bytes())
     assert plan_id(here, tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("cluster", "asked", "planned"),
+    [
+        ({"executor": "ray", "pools": {"model": {"gpus": 1}}}, "auto", "bf16"),
+        ({"executor": "ray", "pools": {"model": {"gpus": 0.5}}}, "bf16", "bf16"),
+        ({"executor": "ray", "pools": {"model": {"gpus": 1}}}, "exact", "fp32"),
+        ({"executor": "ray", "pools": {"own": {"stages": ["rerank"], "gpus": 1}}}, "bf16", "bf16"),
+        ({"executor": "serial", "pools": {"model": {"gpus": 1}}}, "exact", "fp32"),
+    ],
+)
+def test_precision_is_that_of_the_workers_gpus_whatever_the_planning_machine_has(
+    collection: Collection, tmp_path: Path, cluster: dict[str, Any], asked: str, planned: str
+) -> None:
+    rerank = {"model": "builtin:reranker", "precision": asked, "depth": 5}
+    plain = collection.config(tmp_path / "lake", rerank=rerank, cluster=cluster)
+    config = PipelineConfig.model_validate(plain)
+    plan = make_plan(config, open_lake(config.root, config.name))
+    assert plan.steps[0].precision == planned and plan.encoder.precision == "fp32"

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from pipelines.diagnosis.finding import Finding
+from pipelines.headroom import folder_of
 from pipelines.models.hardware import cpu_has_bf16, cuda_devices
 from pipelines.retrieval.faiss_library import BUILDS
 
@@ -76,22 +77,29 @@ def unmet(requirements: Iterable[str]) -> Iterator[Finding]:
         yield Finding("packages", "ok", f"{good} of {good} as required")
 
 
-def ray_settings(elsewhere: bool) -> Iterator[Finding]:
+def ray_settings(address: str) -> Iterator[Finding]:
     """Authentication, sockets, and variables that make Ray run code out of data files.
 
     Args:
-        elsewhere: whether the config or RAY_ADDRESS names a standing cluster.
+        address: of the cluster that the config or RAY_ADDRESS names; empty for one of its own.
+
+    Raises:
+        NightrankError: E_AUTH, for an open cluster on another machine.
     """
     mode = os.environ.get("RAY_AUTH_MODE")
     if mode == "disabled":
+        if address:
+            from pipelines.runtime.ray_cluster import refuse_open  # Ray takes seconds.
+
+            refuse_open(address)
         found = "RAY_AUTH_MODE=disabled: who reaches Ray's ports runs code here"
         do = "set RAY_AUTH_MODE=token, here and on the cluster"
-        yield Finding("ray auth", "fail" if elsewhere else "warn", found, do)
+        yield Finding("ray auth", "warn", found, do)
     else:
         said = f"RAY_AUTH_MODE={mode}" if mode else "token, as this program sets it"
         yield Finding("ray auth", "ok", said)
     sockets = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    if not elsewhere and len(sockets) + len(SOCKET) > MOST_SOCKET:
+    if not address and len(sockets) + len(SOCKET) > MOST_SOCKET:
         found = f"{sockets} is too long a path for Ray's sockets"
         yield Finding("ray sockets", "fail", found, "set RAY_TMPDIR to a short path, e.g. /tmp")
     for name in sorted(n for n in os.environ if n.startswith("RAY_DATA_AUTOLOAD_")):
@@ -107,10 +115,7 @@ def disks(root: str | None) -> Iterator[Finding]:
     """
     yield _room("disk", tempfile.gettempdir(), "set TMPDIR to a larger disk")
     if root is not None:
-        folder = Path(root)
-        while not folder.exists():
-            folder = folder.parent
-        yield _room("lake disk", str(folder), "free space there, or choose another root")
+        yield _room("lake disk", folder_of(root), "free space there, or choose another root")
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free

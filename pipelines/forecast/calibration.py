@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from pipelines.config import Bm25
 from pipelines.forecast.hardware import SEARCH_EFFICIENCY, Device, Network
 from pipelines.forecast.miniature import parquet_bytes
 from pipelines.forecast.tokens_sample import Load, Texts, padded_tokens
-from pipelines.models.hardware import has_cuda
+from pipelines.models.hardware import has_bf16, has_cuda
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import load_bi_encoder, load_cross_encoder
 from pipelines.retrieval import bm25, faiss_index, faiss_library, first_stage, hybrid_search
@@ -36,6 +36,8 @@ VECTOR_FLOATS, SMALL_ROWS, LARGE_ROWS, BLOCK = 8_000_000, 4_000, 16_000, 256
 # Whole search of 200,000 vectors of passages beside Flat, as `auto` chose (results/retrieval.md).
 APPROXIMATE_GAIN = 3.2
 SEED = 20_26
+# Of short searches, whose small difference is scaled: the best of two varied fourfold when busy.
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def time_encoder(
         load: what those are for all.
     """
     began = time.process_time()
-    opened = load_bi_encoder(model, THREADS)
+    opened = load_bi_encoder(_as_here(model), THREADS)
     opening = time.process_time() - began
     made: list[NDArray[np.float32]] = []
 
@@ -92,7 +94,7 @@ def time_encoder(
 def time_reranker(model: ResolvedModel, texts: Texts, pairs: NDArray[np.int32], load: Load) -> Rate:
     """A cross-encoder's rate a pair; `pairs` int32 [n, 2] are those of the load."""
     began = time.process_time()
-    opened = load_cross_encoder(model, THREADS)
+    opened = load_cross_encoder(_as_here(model), THREADS)
     opening = time.process_time() - began
     queries, documents = texts.queries.tokens, texts.documents.tokens
 
@@ -101,6 +103,11 @@ def time_reranker(model: ResolvedModel, texts: Texts, pairs: NDArray[np.int32], 
 
     seconds = _seconds_per_token(work, load.lengths, budget_of(None)) * load.padded
     return Rate(seconds, opening, has_cuda())
+
+
+def _as_here(model: ResolvedModel) -> ResolvedModel:
+    """A model planned for workers that can do more than this machine."""
+    return model if model.precision == "fp32" or has_bf16() else replace(model, precision="fp32")
 
 
 def _seconds_per_token(
@@ -195,9 +202,9 @@ def time_search(
 def _search_seconds(
     asked: NDArray[np.float32], terms: Tokens | None, shard: first_stage.OpenShard, depth: int
 ) -> tuple[float, float]:
-    """Core-seconds of a block by vectors alone, and by both; the better of two."""
+    """Core-seconds of a block by vectors alone, and by both; the best of `ROUNDS`."""
     dense, both = [], []
-    for _ in range(2):
+    for _ in range(ROUNDS):
         began = time.process_time()
         first_stage.search_group(asked, [shard], depth)
         dense.append(time.process_time() - began)

@@ -28,7 +28,8 @@ class Memory:
 
     Attributes:
         group: one search worker's group.
-        index_shard: building one index shard: its vectors twice, the index beside them.
+        index_shard: building one index shard: its vectors twice, the index, and the index again
+            as it is read to check what was written.
         node: what the search workers of one node hold, if all run on it.
         available: a node's memory.
         models: bytes on a GPU by model; empty without one.
@@ -50,7 +51,7 @@ def memory_of(
 ) -> Memory:
     """What is held at once; `networks` by model, with its precision, where they run on a GPU."""
     shard = shape.corpus.kept / max(1, shape.index_shards)
-    building = 2 * vector_bytes * shard + shape.index_bytes / max(1, shape.index_shards)
+    building = 2 * vector_bytes * shard + 2 * shape.index_bytes / max(1, shape.index_shards)
     workers = min(pools.index.workers, shape.groups * shape.query_shards)
     node = workers * (shape.group_bytes + WORKER_BYTES)
     models = {name: net.gpu_bytes(precision) for name, (net, precision) in networks.items()}

@@ -66,7 +66,6 @@ class Measured:
     Attributes:
         units: number of units.
         seconds: CPU time of all units.
-        least: wall seconds of the shortest.
         work: rows that it worked through.
         files: by name.
         stats: sums of the records' numbers.
@@ -74,7 +73,6 @@ class Measured:
 
     units: int
     seconds: float
-    least: float
     work: int
     files: dict[str, File]
     stats: dict[str, float]
@@ -90,8 +88,9 @@ class Miniature:
 
     @property
     def overhead(self) -> float:
-        """Seconds of the shortest unit: opening, writing and committing next to nothing."""
-        return min((stage.least for stage in self.stages.values() if stage.units), default=0.0)
+        """CPU time of the shortest unit: opening, writing and committing next to nothing."""
+        each = (stage.seconds / stage.units for stage in self.stages.values() if stage.units)
+        return min(each, default=0.0)
 
     def seconds(self, stage: str, rows: int) -> float:
         """What one of so many rows cost a stage, on one core, beyond its units."""
@@ -194,7 +193,6 @@ def _small(
 
 
 def _measured(made: Manifest, spent: float, root: Path) -> Measured:
-    seconds = [shard.seconds for shard in made.shards]
     stats: dict[str, float] = {}
     for shard in made.shards:
         for name, value in shard.stats.items():
@@ -203,7 +201,7 @@ def _measured(made: Manifest, spent: float, root: Path) -> Measured:
     names = list(made.shards[0].files) if made.shards else []
     files = {name: _file(made.files(name), root) for name in names}
     work = int(stats.get("rate_rows", 0))
-    return Measured(len(seconds), spent, min(seconds, default=0.0), work, files, stats)
+    return Measured(len(made.shards), spent, work, files, stats)
 
 
 def _file(refs: list[FileRef], root: Path) -> File:

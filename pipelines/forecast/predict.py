@@ -105,7 +105,11 @@ def predict(ask: Question) -> dict[str, Any]:
     seconds = sum(stage.seconds for stage in spent.values())
     gpu = bool(ask.device) or any(rate and rate.on_gpu for rate in (rates.encoder, *rates.steps))
     models = [ask.encoder, *ask.steps] if gpu else []
-    shapes = {m.model: (net, m.precision) for m in models if (net := network_of(m))}
+    shapes = {
+        model.model: (network, _precision(ask, number))
+        for number, model in enumerate(models)
+        if (network := network_of(model))
+    }
     available = ask.node_memory or limits.machine_memory()
     memory = limits.memory_of(job, pools, each.vector, available, shapes)
     limits.check(memory, ask.device)

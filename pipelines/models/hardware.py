@@ -19,23 +19,35 @@ if TYPE_CHECKING:
     import torch
 
 CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last is Arm's name
+# What oneDNN asks for before it packs weights in bfloat16, natively multiplied or not.
+CPU_PACKS_BF16 = frozenset({"avx512bw", "avx512vl", "avx512dq"})
 # Linux, and Linux within Windows.
 NVIDIA_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 PRECISIONS = ("auto", "exact", "bf16")
 
 
 @lru_cache(maxsize=1)
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; False where it does not say."""
+def cpu_flags() -> frozenset[str]:
+    """What the processor says that it can do; empty where it does not say."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
+        return frozenset()
     for line in text.splitlines():
         name, _, flags = line.partition(":")
         if name.strip() in ("flags", "Features"):
-            return bool(CPU_BF16_FLAGS & set(flags.split()))
-    return False
+            return frozenset(flags.split())
+    return frozenset()
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 natively; False where it does not say."""
+    return bool(CPU_BF16_FLAGS & cpu_flags())
+
+
+def cpu_packs_bf16() -> bool:
+    """Whether weights in bfloat16 can be packed for the processor."""
+    return "avx_ne_convert" in cpu_flags() or cpu_flags() >= CPU_PACKS_BF16
 
 
 @lru_cache(maxsize=1)

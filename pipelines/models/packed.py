@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipelines.models.hardware import cpu_packs_bf16
+
 # Rows that the kernel's blocks are chosen for: a batch's tokens.
 ROWS = 4096
 
@@ -38,8 +40,12 @@ class PackedLinear(nn.Module):
         return product
 
 
+def _can_pack(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and (weight.dtype != torch.bfloat16 or cpu_packs_bf16())
+
+
 def pack_linears(model: nn.Module) -> None:
-    """Replaces every linear layer, in place, where the model lies on a CPU that has the operator.
+    """Replaces every linear layer, in place, where the model lies on a CPU that can do it.
 
     Args:
         model: in evaluation mode, where it stays; its state can no longer be read or moved.
@@ -47,6 +53,6 @@ def pack_linears(model: nn.Module) -> None:
     there = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
     for name, module in list(model.named_modules()):
         # Layers derived from nn.Linear (quantised ones) bring a product of their own.
-        if there and type(module) is nn.Linear and module.weight.device.type == "cpu":
+        if there and type(module) is nn.Linear and _can_pack(module.weight):
             owner, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(owner), attribute, PackedLinear(module))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import tempfile
@@ -15,6 +16,7 @@ import pytest
 from jobs.cli import app
 from jobs.terminal import guarded
 from pipelines.diagnosis import machine
+from pipelines.diagnosis.finding import examine
 from pipelines.storage.reach import abandoned_uploads, reach_of
 from pipelines.storage.store import Store
 from tests.conftest import Collection, free_port, moto_server
@@ -184,14 +186,16 @@ def test_cuda_majors_are_read_from_metadata() -> None:
 
 def test_an_open_ray_is_worse_elsewhere_than_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert [f.state for f in machine.ray_settings(elsewhere=False)] == ["warn"]
-    assert [f.state for f in machine.ray_settings(elsewhere=True)] == ["fail"]
+    for address, state in (("", "warn"), ("auto", "warn"), ("head.example:6379", "fail")):
+        found = examine("ray auth", functools.partial(machine.ray_settings, address))
+        assert [f.state for f in found if f.check == "ray auth"] == [state]
 
 
 def test_a_path_that_is_too_long_for_ray_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + 40 * "x")
-    assert "ray sockets" in {f.check for f in machine.ray_settings(elsewhere=False)}
-    assert "ray sockets" not in {f.check for f in machine.ray_settings(elsewhere=True)}
+    assert "ray sockets" in {f.check for f in machine.ray_settings("")}
+    assert "ray sockets" not in {f.check for f in machine.ray_settings("head.example:6379")}
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    assert "ray sockets" not in {f.check for f in machine.ray_settings(elsewhere=False)}
+    assert "ray sockets" not in {f.check for f in machine.ray_settings("")}

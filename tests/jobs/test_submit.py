@@ -220,7 +220,7 @@ def test_run_attaches_to_the_cluster_that_config_or_environment_name(
     def drivers() -> int:
         return sum(job.type == "DRIVER" for job in job_client(standing_cluster).list_jobs())
 
-    plain = collection.config(tmp_path / "lake", cluster={"executor": "ray", "workers": 2})
+    plain = collection.config(tmp_path / "lake", cluster={"executor": "ray"})
     config, before = write_config(plain), drivers()
     wrong = ("--set", f"cluster.address={standing_cluster.address}")
     refused = nightrank("run", config, *wrong, env=standing_cluster.env)
