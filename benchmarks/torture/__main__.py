@@ -10,7 +10,6 @@ anything differed; the result file says what, and the seed.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import secrets
 import shutil
@@ -21,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reporting import machine, table
-from benchmarks.torture import kills, soak
+from benchmarks.torture import fuzz, kills, soak
 
 MEMORY = Path("/dev/shm")
+PARTS = ("kills", "soak", "fuzz")
 
 
 def main() -> None:
@@ -41,34 +41,30 @@ def main() -> None:
         print(json.dumps(result["kills"]), flush=True)
         result["soak"] = soak.run(quarter, given.seed, Path(folder) / "soak")
         print(json.dumps(result["soak"]), flush=True)
-    if importlib.util.find_spec("benchmarks.torture.fuzz"):
-        from benchmarks.torture import fuzz
-
-        result["fuzz"] = fuzz.run(quarter, given.seed)
-    else:
-        result["fuzz"] = {"skipped": "benchmarks/torture/fuzz.py is not there"}
+    result["fuzz"] = fuzz.run(quarter, given.seed)
     print(json.dumps(result["fuzz"]), flush=True)
     result["seconds"] = round(time.monotonic() - started)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "torture.json").write_text(json.dumps(result, indent=1) + "\n")
     (given.out / "torture.md").write_text(as_markdown(result))
-    if any(part.get("wrong") for part in result.values() if isinstance(part, dict)):
+    if any(result[part].get("wrong") or result[part].get("failures") for part in PARTS):
         sys.exit(1)
 
 
 def as_markdown(result: dict[str, Any]) -> str:
     """One table a part, each line a figure."""
     text = f"{result['seconds']} s on {result['cpus']} CPUs, seed {result['seed']}\n"
-    for part in ("kills", "soak", "fuzz"):
-        lines = [[name.replace("_", " "), _shown(value)] for name, value in result[part].items()]
+    for part in PARTS:
+        lines = []
+        for name, value in result[part].items():
+            inner = value.items() if isinstance(value, dict) else [("", value)]
+            lines += [[f"{name} {key}".strip().replace("_", " "), _shown(v)] for key, v in inner]
         text += f"\n{table([part, ''], lines)}"
     return text
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return "; ".join(map(str, value)) or "nothing"
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+    return "; ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":
