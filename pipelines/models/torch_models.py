@@ -165,16 +165,28 @@ def cannot_load(folder: Path, error: Exception) -> NightrankError:
 
 
 def _open(kind: Any, folder: Path, precision: Precision, **options: Any) -> Any:
-    """Loads a folder with transformers, in evaluation mode."""
+    """Loads a folder with transformers, in evaluation mode.
+
+    Raises:
+        NightrankError: E_MODEL, where it cannot be loaded or lacks weights: transformers would draw
+            them at random.
+    """
     try:
-        model = kind.from_pretrained(
+        model, told = kind.from_pretrained(
             str(folder),
             dtype=DTYPES[precision],
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
             **options,
         )
     except Exception as error:
         raise cannot_load(folder, error) from None
+    # A pooler beside the encoder's own output is never asked.
+    missing = [name for name in sorted(told["missing_keys"]) if not name.startswith("pooler.")]
+    if missing:
+        what = f"its files lack {len(missing)} of the weights, e.g. {missing[0]}"
+        do = "use the folder of a whole model of this kind"
+        raise NightrankError("E_MODEL", what, str(folder), do)
     return model.eval()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from pipelines.errors import NightrankError
 from pipelines.models import bert, builtin, engines, hardware, openvino_graph
 from pipelines.models.inputs import SplicedInputs, run
 from pipelines.models.openvino_engine import OpenVinoEngine
@@ -258,3 +259,16 @@ def test_a_worker_of_built_in_models_loads_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_model_that_lacks_weights_is_refused_rather_than_completed_at_random(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    tiny(tmp_path, "Bert")
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["classifier.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    resolved = resolve_cross_encoder(str(tmp_path))
+    with pytest.raises(NightrankError, match=r"lack 1 of the weights, e\.g\. classifier\.weight"):
+        load_cross_encoder(resolved, 1)
