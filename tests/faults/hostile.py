@@ -288,7 +288,7 @@ def spoiled_text(draw: st.DrawFn, text: str) -> bytes:
         "0x1f",
     ]
     lines = text.splitlines()
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, 2))):
         at = draw(st.integers(0, len(lines) - 1))
         what = draw(st.integers(0, 4))
         if what == 0:

@@ -165,4 +165,4 @@ def test_hostile_configs(
         codes[ending.code] += 1
 
     example()
-    assert codes[0] > 10 and codes[2] > 100, codes
+    assert codes[0] > 4 and codes[2] > 100, codes
