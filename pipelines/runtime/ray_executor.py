@@ -32,9 +32,11 @@ from pipelines.storage.store import StoreSpec
 
 # isort: split
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 POLL_SECONDS = 1.0
+# Preempted nodes cost a unit no attempt, but one that takes its node down each time must end too.
+MOST_NODES_LOST = 10
 
 
 class RayExecutor:
@@ -83,12 +85,14 @@ class _Unit:
     Attributes:
         number: the attempt's number in the lake.
         attempt: which try this is, those that a lost node ended not counted.
+        lost: how many of those there were.
         search: for the inputs that kill its workers.
     """
 
     task: Task
     number: int
     attempt: int = 1
+    lost: int = 0
     search: Bisection | None = None
 
     @property
@@ -206,6 +210,9 @@ class _Run:
             what = f"worker process died: {first_line(error)}"
             failure = self._failure("E_CLUSTER", what, unit, "look at memory and Ray's logs")
             name, lives = node_of(slot.node)
+            # A lost node's worker until the health check fails: that a process died on a living
+            # node Ray learns within the second it waits (timeout_ms_task_wait_for_death_info).
+            lives = lives and not isinstance(error, ActorUnavailableError)
             self._tell("worker_lost" if lives else "node_lost", unit, name, failure)
             self._replace(slot)
             yield from self._killed(unit, failure) if lives else self._again(unit, failure, False)
@@ -270,6 +277,8 @@ class _Run:
         self, unit: _Unit, failure: NightrankError, counts: bool = True
     ) -> Iterator[Outcome]:
         """Queues the unit again, or reports its failure; a lost node is not the unit's fault."""
+        unit.lost += not counts
+        counts = counts or unit.lost > MOST_NODES_LOST
         last = counts and unit.attempt >= self._cluster.attempts
         if last or failure.exit_code in FINAL_EXIT_CODES:
             yield self._given_up(unit, failure)

@@ -62,7 +62,7 @@ def test_a_full_disk_is_exit_8_and_the_same_command_completes(
 
 
 def chosen(listed: Path, rng: random.Random) -> list[tuple[str, int, int]]:
-    """Crash point, occurrence and byte of every trial; the last byte of a file among them."""
+    """Crash point, occurrence and byte of every trial; the last bytes of files among them."""
     seen: dict[str, int] = {}
     found: dict[str, list[tuple[str, int, int]]] = {kind: [] for kind in OFFSETS}
     for line in listed.read_text().splitlines():
@@ -76,7 +76,9 @@ def chosen(listed: Path, rng: random.Random) -> list[tuple[str, int, int]]:
     for kind, count in OFFSETS.items():
         for number in range(count):
             name, occurrence, size = rng.choice(found[kind])
-            at = size - 1 if number == 0 else rng.randrange(size)
+            # Seconds and times in JSON make it a few bytes shorter in one run than in another.
+            last = size - 1 if name == "create data" else size - 100
+            at = last if number == 0 else rng.randrange(last)
             trials.append((name, occurrence, at))
     assert len(trials) == 20
     return trials
