@@ -76,8 +76,10 @@ class Watch(Progress):
     def start(self, stage: str, total: int, done: int) -> None:
         """See `Progress.start`."""
         super().start(stage, total, done)
-        fresh: dict[str, Any] = {"seconds": 0.0, "cpu_seconds": 0.0, "driver": {}, "worker": {}}
-        self.stages.setdefault(stage, fresh)
+        found = self.stages.setdefault(stage, {"seconds": 0.0, "cpu_seconds": 0.0})
+        # Known of a stage too that ends before a sample is taken.
+        _raise(found.setdefault("driver", {}), os.getpid())
+        found.setdefault("worker", {"resident": 0, "own": 0})
         self._now = stage
 
     def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:

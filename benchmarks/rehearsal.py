@@ -32,22 +32,18 @@ class Null:
     """Writes a unit's files without rows, but for one row under every key of a scatter file."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._schemas = {
-            name: pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(plain)))
-            for name, plain in config["schemas"].items()
-        }
-        self._keys: dict[str, int] = config["keys"]
+        self._files: dict[str, Any] = {}
+        for name, plain in config["schemas"].items():
+            schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(plain)))
+            self._files[name] = schema.empty_table()
+            if name in config["keys"]:
+                keys = np.arange(config["keys"][name], dtype=np.int64)
+                rows = [pa.array(np.zeros(len(keys), np.int8)).cast(field.type) for field in schema]
+                self._files[name] = Scatter(pa.table(rows, schema=schema), keys)
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Reads nothing."""
-        files: dict[str, Any] = {}
-        for name, schema in self._schemas.items():
-            files[name] = schema.empty_table()
-            if name in self._keys:
-                keys = np.arange(self._keys[name], dtype=np.int64)
-                rows = [pa.array(np.zeros(len(keys), np.int8)).cast(field.type) for field in schema]
-                files[name] = Scatter(pa.table(rows, schema=schema), keys)
-        return Payload(files, {"rate_rows": 1, "rate_unit": "units"})
+        return Payload(dict(self._files), {"rate_rows": 1, "rate_unit": "units"})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ reported while the others finish.
 
 from __future__ import annotations
 
+import pickle
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -161,12 +162,13 @@ class _Run:
             slot = self._idle.pop()
             held = {running.slot.affinity for running in self._running.values()}
             unit = self._queue.take(slot.affinity, held)
-            slot.affinity = unit.task.affinity
+            slot.affinity, begun = unit.task.affinity, slot.begin(self._spec)
             if unit.search and unit.search.part:
-                part = replace(unit.task, only=unit.search.part)
-                reference = slot.actor.probe.remote(self._spec, part)
+                part = pickle.dumps(replace(unit.task, only=unit.search.part))
+                reference = slot.actor.probe.remote(begun, part)
             else:
-                reference = slot.actor.run.remote(self._spec, unit.task, unit.number)
+                task = pickle.dumps(unit.task)
+                reference = slot.actor.run.remote(begun, task, unit.number)
             self._running[reference] = _Running(slot, unit)
         if not self._queue:
             self._idle = [slot for slot in self._idle if not self._pools.spare(self._pool, slot)]

@@ -8,6 +8,7 @@ What waits for a node is pending in Ray, and that is what an autoscaler answers.
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipelines.config_running import STANDARD_POOLS, Cluster
 # This one comes before Ray itself: it says how Ray is to behave.
 from pipelines.runtime.ray_cluster import POOL_LABEL, address_of, has_faiss_gpu, has_labelled_pools
 from pipelines.runtime.ray_metrics import WorkerMetrics
-from pipelines.runtime.stage import Stage, Task
+from pipelines.runtime.stage import Stage
 from pipelines.runtime.unit import UnitRunner, UnitSpec
 from pipelines.storage.dataset import Record
 from pipelines.storage.store import StoreSpec
@@ -26,21 +27,30 @@ import ray
 
 
 class _Actor:
-    """A worker process; serves one unit at a time."""
+    """A worker process; serves one unit at a time.
+
+    Tasks come pickled: Ray's cloudpickle asks Python about each object that is in them, and takes
+    1.6 ms for a rerank unit of 100 files instead of 0.6 ms.
+    """
 
     def __init__(self, store: StoreSpec, threads: int, folder: str) -> None:
         self._runner = UnitRunner(store, threads, folder)
         self._metrics = WorkerMetrics()
+        self._spec: UnitSpec
 
-    def run(self, spec: UnitSpec, task: Task, attempt: int) -> Record:
+    def begin(self, spec: UnitSpec) -> None:
+        """What the calls after this one are units of."""
+        self._spec = spec
+
+    def run(self, begun: None, task: bytes, attempt: int) -> Record:
         """See `UnitRunner.run`."""
-        record = self._runner.run(spec, task, attempt)
-        self._metrics.count(spec.name, record, self._runner.loads)
+        record = self._runner.run(self._spec, pickle.loads(task), attempt)
+        self._metrics.count(self._spec.name, record, self._runner.loads)
         return record
 
-    def probe(self, spec: UnitSpec, task: Task) -> int:
+    def probe(self, begun: None, task: bytes) -> int:
         """See `UnitRunner.probe`."""
-        return self._runner.probe(spec, task)
+        return self._runner.probe(self._spec, pickle.loads(task))
 
     def node(self) -> str:
         """The node this process runs on."""
@@ -53,6 +63,7 @@ class Slot:
 
     Attributes:
         node: a reference that is ready once the actor is.
+        spec: a reference to the spec of the stage that it was last told of, and to that call's end.
         is_up: whether it was seen ready; only then is it given work, since one that waits for a
             node to come may wait for long, or for ever.
     """
@@ -60,7 +71,19 @@ class Slot:
     actor: Any
     node: Any
     affinity: str = ""
+    spec: tuple[Any, Any] = (None, None)
     is_up: bool = False
+
+    def begin(self, spec: Any) -> Any:
+        """Tells the worker of a stage, once.
+
+        Returns:
+            A reference for `run` and `probe`, so that they fail where this failed.
+        """
+        if self.spec[0] is not spec:
+            # With every unit it would be fetched from the object store, a third of a null unit.
+            self.spec = spec, self.actor.begin.remote(spec)
+        return self.spec[1]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import NightrankError
+from pipelines.storage import scatter
 from pipelines.storage.dataset import Blob, Dataset, FileRef, Payload, Record
 from pipelines.storage.fingerprint import canonical, fingerprint
 from pipelines.storage.gather import gather
@@ -99,12 +100,19 @@ def test_every_flipped_bit_is_found_before_use(store: Store, kind: str) -> None:
         assert caught.value.code == "E_CORRUPT"
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(0, 40), max_size=200))
-def test_scattered_ranges_hold_each_keys_rows_in_order(keys: list[int]) -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 40), max_size=200),
+    st.sampled_from([(scatter.COMPRESSED_BYTES, scatter.BUFFERED_BYTES), (1, 100), (1 << 20, 40)]),
+)
+def test_scattered_ranges_hold_each_keys_rows_in_order(
+    keys: list[int], limits: tuple[int, int]
+) -> None:
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scatter, "COMPRESSED_BYTES", limits[0])
+        patch.setattr(scatter, "BUFFERED_BYTES", limits[1])
         store = Store(folder)
         rows = pa.table({"row": pa.array(range(len(keys)), pa.int64())})
         content = Scatter(rows, np.array(keys, dtype=np.int64))
