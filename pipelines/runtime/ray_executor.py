@@ -8,7 +8,6 @@ reported while the others finish.
 
 from __future__ import annotations
 
-import pickle
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -162,12 +161,12 @@ class _Run:
             slot = self._idle.pop()
             held = {running.slot.affinity for running in self._running.values()}
             unit = self._queue.take(slot.affinity, held)
-            slot.affinity, begun = unit.task.affinity, slot.begin(self._spec)
+            slot.affinity, begun = unit.task.affinity, slot.begin(self._spec, unit.task.shared)
+            task = replace(unit.task, shared=None)
             if unit.search and unit.search.part:
-                part = pickle.dumps(replace(unit.task, only=unit.search.part))
-                reference = slot.actor.probe.remote(begun, part)
+                task = replace(task, only=unit.search.part)
+                reference = slot.actor.probe.remote(begun, task)
             else:
-                task = pickle.dumps(unit.task)
                 reference = slot.actor.run.remote(begun, task, unit.number)
             self._running[reference] = _Running(slot, unit)
         if not self._queue:

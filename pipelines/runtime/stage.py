@@ -24,6 +24,8 @@ class Task:
     Attributes:
         shard: the shard's name, unique in its dataset and made by this program.
         args: what the worker needs: plain data and file references, small.
+        shared: what other tasks need too, the same object in each: it is sent to a process once,
+            as long as the next task there has it too.
         affinity: tasks of one affinity go to the same worker where possible (it keeps what it
             has opened).
         only: the inputs (start, stop) that go through the model, where they are tried by parts.
@@ -35,6 +37,7 @@ class Task:
     affinity: str = ""
     only: tuple[int, int] | None = None
     aside: tuple[int, ...] = ()
+    shared: Any = None
 
     def chosen(self, count: int) -> np.ndarray:
         """bool[count]: which of so many inputs go through the model."""

@@ -75,18 +75,21 @@ class Worker:
             matrices.append(vectors)
             kept.append(local)
         matrix = np.concatenate(matrices)
+        matrices.clear()
         template = faiss_files.read(read.local(task.args["template"]))
         index, device = faiss_index.build(template, matrix)
+        added, held = len(matrix), [index]
 
         def check(path: str) -> None:
             found = faiss_files.read(path).ntotal
-            if found != len(matrix):
-                what = f"index reopened with {found} vectors, {len(matrix)} were added"
+            if found != added:
+                what = f"index reopened with {found} vectors, {added} were added"
                 raise NightrankError("E_CORRUPT", what, task.shard, "run the same command again")
 
-        blob = Blob(lambda file: faiss_files.write(index, file), check, "faiss")
+        # Given up once it is written: the one that is reopened takes as much memory again.
+        blob = Blob(lambda file: faiss_files.write(held.pop(), file), check, "faiss")
         files = {"index": blob, "rows": pa.concat_tables(rows)}
-        stats: dict[str, Any] = {"rate_rows": len(matrix), "rate_unit": "vectors"}
+        stats: dict[str, Any] = {"rate_rows": added, "rate_unit": "vectors"}
         stats |= {"built_on": device, "imbalance": faiss_index.imbalance(index)}
         if task.args["statistics"]:
             postings = self._postings(task, kept, read)

@@ -66,7 +66,7 @@ def plan(
     gathered = gather([ref for made in scores for ref in made.files("scores")])
     for number, shard in enumerate(lists.shards):
         mine = gathered.get(number, Gathered())
-        args: dict[str, Any] = {"list": shard.files[file], "scores": mine}
+        args: dict[str, Any] = {"list": shard.files[file], "scores": mine.packed}
         if "lost" in shard.files:
             args["lost"] = shard.files["lost"]
         # Of the first shard alone queries were scored in fp32 too.
@@ -75,7 +75,7 @@ def plan(
             args["exact"] = [shard.stats["exact"] for shard in shards if "exact" in shard.stats]
         if published:
             args["published"] = published.of_shard(number)
-        tasks.append(Task(shard.shard, args))
+        tasks.append(Task(shard.shard, args, shared=mine.files))
     return tuple(tasks)
 
 
@@ -94,7 +94,8 @@ class Worker:
         lists = self._with_first_stage(read.table(task.args["list"]))
         rejected, precision = schemas.LOST.empty_table(), None
         if settings.step >= 0:
-            parts = [read.range(ref, part) for _, ref, part in task.args["scores"]]
+            found = Gathered(task.shared, task.args["scores"])
+            parts = [read.range(ref, part) for _, ref, part in found]
             scores = pa.concat_tables([schemas.SCORES.empty_table(), *parts])
             if task.args.get("exact"):
                 precision = self._precision(lists, scores, task)

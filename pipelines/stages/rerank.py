@@ -23,7 +23,7 @@ from pipelines.models.registry import load_cross_encoder
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage import ordinals, pair_scores, schemas
 from pipelines.storage.dataset import FileRef, Manifest, Payload, Record
-from pipelines.storage.gather import Shared, gather
+from pipelines.storage.gather import gather
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
 from pipelines.stored_models import on_this_node
@@ -141,25 +141,19 @@ def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task,
         tokens = shard.files["tokens"]
         slices = min(max(1, tokens.rows), max(1, round(cost[key] / unit)))
         origin, stores = lookups[key]
-        shared = Shared.of(
-            {
-                "key": key,
-                "pairs": found,
-                "tokens": tokens,
-                "queries": {n: (tokens_of[n], texts_of[n]) for n in found.files},
-                "stores": stores,
-                "origin": origin,
-                "ranks": scored.ranks,
-            }
-        )
+        shared = {
+            "key": key,
+            "pairs": found,
+            "tokens": tokens,
+            "queries": {n: (tokens_of[n], texts_of[n]) for n in found.files},
+            "stores": stores,
+            "origin": origin,
+            "ranks": scored.ranks,
+        }
         for i in range(slices):
-            args = {
-                "shard": shared,
-                "start": tokens.rows * i // slices,
-                "stop": tokens.rows * (i + 1) // slices,
-            }
+            start, stop = tokens.rows * i // slices, tokens.rows * (i + 1) // slices
             name = f"{shard.shard}.seg-{ordinals.split_key(key)[0]:05d}.slice-{i:04d}"
-            tasks.append(Task(name, args))
+            tasks.append(Task(name, {"start": start, "stop": stop}, shared=shared))
     return tuple(tasks)
 
 
@@ -187,7 +181,7 @@ class Worker:
 
         NaN scores travel as they are, those of pairs that killed their worker as null.
         """
-        args = {**task.args["shard"].open(), **task.args}
+        args = {**task.shared, **task.args}
         shards, queries, rows = self._pairs(args, read)
         used, query_index = np.unique(shards << 32 | queries, return_inverse=True)
         query_tokens, hashes = self._used_queries(used, args["queries"], read)

@@ -43,7 +43,8 @@ def step(store: Store, number: int, record: Record, file: str, raw: list[tuple])
     ref = commit(store, f"scores-{number}", {"scores": scores}).files["scores"]
     settings = rank.Settings(STEPS, number, (3, 2)[number], 0.0, (2, 0)[number], False)
     last = settings.is_last
-    args: dict[str, Any] = {"list": record.files[file], "scores": gather([ref])[0]}
+    found = gather([ref])[0]
+    args: dict[str, Any] = {"list": record.files[file], "scores": found.packed}
     if "lost" in record.files:
         args["lost"] = record.files["lost"]
     if last:
@@ -60,7 +61,7 @@ def step(store: Store, number: int, record: Record, file: str, raw: list[tuple])
         "settings": {**settings.__dict__, "steps": list(STEPS)},
         "published": {"keep": 10, "columns": [], "policy": "x"} if last else None,
     }
-    made = rank.Worker(config, 1)(Task("part", args), Reader(store))
+    made = rank.Worker(config, 1)(Task("part", args, shared=found.files), Reader(store))
     return commit(store, f"rank-{number}", made.files)
 
 

@@ -78,10 +78,10 @@ def rank_payload(
         members=members,
         rejects=schemas.ROW_REJECTS.empty_table(),
     )
-    ref = record.files["scores"]
+    found = gather([record.files["scores"]])[0]
     args = {
         "list": record.files["list"],
-        "scores": gather([ref])[0],
+        "scores": found.packed,
         "published": {
             "members": record.files["members"],
             "rejects": record.files["rejects"],
@@ -94,7 +94,7 @@ def rank_payload(
     worker = rank.Worker({"settings": plain, "published": published}, 1)
     if exact:
         args["exact"] = exact
-    return worker(Task("part", args), Reader(store))
+    return worker(Task("part", args, shared=found.files), Reader(store))
 
 
 def test_a_score_that_is_not_finite_rejects_its_pair_and_no_other(store: Store) -> None:
