@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Ray turns authentication on where it finds a token file: tests say explicitly what they want.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Eight Python processes a cluster, most of them never used; pools start their own.
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # What runs tell of themselves on this machine is not left in the developer's home.
@@ -39,6 +41,11 @@ gene therapy bond yield market crash storm flood solar panel battery charge inde
 document rank score model token vector cluster worker driver record manifest log
 """
 WORDS = VOCABULARY.split()
+# A process takes some two seconds of a core to start: no more of them than a test needs.
+ON_RAY: dict[str, Any] = {
+    "executor": "ray",
+    "pools": {"general": {"workers": 1}, "model": {"workers": 2}},
+}
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -95,6 +102,16 @@ class Collection:
             else:
                 plain[name] = section
         return plain
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the groups in the same hook.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, who shares what is dear to start shares one of them."""
+    for item in items:
+        shared = {"ray_cluster", "standing_cluster"} & set(getattr(item, "fixturenames", ()))
+        if not shared and item.get_closest_marker("ray"):
+            shared = {"ray_cluster"}
+        item.add_marker(pytest.mark.xdist_group(min(shared, default=item.location[0])))
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,7 @@ class StandingCluster:
             "min-worker-port": 0,
             "max-worker-port": 0,
             "object-store-memory": 100 << 20,
+            "include-log-monitor": False,  # A process a node, for logs that nobody looks at.
         }
         if label:
             shared["labels"] = f"nightrank.io/pool={label}"

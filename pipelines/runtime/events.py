@@ -53,7 +53,7 @@ class Events:
 
     def __init__(self, store: Store) -> None:
         now = datetime.datetime.now(datetime.UTC)
-        self.run, self.plan = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}", ""
+        self.run, self.plan = f"{now:%Y%m%dT%H%M%S%fZ}-{uuid.uuid4().hex[:8]}", ""
         self._lines: list[bytes] = []
         self._happened: set[str] = set()
         self._lock = threading.Lock()

@@ -16,7 +16,7 @@ from jobs.verify import verify
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake
 from pipelines.storage.dataset import Dataset
-from tests.conftest import Collection, nightrank
+from tests.conftest import ON_RAY, Collection, nightrank
 from tests.jobs.lake import digests, run, table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -79,7 +79,7 @@ def test_a_killed_ray_driver_resumes(
     write_config: Callable[..., str],
     undisturbed: dict[str, list[str]],
 ) -> None:
-    plain = collection.config(tmp_path / "lake", layout=SMALL, cluster={"executor": "ray"})
+    plain = collection.config(tmp_path / "lake", layout=SMALL, cluster=ON_RAY)
     config = write_config(plain)
     process = start(config)
     wait_for_records(tmp_path / "lake", 12, process)

@@ -28,7 +28,7 @@ from jobs.terminal import guarded
 from pipelines.errors import NightrankError
 from pipelines.redaction import redacted
 from pipelines.retrieval import faiss_files
-from tests.conftest import Collection, write_jsonl
+from tests.conftest import ON_RAY, Collection, write_jsonl
 from tests.jobs.lake import run, table
 from tests.storage.input_helpers import read
 
@@ -270,7 +270,7 @@ def test_secrets_of_the_environment_reach_no_file(
     request.addfinalizer(lambda: shutil.rmtree(scratch))
     environment = {**os.environ, **CANARIES, "TMPDIR": str(scratch), "RAY_TMPDIR": str(scratch)}
     environment["RAY_AUTH_MODE"] = "token"
-    config = write_config(made.config(tmp_path / "lake", cluster={"executor": "ray"}))
+    config = write_config(made.config(tmp_path / "lake", cluster=ON_RAY))
     bad = made.config(tmp_path / "other")
     bad["corpus"]["path"] = "s3://me:canary-password-e41b@bucket/corpus.jsonl"
     commands = [

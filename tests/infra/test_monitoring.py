@@ -63,7 +63,7 @@ def told(
         corpus={"path": str(folder / "corpus.jsonl"), "reject_budget": 0.1},
         encoder={"model": "builtin:minilm"},
         rerank={"model": "builtin:reranker", "depth": 10},
-        cluster={"executor": "ray", "pools": {"model": {"workers": 1}}},
+        cluster={"executor": "ray", "pools": {"general": {"workers": 1}, "model": {"workers": 1}}},
         budget={"usd": 100.0, "usd_per_hour": 10.0},
     )
     config = folder / "config.yaml"

@@ -12,7 +12,7 @@ import pytest
 
 import pipelines
 from pipelines.models.hardware import cpu_has_bf16
-from tests.conftest import COLLECTIONS, nightrank, write_jsonl
+from tests.conftest import COLLECTIONS, ON_RAY, nightrank, write_jsonl
 
 pytestmark = pytest.mark.models
 
@@ -90,7 +90,7 @@ def test_the_right_documents_come_first_and_ray_gives_the_same_bytes(
     best = {row["query_id"]: row["doc_id"] for row in rows(tmp_path / "serial") if row["rank"] == 1}
     assert best["capital"] == "paris" and best["code"] == "python"
 
-    ray = nightrank("run", config("ray", cluster={"executor": "ray", **one_thread}), "--json")
+    ray = nightrank("run", config("ray", cluster={**ON_RAY, **one_thread}), "--json")
     assert ray.returncode == 0, ray.stderr
     assert rows(tmp_path / "ray") == rows(tmp_path / "serial")
 

@@ -27,7 +27,7 @@ def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
     sections["layout"] = {"document_shard_rows": 300}
     undisturbed = collection.config(tmp_path / "here", **sections)
     run(write_config(undisturbed, "here.yaml"))
-    pools = {"general": {"workers": 2}, "model": {"workers": 2, "gpus": 0}}
+    pools = {"general": {"workers": 1}, "model": {"workers": 2, "gpus": 0}}
     cluster = {"executor": "ray", "pools": pools}
     root = f"{s3_url}/cluster"
     config = write_config(collection.config(root, cluster=cluster, **sections), "there.yaml")
@@ -35,7 +35,7 @@ def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
     # Started here, S3's address in its environment.
     standing = StandingCluster(cpus=0, label="head")
     try:
-        standing.add(2, "general")
+        standing.add(1, "general")
         doomed = standing.add(1, "model")
         standing.add(1, "model")
         job = subprocess.Popen(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.verify import verify
-from tests.conftest import Collection, nightrank
+from tests.conftest import ON_RAY, Collection, nightrank
 from tests.jobs.lake import run, table
 
 pytestmark = pytest.mark.s3
@@ -55,9 +55,7 @@ def test_ray_workers_reach_s3_and_inputs_may_lie_there(
     sink = io.BytesIO()
     pq.write_table(pa.table(rest), sink)
     client.put_object(Bucket="lake", Key="in/b.parquet", Body=sink.getvalue())
-    config = collection.config(
-        f"{s3_url}/ray", corpus={"path": f"{s3_url}/in"}, cluster={"executor": "ray"}
-    )
+    config = collection.config(f"{s3_url}/ray", corpus={"path": f"{s3_url}/in"}, cluster=ON_RAY)
     path = write_config(config)
     done = nightrank("run", path, "--json")
     assert done.returncode == 0, done.stderr

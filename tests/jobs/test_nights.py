@@ -21,7 +21,7 @@ from pipelines.storage.expiry import ages
 from pipelines.storage.log import Log
 from pipelines.storage.sealed import seal
 from pipelines.storage.store import Store
-from tests.conftest import WORDS, Collection, write_jsonl
+from tests.conftest import ON_RAY, WORDS, Collection, write_jsonl
 from tests.jobs.lake import digests, run, table
 
 Config = Callable[..., str]
@@ -282,8 +282,7 @@ def test_nights_on_ray_hold_the_bytes_of_nights_in_one_process(
                 world.night()
             world.write()
             plain = world.config(tmp_path / f"{name}-lake", layout=layout, nightly=merging)
-            cluster = {"executor": name, "pools": {"model": {"workers": 2}}}
-            run(write_config({**plain, "cluster": cluster}, f"{name}.yaml"))
+            run(write_config({**plain, "cluster": {**ON_RAY, "executor": name}}, f"{name}.yaml"))
             digested = digests(tmp_path / f"{name}-lake")
             found[name] = {table: digested[table] for table in ("ranked", "queries", "changes")}
         assert found["ray"] == found["serial"], f"night {number}"

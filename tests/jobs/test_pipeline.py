@@ -50,7 +50,7 @@ def test_the_bytes_depend_on_neither_workers_nor_executor(
     layout = {"document_shard_rows": 150, "query_shard_rows": 20}
     plain = collection.config(tmp_path / "serial", layout=layout)
     run(write_config(plain, "serial.yaml"))
-    for workers in (1, 3):
+    for workers in (1, 2):
         pools = {name: {"workers": workers} for name in ("general", "model")}
         cluster = {"executor": "ray", "pools": pools}
         root = tmp_path / f"ray{workers}"

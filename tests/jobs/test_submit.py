@@ -20,7 +20,7 @@ from jobs.submit import Verb, portable, submission_stem
 from pipelines.config import PipelineConfig
 from pipelines.config_file import load_config
 from pipelines.results import generation_of, open_lake
-from tests.conftest import Collection, nightrank
+from tests.conftest import ON_RAY, Collection, nightrank
 from tests.standing_cluster import StandingCluster
 
 pytestmark = pytest.mark.ray
@@ -76,8 +76,7 @@ def ids_of(*results: subprocess.CompletedProcess[str]) -> list[str]:
 def test_a_submitted_config_gives_what_the_same_config_gives_here(
     standing_cluster: StandingCluster, collection: Collection, tmp_path: Path, write_config: Write
 ) -> None:
-    on_ray = {"executor": "ray", "pools": {"model": {"workers": 2}}}
-    there = write_config(collection.config(tmp_path / "there", cluster=on_ray), "there.yaml")
+    there = write_config(collection.config(tmp_path / "there", cluster=ON_RAY), "there.yaml")
     here = write_config(collection.config(tmp_path / "here"), "here.yaml")
     done = submit(standing_cluster, there, "--set", "results.keep=3", "--", "--json")
     assert done.returncode == 0, done.stderr
@@ -220,7 +219,7 @@ def test_run_attaches_to_the_cluster_that_config_or_environment_name(
     def drivers() -> int:
         return sum(job.type == "DRIVER" for job in job_client(standing_cluster).list_jobs())
 
-    plain = collection.config(tmp_path / "lake", cluster={"executor": "ray"})
+    plain = collection.config(tmp_path / "lake", cluster=ON_RAY)
     config, before = write_config(plain), drivers()
     wrong = ("--set", f"cluster.address={standing_cluster.address}")
     refused = nightrank("run", config, *wrong, env=standing_cluster.env)

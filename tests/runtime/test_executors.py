@@ -16,6 +16,7 @@ import pytest
 
 from pipelines.config_running import Cluster, Pool
 from pipelines.errors import NightrankError, UnfitProcessError
+from pipelines.runtime import bisection
 from pipelines.runtime.executor import Executor, SerialExecutor, run_stage
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
@@ -76,7 +77,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         request.getfixturevalue("ray_cluster")
         from pipelines.runtime.ray_executor import RayExecutor
 
-        made = RayExecutor(Cluster(pools={"general": Pool(workers=3)}, deadline_seconds=12.0))
+        made = RayExecutor(Cluster(pools={"general": Pool(workers=2)}, deadline_seconds=12.0))
     yield made
     made.close()
 
@@ -217,16 +218,19 @@ def totals(folder: Path, units: list[list[int]]) -> Stage:
 def test_inputs_that_kill_are_found_and_left_out_and_nothing_else_is(
     ray_only: Executor, tmp_path: Path
 ) -> None:
-    units = [[1] * 32, [1] * 32, [1] * 32]
-    units[0][0] = units[1][31] = -1
-    assert run(totals(tmp_path, units), ray_only, tmp_path) == [31, 31, 32]
-    # Three attempts each, then at most log2(32) + 1 processes for one input that kills.
-    assert (tmp_path / "deaths").stat().st_size <= 2 * (3 + 5 + 1)
+    units = [[1] * 8, [1] * 8, [1] * 8]
+    units[0][0] = units[1][7] = -1
+    assert run(totals(tmp_path, units), ray_only, tmp_path) == [7, 7, 8]
+    # Three attempts each, then at most log2(8) + 1 processes for one input that kills.
+    assert (tmp_path / "deaths").stat().st_size <= 2 * (3 + 3 + 1)
 
 
-def test_a_unit_that_dies_of_every_input_is_given_up(ray_only: Executor, tmp_path: Path) -> None:
+def test_a_unit_that_dies_of_every_input_is_given_up(
+    ray_only: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bisection, "MOST_ASIDE", 1)  # Eight would cost thirty processes.
     with pytest.raises(NightrankError) as caught:
-        run(totals(tmp_path, [[-1] * 16, [1] * 16]), ray_only, tmp_path)
+        run(totals(tmp_path, [[-1] * 3, [1] * 2]), ray_only, tmp_path)
     assert caught.value.exit_code == 9 and "part-00" in str(caught.value)
     assert list(Dataset(Store(str(tmp_path / "lake")), "totals").records()) == ["part-01"]
 
