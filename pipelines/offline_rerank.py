@@ -10,8 +10,10 @@ from __future__ import annotations
 from pipelines import index_half, query_half
 from pipelines.config import PipelineConfig
 from pipelines.errors import NightrankError
+from pipelines.repair import Repair
 from pipelines.results import manifests_of
 from pipelines.run import STAGES, Run
+from pipelines.runtime.events import emit
 from pipelines.runtime.executor import Executor, run_stage
 from pipelines.runtime.progress import Progress
 from pipelines.stages import evaluate
@@ -26,6 +28,8 @@ __all__ = ["STAGES", "Run", "run", "run_evaluation"]
 def run(job: Run, last: str = "publish") -> Entry | None:
     """Runs the pipeline up to the stage `last` and publishes where that is reached.
 
+    A damaged file of what is not published yet is put aside and made anew, each shard's once.
+
     Returns:
         The log entry of the results, or None where the run was told to stop earlier.
 
@@ -33,6 +37,20 @@ def run(job: Run, last: str = "publish") -> Entry | None:
         NightrankError: see the stages; nothing is published then.
     """
     job.last = last
+    repair = Repair(job.store)
+    while True:
+        try:
+            return _run(job)
+        except NightrankError as error:
+            key = repair.put_aside(error)
+            if key is None:
+                raise
+            emit("file_damaged", error=error)
+            job.progress.note(f"{job.store.path(key)} is damaged: put aside, to be made anew")
+            job.start_over()
+
+
+def _run(job: Run) -> Entry | None:
     scope = job.plan.scope
     if scope != "results":
         index_half.take_in(job)

@@ -91,6 +91,14 @@ class Run:
         """Whether the run was told to go as far as `stage`."""
         return STAGES.index(stage) <= STAGES.index(self.last)
 
+    def start_over(self) -> None:
+        """Forgets what was made: the stages are gone through again, and find most of it done."""
+        asked = ("first", "last", "gate", "force_publish", "meter", "began")
+        kept = {name: getattr(self, name) for name in asked}
+        fresh = Run(self.plan, self.store, self.executor, self.progress, **kept)
+        vars(self).update(vars(fresh))
+        self.progress.bytes = 0
+
     def stage(self, name: str, stage: Stage) -> Manifest:
         """Brings one stage to completion and remembers its manifest.
 

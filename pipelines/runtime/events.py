@@ -8,7 +8,7 @@ a query, no option, no secret.
 A run begins with `run_started` or `run_resumed` and ends with `run_finished`, `run_failed`,
 `budget_reached` or `held_back`; one that was killed ends without. Between: `stage_started`,
 `stage_finished`, `stage_reused`, `stage_failed`, `slowest_unit`; `unit_retried`, `unit_failed`,
-`unit_set_aside`, `worker_lost`, `node_lost`; `index_published`, `published`.
+`unit_set_aside`, `worker_lost`, `node_lost`, `file_damaged`; `index_published`, `published`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ BEGINNINGS = ("run_started", "run_resumed")
 ENDINGS = ("run_finished", "run_failed", *ENDS.values())
 # All that a run of a plan that is published and current tells.
 IDLE = {*BEGINNINGS, "stage_reused", "run_finished"}
-LOSSES = ("unit_retried", "unit_failed", "unit_set_aside", "worker_lost", "node_lost")
+LOSSES = (
+    "unit_retried",
+    "unit_failed",
+    "unit_set_aside",
+    "worker_lost",
+    "node_lost",
+    "file_damaged",
+)
 
 
 class Events:

@@ -1,4 +1,4 @@
-"""Ages and deletion, for garbage collection alone: nothing else removes anything from a lake."""
+"""Ages, deletion and putting aside: for garbage collection and for repair, and for nothing else."""
 
 from __future__ import annotations
 
@@ -53,6 +53,14 @@ def delete(store: Store, keys: list[str]) -> None:
                 if path == root:
                     break
                 os.rmdir(path)
+
+
+def move(store: Store, key: str, to: str) -> None:
+    """Gives a file another key; one that is gone already, by a rival's doing, does no harm."""
+    filesystem, root = store.place
+    with contextlib.suppress(FileNotFoundError):
+        filesystem.makedirs(f"{root}/{to.rpartition('/')[0]}", exist_ok=True)
+        filesystem.mv(f"{root}/{key}", f"{root}/{to}")
 
 
 def modified(info: dict[str, Any]) -> float:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
+from jobs.run import execute
+from jobs.terminal import open_job
 from jobs.verify import verify
+from pipelines import repair
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake
-from pipelines.storage.dataset import Dataset
-from tests.conftest import ON_RAY, Collection, nightrank
+from pipelines.storage.dataset import Dataset, FileRef
+from pipelines.storage.reader import Reader
+from tests.conftest import ON_RAY, Collection, nightrank, write_jsonl
 from tests.jobs.lake import digests, run, table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -123,27 +128,141 @@ def test_two_runs_of_one_plan_publish_once(
     verify(config)
 
 
-def test_a_short_file_is_made_again_and_a_flipped_bit_is_refused(
-    collection: Collection, tmp_path: Path, write_config: Callable[..., str]
+# By the stage that a run was stopped after: what is damaged then.
+DAMAGED = (
+    ("ingest", "queries/*/ingest/_data/*"),
+    ("segment", "segments/*/documents/_data/*"),
+    ("tokenize", "segments/*/tokens-*/_data/*"),
+    ("embed", "segments/*/embeddings-*/_data/*"),
+    ("merge", "results/*/candidates/_data/*"),
+    ("merge", "results/*/candidates/manifest.json"),
+    ("rerank", "results/*/scores-*/_data/*"),
+)
+
+
+def flipped(data: bytes) -> bytes:
+    """One bit in the middle turned."""
+    at = len(data) // 2
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
+def flip(path: Path) -> bytes:
+    """Damages a file; what it holds then."""
+    path.write_bytes(damaged := flipped(path.read_bytes()))
+    return damaged
+
+
+def stop_after(config: str, stage: str) -> None:
+    with open_job(config, [], quiet=True) as job:
+        execute(job, last=stage)
+
+
+@pytest.mark.parametrize(("stage", "pattern"), DAMAGED)
+def test_damaged_work_is_put_aside_and_made_anew(
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Callable[..., str],
+    undisturbed: dict[str, list[str]],
+    stage: str,
+    pattern: str,
 ) -> None:
     config = write_config(collection.config(tmp_path / "lake", layout=SMALL))
-    store = open_lake(str(tmp_path / "lake"), "tiny")
-    from jobs.run import execute
-    from jobs.terminal import open_job
+    stop_after(config, stage)
+    path = max((tmp_path / "lake" / "tiny").glob(pattern), key=lambda p: p.stat().st_size)
+    damaged = flip(path)
+    run(config)
+    assert digests(tmp_path / "lake") == undisturbed
+    (kept,) = (tmp_path / "lake").rglob("_damaged/*")
+    assert (kept.name, kept.read_bytes()) == (path.name, damaged)
+    verify(config)
 
-    with open_job(config, [], quiet=True) as job:
-        execute(job, last="merge")
-        folder = job.plan.folder
-    os.remove(store.path(f"{folder}/candidates/manifest.json"))
-    first, second, *_ = Dataset(store, f"{folder}/candidates").records().values()
+
+@pytest.mark.ray
+def test_what_a_ray_worker_finds_damaged_is_made_anew_and_a_short_file_is_too(
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Callable[..., str],
+    undisturbed: dict[str, list[str]],
+    ray_cluster: None,
+) -> None:
+    plain = collection.config(tmp_path / "lake", layout=SMALL)
+    stop_after(write_config(plain), "merge")
+    store = open_lake(str(tmp_path / "lake"), "tiny")
+    (manifest,) = (tmp_path / "lake" / "tiny").glob("results/*/candidates/manifest.json")
+    manifest.unlink()
+    folder = f"results/{manifest.parent.parent.name}/candidates"
+    first, second, *_ = Dataset(store, folder).records().values()
     short = Path(store.path(first.files["candidates"].key))
     short.write_bytes(short.read_bytes()[:-10])
-    flipped = Path(store.path(second.files["candidates"].key))
-    good = bytearray(flipped.read_bytes())
-    good[len(good) // 2] ^= 4
-    flipped.write_bytes(good)
+    flip(Path(store.path(second.files["candidates"].key)))
+    run(write_config({**plain, "cluster": ON_RAY}, "ray.yaml"))
+    assert digests(tmp_path / "lake") == undisturbed
+    again = Dataset(store, folder).records()
+    assert again[first.shard].attempt == again[second.shard].attempt == 1
+
+
+@pytest.mark.s3
+def test_damaged_work_on_s3_is_made_anew_where_that_is_allowed(
+    small: Collection,
+    s3_url: str,
+    tmp_path: Path,
+    write_config: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = f"{s3_url}/damaged"
+    config = write_config(small.config(root))
+    stop_after(config, "merge")
+    client = boto3.client("s3")
+    found = client.list_objects_v2(Bucket="lake", Prefix="damaged/tiny/results/")["Contents"]
+    key = next(one["Key"] for one in found if ".candidates-" in one["Key"])
+    data = client.get_object(Bucket="lake", Key=key)["Body"].read()
+    client.put_object(Bucket="lake", Key=key, Body=flipped(data))
+
+    def denied(*arguments: object) -> None:
+        raise PermissionError("Access Denied")
+
+    with monkeypatch.context() as writer:
+        writer.setattr(repair, "delete", denied)
+        with pytest.raises(NightrankError) as caught:
+            run(config)
+    assert caught.value.exit_code == 7 and "delete this file" in str(caught.value)
+    run(config)
+    run(write_config(small.config(tmp_path / "lake"), "local.yaml"))
+    assert digests(root) == digests(tmp_path / "lake")
+
+
+def test_what_is_damaged_twice_is_refused(
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake", layout=SMALL))
+    whole = Reader._whole
+
+    def spoilt(self: Reader, ref: FileRef) -> Any:
+        data, found = whole(self, ref)
+        return data, (
+            "sound bytes",
+            "others",
+        ) if "/candidates/_data/part-00001" in ref.key else found
+
+    monkeypatch.setattr(Reader, "_whole", spoilt)
     with pytest.raises(NightrankError) as caught:
         run(config)
-    assert caught.value.exit_code == 7 and flipped.name in str(caught.value)
-    again = Dataset(store, f"{folder}/candidates").records()
-    assert again[first.shard].attempt == 1
+    assert caught.value.exit_code == 7 and ".candidates-" in str(caught.value)
+    assert len(list((tmp_path / "lake").rglob("_damaged/*"))) == 1
+
+
+def test_what_is_published_is_refused_and_stays_where_it_is(
+    collection: Collection, tmp_path: Path, write_config: Callable[..., str]
+) -> None:
+    plain = collection.config(tmp_path / "lake", layout=SMALL)
+    run(write_config(plain))
+    path = next((tmp_path / "lake").rglob("index-*/_data/*.faiss"))
+    damaged = flip(path)
+    more = write_jsonl(tmp_path / "q.jsonl", [*collection.queries, {"_id": "new", "text": "loan"}])
+    with pytest.raises(NightrankError) as caught:
+        run(write_config({**plain, "queries": {"path": str(more)}}, "more.yaml"))
+    assert caught.value.exit_code == 7 and path.name in str(caught.value)
+    assert path.read_bytes() == damaged and not list((tmp_path / "lake").rglob("_damaged"))
