@@ -37,10 +37,8 @@ check: install-dev ## Formatter, linter, types, dependency directions.
 	$(BIN)/lint-imports --verbose > .lint-imports.log 2>&1 || (cat .lint-imports.log; exit 1)
 	@rm -f .lint-imports.log
 
-# In two processes, since tests wait for Ray or a socket for a third of their time; on a disk in
-# memory where there is one, since on others they make small files for a third of what is left.
-MEMORY := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 6000000 {print "/dev/shm"}')
-PYTEST := $(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+# In two processes, since tests wait for Ray or a socket for a third of their time.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test: install-dev ## All tests: real Ray, a real S3 API over HTTP, the built-in models.
 	$(PYTEST) --ignore=tests/faults

@@ -30,6 +30,10 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# A lake is small files, each of them synced: in memory a third of the tests' time is saved.
+MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 6 << 30:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 # What runs tell of themselves on this machine is not left in the developer's home.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nightrank-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
