@@ -109,6 +109,9 @@ def open_job(
     verb: str = "run",
 ) -> Iterator[Run]:
     """Loads the config, probes the store, plans, and opens the executor; records events."""
+    from pipelines.runtime.lean import without_pandas
+
+    without_pandas()  # Before anything else imports it.
     from pipelines.config_file import load_config
     from pipelines.offline_rerank import Run
     from pipelines.planning import make_plan, store_models

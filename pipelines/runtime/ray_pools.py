@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.config_running import STANDARD_POOLS, Cluster
+from pipelines.runtime.lean import without_pandas
 
 # This one comes before Ray itself: it says how Ray is to behave.
 from pipelines.runtime.ray_cluster import POOL_LABEL, address_of, has_faiss_gpu, has_labelled_pools
@@ -29,6 +30,7 @@ class _Actor:
     """A worker process; serves one unit at a time."""
 
     def __init__(self, store: StoreSpec, threads: int, folder: str) -> None:
+        without_pandas()
         self._runner = UnitRunner(store, threads, folder)
         self._metrics = WorkerMetrics()
         self._spec: UnitSpec
