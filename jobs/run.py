@@ -34,6 +34,9 @@ def run(
     json: Json = False,
 ) -> None:
     """Corpus + queries -> ranked Parquet; the same command resumes, or does nothing if done."""
+    from pipelines.runtime.lean import without_pandas
+
+    without_pandas()  # Before anything else imports it.
     from pipelines.offline_rerank import STAGES
 
     for option, name in (("--from", first), ("--to", last)):

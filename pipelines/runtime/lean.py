@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -27,5 +28,6 @@ def without_pandas() -> None:
         sys.meta_path.insert(0, _NoPandas)  # type: ignore[arg-type]
         try:
             pa.array([None])
+            importlib.import_module("pyarrow.dataset")  # Looks for it again.
         finally:
             sys.meta_path.remove(_NoPandas)  # type: ignore[arg-type]

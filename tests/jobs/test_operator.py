@@ -175,13 +175,16 @@ def test_every_config_loads(path: Path) -> None:
 
 
 def test_toy_runs_never_import_torch_nor_pandas(published: str) -> None:
-    script = "import sys, jobs.cli; sys.argv[1:] = ['run', sys.argv[1], '--set', 'results.keep=2', '--to', 'publish']\n"
-    script += "from jobs.terminal import guarded\ncode = guarded(jobs.cli.app)\n"
-    script += (
-        "assert code == 0 and not {'torch', 'ray', 'transformers', 'pandas'} & set(sys.modules)\n"
-    )
-    script += "import pandas, pyarrow as pa\n"
-    script += "assert pa.array(pandas.Series([1.0, None]), from_pandas=True).null_count == 1"
+    script = """
+import sys, jobs.cli
+from jobs.terminal import guarded
+sys.argv[1:] = ["run", sys.argv[1], "--set", "results.keep=2", "--to", "publish"]
+assert guarded(jobs.cli.app) == 0
+found = {"torch", "ray", "transformers", "pandas"} & set(sys.modules)
+assert not found, found
+import pandas, pyarrow as pa
+assert pa.array(pandas.Series([1.0, None]), from_pandas=True).null_count == 1
+"""
     import subprocess
     import sys
 
