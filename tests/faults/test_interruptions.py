@@ -20,6 +20,7 @@ from pipelines import repair
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake
 from pipelines.storage.dataset import Dataset, FileRef
+from pipelines.storage.log import Log
 from pipelines.storage.reader import Reader
 from tests.conftest import ON_RAY, Collection, nightrank, write_jsonl
 from tests.jobs.lake import digests, run, table
@@ -231,27 +232,36 @@ def test_damaged_work_on_s3_is_made_anew_where_that_is_allowed(
     assert digests(root) == digests(tmp_path / "lake")
 
 
-def test_what_is_damaged_twice_is_refused(
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_goes_on_after_one_damaged_file_and_ends_with_the_second_of_a_shard(
     collection: Collection,
     tmp_path: Path,
     write_config: Callable[..., str],
+    undisturbed: dict[str, list[str]],
     monkeypatch: pytest.MonkeyPatch,
+    again: bool,
 ) -> None:
     config = write_config(collection.config(tmp_path / "lake", layout=SMALL))
-    whole = Reader._whole
+    whole, spoilt = Reader._whole, set[str]()
 
-    def spoilt(self: Reader, ref: FileRef) -> Any:
+    def read(self: Reader, ref: FileRef) -> Any:
         data, found = whole(self, ref)
-        return data, (
-            "sound bytes",
-            "others",
-        ) if "/candidates/_data/part-00001" in ref.key else found
+        if "/candidates/_data/part-00001" in ref.key and (again or spoilt <= {ref.key}):
+            spoilt.add(ref.key)
+            found = "sound bytes", "others"
+        return data, found
 
-    monkeypatch.setattr(Reader, "_whole", spoilt)
-    with pytest.raises(NightrankError) as caught:
+    monkeypatch.setattr(Reader, "_whole", read)
+    if again:
+        with pytest.raises(NightrankError) as caught:
+            run(config)
+        assert caught.value.exit_code == 7 and ".candidates-" in str(caught.value)
+    else:
         run(config)
-    assert caught.value.exit_code == 7 and ".candidates-" in str(caught.value)
+        assert digests(tmp_path / "lake") == undisturbed
+        verify(config)
     assert len(list((tmp_path / "lake").rglob("_damaged/*"))) == 1
+    assert len(Log(open_lake(str(tmp_path / "lake"), "tiny"), "index").generations()) == 1
 
 
 def test_what_is_published_is_refused_and_stays_where_it_is(
