@@ -15,11 +15,17 @@ MAX_UNUSABLE = 0.001
 
 
 def check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None:
-    """Refuses an empty input, and one with more rejects than its budget.
+    """Refuses an empty input, ids of two types, and more rejects than the budget.
 
     Raises:
-        NightrankError: E_REJECT_BUDGET with the reasons, E_EMPTY.
+        NightrankError: E_SCHEMA where one file has integers for ids and another strings: 7 and "7"
+            would be one document; E_REJECT_BUDGET with the reasons; E_EMPTY.
     """
+    places = {s.stats.get("id_type"): s.stats.get("place") for s in reversed(ingested.shards)}
+    if {"integer", "string"} <= set(places):
+        what = f"ids are integers in {places['integer']} and strings in {places['string']}"
+        do = "write them as one type: 7 and '7' would be taken for one"
+        raise NightrankError("E_SCHEMA", what, f"{kind}.path {source.path}", do)
     rows, rejected = ingested.total("rows_in"), ingested.total("rejected")
     if rejected > source.reject_budget * rows:
         what = (

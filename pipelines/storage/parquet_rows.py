@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,7 @@ def read_parquet(
             arrow_extensions_enabled=False,
             read_dictionary=texts,
         )
+        id_type = _id_type(schema.field(names[id_name(wanted.kind)]).type)
         count = footer.metadata.num_row_groups
         groups = range(count) if split.kind == "whole" else range(split.start, split.stop)
         batches = file.iter_batches(
@@ -95,7 +97,8 @@ def read_parquet(
                     for ours, name in names.items()
                 }
                 rows = np.arange(number + start, number + stop, dtype=np.int64)
-                yield checked_batch(columns, rows, Rejects(), place(split))
+                checked = checked_batch(columns, rows, Rejects(), place(split))
+                yield replace(checked, id_type=id_type)
             number += batch.num_rows
 
 
@@ -129,6 +132,13 @@ def _check_types(
         if _is_text(type):
             texts.append(name)
     return sorted(set(texts))
+
+
+def _id_type(type: pa.DataType) -> str:
+    """See `RawBatch`; nulls alone have none."""
+    if pt.is_dictionary(type):
+        type = type.value_type
+    return "string" if _is_text(type) else "integer" if pt.is_integer(type) else ""
 
 
 def _lengths(column: pa.Array) -> np.ndarray:

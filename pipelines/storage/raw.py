@@ -43,12 +43,15 @@ class RawBatch:
         rows: int64[n], each row's number in its split, from 0. Blank JSONL lines take a number.
         rejects: `rejects_schema()`, rows that could not be read at all.
         where: the split, for error messages.
+        id_type: `string` or `integer` where the file declares it for all of its ids, as Parquet
+            does; else empty.
     """
 
     columns: pa.RecordBatch
     rows: pa.Array
     rejects: pa.Table
     where: str
+    id_type: str = ""
 
 
 @dataclass

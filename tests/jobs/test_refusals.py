@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import run as run_verb
@@ -77,6 +79,14 @@ def lake_for_everybody(plain: dict[str, Any], folder: Path) -> None:
     plain["root"] = str(folder / "shared")
 
 
+def ids_of_two_types(plain: dict[str, Any], folder: Path) -> None:
+    (folder / "two").mkdir()
+    for name, ids in (("a", [7, 8]), ("b", ["7", "8"]), ("c", [9, 10])):
+        rows = pa.table({"_id": ids, "text": ["river bank", "loan"]})
+        pq.write_table(rows, folder / "two" / f"{name}.parquet")
+    plain["corpus"] = {"path": str(folder / "two")}
+
+
 def broken_qrels(plain: dict[str, Any], folder: Path) -> None:
     (folder / "q.tsv").write_text("one column only\n")
     plain["evaluate"] = {"qrels": str(folder / "q.tsv")}
@@ -93,6 +103,7 @@ CASES: dict[str, tuple[Spoil, int, str]] = {
     "wrong type": (setting("retrieve", "depth", "many"), 2, "retrieve.depth"),
     "depth zero": (setting("retrieve", "depth", 0), 2, "retrieve.depth"),
     "rerank deeper than retrieve": (setting("rerank", "depth", 21), 2, "rerank.depth = 21"),
+    "ids of two types": (ids_of_two_types, 4, "a.parquet and strings in"),
     "missing column": (corpus({"_id": "a", "body": "x"}), 4, "text"),
     "mapped column missing": (setting("corpus", "columns", {"text": "body"}), 4, "body"),
     "duplicate query ids": (queries({**GOOD}, {**GOOD, "text": "x y"}), 4, "query_ids"),
