@@ -17,6 +17,8 @@ from pipelines.storage.store import Store
 MADE = re.compile(
     r"((?:segments|templates|queries|results)/.+?)/(?:_data/(.+)-[^-]+|manifest\.json)"
 )
+# Log entries name files of these: a twin of the run may be about to publish the one that is moved.
+NAMED = ("rank", "rejects", "changes")
 FOLDER = "_damaged"
 # With more of them it is the disk or the memory that is damaged.
 MOST = 8
@@ -41,7 +43,7 @@ class Repair:
 
         Returns:
             The key of the file. None where the error tells of no damaged file, of a published one,
-            of one that was made anew already, or of one that this process may not take away.
+            or one that may be any moment, of one that was made anew already, or of one that this process may not take away.
         """
         cause = error.__cause__ if isinstance(error.__cause__, NightrankError) else error
         key = cause.where.removeprefix(self._store.path(""))
@@ -49,7 +51,8 @@ class Repair:
         if error.code != "E_CORRUPT" or not found or len(self._met) == MOST:
             return None
         dataset = found[1]
-        if found.groups() in self._met or dataset in _published(self._store):
+        named = dataset.rpartition("/")[2].partition("-")[0] in NAMED
+        if named or found.groups() in self._met or dataset in _published(self._store):
             return None
         self._met.add((dataset, found[2]))
         try:
