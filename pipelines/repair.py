@@ -43,7 +43,8 @@ class Repair:
 
         Returns:
             The key of the file. None where the error tells of no damaged file, of a published one,
-            or one that may be any moment, of one that was made anew already, or of one that this process may not take away.
+            or one that may be so any moment, of one that was made anew already, or of one that this
+            process may not take away.
         """
         cause = error.__cause__ if isinstance(error.__cause__, NightrankError) else error
         key = cause.where.removeprefix(self._store.path(""))
