@@ -55,9 +55,9 @@ def test_a_failed_run_is_told_with_its_error_and_the_command_that_helps(
 ) -> None:
     config = write_config(collection.config(tmp_path / "lake"))
     run(config, "rerank.depth=3")
-    # An unfinished plan whose folder was removed from under it: the worker finds no file.
+    # Known scores are published, and no run makes them anew.
     broken = ["rerank.depth=4"]
-    for path in (tmp_path / "lake").rglob("_data/*tokens*"):
+    for path in (tmp_path / "lake").rglob("scores-*/_data/*"):
         path.write_bytes(b"")
     with pytest.raises(NightrankError) as caught:
         run(config, *broken)
@@ -65,6 +65,17 @@ def test_a_failed_run_is_told_with_its_error_and_the_command_that_helps(
     text = status(capsys, config)
     assert "lost: 1 unit failed" in text and "last run: error[E_CORRUPT]" in text
     assert text.splitlines()[-1] == f"next: nightrank verify {config}"
+
+
+def test_damage_that_was_mended_is_told(
+    collection: Collection, tmp_path: Path, write_config: Write, capsys
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake"))
+    run(config, "rerank.depth=3")
+    path = next((tmp_path / "lake").rglob("segments/*/tokens-*/_data/*"))
+    path.write_bytes(b"")
+    run(config, "rerank.depth=4")
+    assert "file damaged" in status(capsys, config, "--set", "rerank.depth=4")
 
 
 def test_retries_and_lost_nodes_are_counted_over_all_runs_of_a_plan(
