@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from pipelines import gate, generations, prediction
+from pipelines.errors import NightrankError
 from pipelines.run import Run
 from pipelines.runtime.events import emit
 from pipelines.stages import (
@@ -18,9 +19,10 @@ from pipelines.stages import (
     rejects,
     search,
 )
-from pipelines.storage.dataset import Dataset, Manifest
+from pipelines.storage.dataset import Dataset, FileRef, Manifest
 from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.log import Entry, Log, Moved
+from pipelines.storage.store import Store
 
 
 def compare(job: Run) -> None:
@@ -115,11 +117,27 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
     described |= _forecast(job)
     tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
     tables |= {"rejects": collected.files("rejects"), "changes": made["changes"].files("changes")}
+    _check_sizes(job.store, [ref for refs in tables.values() for ref in refs])
     body = publish.results_body(described, balances, tables, job.standing)
     if job.gate:
         body["gate"] = _examine(job, body)
     uses = generations.datasets_of_results(body) + generations.datasets_to_build_on(body)
     return body, uses + generations.datasets_of(job.index.body)
+
+
+def _check_sizes(store: Store, refs: list[FileRef]) -> None:
+    """Refuses to name files that are gone or were cut since an earlier run committed them.
+
+    Raises:
+        NightrankError: E_CORRUPT naming the first.
+    """
+    folders = {ref.key.rpartition("/")[0] for ref in refs}
+    found = {f"{at}/{name}": size for at in folders for name, size in store.files(at).items()}
+    for ref in refs:
+        if found.get(ref.key) != ref.size:
+            what = f"expected {ref.size} bytes, found {found.get(ref.key, 'no file')}"
+            do = "delete this file and its dataset's manifest.json and run again"
+            raise NightrankError("E_CORRUPT", what, store.path(ref.key), do)
 
 
 def _forecast(job: Run) -> dict[str, Any]:

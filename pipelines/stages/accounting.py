@@ -21,7 +21,7 @@ def check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None
         NightrankError: E_SCHEMA where one file has integers for ids and another strings: 7 and "7"
             would be one document; E_REJECT_BUDGET with the reasons; E_EMPTY.
     """
-    places = {s.stats.get("id_type"): s.stats.get("place") for s in reversed(ingested.shards)}
+    places = {s.stats.get("id_type"): s.stats.get("where") for s in reversed(ingested.shards)}
     if {"integer", "string"} <= set(places):
         what = f"ids are integers in {places['integer']} and strings in {places['string']}"
         do = "write them as one type: 7 and '7' would be taken for one"

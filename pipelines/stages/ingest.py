@@ -24,7 +24,7 @@ from pipelines.storage.dataset import Payload, shard_names
 from pipelines.storage.filesystem import connect
 from pipelines.storage.formats import read_split
 from pipelines.storage.inputs import Split
-from pipelines.storage.raw import place, rejects_schema
+from pipelines.storage.raw import rejects_schema
 from pipelines.storage.reader import Reader
 from pipelines.storage.scatter import Scatter
 from pipelines.storage.validation import accepted_schema, validate
@@ -57,14 +57,14 @@ class Worker:
         rejects: list[pa.Table] = []
         ids: list[pa.Table] = []
         stats: dict[str, Any] = {"rows_in": 0, "accepted": 0, "rejected": 0, "unselected": 0}
-        stats |= {"lines": 0, "reasons": {}, "id_type": "", "place": place(task.args["split"])}
+        stats |= {"lines": 0, "reasons": {}, "id_type": "", "where": ""}
         id_column = schema.names[0]
         hash_column = "content_hash" if self._kind == "corpus" else "query_hash"
 
         def accepted_rows() -> Iterator[pa.Table]:
             for batch in read_split(task.args["split"], self._kind, self._source, self._options):
                 accepted, refused = validate(batch, self._kind, self._source)
-                stats["id_type"] = batch.id_type
+                stats["id_type"], stats["where"] = batch.id_type, batch.where
                 stats["rows_in"] += accepted.num_rows + refused.num_rows
                 stats["rejected"] += refused.num_rows
                 for row in (accepted["row"], refused["row"]):
