@@ -125,13 +125,13 @@ def open_job(
     config = load_config(config_path, sets or [])
     _refuse_unpickling()
     store = open_lake(config.root, config.name, config.storage_options)
-    progress, told, folder = Progress(quiet=quiet), events.Events(store), ""
+    progress, told = Progress(quiet=quiet), events.Events(store)
     with events.recording(told):
         try:
             store.probe()
             plan = make_plan(config, store, scope, index_generation)
-            folder, told.plan = plan.own_folder, plan.plan_id
-            begun = store.folders(folder) or store.folders(plan.segment)
+            told.folder, told.plan = plan.own_folder, plan.plan_id
+            begun = store.folders(told.folder) or store.folders(plan.segment)
             events.emit("run_resumed" if begun else "run_started", verb=verb)
             if not begun:
                 _check_room(plan, store)
@@ -150,10 +150,10 @@ def open_job(
         except BaseException as error:
             events.ended(error)
             if isinstance(error, NightrankError) and error.code == "E_STORE_RETRY":
-                folder = ""  # The store does not answer: it was asked for long enough.
+                told.folder = ""  # The store does not answer: it was asked for long enough.
             raise
         finally:
-            told.close(folder)
+            told.close()
 
 
 def _check_room(plan: Plan, store: Store) -> None:

@@ -19,7 +19,7 @@ GROUPS = 5
 # folder where it finds no file, and lists the parent of a folder that is not there.
 LISTS, HEADS = 7, 1
 # Before and after the stages: the probe, the logs, the plan, the events; manifests read again.
-ONCE_PUT, ONCE_GET = 32, 12
+ONCE_PUT, ONCE_GET = 33, 12
 
 
 def puts(shape: Shape, made: dict[str, Written]) -> int:

@@ -1,8 +1,8 @@
 """What happens in a run, one JSON object a line: for machines, and for whoever asks afterwards.
 
 `emit` is called where something happens, in the driver: by progress, executors, publication. The
-run that is being recorded appends each line to a local file at once and stores all of them in the
-lake when it ends. A field is a keyword of `emit` and nothing else gets in: no text of a document or
+run that is being recorded appends each line to a local file at once, stores what is new in the lake
+every minute, so that others see how a run goes or what a lost driver saw, and all of it when it ends. A field is a keyword of `emit` and nothing else gets in: no text of a document or
 a query, no option, no secret.
 
 A run begins with `run_started` or `run_resumed` and ends with `run_finished`, `run_failed`,
@@ -17,6 +17,7 @@ import contextlib
 import datetime
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.store import Store
 
 KEPT_FILES = 50
+EVERY_SECONDS = 60.0
 # Ends that are no failure of the run have names of their own.
 ENDS = {"E_BUDGET": "budget_reached", "E_GATE": "held_back"}
 BEGINNINGS = ("run_started", "run_resumed")
@@ -55,12 +57,15 @@ class Events:
     Attributes:
         run: this run's own name, later runs later in the alphabet.
         plan: the plan's id, once there is one.
+        folder: where the plan's own files lie, once that is known.
         path: the local file; None where none can be written.
     """
 
     def __init__(self, store: Store) -> None:
         now = datetime.datetime.now(datetime.UTC)
         self.run, self.plan = f"{now:%Y%m%dT%H%M%S%fZ}-{uuid.uuid4().hex[:8]}", ""
+        self.folder = ""
+        self._stored, self._parts, self._stored_at = 0, 0, -EVERY_SECONDS
         self._lines: list[bytes] = []
         self._happened: set[str] = set()
         self._lock = threading.Lock()
@@ -86,19 +91,25 @@ class Events:
             if self._file:
                 with contextlib.suppress(OSError):
                     self._file.write(line.decode() + "\n")
+            if time.monotonic() - self._stored_at >= EVERY_SECONDS:
+                self._parts += self._store_lines(f"{self.run}.{self._parts + 1:04d}", self._stored)
 
-    def close(self, folder: str) -> None:
-        """Stores all lines in the lake, under the run's plan; what cannot be stays local.
+    def _store_lines(self, name: str, first: int) -> bool:
+        """Stores the lines from `first` on in the lake, under the run's plan, if it does anything."""
+        if not self.folder or not self._happened - IDLE:
+            return False
+        self._stored, self._stored_at = len(self._lines), time.monotonic()
+        with contextlib.suppress(NightrankError, OSError):
+            data = b"".join(line + b"\n" for line in self._lines[first:])
+            self._store.put_if_absent(f"{self.folder}/{file_name(name)}", data)
+        return True
+
+    def close(self) -> None:
+        """Stores all lines in the lake; what cannot be stays local.
 
         A run that found nothing to do leaves nothing in the lake.
-
-        Args:
-            folder: where the plan's own files lie; empty where the run has found none.
         """
-        if folder and self._happened - IDLE:
-            with contextlib.suppress(NightrankError, OSError):
-                data = b"".join(line + b"\n" for line in self._lines)
-                self._store.put_if_absent(f"{folder}/{file_name(self.run)}", data)
+        self._store_lines(self.run, 0)
         if self._file:
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -186,7 +197,7 @@ def _of_error(error: BaseException) -> dict[str, Any]:
 
 
 def file_name(run: str) -> str:
-    """What a run's events are called, here and in the lake."""
+    """What a run's events are called, here and in the lake; `<run>.<number>` are those of a part."""
     return f"events-{run}.jsonl"
 
 
@@ -205,16 +216,22 @@ def events_of(store: Store, folder: str) -> list[list[dict[str, Any]]]:
         folder: where the plan's own files lie, `results/<plan>.<epoch>`.
 
     Returns:
-        What is stored, and of runs of this machine that were killed what they had written.
+        What is stored; of a run that is going or was killed all that it wrote, where it is of this
+        machine, and what it stored of it until then, where it is not.
     """
     names = [n for n in store.files(folder) if n.startswith("events-")]
-    found = {name: read_events(store.read(f"{folder}/{name}")) for name in names}
+    whole = {n for n in names if n.count(".") == 1}
+    found = {name: read_events(store.read(f"{folder}/{name}")) for name in whole}
     plan = folder.rpartition("/")[2].partition(".")[0]
     for path in local_folder(store).glob(file_name("*")):
         if path.name not in found:
             with contextlib.suppress(OSError):
                 lines = read_events(path.read_bytes())
                 found[path.name] = [e for e in lines if plan and e["plan"].startswith(plan)]
+    for name in sorted(set(names) - whole):
+        run = file_name(name.split(".")[0].removeprefix("events-"))
+        if run not in whole and not (local_folder(store) / run).exists():
+            found.setdefault(run, []).extend(read_events(store.read(f"{folder}/{name}")))
     return [found[name] for name in sorted(found) if found[name]]
 
 

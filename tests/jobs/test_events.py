@@ -36,7 +36,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def stored(root: Path) -> list[list[dict[str, Any]]]:
     """The events of every run of a lake, oldest first."""
-    found = sorted(root.rglob("events-*.jsonl"), key=lambda path: path.name)
+    whole = [path for path in root.rglob("events-*.jsonl") if path.name.count(".") == 1]
+    found = sorted(whole, key=lambda path: path.name)
     return [events.read_events(path.read_bytes()) for path in found]
 
 
@@ -97,6 +98,7 @@ def test_of_an_unexpected_error_only_its_kind_is_told(tmp_path: Path) -> None:
     secret = "text of a query"
     store = Store(str(tmp_path / "lake"))
     log = events.Events(store)
+    log.folder = "results/x.0"
     with events.recording(log), pytest.raises(ValueError, match=secret):
         try:
             raise ValueError(secret)
@@ -106,7 +108,7 @@ def test_of_an_unexpected_error_only_its_kind_is_told(tmp_path: Path) -> None:
             events.emit("unit_failed", stage="rerank", unit="part-0", error=failure)
             events.ended(error)
             raise
-    log.close("results/x.0")
+    log.close()
     told = events.read_events(store.read(f"results/x.0/{events.file_name(log.run)}"))
     assert [line["what"] for line in told] == ["ValueError", "ValueError"]
     assert [line["code"] for line in told] == ["E_BUG", "E_BUG"] and secret not in json.dumps(told)
@@ -132,13 +134,38 @@ def test_a_budget_and_a_gate_have_events_of_their_own(
     assert told[-1]["event"] == "held_back" and told[-1]["code"] == "E_GATE"
 
 
+def test_what_a_run_has_told_is_known_elsewhere_while_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "EVERY_SECONDS", 0.0)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "here"))
+    store = Store(str(tmp_path / "lake"))
+    log = events.Events(store)
+    log.plan, log.folder = "x", "results/x.0"
+    with events.recording(log):
+        events.emit("run_started", verb="nightly")
+        assert not store.files("results/x.0")  # It may find nothing to do.
+        for name in ("stage_started", "worker_lost", "stage_finished"):
+            events.emit(name, stage="rerank")
+    here = events.events_of(store, "results/x.0")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    assert events.events_of(store, "results/x.0") == here
+    assert [event["event"] for event in here[0]][::2] == ["run_started", "worker_lost"]
+    with events.recording(log):
+        events.emit("run_finished")
+    log.close()
+    (told,) = events.events_of(store, "results/x.0")
+    assert told[:4] == here[0] and told[4]["event"] == "run_finished" and len(told) == 5
+
+
 def test_a_unit_that_is_tried_again_is_told_with_its_node(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "lake"))
     log = events.Events(store)
+    log.folder = "results/x.0"
     work = stage(tmp_path, {1: "raise always", 2: "raise once"}, count=3)
     with events.recording(log), pytest.raises(NightrankError):
         run_stage(work, store, SerialExecutor(), Progress(quiet=True))
-    log.close("results/x.0")
+    log.close()
     told = events.read_events(store.read(f"results/x.0/{events.file_name(log.run)}"))
     tried = [line for line in told if line["event"] == "unit_retried"]
     assert [(line["unit"], line["attempt"]) for line in tried] == [

@@ -88,17 +88,22 @@ def test_retries_and_lost_nodes_are_counted_over_all_runs_of_a_plan(
     folder = f"results/{Path(folder).name}"
     for _ in range(2):
         log = events.Events(store)
+        log.folder = folder
         with events.recording(log):
             events.emit("run_resumed", verb="nightly")
             events.emit("unit_retried", stage="rerank", unit="part-0", attempt=1, node="node-a")
             events.emit("node_lost", node="node-b")
-        log.close(folder)
+        log.close()
     text = status(capsys, config)
     assert "lost: 2 units retried, 2 nodes lost (on node-a, node-b)" in text
 
 
-def test_a_killed_run_is_told_by_the_machine_it_ran_on(
-    collection: Collection, tmp_path: Path, write_config: Write, capsys
+def test_a_killed_run_is_told_by_the_machine_it_ran_on_and_by_others(
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Write,
+    capsys,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small = {"document_shard_rows": 60, "query_shard_rows": 15}
     config = write_config(collection.config(tmp_path / "lake", layout=small))
@@ -116,4 +121,9 @@ def test_a_killed_run_is_told_by_the_machine_it_ran_on(
     process.wait()
     text = status(capsys, config)
     assert "slowest unit: " in text and "last run: still going, or killed" in text
+    assert text.splitlines()[-1] == f"next: nightrank nightly {config}"
+    # Elsewhere what it had stored of its events is known: as nodes of a cluster are gone.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    text = status(capsys, config)
+    assert "last run: still going, or killed" in text
     assert text.splitlines()[-1] == f"next: nightrank nightly {config}"
