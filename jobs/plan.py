@@ -31,7 +31,7 @@ AskedQueries = Annotated[
 ]
 OnDevice = Annotated[
     str | None,
-    typer.Option("--device", metavar="GPU", help="A10G, L4, A100, H100 or H200, by a table."),
+    typer.Option("--device", metavar="GPU", help="A10G, L4, L40S, A100, H100 or H200, by a table."),
 ]
 SampleRows = Annotated[
     int, typer.Option("--sample", metavar="ROWS", min=10, help="Rows of either input to look at.")
@@ -67,7 +67,9 @@ def plan(
     from jobs.plan_table import table
     from pipelines.config_file import load_config
     from pipelines.forecast.hardware import GIB, device_named
+    from pipelines.forecast.limits import asks_for_a_gpu
     from pipelines.forecast.predict import Question, predict
+    from pipelines.models.hardware import has_cuda
     from pipelines.results import open_lake
 
     loaded = load_config(config, sets or [])
@@ -87,7 +89,9 @@ def plan(
     forecast = predict(ask)
     prices = {"cpu": cpu_hour, "gpu": gpu_hour, "put": put_1000, "get": get_1000}
     forecast["usd"] = _money(forecast, prices)
-    if folder:
+    if folder and not gpu and asks_for_a_gpu(loaded) and not has_cuda():
+        note = "timed on a CPU for a run on GPUs: not stored"  # A first night would be held to it.
+    elif folder:
         note = _store(store, folder, forecast)
     forecast |= {"stored": note.startswith("stored"), "note": note}
     print(orjson.dumps(forecast).decode() if json else "\n".join(table(forecast, loaded.name)))
@@ -143,9 +147,14 @@ def _money(forecast: dict[str, Any], prices: dict[str, float | None]) -> dict[st
     usd = {n: round(amounts[n] * price, 4) for n, price in prices.items() if price is not None}
     if not usd:
         return {}
-    share = forecast["night"]["seconds"] / max(1e-9, forecast["seconds"])
-    hours = sum(value for name, value in usd.items() if name in ("cpu", "gpu"))
-    return {**usd, "total": round(sum(usd.values()), 4), "night": round(hours * share, 4)}
+    night = forecast["night"]
+    time, written = (
+        night[key] / max(1e-9, forecast[of])
+        for key, of in (("seconds", "seconds"), ("size", "bytes"))
+    )
+    shares = {"cpu": time, "gpu": time, "put": written, "get": written}
+    later = sum(shares[name] * value for name, value in usd.items())
+    return {**usd, "total": round(sum(usd.values()), 4), "night": round(later, 4)}
 
 
 if __name__ == "__main__":

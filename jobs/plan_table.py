@@ -46,9 +46,10 @@ def _counts(forecast: dict[str, Any]) -> list[str]:
 
 
 def _stages(forecast: dict[str, Any]) -> list[str]:
-    total = forecast["seconds"]
-    lines = [f"{'stage':<22}{'units':>8}{'time':>13}{'share':>7}{'written':>12}"]
-    small = {"units": 0, "seconds": 0.0, "bytes": 0}
+    total, gpus = forecast["seconds"], bool(forecast["gpu_hours"])
+    head = f"{'stage':<22}{'units':>8}{'time':>13}{'share':>7}{'written':>12}"
+    lines = [head + f"{'GPU-hours':>12}" * gpus]
+    small = {"units": 0, "seconds": 0.0, "bytes": 0, "gpu_hours": 0.0}
     ranked = sorted(forecast["stages"].values(), key=lambda stage: -stage["seconds"])
     least = ranked[min(len(ranked), MOST_STAGES) - 1]["seconds"]
     left = 0
@@ -58,19 +59,20 @@ def _stages(forecast: dict[str, Any]) -> list[str]:
             for key in small:
                 small[key] += stage[key]
         else:
-            lines.append(_stage(name, stage, total))
+            lines.append(_stage(name, stage, total, gpus))
     if left:
-        lines.append(_stage(f"{left} smaller ones", small, total))
-    whole = {"units": sum(s["units"] for s in ranked), "seconds": total}
-    return [*lines, _stage("total", {**whole, "bytes": forecast["bytes"]}, total)]
+        lines.append(_stage(f"{left} smaller ones", small, total, gpus))
+    whole = {"units": sum(s["units"] for s in ranked), **forecast}
+    return [*lines, _stage("total", whole, total, gpus)]
 
 
-def _stage(name: str, stage: dict[str, Any], total: float) -> str:
+def _stage(name: str, stage: dict[str, Any], total: float, gpus: bool) -> str:
     share = stage["seconds"] / total if total else 0.0
-    return (
+    line = (
         f"{name[:21]:<22}{stage['units']:>8,}{duration(stage['seconds']):>13}{share:>7.0%}"
         f"{size(stage['bytes']):>12}"
     )
+    return line + (f"{stage['gpu_hours']:>12,.2f}" if gpus else "")
 
 
 def _artifacts(forecast: dict[str, Any]) -> list[str]:
@@ -94,6 +96,9 @@ def _needs(forecast: dict[str, Any]) -> list[str]:
     ]
     for name, held in memory["models"].items():
         lines.append(f"GPU memory {size(held)} {name} with a full batch")
+    if memory["index_gpu"]:
+        doing = "to search a group" if index["flat"] else "to build an index shard"
+        lines.append(f"GPU memory {size(memory['index_gpu'])} {doing}")
     models = pools["model"]
     lines.append(
         f"workers    {pools['general']['workers']} general, {models['workers']} with models"

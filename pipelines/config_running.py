@@ -5,6 +5,7 @@ Nothing here enters a plan's identity.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -149,7 +150,8 @@ class Pool(Section):
         threads: of torch and FAISS in one worker; 0 means `cluster.threads_per_worker`, else its
             `cpus`, else an even share.
         labels: labels of the nodes that take its workers, as Ray's label selector has them. By
-            default `nightrank.io/pool: <name>` where any node carries that label.
+            default `nightrank.io/pool: <name>` where any node carries that label; a pool of a name
+            of its own that no node carries goes where its stages would.
     """
 
     stages: list[IndexStage | ModelStage | OtherStage] = []
@@ -195,6 +197,11 @@ class Cluster(Section):
     attempts: int = Field(default=3, ge=1, le=20)
     deadline_seconds: float = Field(default=3600.0, gt=0.0)
 
+    @property
+    def standing(self) -> str | None:
+        """A cluster that stands: the config names it, or RAY_ADDRESS (set on nodes and in jobs)."""
+        return self.address or os.environ.get("RAY_ADDRESS") or None
+
     def pool(self, name: str) -> Pool:
         """The pool of a name, as configured or all defaults."""
         return self.pools.get(name, Pool())
@@ -221,4 +228,9 @@ class Cluster(Section):
             for stage in self.pool(name).stages:
                 if stage in get_args(alien):
                     raise ValueError(f"{stage} cannot run in pool {name}: FAISS and torch apart")
+        for stage in set(self.pool("general").stages) & set(get_args(ModelStage)):
+            if "index" not in self.pools:
+                raise ValueError(
+                    f"{stage} in pool general needs a pool index: FAISS and torch apart"
+                )
         return self

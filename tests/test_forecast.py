@@ -20,8 +20,8 @@ from pipelines.forecast.hardware import GIB, device_named, network_of, read_netw
 from pipelines.forecast.limits import check, machine_memory, memory_of
 from pipelines.forecast.miniature import parquet_bytes
 from pipelines.forecast.sampling import Sample, sample_input
-from pipelines.forecast.shape import PerDocument, Shape, Side, changed, shape_of, units_of
-from pipelines.forecast.times import Pool, Pools, pools_of
+from pipelines.forecast.shape import PerDocument, Shape, Side, shape_of, units_of
+from pipelines.forecast.times import Pool, Pools, _held, pools_of
 from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from pipelines.storage.inputs import list_inputs, plan_splits
 from tests.conftest import write_jsonl
@@ -125,8 +125,6 @@ def test_units_of_a_large_job_stay_within_what_planning_can_hold() -> None:
     assert large.pairs == 10**9
     assert units["search"] == 256 * large.groups and large.groups > 10
     assert 8_000 < units["rerank"] < 9_000
-    few = changed(large, 0.01)
-    assert few.corpus.kept == 1_000_000 and few.queries == large.queries
 
 
 @pytest.mark.parametrize(
@@ -166,6 +164,45 @@ def test_a_model_or_a_group_that_fits_nowhere_is_refused() -> None:
         check(replace(memory, models={"big": 30 * GIB}), device_named("L4"))
     with pytest.raises(NightrankError, match=r"search\.memory_bytes"):
         check(replace(memory, available=1 << 20), None)
+
+
+def test_a_flat_index_is_searched_on_a_gpu_in_blocks_and_another_is_built_there() -> None:
+    on_gpus = Pools(Pool(2, 1), Pool(2, 1, 2.0), Pool(2, 1), 2, 2.0, True)
+    flat = replace(job(1_000_000, 1000), flat=True)
+    available = machine_memory()
+    held = memory_of(flat, on_gpus, 1536.0, available, {})
+    assert 3 * GIB < held.index_gpu < 8 * GIB
+    large = replace(flat, corpus=Side(*[100_000_000] * 4, 10**11, 100))
+    assert memory_of(large, on_gpus, 1536.0, available, {}).index_gpu < 8 * GIB
+    approximate = replace(flat, flat=False)
+    assert memory_of(approximate, on_gpus, 1536.0, available, {}).index_gpu == 0
+    other = memory_of(approximate, on_gpus, 1536.0, available, {}, "IVF4096,Flat")
+    assert other.index_gpu > approximate.index_bytes / approximate.index_shards
+    with pytest.raises(NightrankError, match="FAISS takes"):
+        check(replace(other, index_gpu=30 * GIB, available=1 << 50), device_named("L4"))
+
+
+def test_stages_are_foretold_where_the_config_puts_them_and_gpus_that_leave_cost_no_more() -> None:
+    pools: dict[str, Any] = {
+        "general": {"workers": 8},
+        "model": {"workers": 3, "gpus": 1, "min_workers": 0},
+        "merging": {"stages": ["merge", "train_index"], "workers": 2, "threads": 5},
+        "index": {"workers": 4, "gpus": 0},
+    }
+    plain: dict[str, Any] = {"name": "j", "root": "r", "cluster": {"pools": pools}}
+    plain |= {"corpus": {"path": "c"}, "queries": {"path": "q"}}
+    made = pools_of(PipelineConfig.model_validate(plain), device_named("h100"))
+    merging = Pool(2, 5)
+    assert made.of("merge", made.general) == made.of("train index", made.index) == merging
+    assert made.of("distinct", made.general) == made.general and made.leave
+    assert [_held(stage, made, ["fast"]) for stage in ("fast", "embed queries", "search")] == [
+        3.0,
+        3.0,
+        0.0,
+    ]
+    del pools["model"]["min_workers"]
+    kept = pools_of(PipelineConfig.model_validate(plain), device_named("h100"))
+    assert _held("search", kept, ["fast"]) == 3.0
 
 
 def test_pools_are_those_of_the_executors() -> None:

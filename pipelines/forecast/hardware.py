@@ -45,6 +45,7 @@ DEVICES = {
     for device in (
         Device("A10G", 70, 31.5, 24 * GIB),
         Device("L4", 121, 30.3, 24 * GIB),
+        Device("L40S", 362, 91.6, 48 * GIB),
         Device("A100", 312, 19.5, 80 * GIB),
         Device("H100", 989, 67, 80 * GIB),
         Device("H200", 989, 67, 141 * GIB),

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 
 from pipelines.config import PipelineConfig
 from pipelines.errors import NightrankError
-from pipelines.forecast.hardware import GIB, Device, Network
+from pipelines.forecast.hardware import CUDA_BYTES, GIB, Device, Network
 from pipelines.forecast.sampling import Sample
 from pipelines.forecast.shape import Shape
 from pipelines.forecast.times import Pools
 from pipelines.headroom import free_of
+from pipelines.models.hardware import has_cuda
+from pipelines.retrieval.faiss_products import GPU_BYTES
 from pipelines.runtime.unit import MAX_UNITS
 
 # Of a sample of n rows the mean length of a text has an error of its spread / sqrt(n): 3 % at 1000.
 ENOUGH_ROWS = 1000
 # The merge of 16 partial lists of 262,144 queries (`stages/merge.py`) and a worker's own.
 WORKER_BYTES = 1 * GIB
+# What FAISS sets aside on a GPU for its own work (faiss/gpu/StandardGpuResources.cpp), and CUDA's.
+FAISS_GPU_BYTES = 3 * GIB // 2 + CUDA_BYTES
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Memory:
         node: what the search workers of one node hold, if all run on it.
         available: a node's memory.
         models: bytes on a GPU by model; empty without one.
+        index_gpu: bytes on a GPU to search a Flat group, or to build an approximate shard; 0 where
+            FAISS runs on CPUs.
     """
 
     group: int
@@ -40,6 +46,7 @@ class Memory:
     node: int
     available: int
     models: dict[str, int]
+    index_gpu: int = 0
 
 
 def memory_of(
@@ -48,14 +55,32 @@ def memory_of(
     vector_bytes: float,
     available: int,
     networks: Mapping[str, tuple[Network, str]],
+    factory: str = "auto",
 ) -> Memory:
-    """What is held at once; `networks` by model, with its precision, where they run on a GPU."""
+    """What is held at once.
+
+    Args:
+        shape: the job.
+        pools: who works.
+        vector_bytes: of a stored vector.
+        available: a node's memory.
+        networks: by model, with its precision, where they run on a GPU.
+        factory: `index.factory`.
+    """
     shard = shape.corpus.kept / max(1, shape.index_shards)
     building = 2 * vector_bytes * shard + 2 * shape.index_bytes / max(1, shape.index_shards)
     workers = min(pools.index.workers, shape.groups * shape.query_shards)
     node = workers * (shape.group_bytes + WORKER_BYTES)
     models = {name: net.gpu_bytes(precision) for name, (net, precision) in networks.items()}
-    return Memory(shape.group_bytes, round(building), node, available, models)
+    index_gpu = 0
+    if shape.flat and pools.of("search", pools.index).gpus:
+        # Half precision, in blocks of at most so much of vectors and of queries with results.
+        half = vector_bytes * shape.corpus.kept / shape.groups / 2
+        index_gpu = round(min(GPU_BYTES, half)) + GPU_BYTES + FAISS_GPU_BYTES
+    elif not shape.flat and factory != "auto" and pools.of("build index", pools.index).gpus:
+        # Of the forms that `auto` takes none has one for GPUs.
+        index_gpu = round(shape.index_bytes / max(1, shape.index_shards)) + FAISS_GPU_BYTES
+    return Memory(shape.group_bytes, round(building), node, available, models, index_gpu)
 
 
 def machine_memory() -> int:
@@ -75,6 +100,10 @@ def check(memory: Memory, device: Device | None) -> None:
             what = f"{name} needs {_gib(size)} with a full batch, {device.name} has "
             what += _gib(device.memory)
             raise NightrankError("E_CONFIG", what, "--device", "choose a larger GPU or model")
+    if device and memory.index_gpu > device.memory:
+        what = f"FAISS takes {_gib(memory.index_gpu)} of a GPU, {device.name} has "
+        do = "lower index.shard_bytes, or give cluster.pools.index gpus: 0"
+        raise NightrankError("E_CONFIG", what + _gib(device.memory), "--device", do)
     for size, what, key in (
         (memory.group, "a search group", "search.memory_bytes"),
         (memory.index_shard, "building an index shard", "index.shard_bytes"),
@@ -92,26 +121,34 @@ def warnings_of(
     pools: Pools,
     size: int,
     seconds: float,
+    device: Device | None,
 ) -> list[str]:
     """Everything an operator should know before it begins."""
     found = []
     for name, sample in zip(("corpus", "queries"), samples, strict=True):
         if not sample.whole and sample.table.num_rows < ENOUGH_ROWS:
             found.append(f"{name}: {sample.table.num_rows} sampled rows tell lengths badly")
-    if memory.node > memory.available and pools.index.workers > 1 and not config.cluster.address:
+    if memory.node > memory.available and pools.index.workers > 1 and not config.cluster.standing:
         found.append(
             f"{pools.index.workers} search workers hold {_gib(memory.node)}, a node has"
             f" {_gib(memory.available)}: lower search.memory_bytes or cluster.pools.*.workers"
         )
     sized = [name for name in ("general", "model") if config.cluster.pool(name).workers]
-    if config.cluster.address and len(sized) < 2:
+    if config.cluster.standing and len(sized) < 2:
         found.append(
             "the cluster's size is not known here: set workers of cluster.pools.general and .model"
         )
+    if asks_for_a_gpu(config) and not device and not has_cuda():
+        found.append("pools have GPUs and this machine has none: its CPU was timed; name --device")
     units = max(step.units for step in shape.steps) if shape.steps else 0
     if units > MAX_UNITS // 2:
         found.append(f"{units:,} units of reranking: {MAX_UNITS:,} would be refused")
     return found + _disk(config, size) + _deadline(config, pools, seconds)
+
+
+def asks_for_a_gpu(config: PipelineConfig) -> bool:
+    """Whether workers are to have GPUs, wherever this is asked."""
+    return any(pool.gpus for pool in config.cluster.pools.values())
 
 
 def _disk(config: PipelineConfig, size: int) -> list[str]:

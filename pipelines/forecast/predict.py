@@ -111,7 +111,7 @@ def predict(ask: Question) -> dict[str, Any]:
         if (network := network_of(model))
     }
     available = ask.node_memory or limits.machine_memory()
-    memory = limits.memory_of(job, pools, each.vector, available, shapes)
+    memory = limits.memory_of(job, pools, each.vector, available, shapes, config.index.factory)
     limits.check(memory, ask.device)
     size = sum(what.size for what in made.values())
     later = nights.night(ask.change, job, spent, made, config.nightly.audit_nights)
@@ -121,6 +121,7 @@ def predict(ask: Question) -> dict[str, Any]:
             "seconds": round(stage.seconds, 2),
             "core_seconds": round(stage.core_seconds, 2),
             "gpu_seconds": round(stage.gpu_seconds, 2),
+            "gpu_hours": round(stage.gpus * stage.seconds / 3600, 4),
             "bytes": made[name].size if name in made else 0,
         }
         for name, stage in spent.items()
@@ -148,9 +149,11 @@ def predict(ask: Question) -> dict[str, Any]:
         "models": [model.model for model in (ask.encoder, *ask.steps)],
         "seconds": round(seconds, 2),
         "cpu_hours": round(pools.cpus * seconds / 3600, 4),
-        "gpu_hours": round(pools.gpus * seconds / 3600, 4),
+        "gpu_hours": round(sum(s.gpus * s.seconds for s in spent.values()) / 3600, 4),
         "night": asdict(later),
-        "warnings": limits.warnings_of(config, samples, job, memory, pools, size, seconds),
+        "warnings": limits.warnings_of(
+            config, samples, job, memory, pools, size, seconds, ask.device
+        ),
     }
 
 

@@ -7,7 +7,7 @@ evenly over the document shards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipelines.config import PipelineConfig
 from pipelines.errors import NightrankError
@@ -225,13 +225,6 @@ def units_of(shape: Shape) -> dict[str, int]:
             units[f"rank {step.name}"] = asked
     lists = len(buckets.runs(queries.kept, changes.LISTS_PER_TASK))
     return units | {"rank": asked, "changes": lists, "rejects": 1}
-
-
-def changed(shape: Shape, share: float) -> Shape:
-    """The same job where only a share of the documents is new."""
-    side = shape.corpus
-    new = replace(side, kept=round(side.kept * share), distinct=round(side.distinct * share))
-    return replace(shape, corpus=new)
 
 
 def most_list_rows(depth: int, hybrid: bool) -> int:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from pipelines.config import PipelineConfig
-from pipelines.config_running import Cluster
+from pipelines.config_running import STANDARD_POOLS, Cluster
 from pipelines.forecast.calibration import APPROXIMATE_GAIN, Rate, Searching
 from pipelines.forecast.hardware import Device
 from pipelines.forecast.miniature import Miniature
@@ -29,6 +29,10 @@ OPEN_BYTES_PER_SECOND = 0.5e9
 EXACT_COST = 2
 # k-means of an approximate index, and trials of four forms, three times each.
 KMEANS_ROUNDS, TRIALS = 10, 24
+# Kinds of stages that a run tells by other words.
+KINDS = {"train": "train_index", "build": "build_index", "terms": "tokenize"}
+MODEL_STAGES = ("tokenize documents", "tokenize queries", "embed documents", "embed queries")
+INDEX_STAGES = ("train index", "build index", "search")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,18 @@ class Pool:
 
 @dataclass(frozen=True)
 class Pools:
-    """What a run has: the pools, and the CPUs that it keeps busy or waiting."""
+    """What a run has.
+
+    Attributes:
+        general: the workers of most stages.
+        index: those that index and search.
+        model: those that hold a model.
+        cpus: that it keeps busy or waiting.
+        gpus: likewise, at most.
+        is_ray: whether there are processes to start.
+        own: pools of stages that the config puts elsewhere, by the stage's kind.
+        leave: whether GPUs are held by their own stages alone, and go after them.
+    """
 
     general: Pool
     index: Pool
@@ -50,6 +65,14 @@ class Pools:
     cpus: int
     gpus: float
     is_ray: bool
+    own: Mapping[str, Pool] = field(default_factory=dict)
+    leave: bool = False
+
+    def of(self, stage: str, usual: Pool, steps: Collection[str] = ()) -> Pool:
+        """Where a stage runs; the names of rerank steps are their config's."""
+        word = stage.partition(" ")[0]
+        kind = "rerank" if stage in steps else KINDS.get(word, word)
+        return self.own.get(kind, usual)
 
 
 def pools_of(config: PipelineConfig, device: Device | None) -> Pools:
@@ -60,7 +83,7 @@ def pools_of(config: PipelineConfig, device: Device | None) -> Pools:
         alone = Pool(1, cluster.threads_per_worker or cores, 1.0 if gpu else 0.0)
         one = Pool(1, 1)
         return Pools(one, alone, alone, alone.threads, alone.gpus, False)
-    elsewhere = cluster.address is not None or device is not None
+    elsewhere = cluster.standing is not None or device is not None
 
     def pool(name: str, count: int, share: float) -> Pool:
         wanted = cluster.pool(name)
@@ -78,9 +101,18 @@ def pools_of(config: PipelineConfig, device: Device | None) -> Pools:
         index = pool("index", max(1, int(model.gpus)), 1.0)
     elif "index" in cluster.pools:
         index = pool("index", general.workers, 0.0)
-    cpus = max(p.workers * p.threads for p in (general, index, model))
+    made = {"general": general, "index": index, "model": model}
+    own: dict[str, Pool] = {}
+    for name, wanted in cluster.pools.items():
+        if name not in STANDARD_POOLS:
+            made[name] = pool(name, max(2, cores // 2), 0.0)
+        own |= dict.fromkeys(wanted.stages, made[name])
+    cpus = max(p.workers * p.threads for p in made.values())
     cpus = cpus if elsewhere else min(cpus, cores)
-    return Pools(general, index, model, cpus, max(model.gpus, index.gpus), True)
+    holding = [name for name in made if made[name].gpus]
+    leave = bool(holding) and all(cluster.pool(name).min_workers == 0 for name in holding)
+    gpus = max(p.gpus for p in made.values())
+    return Pools(general, index, model, cpus, gpus, True, own, leave)
 
 
 def has_index_gpu(cluster: Cluster, device: Device | None) -> bool:
@@ -115,12 +147,13 @@ class Rates:
 
 @dataclass(frozen=True)
 class Spent:
-    """One stage: units, wall seconds, core-seconds, seconds of GPUs."""
+    """One stage: units, wall seconds, core-seconds, seconds of GPUs at work; GPUs that are held."""
 
     units: int
     seconds: float
     core_seconds: float
     gpu_seconds: float = 0.0
+    gpus: float = 0.0
 
 
 def spent(
@@ -142,6 +175,7 @@ def spent(
         lists: rows of all partial lists, and of all candidates.
     """
     units, over = units_of(shape), small.overhead
+    steps = [step.name for step in shape.steps]
     documents, queries = shape.corpus.kept, shape.queries.distinct
     few, asked = small.documents, small.queries
 
@@ -150,13 +184,13 @@ def spent(
 
     def general(stage: str, core: float, each: Pool | None = None, threads: int = 1) -> Spent:
         """A stage of even units; `core` seconds beside what each unit costs by itself."""
-        pool, count = each or pools.general, units[stage]
+        pool, count = pools.of(stage, each or pools.general), units[stage]
         unit = core / max(1, count) / threads + over
         wall = math.ceil(count / pool.workers) * unit
         return Spent(count, wall, core + count * over)
 
     def of_model(stage: str, rate: Rate | None, rows: float, toy: float) -> Spent:
-        pool, count = pools.model, units[stage]
+        pool, count = pools.of(stage, pools.model, steps), units[stage]
         if rate is None:
             return general(stage, toy * rows, pool)
         core = rate.seconds * rows
@@ -210,7 +244,16 @@ def spent(
         else:
             rows, all_rows = sides.get(stage, (deep, lists[1]))
             found[stage] = general(stage, by(stage, rows) * all_rows)
-    return found
+    return {name: replace(each, gpus=_held(name, pools, steps)) for name, each in found.items()}
+
+
+def _held(stage: str, pools: Pools, steps: list[str]) -> float:
+    """GPUs that a stage keeps from others: all of the run's, unless they leave after their own."""
+    if not pools.leave:
+        return pools.gpus
+    by_models = stage in MODEL_STAGES or stage in steps
+    usual = pools.model if by_models else pools.index if stage in INDEX_STAGES else pools.general
+    return pools.of(stage, usual, steps).gpus
 
 
 def _start(pools: Pools, rates: Rates) -> Spent:
@@ -232,11 +275,12 @@ def _checked(shape: Shape) -> int:
 def _search(shape: Shape, rates: Rates, pools: Pools, over: float) -> Spent:
     """All queries against all groups, groups opened by whoever meets them."""
     queries, documents = shape.queries.distinct, shape.corpus.kept
-    searching, pool = rates.searching, pools.index
+    searching, pool = rates.searching, pools.of("search", pools.index)
     count = units_of(shape)["search"]
     dense = searching.dense if shape.flat else searching.dense / APPROXIMATE_GAIN
     gpu, each = 0.0, searching.bm25
-    if rates.dense_gpu is not None and pool.gpus:
+    # Only Flat is searched on a GPU (`retrieval/faiss_products.py`).
+    if rates.dense_gpu is not None and pool.gpus and shape.flat:
         gpu = rates.dense_gpu * queries * documents
     else:
         each += dense

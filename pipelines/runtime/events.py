@@ -1,9 +1,10 @@
 """What happens in a run, one JSON object a line: for machines, and for whoever asks afterwards.
 
 `emit` is called where something happens, in the driver: by progress, executors, publication. The
-run that is being recorded appends each line to a local file at once, stores what is new in the lake
-every minute, so that others see how a run goes or what a lost driver saw, and all of it when it ends. A field is a keyword of `emit` and nothing else gets in: no text of a document or
-a query, no option, no secret.
+run that is being recorded appends each line to a local file at once. What is new is stored in the
+lake every minute, so that others see how a run goes or what a lost driver saw, and all of it when
+the run ends. A field is a keyword of `emit` and nothing else gets in: no text of a document or a
+query, no option, no secret.
 
 A run begins with `run_started` or `run_resumed` and ends with `run_finished`, `run_failed`,
 `budget_reached` or `held_back`; one that was killed ends without. Between: `stage_started`,
@@ -95,7 +96,7 @@ class Events:
                 self._parts += self._store_lines(f"{self.run}.{self._parts + 1:04d}", self._stored)
 
     def _store_lines(self, name: str, first: int) -> bool:
-        """Stores the lines from `first` on in the lake, under the run's plan, if it does anything."""
+        """Stores lines in the lake, under the run's plan; none of a run that does nothing."""
         if not self.folder or not self._happened - IDLE:
             return False
         self._stored, self._stored_at = len(self._lines), time.monotonic()
@@ -197,7 +198,7 @@ def _of_error(error: BaseException) -> dict[str, Any]:
 
 
 def file_name(run: str) -> str:
-    """What a run's events are called, here and in the lake; `<run>.<number>` are those of a part."""
+    """What a run's events are called, here and in the lake; `<run>.<number>` is a part of them."""
     return f"events-{run}.jsonl"
 
 

@@ -39,7 +39,7 @@ def connect(cluster: Cluster) -> None:
             or lets everybody in; E_CLUSTER where there is none.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = address_of(cluster)
+    address = cluster.standing
     if address and address.startswith(("http://", "https://")):
         do = "`nightrank submit` takes it; or give host:6379, or leave cluster.address out"
         raise NightrankError("E_CONFIG", "a job server's address runs no stages", address, do)
@@ -69,14 +69,9 @@ def connect(cluster: Cluster) -> None:
         raise NightrankError("E_CLUSTER", what, address or "local", do) from error
 
 
-def address_of(cluster: Cluster) -> str | None:
-    """A standing cluster: what the config names, else RAY_ADDRESS (set on nodes and in jobs)."""
-    return cluster.address or os.environ.get("RAY_ADDRESS") or None
-
-
-def has_labelled_pools() -> bool:
-    """Whether nodes are told apart by pool; the head is labelled too, for groups may be empty."""
-    return any(POOL_LABEL in node.get("Labels", {}) for node in ray.nodes())
+def labelled_pools() -> set[str]:
+    """Pools that nodes are labelled for; the head is labelled too, for groups may be empty."""
+    return {node["Labels"][POOL_LABEL] for node in ray.nodes() if POOL_LABEL in node["Labels"]}
 
 
 def node_of(reference: Any) -> tuple[str, bool]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
-from pipelines.config_running import STANDARD_POOLS, Cluster
+from pipelines.config_running import STANDARD_POOLS, Cluster, IndexStage, ModelStage
 from pipelines.runtime.lean import without_pandas
 
 # This one comes before Ray itself: it says how Ray is to behave.
-from pipelines.runtime.ray_cluster import POOL_LABEL, address_of, has_faiss_gpu, has_labelled_pools
+from pipelines.runtime.ray_cluster import POOL_LABEL, has_faiss_gpu, labelled_pools
 from pipelines.runtime.ray_metrics import WorkerMetrics
 from pipelines.runtime.stage import Stage, Task
 from pipelines.runtime.unit import UnitRunner, UnitSpec
@@ -24,6 +24,8 @@ from pipelines.storage.store import StoreSpec
 
 # isort: split
 import ray
+
+STAGES_OF = (("model", ModelStage), ("index", IndexStage))
 
 
 class _Actor:
@@ -109,7 +111,7 @@ class Pools:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._slots: dict[str, list[Slot]] = {}
-        self._labelled = has_labelled_pools()
+        self._labelled = labelled_pools()
         self._shapes: dict[str, Shape] = {}
         self._homes: dict[str, str] = {
             kind: name for name, pool in cluster.pools.items() for kind in pool.stages
@@ -138,14 +140,14 @@ class Pools:
         wanted = self._cluster.pool(name)
         has = ray.cluster_resources()
         cpus, gpus = int(has.get("CPU", 1)), float(has.get("GPU", 0))
-        elsewhere = address_of(self._cluster) is not None
+        elsewhere = self._cluster.standing is not None
         cores = cpus if elsewhere else min(os.cpu_count() or 1, cpus)
         usual = {"index": bool(gpus and has_faiss_gpu()), "model": bool(gpus)}
         share = float(usual.get(name, False)) if wanted.gpus is None else wanted.gpus
         fitting = max(1, int(gpus / share)) if share else 0
         most = wanted.workers or fitting or (cores if name == "model" else max(2, cores // 2))
         threads = wanted.threads or self._cluster.threads_per_worker or int(wanted.cpus or 0)
-        labels = wanted.labels or ({POOL_LABEL: name} if self._labelled else {})
+        labels = wanted.labels or ({POOL_LABEL: self._nodes_of(name)} if self._labelled else {})
         return Shape(
             max(1, most),
             wanted.min_workers,
@@ -155,6 +157,13 @@ class Pools:
             wanted.memory_bytes,
             labels,
         )
+
+    def _nodes_of(self, name: str) -> str:
+        """The pool whose nodes take a pool's workers; for its own there may be no labelled ones."""
+        if name in STANDARD_POOLS or name in self._labelled:
+            return name
+        stages = set(self._cluster.pool(name).stages)
+        return next((n for n, kind in STAGES_OF if stages & set(get_args(kind))), "general")
 
     def fill(self, name: str, units: int, store: StoreSpec) -> list[Slot]:
         """All slots of a pool, made up to its size, never more than there are units.

@@ -217,6 +217,10 @@ def test_a_hundred_million_documents_are_planned_from_a_few(
     assert 15e9 < said["artifacts"]["score stores"] < 40e9
     assert said["stages"]["rerank"]["gpu_seconds"] > 100
     assert said["gpu_hours"] == pytest.approx(16 * said["seconds"] / 3600, rel=1e-3)
+    hours = sum(stage["gpu_hours"] for stage in said["stages"].values())
+    assert said["gpu_hours"] == pytest.approx(hours, rel=1e-3)
+    # An approximate index is searched by CPUs, and no form that `auto` takes is built on a GPU.
+    assert said["stages"]["search"]["gpu_seconds"] == said["memory"]["index_gpu"] == 0
     assert said["usd"]["gpu"] == pytest.approx(2.5 * said["gpu_hours"], rel=1e-3)
     assert said["night"]["pairs"] < 0.05 * said["pairs"]
     assert said["night"]["seconds"] < 0.2 * said["seconds"]
@@ -224,7 +228,20 @@ def test_a_hundred_million_documents_are_planned_from_a_few(
     assert "budget.until" in text and "budget.gpu_hours" in text and "free" in text
     lines = table(said, "tiny")
     assert len(lines) <= 60 and max(map(len, lines[:-1])) <= 160
-    assert any("USD" in line for line in lines)
+    assert any("USD" in line for line in lines) and any("GPU-hours" in line for line in lines)
+    night, whole = said["usd"]["night"], said["usd"]["total"]
+    assert 0 < night < 0.2 * whole
+
+
+def test_gpus_that_are_not_here_are_not_foretold_by_this_cpu(
+    made_up: Collection, tmp_path: Path, write_config: Config, asked: Callable[..., dict[str, Any]]
+) -> None:
+    pools = {"model": {"workers": 2, "gpus": 1}}
+    config = write_config(made_up.config(tmp_path / "lake", cluster={"pools": pools}))
+    said = asked(config)
+    assert not said["stored"] and any("name --device" in text for text in said["warnings"])
+    told = asked(config, device="L40S")
+    assert told["stored"] and not any("name --device" in text for text in told["warnings"])
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(

@@ -18,9 +18,11 @@ from pydantic import ValidationError
 import pipelines.stages
 from pipelines.config_running import Cluster, IndexStage, ModelStage, OtherStage, Pool
 from pipelines.errors import NightrankError
+from pipelines.runtime import ray_pools
 from pipelines.runtime.executor import run_stage
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.ray_executor import RayExecutor
+from pipelines.runtime.ray_cluster import POOL_LABEL
 from pipelines.runtime.ray_pools import Pools
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage.dataset import Payload
@@ -114,6 +116,21 @@ def test_stages_run_where_the_config_puts_them(ray_cluster: None) -> None:
     assert Pools(Cluster(pools={"index": Pool(workers=1)})).name_of(searching) == "index"
 
 
+def test_a_pool_of_its_own_name_goes_where_nodes_are_labelled_for_its_stages(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"wide": Pool(stages=["rerank"]), "merging": Pool(stages=["merge"])}
+    for there, expected in (
+        (set(), [{}, {}, {}]),
+        ({"head", "merging"}, ["model", "merging", "model"]),
+        ({"head"}, ["model", "general", "model"]),
+    ):
+        monkeypatch.setattr(ray_pools, "labelled_pools", lambda there=there: there)
+        made = Pools(Cluster(pools=own))
+        labels = [made.shape(name).labels for name in ("wide", "merging", "model")]
+        assert labels == [{POOL_LABEL: n} if isinstance(n, str) else n for n in expected]
+
+
 def test_a_pool_whose_nodes_never_come_says_which_they_are(
     executors: list[RayExecutor], tmp_path: Path
 ) -> None:
@@ -132,6 +149,7 @@ def test_a_pool_whose_nodes_never_come_says_which_they_are(
         ({"a": {"stages": ["search", "embed"]}}, "never share a process"),
         ({"model": {"stages": ["search"]}}, "FAISS and torch apart"),
         ({"a": {"stages": ["reranking"]}}, "Input should be"),
+        ({"general": {"stages": ["rerank"]}}, "needs a pool index"),
         ({"general": {"workers": 1, "min_workers": 2}}, "more than workers"),
     ],
 )
