@@ -21,8 +21,8 @@ from pipelines.errors import NightrankError
 from pipelines.runtime import ray_pools
 from pipelines.runtime.executor import run_stage
 from pipelines.runtime.progress import Progress
-from pipelines.runtime.ray_executor import RayExecutor
 from pipelines.runtime.ray_cluster import POOL_LABEL
+from pipelines.runtime.ray_executor import RayExecutor
 from pipelines.runtime.ray_pools import Pools
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
 from pipelines.storage.dataset import Payload
