@@ -177,15 +177,17 @@ class Store:
     def _upload(self, local: str, key: str, size: int) -> None:
         """Uploads a file under a name that nobody else uses.
 
-        Where the reply to the completion of a multipart upload is lost, the next try is told that
-        there is no such upload: what stands there then was written by the first.
+        By a conditional write all the same, so that a bucket can refuse every other and with it
+        whoever would replace what is published (infra/iam/bucket.json). Where the reply to it is
+        lost, the next try is told that the file is there, or that there is no such multipart
+        upload: what stands there then was written by the first.
         """
         target = f"{self._root}/{key}"
         for last in (False, True):
             try:
-                self._fs.put_file(local, target, chunksize=PART_BYTES)
+                self._fs.put_file(local, target, chunksize=PART_BYTES, mode="create")
                 return
-            except FileNotFoundError:
+            except (FileExistsError, FileNotFoundError):
                 with contextlib.suppress(FileNotFoundError):
                     if self._fs.info(target)["size"] == size:
                         return

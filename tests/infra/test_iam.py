@@ -53,11 +53,10 @@ def holds(condition: dict[str, Any], request: dict[str, str]) -> bool:
 
 
 def applies(statement: dict[str, Any], action: str, resource: str, request: dict[str, str]) -> bool:
-    named = many(statement.get("Resource", statement.get("NotResource", [])))
-    inside = any(fnmatchcase(resource, pattern) for pattern in named)
+    inside = any(fnmatchcase(resource, pattern) for pattern in many(statement["Resource"]))
     return (
         any(fnmatchcase(action, pattern) for pattern in many(statement["Action"]))
-        and inside == ("Resource" in statement)
+        and inside
         and holds(statement.get("Condition", {}), request)
     )
 
@@ -78,12 +77,12 @@ CREATE = {"s3__if_none_match": "*"}
 
 
 def test_the_writer_adds_and_takes_nothing_away() -> None:
-    for key in (RECORD, ENTRY, PROBE):
+    for key in (RECORD, ENTRY, PROBE, DATA, MODEL):
         assert allowed("writer", "s3:PutObject", key, **CREATE)
-        # Without the condition a record or a log entry could be overwritten.
+        # Without the condition a record, a log entry or a published file could be overwritten.
         assert not allowed("writer", "s3:PutObject", key)
-    assert allowed("writer", "s3:PutObject", MODEL)
-    assert allowed("writer", "s3:PutObject", DATA)  # Unique names; large ones are multipart.
+        # The parts of an upload carry none; its completion does.
+        assert allowed("writer", "s3:PutObject", key, s3__ObjectCreationOperation="false")
     assert allowed("writer", "s3:AbortMultipartUpload", DATA)
     for key in (RECORD, DATA, ENTRY, PROBE):
         assert allowed("writer", "s3:GetObject", key)
