@@ -38,7 +38,7 @@ retrieve: {{depth: 100}}                  # candidates per query
 rerank:   {{model: builtin:reranker, depth: 100}}   # or a sequence-classification cross-encoder
 results:  {{keep: 10}}                    # published rows per query
 {evaluate}
-cluster:  {{executor: ray}}               # or serial; address: ray://… for a standing cluster
+cluster:  {{executor: ray}}               # or serial; address: host:6379 of a standing cluster
 """
 
 

@@ -62,7 +62,7 @@ def test_every_object_fits_its_schema(folder: str) -> None:
 def test_the_check_refuses_what_the_api_server_would(
     manifests: list[Manifest], kind: str, path: tuple[str, ...], value: Any
 ) -> None:
-    broken: Any = copy.deepcopy(one(manifests, kind))
+    broken: Any = copy.deepcopy(next(m for m in manifests if m["kind"] == kind))
     where = broken
     for key in path[:-1]:
         where = where[key]
@@ -108,7 +108,7 @@ def test_the_nightly_config_is_valid_and_lies_on_s3(manifests: list[Manifest]) -
     places = (config.root, config.corpus.path, config.queries.path)
     assert all(place.startswith("s3://example-nightrank-") for place in places)
     # Drained by its own budget, before Kubernetes would cut it off.
-    minute, hour, *_ = one(manifests, "CronJob")["spec"]["schedule"].split()
+    minute, hour, *_ = one(manifests, "CronJob", "nightrank-nightly")["spec"]["schedule"].split()
     assert config.budget.until
     ends = [int(part) for part in config.budget.until.split(":")]
     window = (ends[0] - int(hour)) * 3600 + (ends[1] - int(minute)) * 60
@@ -124,7 +124,7 @@ def test_the_nightly_config_is_valid_and_lies_on_s3(manifests: list[Manifest]) -
 
 def test_pods_are_unprivileged_bounded_and_probed(manifests: list[Manifest]) -> None:
     templates = dict(pod_templates(manifests))
-    assert len(templates) == 11
+    assert len(templates) == 12
     for where, template in templates.items():
         pod = template["spec"]
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 9999
@@ -184,7 +184,7 @@ def test_images_are_pinned_and_of_one_registry(manifests: list[Manifest]) -> Non
 def test_one_night_runs_at_a_time_and_only_what_is_transient_is_tried_again(
     manifests: list[Manifest],
 ) -> None:
-    cron = one(manifests, "CronJob")["spec"]
+    cron = one(manifests, "CronJob", "nightrank-nightly")["spec"]
     job = cron["jobTemplate"]["spec"]
     template = one(manifests, "RayJob")
     assert cron["concurrencyPolicy"] == "Forbid" and cron["timeZone"] == "Etc/UTC"
@@ -202,6 +202,20 @@ def test_one_night_runs_at_a_time_and_only_what_is_transient_is_tried_again(
     assert importlib.util.find_spec(module) is not None
     script = one(manifests, "ConfigMap", "nightrank-schedule")["data"]["nightly.py"]
     assert script == (INFRA / "kubernetes/base/nightly.py").read_text()
+
+
+def test_what_deletes_is_an_account_of_its_own_and_waits_to_be_let_go(
+    manifests: list[Manifest],
+) -> None:
+    cron = one(manifests, "CronJob", "nightrank-gc")["spec"]
+    pod = cron["jobTemplate"]["spec"]["template"]["spec"]
+    assert cron["suspend"] and cron["concurrencyPolicy"] == "Forbid"
+    assert pod["containers"][0]["args"][:2] == ["nightrank", "gc"]
+    others = [
+        t for _, t in pod_templates(manifests) if t["spec"]["containers"] != pod["containers"]
+    ]
+    assert pod["serviceAccountName"] == "nightrank-gc"
+    assert all(t["spec"]["serviceAccountName"] != "nightrank-gc" for t in others)
 
 
 def test_the_scheduler_may_make_ray_jobs_and_nothing_else(manifests: list[Manifest]) -> None:
