@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,14 @@ def run(work: Path, documents: int, queries: int) -> dict[str, Any]:
     """Runs or resumes one size; see `measured`."""
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "queries.parquet").exists():
-        write_inputs(work, documents, queries)
+        # In a process of its own: what it leaves in memory would be taken for the driver's.
+        maker = multiprocessing.get_context("spawn").Process(
+            target=write_inputs, args=(work, documents, queries)
+        )
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise SystemExit(f"no inputs were made in {work}")
     config = PipelineConfig.model_validate(
         {
             "name": "scale",

@@ -61,10 +61,10 @@ class StandingCluster:
             self.stop()
             raise
 
-    def add(self, cpus: int, label: str) -> subprocess.Popen[bytes]:
+    def add(self, cpus: int, label: str, gpus: int = 0) -> subprocess.Popen[bytes]:
         """One more node, of the pool `label`; returns once it is healthy."""
         agent = free_port()
-        node = {"address": self.gcs, "dashboard-agent-listen-port": agent}
+        node = {"address": self.gcs, "dashboard-agent-listen-port": agent, "num-gpus": gpus}
         started = self._start(node, cpus, label)
         self._await(f"http://127.0.0.1:{agent}/api/local_raylet_healthz")
         return started

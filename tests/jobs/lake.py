@@ -24,7 +24,7 @@ def table(root: str | Path, name: str = "ranked", generation: int | None = None)
     return found.sort_by([(column, "ascending") for column in order])
 
 
-def digests(root: str | Path) -> dict[str, list[str]]:
+def digests(root: str | Path, name: str = "tiny") -> dict[str, list[str]]:
     """sha256 of every published file, by table."""
-    entry = generation_of(open_lake(str(root), "tiny"))
-    return {name: [f["sha256"] for f in files] for name, files in entry.body["files"].items()}
+    entry = generation_of(open_lake(str(root), name))
+    return {kind: [f["sha256"] for f in files] for kind, files in entry.body["files"].items()}
