@@ -49,7 +49,7 @@ def gets(shape: Shape, made: dict[str, Written], tokenizers: int, workers: int) 
     corpus, queries = shape.corpus, shape.queries
     hybrid = "terms of documents" in made
     blocks = 2 * (corpus.size // BLOCK_BYTES) + queries.size // BLOCK_BYTES
-    total += blocks + 2 * (2 * corpus.splits + queries.splits)
+    total += blocks + 3 * (2 * corpus.splits + queries.splits)
     total += units["delta corpus"] * corpus.splits + units["delta queries"] * queries.splits
     # Extract reads what each delta keeps of its split; its rows are read by the segment's shards.
     total += RANGE * corpus.splits * units["delta corpus"] + GROUPS * max(documents, corpus.splits)

@@ -64,6 +64,7 @@ def read_split(
                 raise bad_row(batch.rejects, where)
             if len(batch.rows) or batch.rejects.num_rows:
                 yield batch
+        check_unchanged(split.file, options)  # Or what was read is partly another file's.
     except BadFile as error:
         if source.on_bad_file == "error":
             what = f"{error.reason}: {error.detail}"

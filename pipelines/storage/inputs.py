@@ -8,10 +8,11 @@ costs no read.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 import os
 import posixpath
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -36,6 +37,8 @@ class InputFile:
         identity: `sha256:<hex>` of a local file, `etag:<etag>` of an S3 object.
         format: `parquet`, `jsonl`, `csv` or `tsv`.
         compression: empty, `gzip` or `zstd`.
+        modified: nanoseconds since the epoch at which a local file was written; no part of what it
+            is, only of how a change is noticed.
     """
 
     url: str
@@ -43,10 +46,11 @@ class InputFile:
     identity: str
     format: str
     compression: str = ""
+    modified: int = field(default=0, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a plan."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "modified"}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> InputFile:
@@ -73,7 +77,7 @@ class Split:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a plan."""
-        return asdict(self)
+        return {**asdict(self), "file": self.file.to_dict()}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Split:
@@ -112,8 +116,11 @@ def list_inputs(
         url = posixpath.join(kept, posixpath.relpath(full, base)) if full != base else kept
         kind, compression = kind_of(url, format)
         with store_errors(url, "E_EMPTY"):
+            # Before it is read: what is written after that is a change.
+            modified = 0 if is_remote(url) else os.stat(full).st_mtime_ns
             identity = _identity(url, full, found[full])
-        files.append(InputFile(url, int(found[full]["size"]), identity, kind, compression))
+        size = int(found[full]["size"])
+        files.append(InputFile(url, size, identity, kind, compression, modified))
     return tuple(files)
 
 
@@ -137,10 +144,9 @@ def check_partitions(path: str, patterns: list[str], files: tuple[InputFile, ...
 
 
 def check_unchanged(file: InputFile, options: dict[str, Any] | None = None) -> None:
-    """Refuses a file that is not what was planned: its size, and the ETag of an S3 object.
+    """Refuses a file that is not what was planned: its size, the ETag of an S3 object.
 
-    A local file of equal size but other bytes is found by whoever reads all of it: the reader of a
-    whole text file compares the sha256.
+    A local file that was written since, and has the same size, is hashed again, once a process.
 
     Raises:
         NightrankError: E_INPUT_CHANGED.
@@ -153,6 +159,12 @@ def check_unchanged(file: InputFile, options: dict[str, Any] | None = None) -> N
         raise changed(file, f"{file.size} bytes", f"{info['size']} bytes")
     if file.identity.startswith("etag:") and etag != file.identity:
         raise changed(file, file.identity, etag)
+    if file.identity.startswith("sha256:"):
+        with store_errors(file.url, "E_INPUT_CHANGED"):
+            modified = os.stat(place).st_mtime_ns
+            found = file.identity if modified == file.modified else _sha256(place, modified)
+        if found != file.identity:
+            raise changed(file, file.identity, found)
 
 
 def changed(file: InputFile, expected: str, found: str) -> NightrankError:
@@ -219,7 +231,12 @@ def is_inside(output_root: str, input_path: str) -> bool:
 def _identity(url: str, full: str, info: dict[str, Any]) -> str:
     if is_remote(url):
         return f"etag:{str(info['ETag']).strip(chr(34))}"
-    with open(full, "rb") as file:
+    return _sha256(full, os.stat(full).st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256(path: str, modified: int) -> str:
+    with open(path, "rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.config import Corpus
 from pipelines.errors import NightrankError
 from pipelines.storage.filesystem import connect
+from pipelines.storage.formats import read_split
 from pipelines.storage.inputs import (
     InputFile,
     Split,
@@ -102,6 +104,36 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     os.unlink(path)
     with pytest.raises(NightrankError, match="E_INPUT_CHANGED.*vanished"):
         check_unchanged(file)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_local_file_of_equal_size_and_other_bytes_is_refused(
+    tmp_path: Path, form: str, when: str
+) -> None:
+    rows = [{"_id": f"d{i:05d}", "text": f"text {i:05d}"} for i in range(100)]
+    path = write(tmp_path / f"c.{form}", rows)
+    (file,) = list_inputs(str(path))
+    # A part of a file, as of one that is too large to be read by one task.
+    kinds = {"jsonl": ("bytes", file.size // 2), "parquet": ("row_groups", 1)}
+    kind, stop = kinds[form]
+    split = Split(file, kind, 0, stop)  # type: ignore[arg-type]
+    data = path.read_bytes()
+
+    def spoil() -> None:
+        path.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
+        os.utime(path, ns=(0, file.modified + 1))
+
+    if when == "before":
+        spoil()
+    with pytest.raises(NightrankError, match=r"E_INPUT_CHANGED.*sha256") as error:
+        for _ in read_split(split, "corpus", Corpus(path=str(path)), {}):
+            if when == "during":
+                spoil()
+    assert error.value.exit_code == 4
+    path.write_bytes(data)  # Written anew and the same: as on another node's disk.
+    os.utime(path, ns=(0, file.modified + 2))
+    assert list(read_split(split, "corpus", Corpus(path=str(path)), {}))
 
 
 def test_splits_cover_a_file_and_know_no_workers(tmp_path: Path) -> None:
