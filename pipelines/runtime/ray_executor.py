@@ -32,7 +32,7 @@ from pipelines.storage.store import StoreSpec
 
 # isort: split
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 POLL_SECONDS = 1.0
 # Preempted nodes cost a unit no attempt, but one that takes its node down each time must end too.
@@ -207,16 +207,6 @@ class _Run:
         unit, slot = running.unit, running.slot
         try:
             result: Record | int = ray.get(reference)
-        except RayActorError as error:
-            what = f"worker process died: {first_line(error)}"
-            failure = self._failure("E_CLUSTER", what, unit, "look at memory and Ray's logs")
-            name, lives = node_of(slot.node)
-            # A lost node's worker until the health check fails: that a process died on a living
-            # node Ray learns within the second it waits (timeout_ms_task_wait_for_death_info).
-            lives = lives and not isinstance(error, ActorUnavailableError)
-            self._tell("worker_lost" if lives else "node_lost", unit, name, failure)
-            self._replace(slot)
-            yield from self._killed(unit, failure) if lives else self._again(unit, failure, False)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             failure = as_failure(cause, self._stage.name, unit.task)
@@ -226,6 +216,15 @@ class _Run:
             else:
                 self._idle.append(slot)
                 yield from self._again(unit, failure)
+        except RayError as error:
+            failure = self._death(error, unit)
+            name, lives = node_of(slot.node)
+            # A lost node's worker until the health check fails: that a process died on a living
+            # node Ray learns within the second it waits (timeout_ms_task_wait_for_death_info).
+            lives = lives and not isinstance(error, ActorUnavailableError)
+            self._tell("worker_lost" if lives else "node_lost", unit, name, failure)
+            self._replace(slot)
+            yield from self._killed(unit, failure) if lives else self._again(unit, failure, False)
         else:
             self._idle.append(slot)
             if isinstance(result, Record):
@@ -300,6 +299,14 @@ class _Run:
     def _replace(self, slot: Slot) -> None:
         fresh = self._pools.replace(self._pool, slot, self._store)
         self._starting[fresh.node] = fresh
+
+    def _death(self, error: RayError, unit: _Unit) -> NightrankError:
+        if isinstance(error, OutOfMemoryError):  # Ray's memory monitor, before the kernel's.
+            do = "give its pool more memory_bytes, or fewer workers a node"
+            what = "worker process killed: its node ran out of memory"
+            return self._failure("E_OOM", what, unit, do)
+        what = f"worker process died: {first_line(error)}"
+        return self._failure("E_CLUSTER", what, unit, "look at memory and Ray's logs")
 
     def _failure(self, code: str, what: str, unit: _Unit, do: str) -> NightrankError:
         return NightrankError(code, what, f"{self._stage.name}, {unit.place}", do)

@@ -113,6 +113,8 @@ class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]
                 reply = await super()._call_s3(method, *more, **arguments)
                 if method == "get_object":
                     reply["Body"] = Body(await _whole(reply))
+                if method == "delete_objects":
+                    _refuse_undeleted(reply)
                 self._account.succeeded()
                 return reply
             except Exception as error:
@@ -147,6 +149,19 @@ async def _whole(reply: dict[str, Any]) -> bytes:
     return data
 
 
+def _refuse_undeleted(reply: dict[str, Any]) -> None:
+    """S3 answers 200 where it deleted some keys and others not; s3fs does not look at these.
+
+    Raises:
+        ClientError: of the first such key, as if it had been asked for alone.
+    """
+    for failed in reply.get("Errors", []):
+        code = str(failed.get("Code", ""))
+        status = 403 if code in DENIED else 500
+        meta = {"HTTPStatusCode": status}
+        raise ClientError({"Error": {"Code": code}, "ResponseMetadata": meta}, "DeleteObjects")
+
+
 class _Failure:
     """One failed request: what kind of failure it is, and how it is told."""
 
@@ -160,7 +175,9 @@ class _Failure:
             self.code = str(cause.response.get("Error", {}).get("Code", ""))
             self.status = int(meta.get("HTTPStatusCode", 0))
             self.date = meta.get("HTTPHeaders", {}).get("date", "")
-        prefix = arguments.get("Prefix") or str(arguments.get("Key", "")).rpartition("/")[0]
+        deleted = arguments.get("Delete", {}).get("Objects", [{}])[0].get("Key", "")
+        key = str(arguments.get("Key", deleted))
+        prefix = arguments.get("Prefix") or key.rpartition("/")[0]
         self.where = f"s3://{arguments.get('Bucket', '')}/{prefix}"
 
     @property

@@ -20,6 +20,7 @@ KINDS = (
     "lost_reply",
     "truncated",
     "bad_complete",
+    "delete_failed",
 )
 ERRORS = {
     "slow_down": (503, "SlowDown"),
@@ -27,6 +28,8 @@ ERRORS = {
     "conflict": (409, "ConditionalRequestConflict"),
     "bad_complete": (200, "InternalError"),
 }
+# A reply of 200 that says of a key that it was not deleted.
+UNDELETED = {"delete_failed": "InternalError", "delete_denied": "AccessDenied"}
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Request:
         """Whether S3 could fail this request in this way."""
         conditional = b"if-none-match" in self.head.lower()
         wanted = {"conflict": conditional, "bad_complete": self.completes}
+        wanted |= dict.fromkeys(UNDELETED, self.method == "POST" and "?delete" in self.target)
         return wanted.get(kind, kind != "truncated" or self.method == "GET")
 
 
@@ -151,6 +155,10 @@ class Proxy:
             writer.write(error(*ERRORS[kind], request.method))
             await writer.drain()
             return True
+        if kind in UNDELETED:
+            writer.write(undeleted(UNDELETED[kind]))
+            await writer.drain()
+            return True
         head, body = await self._forward(request)
         if kind == "lost_reply" or (kind == "truncated" and not body):
             return False
@@ -203,6 +211,14 @@ def error(status: int, code: str, method: str, message: str = "injected", date: 
     lines = [f"HTTP/1.1 {status} X", "Content-Type: application/xml"]
     lines += [f"Content-Length: {len(body)}", *([f"Date: {date}"] if date else [])]
     return ("\r\n".join(lines) + "\r\n\r\n" + ("" if method == "HEAD" else body)).encode()
+
+
+def undeleted(code: str) -> bytes:
+    """A whole reply to the deletion of several keys, one of which stays."""
+    body = f"<?xml version='1.0'?><DeleteResult><Error><Key>k</Key><Code>{code}</Code></Error>"
+    body += "</DeleteResult>"
+    head = ["HTTP/1.1 200 OK", "Content-Type: application/xml", f"Content-Length: {len(body)}"]
+    return ("\r\n".join(head) + "\r\n\r\n" + body).encode()
 
 
 @contextlib.contextmanager

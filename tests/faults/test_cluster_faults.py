@@ -119,7 +119,7 @@ def events(lake: Path) -> Counter[str]:
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=150)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
 
 

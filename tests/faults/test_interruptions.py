@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,13 +17,13 @@ import pytest
 from jobs.run import execute
 from jobs.terminal import open_job
 from jobs.verify import verify
-from pipelines import repair
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake
 from pipelines.storage.dataset import Dataset, FileRef
 from pipelines.storage.log import Log
 from pipelines.storage.reader import Reader
 from tests.conftest import ON_RAY, Collection, nightrank, write_jsonl
+from tests.faults.proxy import Faults, proxy
 from tests.jobs.lake import digests, run, table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -208,7 +209,6 @@ def test_damaged_work_on_s3_is_made_anew_where_that_is_allowed(
     s3_url: str,
     tmp_path: Path,
     write_config: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = f"{s3_url}/damaged"
     config = write_config(small.config(root))
@@ -219,13 +219,12 @@ def test_damaged_work_on_s3_is_made_anew_where_that_is_allowed(
     data = client.get_object(Bucket="lake", Key=key)["Body"].read()
     client.put_object(Bucket="lake", Key=key, Body=flipped(data))
 
-    def denied(*arguments: object) -> None:
-        raise PermissionError("Access Denied")
-
-    with monkeypatch.context() as writer:
-        writer.setattr(repair, "delete", denied)
+    with proxy(os.environ["AWS_ENDPOINT_URL"]) as denying:
+        # As the role of infra/iam/writer.json is answered.
+        denying.faults = Faults(rates={"delete_denied": 1.0})
         with pytest.raises(NightrankError) as caught:
-            run(config)
+            run(config, f"storage_options.endpoint_url={denying.url}")
+    assert denying.faults.counts()["delete_denied"]
     assert caught.value.exit_code == 7 and "delete this file" in str(caught.value)
     run(config)
     run(write_config(small.config(tmp_path / "lake"), "local.yaml"))

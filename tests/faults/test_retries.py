@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import NightrankError
+from pipelines.storage.expiry import delete
 from pipelines.storage.log import Log
 from pipelines.storage.retries import Limits, Retries
 from pipelines.storage.store import PART_BYTES, Store
@@ -57,6 +58,19 @@ def test_listings_deletions_and_reads_are_repeated(failing: Proxy, kind: str) ->
     failing.faults = Faults(only=[kind])
     assert store.read("folder/key", 2, 5) == b"nte"
     assert failing.faults.counts() == {kind: 1}
+
+
+def test_a_deletion_is_not_taken_for_done_because_the_reply_is_200(failing: Proxy) -> None:
+    store = store_at(failing.url)
+    for name in ("a", "b"):
+        store.put_if_absent(f"folder/{name}", b"content")
+    failing.faults = Faults(only=["delete_denied"])
+    with pytest.raises(NightrankError, match="s3:DeleteObject refused.*folder") as caught:
+        delete(store, ["folder/a", "folder/b"])
+    assert caught.value.code == "E_AUTH" and len(store.files("folder")) == 2
+    failing.faults = Faults(only=["delete_failed", "delete_failed"])
+    delete(store, ["folder/a", "folder/b"])
+    assert not failing.faults.only and not store.files("folder")
 
 
 def test_a_body_that_breaks_off_is_read_again(failing: Proxy) -> None:

@@ -20,7 +20,7 @@ from pipelines.runtime import bisection
 from pipelines.runtime.executor import Executor, SerialExecutor, run_stage
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.storage.dataset import Dataset, Payload
+from pipelines.storage.dataset import Dataset, Payload, Record
 from pipelines.storage.reader import Reader
 from pipelines.storage.store import Store
 
@@ -180,6 +180,30 @@ def test_a_process_that_lost_its_device_is_given_nothing_more(
     ray_only: Executor, tmp_path: Path
 ) -> None:
     assert run(stage(tmp_path, {0: "unfit once"}), ray_only, tmp_path) == SQUARES
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_worker_that_the_memory_monitor_kills_costs_its_unit_alone(
+    ray_only: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    import ray
+
+    get, killed = ray.get, list[str]()
+
+    def as_if_memory_had_run_out(reference: Any, **options: Any) -> Any:
+        found = get(reference, **options)
+        if isinstance(found, Record) and found.shard == "part-05" and len(killed) < times:
+            killed.append(found.shard)
+            raise ray.exceptions.OutOfMemoryError("Memory on the node was 15.3GB / 16.0GB")
+        return found
+
+    monkeypatch.setattr(ray, "get", as_if_memory_had_run_out)
+    if times == 1:
+        assert run(stage(tmp_path, {}), ray_only, tmp_path) == SQUARES
+        return
+    with pytest.raises(NightrankError, match=r"out of memory.*part-05.*memory_bytes") as caught:
+        run(stage(tmp_path, {}), ray_only, tmp_path)
+    assert caught.value.exit_code == 8
 
 
 def test_a_unit_that_kills_every_worker_is_set_aside(ray_only: Executor, tmp_path: Path) -> None:
