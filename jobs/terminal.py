@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.errors import NightrankError
+from pipelines.errors import NightrankError, unexpected
 from pipelines.redaction import redacted
 
 if TYPE_CHECKING:
@@ -87,9 +87,11 @@ def guarded(app: Callable[..., Any]) -> int:
 
 
 def _bug(error: BaseException) -> int:
+    """One line; the message, which may quote a text, stands in a file of this user alone."""
     with tempfile.NamedTemporaryFile("w", prefix="nightrank-", suffix=".log", delete=False) as file:
         file.write(redacted("".join(traceback.format_exception(error))))
-    text = str(error) if isinstance(error, NightrankError) else f"error[E_BUG]: {error!r}"
+    told = isinstance(error, NightrankError)
+    text = str(error) if told else f"error[E_BUG]: {unexpected(error)}"
     line = redacted(f"nightrank: {' '.join(text.split())}")[:600]
     print(f"{line} - details in {file.name}", file=sys.stderr)
     return 70

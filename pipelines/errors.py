@@ -12,6 +12,9 @@ held back by the gate, 70 bug, 130 SIGINT, 143 SIGTERM.
 
 from __future__ import annotations
 
+import os
+import traceback
+
 EXIT_CODES = {
     "E_USAGE": 2,
     "E_CONFIG": 2,
@@ -85,3 +88,12 @@ def _shortened(text: str) -> str:
     text = "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text)
     half = LONGEST_PART // 2
     return text if len(text) <= LONGEST_PART else f"{text[:half]} ... {text[-half:]}"
+
+
+def unexpected(error: BaseException) -> str:
+    """The kind of an error that nobody expected, and where it was raised; not its message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    kind = type(error).__name__
+    return (
+        f"{kind} at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else kind
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipelines.errors import NightrankError
+from pipelines.errors import NightrankError, unexpected
 from pipelines.runtime.events import emit
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.stage import Stage, Task
@@ -122,8 +122,9 @@ def as_failure(error: Exception, stage: str, task: Task) -> NightrankError:
     if isinstance(error, MemoryError):
         do = "give the workers more memory, or start fewer of them (cluster.pools.*.workers)"
         return NightrankError("E_OOM", "out of memory", f"{stage}, {task.shard}", do)
-    what = f"{type(error).__name__}: {error}"
-    failure = NightrankError("E_BUG", what[:500], f"{stage}, {task.shard}", "please report this")
+    # Its message may quote a text, and this line goes into logs; the cause keeps it.
+    what = unexpected(error)
+    failure = NightrankError("E_BUG", what, f"{stage}, {task.shard}", "please report this")
     failure.__cause__ = error
     return failure
 

@@ -25,11 +25,34 @@ from pipelines.retrieval import faiss_files
 from pipelines.storage.dataset import Dataset, FileRef
 from pipelines.storage.log import Log
 from pipelines.storage.reader import Reader
+from pipelines.storage.sealed import unseal
 from pipelines.storage.store import Store
 from tests.conftest import Collection
 from tests.jobs.lake import run, table
 
 FLIPS = 200
+# Every kind of file that a run writes, by how it is read.
+TABLES = [
+    "vectors",
+    "tokens",
+    "documents",
+    "ranked",
+    "queries",
+    "members",
+    "rejects",
+    "rows",
+    "bounds",
+    "candidates",
+    "pool",
+    "changes",
+    "per_query",
+    "store",
+    "postings",
+    "statistics",
+]
+SCATTERED = ["ids", "rows", "scatter", "lists", "scores", "kept"]
+INDEXES = {"index": "segments/*/index-*", "template": "templates/*"}
+EMPTY_OR_SHOWN = {"dropped.scatter", "tombstones.scatter", "report.html"}
 SMALL = {"document_shard_rows": 100, "query_shard_rows": 15}
 
 
@@ -94,7 +117,15 @@ def one(store: Store, name: str, extension: str = "parquet") -> FileRef:
     raise AssertionError(f"no file of {name}")
 
 
-@pytest.mark.parametrize("name", ["vectors", "tokens", "documents", "ranked"])
+def test_every_kind_of_file_is_damaged_here(store: Store) -> None:
+    files = Path(store.path(".")).rglob("_data/*")
+    parts = [path.name.rsplit(".", 2) for path in files]
+    found = {f"{name.rpartition('-')[0]}.{kind}" for _, name, kind in parts}
+    known = {f"{name}.parquet" for name in TABLES} | {f"{name}.scatter" for name in SCATTERED}
+    assert found - EMPTY_OR_SHOWN == known | {f"{name}.faiss" for name in INDEXES}
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {"rejects"}))
 def test_whole_tables(store: Store, name: str) -> None:
     ref = one(store, name)
     assert not missed(Path(store.path(ref.key)), lambda: Reader(store).table(ref))
@@ -110,8 +141,9 @@ def test_tables_read_in_part(store: Store, name: str) -> None:
     assert not missed(Path(store.path(ref.key)), use, use())
 
 
-def test_scattered_tables(store: Store) -> None:
-    ref = one(store, "ids", "scatter")
+@pytest.mark.parametrize("name", SCATTERED)
+def test_scattered_tables(store: Store, name: str) -> None:
+    ref = one(store, name, "scatter")
     whole = Reader(store).ranges(ref, ref.ranges)
     assert whole.num_rows == ref.rows
 
@@ -121,12 +153,13 @@ def test_scattered_tables(store: Store) -> None:
     assert not missed(Path(store.path(ref.key)), use)
 
 
-def test_indexes(store: Store) -> None:
+@pytest.mark.parametrize("name", INDEXES)
+def test_indexes(store: Store, name: str) -> None:
     root = Path(store.path("."))
-    index = next(root.glob("segments/*/index-*"))
+    index = next(root.glob(INDEXES[name]))
     manifest = Dataset(store, str(index.relative_to(root))).manifest()
     assert manifest is not None
-    ref = manifest.files("index")[0]
+    ref = manifest.files(name)[0]
     use = lambda: faiss_files.read(Reader(store).local(ref))  # noqa: E731
     assert not missed(Path(store.path(ref.key)), use)
 
@@ -136,6 +169,9 @@ def test_manifests_plans_and_log_entries(store: Store, lake: tuple[Path, str]) -
     for channel in ("index", "results"):
         entry = next((root / channel / "_log").iterdir())
         assert not missed(entry, Log(store, channel).current)
+    plan = next(root.glob("results/*/plan.json"))
+    key = str(plan.relative_to(root))
+    assert not missed(plan, lambda: unseal(store.read(key), store.path(key), "plan anew"))
     path = next(root.glob("results/*/rank/manifest.json"))
     dataset = Dataset(store, str(path.parent.relative_to(root)))
     assert not missed(path, dataset.manifest)

@@ -92,7 +92,8 @@ def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
             stderr=subprocess.PIPE,
             text=True,
         )
-        done = _wait_for_units(open_lake(root, "quickstart"), job)
+        store = open_lake(root, "quickstart")
+        done = _wait_for_units(store, job)
         standing.kill(doomed)
         standing.add(1, "model", gpus=1)
         told, errors = job.communicate(timeout=120)
@@ -100,17 +101,22 @@ def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
     finally:
         standing.stop()
     summary = json.loads(told.strip().splitlines()[-1])
-    assert 0 < done < summary["units"]["rerank"]
+    assert 0 < len(done) < summary["units"]["rerank"]
+    assert done.items() <= _records(store).items(), "a committed unit was done again"
     assert digests(root, "quickstart") == digests(tmp_path / "here", "quickstart")
 
 
-def _wait_for_units(store: Any, job: subprocess.Popen[str]) -> int:
-    """How many units of rerank are committed, as soon as some are."""
+def _records(store: Any) -> dict[str, bytes]:
+    """The records of rerank, by name."""
+    folders = [f"results/{run}/scores-0/_done" for run in store.folders("results")]
+    return {name: store.read(f"{f}/{name}") for f in folders for name in store.files(f)}
+
+
+def _wait_for_units(store: Any, job: subprocess.Popen[str]) -> dict[str, bytes]:
+    """The records of rerank as soon as there are two."""
     until = time.monotonic() + 120
     while time.monotonic() < until and job.poll() is None:
-        for folder in store.folders("results"):
-            names = store.files(f"results/{folder}/scores-0/_done")
-            if len(names) >= 2:
-                return len(names)
+        if len(found := _records(store)) >= 2:
+            return found
         time.sleep(0.05)
     raise AssertionError(f"rerank never began: {job.communicate()}")
