@@ -1,8 +1,9 @@
 """A few seconds of real work on this machine: models on sampled inputs, searching.
 
 Rates are in core-seconds, so that they can be spread over any number of workers of the same kind:
-CPU time of one thread, which other work on the machine hardly changes, where wall time would tell
-of it. Where models run on a GPU its seconds are counted.
+CPU time, which other work on the machine hardly changes, where wall time would tell of it; of models
+with the threads of a worker, which wait for each other. Where models run on a GPU its seconds are
+counted.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pipelines.stages.embed import to_table
 from pipelines.tokens import Tokens
 
 CPU_BUDGET, GPU_BUDGET = 4096, 65_536  # Padded tokens of a batch.
-THREADS = 1
+THREADS = 1  # Of what is no model.
 ENOUGH_SECONDS = 1.0  # Of a model's work: a rate is then good to some 5 % on a quiet machine.
 FIRST, MOST = 16, 4096
 VECTOR_FLOATS, SMALL_ROWS, LARGE_ROWS, BLOCK = 8_000_000, 4_000, 16_000, 256
@@ -69,7 +70,7 @@ def from_table(device: Device, network: Network, load: Load, precision: str) -> 
 
 
 def time_encoder(
-    model: ResolvedModel, tokens: Tokens, lengths: NDArray[np.int64], load: Load
+    model: ResolvedModel, tokens: Tokens, lengths: NDArray[np.int64], load: Load, threads: int
 ) -> tuple[Rate, float]:
     """An encoder's rate a document, and the bytes of a stored vector of its own making.
 
@@ -78,9 +79,10 @@ def time_encoder(
         tokens: sampled documents as stored.
         lengths: int64 [n], their inputs' lengths.
         load: what those are for all.
+        threads: of a worker.
     """
     began = time.process_time()
-    opened = load_bi_encoder(_as_here(model), THREADS)
+    opened = load_bi_encoder(_as_here(model), threads)
     opening = time.process_time() - began
     made: list[NDArray[np.float32]] = []
 
@@ -91,10 +93,12 @@ def time_encoder(
     return Rate(seconds, opening, has_cuda()), vector_bytes(made[0])
 
 
-def time_reranker(model: ResolvedModel, texts: Texts, pairs: NDArray[np.int32], load: Load) -> Rate:
+def time_reranker(
+    model: ResolvedModel, texts: Texts, pairs: NDArray[np.int32], load: Load, threads: int
+) -> Rate:
     """A cross-encoder's rate a pair; `pairs` int32 [n, 2] are those of the load."""
     began = time.process_time()
-    opened = load_cross_encoder(_as_here(model), THREADS)
+    opened = load_cross_encoder(_as_here(model), threads)
     opening = time.process_time() - began
     queries, documents = texts.queries.tokens, texts.documents.tokens
 

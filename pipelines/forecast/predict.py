@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -86,7 +87,8 @@ def predict(ask: Question) -> dict[str, Any]:
     tables = samples[0].table, samples[1].table
     tokens = _tokens(ask, samples)
     small = run_miniature(config, *tables, ask.encoder.dimension)
-    rates, vector = _rates(ask, samples, tokens)
+    pools = times.pools_of(config, ask.device)
+    rates, vector = _rates(ask, samples, tokens, pools)
     each = artifacts.RowBytes(
         sum(texts.documents.row_bytes for texts in tokens.by_name.values()),
         sum(texts.queries.row_bytes for texts in tokens.by_name.values()),
@@ -98,7 +100,6 @@ def predict(ask: Question) -> dict[str, Any]:
     depth, keep = config.retrieve.depth, config.results.keep
     made = artifacts.written(job, small, each, depth, keep)
     sizes = artifacts.artifacts(job, made)
-    pools = times.pools_of(config, ask.device)
     counted = rows.rows_each(job, depth, keep)
     lists = counted["search", "candidates"][0], counted["merge", "candidates"][0]
     spent = times.spent(config, job, small, rates, pools, lists)
@@ -190,12 +191,15 @@ def _tokens(ask: Question, samples: tuple[Sample, Sample]) -> _Tokens:
 
 
 def _rates(
-    ask: Question, samples: tuple[Sample, Sample], tokens: _Tokens
+    ask: Question, samples: tuple[Sample, Sample], tokens: _Tokens, pools: times.Pools
 ) -> tuple[times.Rates, float]:
     """What everything costs, and the bytes of a stored vector (0 of a toy's: see miniature)."""
     device, config = ask.device, ask.config
     encoder: Rate | None = None
-    vector = 0.0
+    vector, cores = 0.0, os.cpu_count() or 1
+    threads = [
+        min(cores, pools.of(stage, pools.model).threads) for stage in ("embed documents", "rerank")
+    ]
     if network := network_of(ask.encoder):
         if device:
             encoder = calibration.from_table(device, network, tokens.documents, _precision(ask, 0))
@@ -204,7 +208,9 @@ def _rates(
             )
         else:
             stored, load = tokens.of(ask.encoder).documents.tokens, tokens.documents
-            encoder, vector = calibration.time_encoder(ask.encoder, stored, load.lengths, load)
+            encoder, vector = calibration.time_encoder(
+                ask.encoder, stored, load.lengths, load, threads[0]
+            )
     steps: list[Rate | None] = []
     for number, (step, (load, pairs)) in enumerate(zip(ask.steps, tokens.pairs, strict=True)):
         if network := network_of(step):
@@ -212,7 +218,7 @@ def _rates(
             steps.append(
                 calibration.from_table(device, network, load, precision)
                 if device
-                else calibration.time_reranker(step, tokens.of(step), pairs, load)
+                else calibration.time_reranker(step, tokens.of(step), pairs, load, threads[1])
             )
         else:
             steps.append(None)

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart"
-DOCUMENTS, QUERIES = 160, 8
+DOCUMENTS, QUERIES = 80, 5
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def smaller(tmp_path: Path) -> dict[str, Any]:
         paths[name].write_text("\n".join(lines) + "\n")
     return {
         **paths,
-        "retrieve.depth": 20,
-        "rerank.depth": 20,
-        "rerank.unit_tokens": 2000,
+        "retrieve.depth": 12,
+        "rerank.depth": 12,
+        "rerank.unit_tokens": 1500,
         # Planned for GPUs, and there are none behind these names.
         "encoder.precision": "exact",
         "rerank.precision": "exact",
