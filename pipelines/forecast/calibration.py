@@ -1,9 +1,8 @@
 """A few seconds of real work on this machine: models on sampled inputs, searching.
 
 Rates are in core-seconds, so that they can be spread over any number of workers of the same kind:
-CPU time, which other work on the machine hardly changes, where wall time would tell of it; of models
-with the threads of a worker, which wait for each other. Where models run on a GPU its seconds are
-counted.
+CPU time, which other work on the machine hardly changes, where wall time would tell of it. Models
+have a worker's threads, which wait for each other; on a GPU its seconds are counted.
 """
 
 from __future__ import annotations
