@@ -13,10 +13,10 @@ from typing import Any
 from pipelines import stored_models
 from pipelines.errors import NightrankError
 from pipelines.generations import datasets_of, datasets_of_results, datasets_to_build_on
-from pipelines.storage.expiry import ages, clock, delete
+from pipelines.storage.expiry import ages, clock, delete, older
 from pipelines.storage.log import Entry, Log
 from pipelines.storage.sealed import unseal
-from pipelines.storage.store import Store
+from pipelines.storage.store import PROBES, Store
 
 DAY = 86_400.0
 # Derived data of a living segment or of living queries: cheap to keep, and the next run asks again.
@@ -76,6 +76,10 @@ def collectable(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
             left = {key: size for key, size in notes.items() if key.count("/") == 2}
             if left and age >= min_age_days * DAY:
                 doomed.append(Doomed(folder, tuple(left), sum(left.values())))
+    # Of every run's start one is left where its role may not delete.
+    probes = older(store, PROBES, now, min_age_days * DAY)
+    if probes:
+        doomed.append(Doomed(PROBES, tuple(probes), sum(probes.values())))
     return doomed
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import resource
 import signal
 import sys
@@ -27,8 +28,14 @@ KINDS = (
     ("/_done", "record"),
     ("/_data", "data"),
 )
+HOLDS = (
+    ("results/[^/]+", "plan"),
+    ("(segments|queries|results)/[^/]+/[^/]+", "manifest"),
+    ("(templates|models)/[^/]+", "manifest"),
+)
 # All names of a run from nothing, in the order in which it meets them first.
 POINTS = (
+    "sync folder",
     "create probe",
     "link probe",
     "unlink probe",
@@ -37,6 +44,10 @@ POINTS = (
     "link plan",
     "unlink plan",
     "sync plan",
+    "create events",
+    "link events",
+    "unlink events",
+    "sync manifest",
     "create data",
     "sync data",
     "create record",
@@ -46,7 +57,6 @@ POINTS = (
     "create manifest",
     "link manifest",
     "unlink manifest",
-    "sync manifest",
     "create index entry",
     "link index entry",
     "unlink index entry",
@@ -55,9 +65,6 @@ POINTS = (
     "link results entry",
     "unlink results entry",
     "sync results entry",
-    "create events",
-    "link events",
-    "unlink events",
 )
 
 
@@ -98,8 +105,11 @@ def point(event: str, arguments: tuple[Any, ...], inside: str) -> str:
 def kind(path: str, verb: str) -> str:
     """What kind of artifact a path is, or a folder holds."""
     if verb == "sync" and not path.endswith(("_log", "_done", "_data", "_probe")):
-        # Folders of datasets and of runs hold one file each that is created.
-        path += "/plan.json" if path.split("/")[-2] == "results" else "/manifest.json"
+        # Folders of runs and of datasets hold one file each that is created, others only folders.
+        for folder, name in HOLDS:
+            if re.search(f"/{folder}$", path):
+                return name
+        return "folder"
     return next((name for part, name in KINDS if part in path + "/"), "other")
 
 

@@ -7,7 +7,7 @@ import os
 import uuid
 from typing import Any
 
-from pipelines.storage.store import Store
+from pipelines.storage.store import PROBES, Store
 
 KEYS_AT_ONCE = 1000
 
@@ -18,7 +18,7 @@ def clock(store: Store) -> float:
     Of a local disk as well: a clock that is a day ahead would make last night's run look old.
     """
     filesystem, root = store.place
-    key = f"_probe/{uuid.uuid4().hex}"
+    key = f"{PROBES}/{uuid.uuid4().hex}"
     store.put_if_absent(key, b"")
     now = modified(filesystem.info(f"{root}/{key}", refresh=True))
     filesystem.rm_file(f"{root}/{key}")
@@ -33,6 +33,18 @@ def ages(store: Store, folder: str, now: float) -> tuple[dict[str, int], float]:
     keys = {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
     newest = max((modified(info) for info in found.values()), default=0.0)
     return keys, now - newest
+
+
+def older(store: Store, folder: str, now: float, seconds: float) -> dict[str, int]:
+    """Keys under a folder, with their sizes, that were written longer ago than that."""
+    filesystem, root = store.place
+    with store.told(folder):
+        found = dict(filesystem.find(f"{root}/{folder}", detail=True))
+    return {
+        path.removeprefix(f"{root}/"): int(info["size"])
+        for path, info in found.items()
+        if now - modified(info) >= seconds
+    }
 
 
 def delete(store: Store, keys: list[str]) -> None:

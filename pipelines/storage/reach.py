@@ -13,7 +13,7 @@ from pipelines.errors import NightrankError
 from pipelines.storage.expiry import modified
 from pipelines.storage.filesystem import connect, is_remote
 from pipelines.storage.listing import find_files, store_errors
-from pipelines.storage.store import Store
+from pipelines.storage.store import PROBES, Store
 
 LOCAL = ("list", "put", "get")
 
@@ -40,7 +40,7 @@ def reach_of(store: Store) -> Reach:
             not answer, E_STORE_UNFIT where the bucket does not exist.
     """
     filesystem, root = store.place
-    key = f"{root}/_probe/{uuid.uuid4().hex}"
+    key = f"{root}/{PROBES}/{uuid.uuid4().hex}"
     names = ("s3:ListBucket", "s3:PutObject", "s3:GetObject") if store.remote else LOCAL
     refused: dict[str, NightrankError] = {}
 
@@ -62,7 +62,7 @@ def reach_of(store: Store) -> Reach:
             refused[action] = error
         return False
 
-    ask(names[0], lambda: filesystem.ls(f"{root}/_probe", detail=False))
+    ask(names[0], lambda: filesystem.ls(f"{root}/{PROBES}", detail=False))
     made = ask(names[1], lambda: store.put_if_absent(key.removeprefix(f"{root}/"), b"first"))
     now = time.time()
     ask(names[2], lambda: filesystem.cat_file(key))

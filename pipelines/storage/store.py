@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 import tempfile
@@ -20,8 +19,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from pipelines.errors import NightrankError
+from pipelines.storage import disk
 from pipelines.storage.filesystem import connect, is_remote
 
+# What probes create; a writer's role may not delete them, so gc does.
+PROBES = "_probe"
 # Objects of two parts and more go up in parts, ten at once: a fault costs one part, and a process
 # holds 160 MiB of them where s3fs' own 50 MiB would be 500.
 PART_BYTES = 16 << 20
@@ -33,48 +35,6 @@ class StoreSpec:
 
     url: str
     options: dict[str, Any]
-
-
-class HashingWriter:
-    """A file object that counts and hashes what passes through it."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self.raw, self.sha256, self.size = raw, hashlib.sha256(), 0
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        """Writes all of `data`; a short write of the raw file is continued."""
-        view = memoryview(data).cast("B")
-        self.sha256.update(view)
-        self.size += len(view)
-        done = 0
-        while done < len(view):
-            done += self.raw.write(view[done:])
-        return len(view)
-
-    def flush(self) -> None:
-        """Flushes the raw file."""
-        self.raw.flush()
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self.size
-
-    def writable(self) -> bool:
-        """Always true; asked by pyarrow."""
-        return True
-
-    def readable(self) -> bool:
-        """Always false."""
-        return False
-
-    def seekable(self) -> bool:
-        """Always false."""
-        return False
-
-    def close(self) -> None:
-        """Leaves the raw file open: the store syncs it first."""
-        self.closed = True
 
 
 class Store:
@@ -126,23 +86,7 @@ class Store:
                 return True
             except FileExistsError:
                 return bool(self._fs.cat_file(target) == data)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        temporary = f"{target}.tmp-{uuid.uuid4().hex}"
-        try:
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as raw:
-                raw.write(data)
-                raw.flush()
-                os.fsync(raw.fileno())
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                with open(target, "rb") as there:
-                    return there.read() == data
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-        _sync_folder(os.path.dirname(target))
-        return True
+        return disk.create(target, data)
 
     def write(
         self,
@@ -166,11 +110,10 @@ class Store:
         if not self.remote:
             target = f"{self._root}/{key}"
             with self.told(key):
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                return _write_local(target, fill, check)
+                return disk.write(target, fill, check)
         with self.told(key), tempfile.TemporaryDirectory(prefix="nightrank-") as scratch:
             local = os.path.join(scratch, "upload")
-            size, sha256 = _write_local(local, fill, check)
+            size, sha256 = disk.write(local, fill, check)
             self._upload(local, key, size)
         return size, sha256
 
@@ -243,7 +186,7 @@ class Store:
                 or a missing key is not told.
         """
         self._refuse_shared()
-        key = f"_probe/{uuid.uuid4().hex}"
+        key = f"{PROBES}/{uuid.uuid4().hex}"
         try:
             created = self.put_if_absent(key, b"first")
             again = self.put_if_absent(key, b"second")
@@ -285,37 +228,15 @@ class Store:
             what = f"access denied: {error.strerror}"
             raise NightrankError("E_AUTH", what, self.path(key), do) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                do = "free space or raise the quota, then run the same command again"
+                what = f"no space left: {error.strerror}"
+            elif error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
+                do = "look at the disk or the mount, then run the same command again"
+                what = f"the file system fails: {error.strerror}"
+            elif error.errno in (errno.EMFILE, errno.ENFILE):
+                do = "raise `ulimit -n`, then run the same command again"
+                what = f"no file can be opened: {error.strerror}"
+            else:
                 raise
-            do = "free space or raise the quota, then run the same command again"
-            what = f"no space left: {error.strerror}"
             raise NightrankError("E_DISK", what, self.path(key), do) from None
-
-
-def _write_local(
-    target: str, fill: Callable[[BinaryIO], object], check: Callable[[str], None] | None
-) -> tuple[int, str]:
-    """Writes, syncs and returns (size, sha256); removes the file when anything goes wrong."""
-    try:
-        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb", 0) as raw:
-            writer = HashingWriter(cast(BinaryIO, raw))
-            fill(cast(BinaryIO, writer))
-            os.fsync(raw.fileno())
-            if os.fstat(raw.fileno()).st_size != writer.size:
-                raise OSError(errno.ENOSPC, "file is shorter than what was written")
-        if check:
-            check(target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(target)
-        raise
-    _sync_folder(os.path.dirname(target))
-    return writer.size, writer.sha256.hexdigest()
-
-
-def _sync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

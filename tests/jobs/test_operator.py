@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 from jobs.cli import app
 from jobs.terminal import guarded
 from pipelines.config_file import load_config, load_section
+from pipelines.results import open_lake
+from pipelines.retention import collect, collectable
 from tests.conftest import Collection, nightrank
 from tests.jobs.lake import run, table
 
@@ -199,3 +203,15 @@ def test_nothing_published_is_said_so(
 ) -> None:
     done = nightrank("results", write_config(collection.config(tmp_path / "none")))
     assert done.returncode == 4 and "nothing published yet" in done.stderr
+
+
+def test_probes_of_roles_that_may_not_delete_are_collected(published: str) -> None:
+    loaded = load_config(published)
+    store = open_lake(loaded.root, loaded.name)
+    for name in ("old", "new"):
+        store.put_if_absent(f"_probe/{name}", b"")
+    then = time.time() - 8 * 86_400
+    os.utime(store.path("_probe/old"), (then, then))
+    assert ("_probe", ("_probe/old",)) in [(one.path, one.keys) for one in collectable(store, 1, 7)]
+    collect(store, 1, 7)
+    assert list(store.files("_probe")) == ["new"]

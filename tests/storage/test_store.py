@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -9,10 +10,12 @@ import textwrap
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.errors import NightrankError
+from pipelines.storage import disk
 from pipelines.storage.log import Log
 from pipelines.storage.store import Store
 
@@ -94,6 +97,35 @@ def test_an_unwritable_root_is_told_in_one_line(tmp_path: Path) -> None:
         Store(str(tmp_path / "file" / "lake")).probe()
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.EIO, "look at the disk"), (errno.EROFS, "the mount"), (errno.EMFILE, "ulimit -n")],
+)
+def test_a_disk_that_fails_is_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def failing(*arguments: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    store = Store(str(tmp_path))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "open", failing)
+        with pytest.raises(NightrankError, match=advice) as caught:
+            store.put_if_absent("a/b", b"c")
+    assert caught.value.exit_code == 8
+    assert store.put_if_absent("a/b", b"c")
+
+
+def test_what_names_a_new_folder_is_synced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = disk._sync_folder
+    monkeypatch.setattr(disk, "_sync_folder", lambda path: (synced.append(path), sync(path)))
+    Store(str(tmp_path)).put_if_absent("a/b/c", b"d")
+    assert synced == [str(tmp_path / "a"), str(tmp_path), str(tmp_path / "a/b")]
 
 
 def test_a_full_disk_is_e_disk_and_leaves_no_file(tmp_path: Path) -> None:
