@@ -98,6 +98,11 @@ class RawFile(io.RawIOBase):
         super().close()
 
 
+# A record of one field, in files that have two columns at least: where it is not met as such, a
+# quote before it was never closed.
+END = b"\x1eend of file\x1e\n"
+
+
 class NotUtf8(Exception):
     """Text that was to be UTF-8 is not."""
 
@@ -108,15 +113,16 @@ class Decoded(io.RawIOBase):
     Args:
         raw: the file.
         text: `bytes` gives them as they are. `utf8` and `latin1` end the last line with a line
-            feed; `utf8` checks the encoding; `latin1` drops a byte order mark and gives each byte
-            as the character of its number in UTF-8, so that any file becomes valid.
+            feed and add the line `END`, unless the file is empty. `utf8` checks the encoding;
+            `latin1` drops a byte order mark and gives each byte as the character of its number in
+            UTF-8, so that any file becomes valid.
     """
 
     def __init__(self, raw: RawFile, text: TextMode = "bytes") -> None:
         super().__init__()
         compression = raw.file.compression
         self.raw, self._text = raw, text
-        self._last = b"\n"
+        self._last, self._rest, self._ended = b"\n", b"", text == "bytes"
         self._check = codecs.getincrementaldecoder("utf-8")()
         self._stream: Any = raw
         if compression:
@@ -152,16 +158,23 @@ class Decoded(io.RawIOBase):
         return data.decode("latin-1").encode() if self._text == "latin1" else data
 
     def _read(self, size: int) -> bytes:
-        data = bytes(self._stream.read(size))
-        if self._text == "latin1" and not self.decoded and data.startswith(BOM):
-            self.decoded = len(BOM)
-            return self._read(size) if len(data) == len(BOM) else data[len(BOM) :]
-        self.decoded += len(data)
-        guard_expansion(self.decoded, self.raw.file.size)
         # Arrow takes a short read for the end and never asks again.
-        if len(data) < size and self._text != "bytes" and (data[-1:] or self._last) != b"\n":
-            data += b"\n"
-        self._last = data[-1:] or self._last
+        while len(self._rest) < size:
+            wanted = size - len(self._rest)
+            data = bytes(self._stream.read(wanted))
+            short = len(data) < wanted
+            if self._text == "latin1" and not self.decoded and data.startswith(BOM):
+                self.decoded, data = len(BOM), data[len(BOM) :]
+            self.decoded += len(data)
+            guard_expansion(self.decoded, self.raw.file.size)
+            self._last = data[-1:] or self._last
+            self._rest += data
+            if short and not self._ended and self.decoded:
+                self._rest += (b"" if self._last == b"\n" else b"\n") + END
+            self._ended |= short
+            if short:
+                break
+        data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 
 from pipelines.config import Source
-from pipelines.storage.bytestream import Decoded, NotUtf8, TextMode, open_decoded
+from pipelines.storage.bytestream import END, Decoded, NotUtf8, TextMode, open_decoded
 from pipelines.storage.inputs import Split
 from pipelines.storage.raw import (
     BATCH_ROWS,
@@ -67,7 +67,7 @@ def _batches(
     start: int,
 ) -> Iterator[tuple[RawBatch, int]]:
     """Batches from row `start` on, each with the number of the next row."""
-    bad: list[tuple[int, str]] = []  # Row number and detail, in order.
+    bad = _Bad()
     latin = text == "latin1"
     in_file = {ours: _as_latin(name) if latin else name for ours, name in names.items()}
     with open_decoded(split.file, options, text) as stream:
@@ -94,6 +94,9 @@ def _batches(
                         columns[name] = blank_to_null(columns[name])
                 rows = rows[rows >= start]
                 yield checked_batch(columns, rows, rejects, place(split)), next_row
+        if not bad.ended:
+            detail = "a quoted field is never closed: it would swallow all rows after it"
+            raise BadFile("unreadable_file", detail)
         if bad:
             empty = {name: pa.array([], pa.string()) for name in names}
             next_row = bad[-1][0] + 1
@@ -124,16 +127,25 @@ def _take(bad: list[tuple[int, str]], start: int, stop: int) -> Rejects:
     return rejects
 
 
+class _Bad(list[tuple[int, str]]):
+    """Number and detail of rows with other fields than the header; whether the last line came."""
+
+    ended = False
+
+
 def _open(
     stream: Decoded,
     split: Split,
     block: int,
-    bad: list[tuple[int, str]],
+    bad: _Bad,
     convert: pcsv.ConvertOptions,
 ) -> pcsv.CSVStreamingReader:
     """Opens a reader that adds rows with a wrong number of fields to `bad`."""
 
     def skip(row: Any) -> str:
+        if row.text == END.decode().rstrip("\n"):
+            bad.ended = True
+            return "skip"
         # Arrow numbers records from 1, the header included.
         detail = f"expected {row.expected_columns} fields, found {row.actual_columns}"
         bad.append((row.number - 2, detail))
@@ -161,7 +173,7 @@ def _header(split: Split, wanted: Wanted, block: int, options: dict[str, Any] | 
         if not stream.read(2):
             return []
     with open_decoded(split.file, options, "latin1") as stream:
-        reader = _open(stream, split, block, [], pcsv.ConvertOptions())
+        reader = _open(stream, split, block, _Bad(), pcsv.ConvertOptions())
         names = [name.encode("latin-1").decode() for name in reader.schema.names]
     looked_for = {name for candidates in wanted.names.values() for name in candidates}
     if twice := sorted({n for n in names if n in looked_for and names.count(n) > 1}):

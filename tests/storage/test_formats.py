@@ -116,6 +116,29 @@ def test_bad_records_keep_their_row_numbers(tmp_path: Path, suffix: str, mark: b
     assert reasons(rejects) == list(zip([1, 3, 4, 5, 6], bad, strict=True))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "tsv"])
+@pytest.mark.parametrize("mark", [b"x", b"\xe9"])  # UTF-8, and Latin-1 from there on.
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
+def test_a_quote_that_is_never_closed_does_not_swallow_the_rows_after_it(
+    tmp_path: Path, suffix: str, mark: bytes, end: bytes
+) -> None:
+    sign = b"," if suffix.startswith("csv") else b"\t"
+
+    def written(*texts: bytes) -> Path:
+        rows = [b"%d%s%s" % (i, sign, text) for i, text in enumerate(texts)]
+        data = b"\n".join([b"_id" + sign + b"text", *rows]) + end
+        path = tmp_path / f"c.{suffix}"
+        path.write_bytes(packed(data, suffix.rpartition(".")[2]))
+        return path
+
+    closed = written(b"one", b'"a\nb ""c"" "', b'5" nails', b"d" + mark, b'"last\n"')
+    accepted, rejects = read(closed)
+    assert len(accepted) + len(rejects) == 5
+    with pytest.raises(NightrankError, match="never closed") as caught:
+        read(written(b"one", b'"two', b"three" + mark, b"four"))
+    assert caught.value.exit_code == 4
+
+
 def test_many_batches_of_csv(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     rows = [f"{i},x" if i % 1000 else f"{i}" for i in range(30_000)]
