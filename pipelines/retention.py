@@ -162,9 +162,12 @@ def collect(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
         doomed = collectable(store, retain, min_age_days)
         if not doomed:
             return []
-        body = {"kind": "condemn", "condemned": sorted(one.path for one in doomed)}
-        # What was published meanwhile may reach what is doomed: then look again.
-        if all(log.claim(n + 1, body) for log, n in zip(logs, numbers, strict=True)):
+        condemned = sorted(one.path for one in doomed if one.path != PROBES)
+        body = {"kind": "condemn", "condemned": condemned}
+        # What was published meanwhile may reach what is doomed: then look again. Probes never do.
+        if not condemned or all(
+            log.claim(n + 1, body) for log, n in zip(logs, numbers, strict=True)
+        ):
             keys = [key for one in doomed for key in one.keys]
             for some in ([k for k in keys if _step(k) == step] for step in range(3)):
                 delete(store, some)
