@@ -67,9 +67,8 @@ def plan(
     from jobs.plan_table import table
     from pipelines.config_file import load_config
     from pipelines.forecast.hardware import GIB, device_named
-    from pipelines.forecast.limits import asks_for_a_gpu
+    from pipelines.forecast.limits import lacks_its_gpus
     from pipelines.forecast.predict import Question, predict
-    from pipelines.models.hardware import has_cuda
     from pipelines.results import open_lake
 
     loaded = load_config(config, sets or [])
@@ -89,7 +88,7 @@ def plan(
     forecast = predict(ask)
     prices = {"cpu": cpu_hour, "gpu": gpu_hour, "put": put_1000, "get": get_1000}
     forecast["usd"] = _money(forecast, prices)
-    if folder and not gpu and asks_for_a_gpu(loaded) and not has_cuda():
+    if folder and lacks_its_gpus(loaded, gpu):
         note = "timed on a CPU for a run on GPUs: not stored"  # A first night would be held to it.
     elif folder:
         note = _store(store, folder, forecast)
@@ -147,11 +146,9 @@ def _money(forecast: dict[str, Any], prices: dict[str, float | None]) -> dict[st
     usd = {n: round(amounts[n] * price, 4) for n, price in prices.items() if price is not None}
     if not usd:
         return {}
-    night = forecast["night"]
-    time, written = (
-        night[key] / max(1e-9, forecast[of])
-        for key, of in (("seconds", "seconds"), ("size", "bytes"))
-    )
+    # Requests go with what is written, the rest with the time.
+    time = forecast["night"]["seconds"] / max(1e-9, forecast["seconds"])
+    written = forecast["night"]["size"] / max(1, forecast["bytes"])
     shares = {"cpu": time, "gpu": time, "put": written, "get": written}
     later = sum(shares[name] * value for name, value in usd.items())
     return {**usd, "total": round(sum(usd.values()), 4), "night": round(later, 4)}

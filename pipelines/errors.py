@@ -93,7 +93,5 @@ def _shortened(text: str) -> str:
 def unexpected(error: BaseException) -> str:
     """The kind of an error that nobody expected, and where it was raised; not its message."""
     frames = traceback.extract_tb(error.__traceback__)
-    kind = type(error).__name__
-    return (
-        f"{kind} at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else kind
-    )
+    at = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + at

@@ -61,8 +61,6 @@ class Repair:
             if key != f"{dataset}/manifest.json":
                 delete(self._store, [f"{dataset}/manifest.json"])
             move(self._store, key, f"{dataset}/{FOLDER}/{key.rpartition('/')[2]}")
-        except PermissionError:
-            return None
         except NightrankError as denied:
             if denied.code != "E_AUTH":
                 raise

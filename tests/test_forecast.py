@@ -21,7 +21,7 @@ from pipelines.forecast.limits import check, machine_memory, memory_of
 from pipelines.forecast.miniature import parquet_bytes
 from pipelines.forecast.sampling import Sample, sample_input
 from pipelines.forecast.shape import PerDocument, Shape, Side, shape_of, units_of
-from pipelines.forecast.times import Pool, Pools, _held, pools_of
+from pipelines.forecast.times import Pool, Pools, pools_of
 from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from pipelines.storage.inputs import list_inputs, plan_splits
 from tests.conftest import write_jsonl
@@ -195,14 +195,10 @@ def test_stages_are_foretold_where_the_config_puts_them_and_gpus_that_leave_cost
     merging = Pool(2, 5)
     assert made.of("merge", made.general) == made.of("train index", made.index) == merging
     assert made.of("distinct", made.general) == made.general and made.leave
-    assert [_held(stage, made, ["fast"]) for stage in ("fast", "embed queries", "search")] == [
-        3.0,
-        3.0,
-        0.0,
-    ]
+    assert [made.held(pool) for pool in (made.model, made.index, merging)] == [3.0, 0.0, 0.0]
     del pools["model"]["min_workers"]
     kept = pools_of(PipelineConfig.model_validate(plain), device_named("h100"))
-    assert _held("search", kept, ["fast"]) == 3.0
+    assert kept.held(kept.index) == 3.0
 
 
 def test_pools_are_those_of_the_executors() -> None:

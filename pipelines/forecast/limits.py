@@ -138,7 +138,7 @@ def warnings_of(
         found.append(
             "the cluster's size is not known here: set workers of cluster.pools.general and .model"
         )
-    if asks_for_a_gpu(config) and not device and not has_cuda():
+    if lacks_its_gpus(config, device):
         found.append("pools have GPUs and this machine has none: its CPU was timed; name --device")
     units = max(step.units for step in shape.steps) if shape.steps else 0
     if units > MAX_UNITS // 2:
@@ -146,9 +146,10 @@ def warnings_of(
     return found + _disk(config, size) + _deadline(config, pools, seconds)
 
 
-def asks_for_a_gpu(config: PipelineConfig) -> bool:
-    """Whether workers are to have GPUs, wherever this is asked."""
-    return any(pool.gpus for pool in config.cluster.pools.values())
+def lacks_its_gpus(config: PipelineConfig, device: Device | None) -> bool:
+    """Whether workers are to have GPUs, and only this machine's CPU could be timed for them."""
+    wanted = any(pool.gpus for pool in config.cluster.pools.values())
+    return wanted and device is None and not has_cuda()
 
 
 def _disk(config: PipelineConfig, size: int) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pipelines.config import PipelineConfig
 from pipelines.config_running import STANDARD_POOLS, Cluster
@@ -31,8 +31,6 @@ EXACT_COST = 2
 KMEANS_ROUNDS, TRIALS = 10, 24
 # Kinds of stages that a run tells by other words.
 KINDS = {"train": "train_index", "build": "build_index", "terms": "tokenize"}
-MODEL_STAGES = ("tokenize documents", "tokenize queries", "embed documents", "embed queries")
-INDEX_STAGES = ("train index", "build index", "search")
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,10 @@ class Pools:
         word = stage.partition(" ")[0]
         kind = "rerank" if stage in steps else KINDS.get(word, word)
         return self.own.get(kind, usual)
+
+    def held(self, pool: Pool) -> float:
+        """GPUs that a stage of this pool keeps from others: all, unless they go after their own."""
+        return pool.gpus if self.leave else self.gpus
 
 
 def pools_of(config: PipelineConfig, device: Device | None) -> Pools:
@@ -187,7 +189,7 @@ def spent(
         pool, count = pools.of(stage, each or pools.general), units[stage]
         unit = core / max(1, count) / threads + over
         wall = math.ceil(count / pool.workers) * unit
-        return Spent(count, wall, core + count * over)
+        return Spent(count, wall, core + count * over, gpus=pools.held(pool))
 
     def of_model(stage: str, rate: Rate | None, rows: float, toy: float) -> Spent:
         pool, count = pools.of(stage, pools.model, steps), units[stage]
@@ -196,7 +198,8 @@ def spent(
         core = rate.seconds * rows
         if rate.on_gpu:
             busy = max(1.0, min(pool.gpus or 1.0, count))
-            return Spent(count, core / busy + over * count / pool.workers, count * over, core)
+            wall = core / busy + over * count / pool.workers
+            return Spent(count, wall, count * over, core, pools.held(pool))
         return general(stage, core, pool, pool.threads)
 
     searching, index = rates.searching, pools.index
@@ -244,16 +247,7 @@ def spent(
         else:
             rows, all_rows = sides.get(stage, (deep, lists[1]))
             found[stage] = general(stage, by(stage, rows) * all_rows)
-    return {name: replace(each, gpus=_held(name, pools, steps)) for name, each in found.items()}
-
-
-def _held(stage: str, pools: Pools, steps: list[str]) -> float:
-    """GPUs that a stage keeps from others: all of the run's, unless they leave after their own."""
-    if not pools.leave:
-        return pools.gpus
-    by_models = stage in MODEL_STAGES or stage in steps
-    usual = pools.model if by_models else pools.index if stage in INDEX_STAGES else pools.general
-    return pools.of(stage, usual, steps).gpus
+    return found
 
 
 def _start(pools: Pools, rates: Rates) -> Spent:
@@ -262,7 +256,7 @@ def _start(pools: Pools, rates: Rates) -> Spent:
     seconds = sum(loads)
     if pools.is_ray:
         seconds += RAY_SECONDS + 2 * IMPORT_SECONDS
-    return Spent(0, seconds, 0.0)
+    return Spent(0, seconds, 0.0, gpus=pools.held(pools.model))
 
 
 def _checked(shape: Shape) -> int:
@@ -288,7 +282,7 @@ def _search(shape: Shape, rates: Rates, pools: Pools, over: float) -> Spent:
     unit = core / count / pool.threads + over
     opened = math.ceil(shape.groups / pool.workers) * shape.group_bytes / OPEN_BYTES_PER_SECOND
     wall = math.ceil(count / pool.workers) * unit + opened + gpu / max(1.0, pool.gpus)
-    return Spent(count, wall, core + count * over, gpu)
+    return Spent(count, wall, core + count * over, gpu, pools.held(pool))
 
 
 def _training(config: PipelineConfig, shape: Shape, small: Miniature, rates: Rates) -> float:

@@ -30,6 +30,8 @@ from pipelines.storage.raw import (
 # A record must fit one block: room for a text at its limit with every character a doubled quote,
 # a title as long, and other columns.
 MIN_BLOCK, MAX_BLOCK = 8 << 20, 1 << 30
+# The detail of the record that a stream ends with.
+LAST = END.decode().rstrip("\n")
 
 
 def read_delimited(
@@ -67,7 +69,7 @@ def _batches(
     start: int,
 ) -> Iterator[tuple[RawBatch, int]]:
     """Batches from row `start` on, each with the number of the next row."""
-    bad = _Bad()
+    bad: list[tuple[int, str]] = []  # Row number and detail, in order.
     latin = text == "latin1"
     in_file = {ours: _as_latin(name) if latin else name for ours, name in names.items()}
     with open_decoded(split.file, options, text) as stream:
@@ -94,7 +96,7 @@ def _batches(
                         columns[name] = blank_to_null(columns[name])
                 rows = rows[rows >= start]
                 yield checked_batch(columns, rows, rejects, place(split)), next_row
-        if not bad.ended:
+        if not bad or bad.pop()[1] != LAST:
             detail = "a quoted field is never closed: it would swallow all rows after it"
             raise BadFile("unreadable_file", detail)
         if bad:
@@ -127,27 +129,19 @@ def _take(bad: list[tuple[int, str]], start: int, stop: int) -> Rejects:
     return rejects
 
 
-class _Bad(list[tuple[int, str]]):
-    """Number and detail of rows with other fields than the header; whether the last line came."""
-
-    ended = False
-
-
 def _open(
     stream: Decoded,
     split: Split,
     block: int,
-    bad: _Bad,
+    bad: list[tuple[int, str]],
     convert: pcsv.ConvertOptions,
 ) -> pcsv.CSVStreamingReader:
-    """Opens a reader that adds rows with a wrong number of fields to `bad`."""
+    """Opens a reader that adds rows with a wrong number of fields to `bad`, `LAST` among them."""
 
     def skip(row: Any) -> str:
-        if row.text == END.decode().rstrip("\n"):
-            bad.ended = True
-            return "skip"
         # Arrow numbers records from 1, the header included.
         detail = f"expected {row.expected_columns} fields, found {row.actual_columns}"
+        detail = LAST if row.text == LAST else detail
         bad.append((row.number - 2, detail))
         return "skip"
 
@@ -173,7 +167,7 @@ def _header(split: Split, wanted: Wanted, block: int, options: dict[str, Any] | 
         if not stream.read(2):
             return []
     with open_decoded(split.file, options, "latin1") as stream:
-        reader = _open(stream, split, block, _Bad(), pcsv.ConvertOptions())
+        reader = _open(stream, split, block, [], pcsv.ConvertOptions())
         names = [name.encode("latin-1").decode() for name in reader.schema.names]
     looked_for = {name for candidates in wanted.names.values() for name in candidates}
     if twice := sorted({n for n in names if n in looked_for and names.count(n) > 1}):

@@ -27,24 +27,24 @@ def clock(store: Store) -> float:
 
 def ages(store: Store, folder: str, now: float) -> tuple[dict[str, int], float]:
     """All keys under a folder with their sizes, and seconds since the newest was written."""
-    filesystem, root = store.place
-    with store.told(folder):
-        found = dict(filesystem.find(f"{root}/{folder}", detail=True))
-    keys = {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
+    found = _infos(store, folder)
     newest = max((modified(info) for info in found.values()), default=0.0)
-    return keys, now - newest
+    return {key: int(info["size"]) for key, info in found.items()}, now - newest
 
 
 def older(store: Store, folder: str, now: float, seconds: float) -> dict[str, int]:
     """Keys under a folder, with their sizes, that were written longer ago than that."""
+    found = _infos(store, folder)
+    old = {key: info for key, info in found.items() if now - modified(info) >= seconds}
+    return {key: int(info["size"]) for key, info in old.items()}
+
+
+def _infos(store: Store, folder: str) -> dict[str, dict[str, Any]]:
+    """All keys under a folder, with what fsspec tells of each."""
     filesystem, root = store.place
     with store.told(folder):
         found = dict(filesystem.find(f"{root}/{folder}", detail=True))
-    return {
-        path.removeprefix(f"{root}/"): int(info["size"])
-        for path, info in found.items()
-        if now - modified(info) >= seconds
-    }
+    return {path.removeprefix(f"{root}/"): info for path, info in found.items()}
 
 
 def delete(store: Store, keys: list[str]) -> None:
@@ -57,7 +57,7 @@ def delete(store: Store, keys: list[str]) -> None:
         return
     for key in keys:
         path = f"{root}/{key}"
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), store.told(key):
             os.unlink(path)
         with contextlib.suppress(OSError):  # Not empty: it stays.
             for _ in range(3):
@@ -70,7 +70,7 @@ def delete(store: Store, keys: list[str]) -> None:
 def move(store: Store, key: str, to: str) -> None:
     """Gives a file another key; one that is gone already, by a rival's doing, does no harm."""
     filesystem, root = store.place
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), store.told(key):
         filesystem.makedirs(f"{root}/{to.rpartition('/')[0]}", exist_ok=True)
         filesystem.mv(f"{root}/{key}", f"{root}/{to}")
 

@@ -162,7 +162,7 @@ def check_unchanged(file: InputFile, options: dict[str, Any] | None = None) -> N
     if file.identity.startswith("sha256:"):
         with store_errors(file.url, "E_INPUT_CHANGED"):
             modified = os.stat(place).st_mtime_ns
-            found = file.identity if modified == file.modified else _sha256(place, modified)
+            found = file.identity if modified == file.modified else _sha256_at(place, modified)
         if found != file.identity:
             raise changed(file, file.identity, found)
 
@@ -231,11 +231,16 @@ def is_inside(output_root: str, input_path: str) -> bool:
 def _identity(url: str, full: str, info: dict[str, Any]) -> str:
     if is_remote(url):
         return f"etag:{str(info['ETag']).strip(chr(34))}"
-    return _sha256(full, os.stat(full).st_mtime_ns)
+    return _sha256(full)
 
 
 @functools.lru_cache(maxsize=4096)
-def _sha256(path: str, modified: int) -> str:
+def _sha256_at(path: str, modified: int) -> str:
+    """Of the file as it was written then: the parts of a large one are read by one process."""
+    return _sha256(path)
+
+
+def _sha256(path: str) -> str:
     with open(path, "rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
