@@ -62,7 +62,7 @@ def opened(name: str, shape: Shape, device: torch.device) -> Engine:
                 **common, num_attention_heads=32, num_key_value_heads=8, head_dim=128
             )
             model = transformers.Qwen3ForSequenceClassification(config).to(dtype).eval()
-            return torch_models.ClassifierEngine(model, device, typed=False)
+            return torch_models.decoder_engine(model, device)
         if name == "568 M":
             config = transformers.XLMRobertaConfig(**common, num_attention_heads=16)
             model = transformers.XLMRobertaForSequenceClassification(config).to(dtype).eval()

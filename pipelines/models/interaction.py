@@ -61,13 +61,17 @@ class InteractionReranker(nn.Module):
             token_type_ids=(position >= document_start).long(),
         ).last_hidden_state
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(hidden.float(), query_lengths, lengths)
+            longest = int(query_lengths.max())
+            return self.head(hidden.float(), query_lengths, lengths, longest)
 
-    def head(self, hidden: Tensor, query_lengths: Tensor, lengths: Tensor) -> Tensor:
-        """The formula above; float32 [n, length, hidden] to float32 [n]."""
+    def head(self, hidden: Tensor, query_lengths: Tensor, lengths: Tensor, longest: int) -> Tensor:
+        """The formula above; float32 [n, length, hidden] to float32 [n].
+
+        `longest` is the largest of `query_lengths`, given so that no device is asked for it.
+        """
         position = torch.arange(hidden.shape[1], device=hidden.device)
         document = (position >= query_lengths[:, None] + 2) & (position < lengths[:, None])
-        width = int(query_lengths.max()) + 1
+        width = longest + 1
         # An empty query is stood for by [CLS], so that no softmax runs over nothing.
         in_query = (position[:width] >= 1) & (position[:width] <= query_lengths[:, None])
         in_query[:, 0] |= query_lengths == 0

@@ -1,32 +1,30 @@
 """The engine for GPUs, and for every network that the CPU's fast one does not know.
 
-On CUDA, networks of transformers' common attention interface run *packed*: the rows of a batch
-stand end to end in one row without any padding, and attention keeps to each row's own tokens
-(`torch.nn.attention.varlen`). Elsewhere rows are padded, with a mask only where one is padded.
-The host never waits for the device within a unit: batches go over from pinned memory, results stay
-on the device until the last batch is under way.
+On CUDA, networks of transformers' common attention interface run *packed* (`packing`): the rows of
+a batch stand end to end in one row without any padding. Elsewhere rows are padded, with a mask only
+where one is padded. The host never waits for the device within a unit: batches go over from pinned
+memory, results stay on the device until the last batch is under way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
 
 from pipelines.errors import UnfitProcessError
 from pipelines.models.inputs import DeviceMemoryError
 from pipelines.models.packed import pack_linears
+from pipelines.models.packing import can_pack, compile_layers, keep_first_tokens, use_varlen
 from pipelines.models.splicing import Batch
 
 TOKEN_BUDGET_CPU = 4096  # beyond this, activations leave the cache and nothing is gained
 TOKEN_BUDGET_GPU = 65_536
-VARLEN = "nightrank_varlen"
 
 
 @dataclass(frozen=True)
@@ -34,18 +32,23 @@ class Padded:
     """A batch on the device.
 
     Attributes:
-        hidden: [n, length, width], the encoder's output; padding holds anything.
+        hidden: [n, length, width], the encoder's output; padding holds anything. Of the tokens that
+            the head takes: [n, 1, width] where that is the first or the last.
         lengths: int64 [n].
         first_lengths: int64 [n].
+        longest_first: the largest of them, known without asking the device.
     """
 
     hidden: Tensor
     lengths: Tensor
     first_lengths: Tensor
+    longest_first: int
 
 
 Head = Callable[[Padded], Tensor]
 """What makes [n] or [n, dimension] of the encoder's output."""
+Takes = Literal["all", "first", "last"]
+"""The tokens of a row that a head takes."""
 
 
 class TorchEngine:
@@ -57,6 +60,8 @@ class TorchEngine:
         device: where to run.
         typed: whether the encoder takes token types.
         first_position: what a text's first token's position is called.
+        takes: the tokens that the head takes; of a decoder the last.
+        padding: the token that never counts as the last one.
     """
 
     def __init__(
@@ -66,12 +71,18 @@ class TorchEngine:
         device: torch.device,
         typed: bool,
         first_position: int = 0,
+        takes: Takes = "all",
+        padding: int = 0,
     ) -> None:
         self._encoder, self._head, self._device = encoder.eval().to(device), head, device
         self._typed, self._first_position = typed, first_position
+        self._takes, self._padding = takes, padding
         self._packed = device.type == "cuda" and can_pack(self._encoder)
         if self._packed:
             use_varlen(self._encoder)
+            if takes == "first":
+                keep_first_tokens(self._encoder)
+            compile_layers(self._encoder)
         self.token_budget = budget_of(device)
         pack_linears(self._encoder)
 
@@ -100,16 +111,20 @@ class TorchEngine:
     def padded(self, batch: Batch) -> Padded:
         """The encoder over rows of one width."""
         fields = padded_fields(batch, self._device, self._typed)
-        hidden = self._encoder(**fields).last_hidden_state
-        return Padded(hidden, self._send(batch.lengths), self._send(batch.first_lengths))
+        hidden = self._encoder(**fields, **self._options()).last_hidden_state
+        if self._takes == "first":
+            hidden = hidden[:, :1]
+        if self._takes == "last":
+            rows = torch.arange(len(hidden), device=self._device)
+            hidden = hidden[rows, self._send(self._last(batch))][:, None]
+        return self._of(hidden, batch)
 
     def packed(self, batch: Batch) -> Padded:
-        """The encoder over all rows end to end; its output is padded again for the head."""
+        """The encoder over all rows end to end; its output is padded again where it must be."""
         rows, width = batch.input_ids.shape
         inside = np.arange(width) < batch.lengths[:, None]
         place = np.broadcast_to(np.arange(width) + self._first_position, inside.shape)
         starts = np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32)
-        at = self._send(np.flatnonzero(inside))
         fields = {
             "input_ids": self._send(batch.input_ids[inside][None]),
             "position_ids": self._send(place[inside][None]),
@@ -118,11 +133,28 @@ class TorchEngine:
         }
         if self._typed:
             fields["token_type_ids"] = self._send(batch.token_types[inside][None])
-        flat = self._encoder(**fields).last_hidden_state[0]
+        flat = self._encoder(**fields, **self._options()).last_hidden_state[0]
+        if self._takes == "first":
+            return self._of(flat[:, None], batch)
+        if self._takes == "last":
+            return self._of(flat[self._send(starts[:-1] + self._last(batch))][:, None], batch)
         hidden = flat.new_zeros(rows * width, flat.shape[-1])
-        hidden[at] = flat
+        hidden[self._send(np.flatnonzero(inside))] = flat
+        return self._of(hidden.view(rows, width, -1), batch)
+
+    def _of(self, hidden: Tensor, batch: Batch) -> Padded:
         lengths, first = self._send(batch.lengths), self._send(batch.first_lengths)
-        return Padded(hidden.view(rows, width, -1), lengths, first)
+        return Padded(hidden, lengths, first, int(batch.first_lengths.max(initial=0)))
+
+    def _last(self, batch: Batch) -> NDArray[np.int64]:
+        """int64 [n], the column of each row's last token that is not padding."""
+        counts = batch.input_ids[:, ::-1] != self._padding
+        last: NDArray[np.int64] = counts.shape[1] - 1 - counts.argmax(axis=1)
+        return last
+
+    def _options(self) -> dict[str, Any]:
+        # A decoder would keep all keys and values for a next token that never comes.
+        return {"use_cache": False} if self._takes == "last" else {}
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         return send(array, self._device)
@@ -168,63 +200,3 @@ def mean_pooling(padded: Padded) -> Tensor:
     inside = place < padded.lengths[:, None]
     hidden = padded.hidden.float() * inside[..., None]
     return hidden.sum(dim=1) / padded.lengths[:, None]
-
-
-def can_pack(encoder: nn.Module) -> bool:
-    """Whether packed attention exists for this model; its kernel takes half precisions alone."""
-    half = next(encoder.parameters()).dtype in (torch.float16, torch.bfloat16)
-    return half and getattr(encoder, "_supports_attention_backend", False)
-
-
-def use_varlen(encoder: nn.Module) -> None:
-    """Switches a transformers model to packed attention."""
-    AttentionInterface.register(VARLEN, varlen_attention)
-    AttentionMaskInterface.register(VARLEN, lambda *args, **kwargs: None)
-    encoder.set_attn_implementation(VARLEN)  # type: ignore[operator]
-
-
-def varlen_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    *,
-    cu_seq_lens: Tensor,
-    longest: int,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention within the rows that stand end to end, for transformers' interface.
-
-    Args:
-        module: the layer, unused.
-        query: [1, heads, tokens, head width].
-        key: as `query`.
-        value: as `query`.
-        attention_mask: none in packed rows.
-        scaling: of the scores.
-        dropout: none in inference.
-        cu_seq_lens: int32 [rows + 1], where each row begins.
-        longest: tokens of the longest row.
-        **kwargs: what other implementations are told.
-
-    Returns:
-        [1, tokens, heads, head width], and no weights.
-    """
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    if q.device.type == "cuda":
-        from torch.nn.attention.varlen import varlen_attn
-
-        mixed = varlen_attn(q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scaling)
-        return mixed[None], None
-    # The same by the definition, row for row, so that packing can be checked without a GPU.
-    bounds = cu_seq_lens.tolist()
-    parts = [
-        nn.functional.scaled_dot_product_attention(
-            *(part[:, :, start:end] for part in (query, key, value)), scale=scaling
-        )
-        for start, end in zip(bounds, bounds[1:], strict=False)
-    ]
-    return torch.cat(parts, dim=2).transpose(1, 2), None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from pipelines.errors import NightrankError
@@ -21,6 +22,7 @@ from pipelines.models.protocols import Precision, ResolvedModel
 from pipelines.models.splicing import Batch
 from pipelines.models.torch_engine import (
     Padded,
+    Takes,
     TorchEngine,
     budget_of,
     mean_pooling,
@@ -45,7 +47,8 @@ def interaction_engine(base: Path, delta: Path, precision: Precision) -> TorchEn
     model.encoder.to(DTYPES[precision])
 
     def head(padded: Padded) -> Tensor:
-        return model.head(padded.hidden.float(), padded.first_lengths, padded.lengths)
+        hidden, longest = padded.hidden.float(), padded.longest_first
+        return model.head(hidden, padded.first_lengths, padded.lengths, longest)
 
     return TorchEngine(model.encoder, head, device, typed=True)
 
@@ -66,7 +69,8 @@ def pooled_engine(folder: Path, resolved: ResolvedModel, mean: bool) -> TorchEng
         return nn.functional.normalize(pooled, dim=1) if normalize else pooled
 
     typed = config["model_type"] == "bert"
-    return TorchEngine(encoder, head, choose_device(), typed, first_position(config))
+    takes: Takes = "all" if mean else "first"
+    return TorchEngine(encoder, head, choose_device(), typed, first_position(config), takes)
 
 
 class ClassifierEngine:
@@ -108,6 +112,8 @@ def classifier_engine(
     if type(model).__name__ in HEADS:
         first = first_position(read_json(folder / "config.json"))
         return headed_engine(model, device, typed, first)
+    if isinstance(model, GenericForSequenceClassification) and _has_plain_head(model):
+        return decoder_engine(model, device)
     return ClassifierEngine(model, device, typed)
 
 
@@ -132,7 +138,28 @@ def headed_engine(
         logits: Tensor = classifier(first if pooler is None else pooler(first))
         return logits[:, 0]
 
-    return TorchEngine(encoder, head, device, typed, first_position)
+    return TorchEngine(encoder, head, device, typed, first_position, "first")
+
+
+def decoder_engine(model: Any, device: torch.device) -> TorchEngine:
+    """A decoder with a float32 head upon the last token, opened.
+
+    Args:
+        model: of transformers' generic form, with one label and a padding token; taken apart.
+        device: where to run.
+    """
+    score = model.score.to(device).float()
+
+    def head(padded: Padded) -> Tensor:
+        logits: Tensor = score(padded.hidden[:, 0].float())
+        return logits[:, 0]
+
+    padding = model.config.pad_token_id
+    return TorchEngine(model.base_model, head, device, False, takes="last", padding=padding)
+
+
+def _has_plain_head(model: Any) -> bool:
+    return type(model.score) is nn.Linear and model.config.pad_token_id is not None
 
 
 def sentence_transformer(folder: Path, precision: Precision) -> Any:

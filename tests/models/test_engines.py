@@ -33,17 +33,17 @@ def tiny(folder, kind, **changes):
 
     tiny_tokenizer(folder)
     torch.manual_seed(7)
-    config = getattr(transformers, f"{kind}Config")(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        num_labels=1,
-        initializer_range=0.5,
-        **changes,
-    )
+    shape = {
+        "vocab_size": len(WORDS),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "num_labels": 1,
+        "initializer_range": 0.5,
+    }
+    config = getattr(transformers, f"{kind}Config")(**shape | changes)
     getattr(transformers, f"{kind}ForSequenceClassification")(config).save_pretrained(folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     if kind != "Bert":
@@ -192,40 +192,6 @@ def test_bf16_scores_hardly_depend_on_the_engine_or_the_batch():
     fast.token_budget = 1  # every pair alone
     # The bound that ARCHITECTURE.md states for one engine, whatever the batches.
     np.testing.assert_allclose(run(builtin_inputs(), fast), scores, rtol=0, atol=0.1)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_packed_rows_give_what_padded_rows_give(tmp_path, family):
-    """What a GPU runs, by the same code but for the kernel of the attention itself."""
-    import torch
-    from transformers import AutoModel
-
-    from pipelines.models import torch_engine
-    from pipelines.models.splicing import Batch
-
-    kind, changes = FAMILIES[family]
-    tiny(tmp_path, kind, **changes)
-    behind = 1 if kind != "Bert" else 0
-    random = np.random.default_rng(0)
-    lengths = np.array([17, 3, 1, 9])
-    inside = np.arange(17) < lengths[:, None]
-    ids = np.where(inside, random.integers(5, len(WORDS), (4, 17)), 0).astype(np.int32)
-    batch = Batch(ids, np.zeros_like(ids), lengths, np.zeros(4, np.int64))
-
-    def engine():
-        encoder = AutoModel.from_pretrained(str(tmp_path), add_pooling_layer=False)
-        device = torch.device("cpu")
-        return torch_engine.TorchEngine(
-            encoder, torch_engine.mean_pooling, device, kind == "Bert", behind
-        )
-
-    padded, packed = engine(), engine()
-    assert not torch_engine.can_pack(packed._encoder)  # float32 has no such kernel
-    torch_engine.use_varlen(packed._encoder)
-    with torch.inference_mode():
-        expected = torch_engine.mean_pooling(padded.padded(batch))
-        found = torch_engine.mean_pooling(packed.packed(batch))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def test_only_the_first_token_of_the_last_layer_is_the_same(tmp_path):

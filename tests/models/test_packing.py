@@ -1,0 +1,198 @@
+"""What a GPU runs, by the same code but for the kernel of the attention itself."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipelines.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
+from pipelines.models.splicing import Batch
+
+from .conftest import WORDS, tiny_tokenizer
+from .test_engines import DOCUMENTS, FAMILIES, PAIRS, QUERIES, tiny
+
+torch = pytest.importorskip("torch")
+
+from pipelines.models import packing, torch_engine, torch_models  # noqa: E402
+
+pytestmark = pytest.mark.models
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def attention():
+    """The kernel's definition, row for row, where it is asked on a CPU."""
+    from torch.nn.attention import varlen
+
+    def by_definition(q, k, v, q_starts, k_starts, q_longest, k_longest, is_causal=False, *others):
+        scale, window, gqa, _, _, splits = others
+        assert window == ([-1, 0] if is_causal else [-1, -1]) and gqa and splits == 1
+        mixed = torch.empty_like(q)
+        q_at, k_at = q_starts.tolist(), k_starts.tolist()
+        assert max(np.diff(q_at)) == q_longest and max(np.diff(k_at)) == k_longest
+        for row in range(len(q_at) - 1):
+            of = [
+                part[None, start[row] : start[row + 1]].transpose(1, 2)
+                for part, start in ((q, q_at), (k, k_at), (v, k_at))
+            ]
+            one = torch.nn.functional.scaled_dot_product_attention(
+                *of, scale=scale, is_causal=is_causal, enable_gqa=True
+            )
+            mixed[q_at[row] : q_at[row + 1]] = one[0].transpose(0, 1)
+        sums = torch.empty(q.shape[1], len(q))
+        return mixed, sums, torch.zeros(2, dtype=torch.uint64)
+
+    varlen._varlen_attn.register_kernel("cpu")(by_definition)
+
+
+def batch(lengths, seed=0):
+    lengths = np.array(lengths)
+    width = int(lengths.max())
+    random, inside = np.random.default_rng(seed), np.arange(width) < lengths[:, None]
+    ids = np.where(inside, random.integers(5, len(WORDS), inside.shape), 0).astype(np.int32)
+    return Batch(ids, np.zeros_like(ids), lengths, np.zeros(len(lengths), np.int64))
+
+
+def decoder(folder, **changes):
+    """A random classifier upon a decoder, with a tokenizer."""
+    import transformers
+
+    tiny_tokenizer(folder)
+    torch.manual_seed(7)
+    config = transformers.Qwen3Config(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=1,
+        pad_token_id=0,
+        initializer_range=0.5,
+        **changes,
+    )
+    transformers.Qwen3ForSequenceClassification(config).save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def made(folder, kind, takes):
+    """An engine whose head gives the tokens that it takes, their mean where all."""
+    from transformers import AutoModel
+
+    typed, behind = kind == "Bert", int("Roberta" in kind)
+    encoder = AutoModel.from_pretrained(str(folder))
+    encoder.pooler = None
+
+    def head(padded):
+        if takes == "all":
+            return torch_engine.mean_pooling(padded)
+        return padded.hidden[:, 0]
+
+    return torch_engine.TorchEngine(encoder, head, CPU, typed, behind, takes)
+
+
+def packed(engine, first=False):
+    packing.use_varlen(engine._encoder)
+    if first:
+        packing.keep_first_tokens(engine._encoder)
+    engine._packed = True
+    return engine
+
+
+@pytest.mark.parametrize("takes", ["all", "first"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_rows_give_what_padded_rows_give(tmp_path, family, takes):
+    kind, changes = FAMILIES[family]
+    tiny(tmp_path, kind, **changes)
+    some = batch([17, 3, 1, 9])
+    expected = made(tmp_path, kind, takes).start(some)
+    found = packed(made(tmp_path, kind, takes), takes == "first").start(some)
+    assert expected.shape == (4, 32) and expected.std() > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_packed_decoders_give_what_padded_ones_give(tmp_path):
+    decoder(tmp_path)
+    some = batch([17, 3, 1, 9])
+    expected = made(tmp_path, "Qwen3", "last").start(some)
+    found = packed(made(tmp_path, "Qwen3", "last")).start(some)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_decoders_equal_sentence_transformers(tmp_path):
+    from sentence_transformers import CrossEncoder
+    from torch import nn
+
+    decoder(tmp_path)
+    resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
+    tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
+    assert isinstance(model._engine, torch_engine.TorchEngine)
+    found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
+    theirs = CrossEncoder(str(tmp_path), device="cpu", max_length=resolved.max_length_tokens)
+    texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
+    expected = theirs.predict(texts, activation_fn=nn.Identity())
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+
+
+def test_a_decoders_last_token_is_never_padding(tmp_path):
+    """As transformers itself looks for it: a text may end with the padding token."""
+    from transformers import AutoModelForSequenceClassification
+
+    decoder(tmp_path)
+    some = batch([17, 3, 9])
+    some.input_ids[1, 2] = some.input_ids[2, 7:9] = 0
+    theirs = AutoModelForSequenceClassification.from_pretrained(str(tmp_path))
+    inside = np.arange(17) < some.lengths[:, None]
+    with torch.inference_mode():
+        expected = theirs(
+            input_ids=torch.from_numpy(some.input_ids).long(),
+            attention_mask=torch.from_numpy(inside.astype(np.int64)),
+        ).logits[:, 0]
+    mine = torch_models.decoder_engine(theirs, CPU)
+    np.testing.assert_allclose(mine.start(some), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(packed(mine).start(some), expected, rtol=0, atol=1e-5)
+
+
+def test_what_can_run_packed(tmp_path):
+    tiny(tmp_path, "Bert")
+    encoder = made(tmp_path, "Bert", "all")._encoder
+    assert not packing.can_pack(encoder)  # float32 has no such kernel
+    encoder.to(torch.bfloat16)
+    assert packing.can_pack(encoder)
+    encoder.config.layer_types = ["full_attention", "sliding_attention"]
+    assert not packing.can_pack(encoder)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "qwen3"])
+def test_layers_are_compiled_once_for_all_lengths(tmp_path, family, monkeypatch):
+    from torch._dynamo.utils import counters
+
+    if family == "qwen3":
+        decoder(tmp_path)
+        kind, takes = "Qwen3", "last"
+    else:
+        kind, changes = FAMILIES[family]
+        tiny(tmp_path, kind, num_hidden_layers=3, **changes)
+        takes = "first"
+    usual, compiled = made(tmp_path, kind, takes), made(tmp_path, kind, takes)
+    for engine in (usual, compiled):
+        packed(engine, takes == "first")
+    torch._dynamo.reset()
+    counters.clear()
+    compiling = torch.nn.Module.compile
+    # The graph is what matters here; inductor needs half a minute for it on a CPU.
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **how: compiling(self, backend="eager", **how)
+    )
+    packing.compile_layers(compiled._encoder)
+    for seed, lengths in enumerate(([17, 3, 2, 9], [5, 4], [30], [2, 2, 2], [40, 33, 12, 6, 6])):
+        some = batch(lengths, seed)
+        np.testing.assert_allclose(compiled.start(some), usual.start(some), rtol=0, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
