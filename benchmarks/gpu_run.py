@@ -1,0 +1,114 @@
+"""A whole run beside a GPU: what each stage takes, and how long the GPU does nothing in it.
+
+    python -m benchmarks.gpu_run --data DATA/medquad --work WORK [--out benchmarks/results]
+
+`nightrank run` in one process with the built-in models, twice on cold lakes: the first compiles the
+models' layers, the second finds them compiled, as a night does that is not a machine's first.
+`nvidia-smi` tells every 50 ms for what share of its last sample a kernel ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cold_runs import cold_run
+from benchmarks.reporting import machine, table
+
+Sample = tuple[float, float]
+
+
+def samples(log: Path) -> list[Sample]:
+    """Unix seconds, and the share of busy time, of every line of nvidia-smi's."""
+    found = []
+    for line in log.read_text().splitlines():
+        moment, _, share = line.partition(", ")
+        try:
+            when = datetime.strptime(moment, "%Y/%m/%d %H:%M:%S.%f").timestamp()
+            found.append((when, float(share) / 100))
+        except ValueError:
+            continue  # A line cut off at the end.
+    return found
+
+
+def spans(lake: Path) -> dict[str, tuple[float, float]]:
+    """When each stage began and ended, by the run's own events."""
+    begun, found = {}, {}
+    for file in sorted(lake.rglob("events-*.jsonl")):
+        for line in file.read_text().splitlines():
+            event = json.loads(line)
+            when = datetime.fromisoformat(event["time"]).timestamp()
+            if event["event"] == "stage_started":
+                begun[event["stage"]] = when
+            if event["event"] == "stage_finished":
+                found[event["stage"]] = (begun[event["stage"]], when)
+    return found
+
+
+def told(lake: Path, busy: list[Sample]) -> dict[str, dict[str, float]]:
+    """Seconds and idle share of every stage of more than a second."""
+    stages = {}
+    for name, (begin, end) in spans(lake).items():
+        # The first sample within a stage tells of the time before it.
+        inside = [share for when, share in busy if begin + 0.2 <= when <= end]
+        if end - begin > 1 and inside:
+            stages[name] = {"seconds": end - begin, "idle": 1 - sum(inside) / len(inside)}
+    return stages
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--queries", type=int, default=100_000)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    queries = args.work / "queries.jsonl"
+    with gzip.open(args.data / "queries.jsonl.gz", "rt") as lines:
+        queries.write_text("".join(list(lines)[: args.queries]))
+    sections: dict[str, Any] = {
+        "corpus": {"path": str(args.data / "corpus.jsonl.gz")},
+        "queries": {"path": str(queries)},
+        "retrieve": {"depth": 100},
+        "rerank": {"depth": 100},
+        "cluster": {"executor": "serial"},
+    }
+    asked = "--query-gpu=timestamp,utilization.gpu"
+    runs, lines = {}, []
+    for name in ("first", "second"):
+        log = args.work / f"{name}.csv"
+        with log.open("w") as out:
+            watch = subprocess.Popen(
+                ["nvidia-smi", asked, "--format=csv,noheader,nounits", "-lms", "50"], stdout=out
+            )
+            try:
+                run = cold_run(args.work, name, sections)
+            finally:
+                watch.terminate()
+                watch.wait()
+        run["gpu"] = told(args.work / "lake" / name, samples(log))
+        runs[name] = run
+        for stage, each in run["gpu"].items():
+            lines.append([name, stage, f"{each['seconds']:.1f} s", f"{each['idle']:.1%}"])
+        lines.append([name, "the whole run", f"{run['wall']:.1f} s", ""])
+        print(json.dumps({name: {k: run[k] for k in ("wall", "pairs", "ndcg", "gpu")}}), flush=True)
+    text = table(["run", "stage", "seconds", "GPU idle"], lines)
+    pairs = f"{runs['first']['pairs']:,} pairs of {runs['first']['queries']:,} queries"
+    text = f"{pairs} and {runs['first']['documents']:,} documents.\n\n" + text
+    print(text)
+    if args.out:
+        import torch
+
+        result = {**machine(), "device": torch.cuda.get_device_name(0), "runs": runs}
+        (args.out / "gpu_run.json").write_text(json.dumps(result, indent=1) + "\n")
+        (args.out / "gpu_run.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
