@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from pipelines.errors import NightrankError
 from pipelines.models.batching import SPENT, pack
-from pipelines.models.splicing import Batch, Splicer
+from pipelines.models.pieces import Batch, Source
+from pipelines.models.splicing import Splicer
 from pipelines.tokens import Tokens
 
 
@@ -26,7 +27,7 @@ class Inputs(Protocol):
     lengths: NDArray[np.int64]
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """The inputs at `rows`, padded on the right to the longest of them."""
+        """The inputs at `rows`."""
         ...
 
 
@@ -48,6 +49,7 @@ class SplicedInputs:
         pairs: NDArray[np.int32] | None = None,
     ) -> None:
         self._splicer, self._first, self._second = splicer, first, second
+        self._source = splicer.source(first, second)
         if second is None or pairs is None:
             self._rows: NDArray[Any] = np.arange(len(first))
             self._others: NDArray[Any] | None = None
@@ -59,7 +61,8 @@ class SplicedInputs:
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """See `Inputs`."""
         others = None if self._others is None else self._others[rows]
-        return self._splicer.batch(self._first, self._rows[rows], self._second, others)
+        first = self._first, self._rows[rows]
+        return self._splicer.batch(self._source, *first, self._second, others)
 
 
 class TokenisedInputs:
@@ -72,10 +75,11 @@ class TokenisedInputs:
 
     def __init__(self, encoded: Any, padding: int) -> None:
         self._padding = padding
-        self._ids = Tokens.from_lists(encoded["input_ids"])
+        tokens = Tokens.from_lists(encoded["input_ids"])
         types = encoded.get("token_type_ids")
-        self._types = None if types is None else Tokens.from_lists(types)
-        self.lengths = self._ids.lengths
+        kinds = np.zeros_like(tokens.ids) if types is None else Tokens.from_lists(types).ids
+        self._source, self._starts = Source(tokens.ids, kinds), tokens.offsets[:-1]
+        self.lengths = tokens.lengths
 
     @staticmethod
     def of_texts(tokenizer: Any, texts: list[str], max_length_tokens: int) -> TokenisedInputs:
@@ -122,15 +126,7 @@ class TokenisedInputs:
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """See `Inputs`; where the first text ends is not known here and is given as 0."""
-        lengths = self.lengths[rows]
-        shape = (len(rows), int(lengths.max(initial=1)))
-        filled = np.arange(shape[1]) < lengths[:, None]
-        ids = np.full(shape, self._padding, dtype=np.int32)
-        ids[filled] = self._ids.take(rows).ids
-        types = np.zeros(shape, dtype=np.int32)
-        if self._types is not None:
-            types[filled] = self._types.take(rows).ids
-        return Batch(ids, types, lengths, np.zeros_like(lengths))
+        return Batch.of_rows(self._source, self._starts[rows], self.lengths[rows], self._padding)
 
 
 class DeviceMemoryError(Exception):

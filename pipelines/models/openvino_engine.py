@@ -9,8 +9,8 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from pipelines.models.pieces import Batch
 from pipelines.models.protocols import Precision
-from pipelines.models.splicing import Batch
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 

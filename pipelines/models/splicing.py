@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.models.pieces import Batch, Source
 from pipelines.tokens import Tokens
 
 PROBES = (
@@ -95,23 +96,6 @@ def longest_first(
     return np.where(swap, kept_long, kept_short), np.where(swap, kept_short, kept_long)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Padded inputs.
-
-    Attributes:
-        input_ids: int32 [n, width], padded on the right.
-        token_types: int32 [n, width].
-        lengths: int64 [n], tokens of each row.
-        first_lengths: int64 [n], tokens of each row's first text.
-    """
-
-    input_ids: NDArray[np.int32]
-    token_types: NDArray[np.int32]
-    lengths: NDArray[np.int64]
-    first_lengths: NDArray[np.int64]
-
-
 class Splicer:
     """Puts inputs together from stored token ids.
 
@@ -134,8 +118,31 @@ class Splicer:
         one, two = longest_first(first, second, self.room)
         return one + two + self.template.special
 
+    def source(self, first: Tokens, second: Tokens | None = None) -> Source:
+        """The ids of the template and of all texts, one after another.
+
+        Args:
+            first: queries of pairs, or single texts.
+            second: documents of pairs, or None.
+        """
+        template = self.template
+        special = (*template.before, *template.between, *template.after)
+        kinds = np.repeat(
+            np.array(template.types, np.int32)[[0, 2, 4, 1, 3]],
+            [
+                len(template.before),
+                len(template.between),
+                len(template.after),
+                len(first.ids),
+                0 if second is None else len(second.ids),
+            ],
+        )
+        texts = [first.ids] if second is None else [first.ids, second.ids]
+        return Source(np.concatenate([np.array(special, np.int32), *texts]), kinds)
+
     def batch(
         self,
+        source: Source,
         first: Tokens,
         first_rows: NDArray[np.integer[Any]],
         second: Tokens | None = None,
@@ -144,67 +151,26 @@ class Splicer:
         """The inputs of one batch.
 
         Args:
-            first: queries of a pair, or single texts.
+            source: of both.
+            first: queries of pairs, or single texts.
             first_rows: [n], rows of `first`.
-            second: documents of a pair, or None.
+            second: documents of pairs, or None.
             second_rows: [n], rows of `second`.
         """
-        first_lengths = first.lengths[first_rows]
-        if second is None or second_rows is None:
-            kept_first = np.minimum(first_lengths, self.room)
-            kept_second = np.zeros_like(kept_first)
-        else:
-            second_lengths = second.lengths[second_rows]
-            kept_first, kept_second = longest_first(first_lengths, second_lengths, self.room)
         template = self.template
-        lengths = kept_first + kept_second + template.special
-        shape = (len(lengths), int(lengths.max(initial=1)))
-        ids = np.full(shape, self.padding, dtype=np.int32)
-        types = np.zeros(shape, dtype=np.int32)
-
-        column = np.zeros(len(lengths), dtype=np.int64)
-        column = _put(ids, types, column, template.before, template.types[0])
-        column = _copy(ids, types, column, first, first_rows, kept_first, template.types[1])
-        column = _put(ids, types, column, template.between, template.types[2])
+        before, between, after = map(len, (template.before, template.between, template.after))
+        starts = np.zeros((len(first_rows), 5), np.int64)
+        sizes = np.zeros((len(first_rows), 5), np.int64)
+        sizes[:, [0, 2, 4]] = before, between, after
+        starts[:, [2, 4]] = before, before + between
+        starts[:, 1] = template.special + first.offsets[first_rows]
+        ones = first.offsets[first_rows + 1] - first.offsets[first_rows]
+        sizes[:, 1] = np.minimum(ones, self.room)
         if second is not None and second_rows is not None:
-            column = _copy(ids, types, column, second, second_rows, kept_second, template.types[3])
-        _put(ids, types, column, template.after, template.types[4])
-        return Batch(ids, types, lengths, kept_first)
-
-
-def _put(
-    ids: NDArray[np.int32],
-    types: NDArray[np.int32],
-    column: NDArray[np.int64],
-    special: tuple[int, ...],
-    kind: int,
-) -> NDArray[np.int64]:
-    """Writes the same ids into every row from its column on; gives the next columns."""
-    rows = np.arange(len(ids))
-    for offset, token in enumerate(special):
-        ids[rows, column + offset] = token
-        types[rows, column + offset] = kind
-    return column + len(special)
-
-
-def _copy(
-    ids: NDArray[np.int32],
-    types: NDArray[np.int32],
-    column: NDArray[np.int64],
-    source: Tokens,
-    source_rows: NDArray[np.integer[Any]],
-    lengths: NDArray[np.int64],
-    kind: int,
-) -> NDArray[np.int64]:
-    """Writes the head of one stored text into each row; gives the next columns."""
-    total = int(lengths.sum())
-    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64)
-    within = np.arange(total) - np.repeat(starts, lengths)
-    rows = np.repeat(np.arange(len(ids)), lengths)
-    columns = np.repeat(column, lengths) + within
-    ids[rows, columns] = source.ids[np.repeat(source.offsets[source_rows], lengths) + within]
-    types[rows, columns] = kind
-    return column + lengths
+            starts[:, 3] = template.special + len(first.ids) + second.offsets[second_rows]
+            others = second.offsets[second_rows + 1] - second.offsets[second_rows]
+            sizes[:, 1], sizes[:, 3] = longest_first(ones, others, self.room)
+        return Batch(source, starts, sizes, sizes[:, 1], self.padding)
 
 
 def provable_template(tokenizer: Any, pair: bool) -> Template | None:
@@ -226,12 +192,14 @@ def provable_template(tokenizer: Any, pair: bool) -> Template | None:
     count = len(PROBES)
     for limit in (512, 48):
         splicer = Splicer(template, limit, tokenizer.pad_token_id)
+        source = splicer.source(plain, plain if pair else None)
         for shift in (0, 1, 5, 11) if pair else (0,):
             rows = np.arange(count)
             others = (rows + shift) % count
             texts = [PROBES[row] for row in others] if pair else None
             expected = tokenizer(list(PROBES), texts, truncation=True, max_length=limit)
-            made = splicer.batch(plain, rows, plain, others) if pair else splicer.batch(plain, rows)
+            seconds = (plain, others) if pair else ()
+            made = splicer.batch(source, plain, rows, *seconds)
             types = expected.get("token_type_ids")
             for row in range(count):
                 length = int(made.lengths[row])

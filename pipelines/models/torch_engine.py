@@ -21,7 +21,7 @@ from pipelines.errors import UnfitProcessError
 from pipelines.models.inputs import DeviceMemoryError
 from pipelines.models.packed import pack_linears
 from pipelines.models.packing import can_pack, compile_layers, keep_first_tokens, use_varlen
-from pipelines.models.splicing import Batch
+from pipelines.models.pieces import Batch, Source
 
 TOKEN_BUDGET_CPU = 4096  # beyond this, activations leave the cache and nothing is gained
 TOKEN_BUDGET_GPU = 65_536
@@ -77,6 +77,7 @@ class TorchEngine:
         self._encoder, self._head, self._device = encoder.eval().to(device), head, device
         self._typed, self._first_position = typed, first_position
         self._takes, self._padding = takes, padding
+        self._source: tuple[Source, tuple[Tensor, Tensor]] | None = None
         self._packed = device.type == "cuda" and can_pack(self._encoder)
         if self._packed:
             use_varlen(self._encoder)
@@ -115,42 +116,50 @@ class TorchEngine:
         if self._takes == "first":
             hidden = hidden[:, :1]
         if self._takes == "last":
+            counts = batch.input_ids[:, ::-1] != self._padding
+            last = counts.shape[1] - 1 - counts.argmax(axis=1)
             rows = torch.arange(len(hidden), device=self._device)
-            hidden = hidden[rows, self._send(self._last(batch))][:, None]
+            hidden = hidden[rows, self._send(last)][:, None]
         return self._of(hidden, batch)
 
     def packed(self, batch: Batch) -> Padded:
         """The encoder over all rows end to end; its output is padded again where it must be."""
-        rows, width = batch.input_ids.shape
-        inside = np.arange(width) < batch.lengths[:, None]
-        place = np.broadcast_to(np.arange(width) + self._first_position, inside.shape)
-        starts = np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32)
+        total, width = int(batch.lengths.sum()), int(batch.lengths.max(initial=1))
+        ids, types = self._on_device(batch.source)
+        place = torch.arange(total, device=self._device)
+        sizes, shifts = self._send(batch.sizes.ravel()), self._send(batch.shifts)
+        at = place + torch.repeat_interleave(shifts, sizes, output_size=total)
+        starts = self._send(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32))
+        row = torch.repeat_interleave(self._send(batch.lengths), output_size=total)
+        column = place - starts[row]
         fields = {
-            "input_ids": self._send(batch.input_ids[inside][None]),
-            "position_ids": self._send(place[inside][None]),
-            "cu_seq_lens": self._send(starts),
-            "longest": int(batch.lengths.max()),
+            "input_ids": ids[at][None],
+            "position_ids": (column + self._first_position)[None],
+            "cu_seq_lens": starts,
+            "longest": width,
         }
         if self._typed:
-            fields["token_type_ids"] = self._send(batch.token_types[inside][None])
+            fields["token_type_ids"] = types[at][None]
         flat = self._encoder(**fields, **self._options()).last_hidden_state[0]
         if self._takes == "first":
             return self._of(flat[:, None], batch)
         if self._takes == "last":
-            return self._of(flat[self._send(starts[:-1] + self._last(batch))][:, None], batch)
-        hidden = flat.new_zeros(rows * width, flat.shape[-1])
-        hidden[self._send(np.flatnonzero(inside))] = flat
-        return self._of(hidden.view(rows, width, -1), batch)
+            counted = torch.where(ids[at] != self._padding, place, 0)
+            last = starts[:-1].long().scatter_reduce(0, row, counted, "amax")
+            return self._of(flat[last][:, None], batch)
+        hidden = flat.new_zeros(len(batch.lengths) * width, flat.shape[-1])
+        hidden[row * width + column] = flat
+        return self._of(hidden.view(-1, width, flat.shape[-1]), batch)
+
+    def _on_device(self, source: Source) -> tuple[Tensor, Tensor]:
+        """A unit's ids and types, sent over with its first batch."""
+        if self._source is None or self._source[0] is not source:
+            self._source = source, (self._send(source.ids), self._send(source.types))
+        return self._source[1]
 
     def _of(self, hidden: Tensor, batch: Batch) -> Padded:
         lengths, first = self._send(batch.lengths), self._send(batch.first_lengths)
         return Padded(hidden, lengths, first, int(batch.first_lengths.max(initial=0)))
-
-    def _last(self, batch: Batch) -> NDArray[np.int64]:
-        """int64 [n], the column of each row's last token that is not padding."""
-        counts = batch.input_ids[:, ::-1] != self._padding
-        last: NDArray[np.int64] = counts.shape[1] - 1 - counts.argmax(axis=1)
-        return last
 
     def _options(self) -> dict[str, Any]:
         # A decoder would keep all keys and values for a next token that never comes.

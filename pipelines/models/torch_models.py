@@ -18,8 +18,8 @@ from pipelines.models.builtin_reranker import load_reranker
 from pipelines.models.folders import read_json
 from pipelines.models.hardware import choose_device
 from pipelines.models.packed import pack_linears
+from pipelines.models.pieces import Batch
 from pipelines.models.protocols import Precision, ResolvedModel
-from pipelines.models.splicing import Batch
 from pipelines.models.torch_engine import (
     Padded,
     Takes,

@@ -25,9 +25,9 @@ from pipelines.models.builtin_reranker import build_reranker, write_reranker
 from pipelines.models.folders import locate
 from pipelines.models.hardware import choose_device
 from pipelines.models.inputs import Inputs, SplicedInputs, TokenisedInputs
+from pipelines.models.pieces import Batch
 from pipelines.models.protocols import Tokenizer
 from pipelines.models.resolving import positions
-from pipelines.models.splicing import Batch
 from pipelines.models.text_tokenizers import (
     BYTES_PER_TOKEN,
     SplicedTokenizer,

@@ -8,7 +8,7 @@ import pytest
 from pipelines.errors import NightrankError, UnfitProcessError
 from pipelines.models.batching import SPENT
 from pipelines.models.inputs import run
-from pipelines.models.splicing import Batch
+from pipelines.models.pieces import Batch, Source
 
 torch = pytest.importorskip("torch")
 
@@ -24,9 +24,9 @@ class Numbers:
         self.lengths = np.array(lengths, dtype=np.int64)
 
     def batch(self, rows):
-        width = int(self.lengths[rows].max(initial=1))
-        ids = np.repeat(rows[:, None], width, axis=1).astype(np.int32)
-        return Batch(ids, np.zeros_like(ids), self.lengths[rows], np.zeros_like(rows))
+        ids = np.repeat(rows, self.lengths[rows]).astype(np.int32)
+        starts = np.cumsum(self.lengths[rows]) - self.lengths[rows]
+        return Batch.of_rows(Source(ids, np.zeros_like(ids)), starts, self.lengths[rows], 0)
 
 
 class Small(torch.nn.Module):

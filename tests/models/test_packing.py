@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from pipelines.models.pieces import Batch, Source
 from pipelines.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
-from pipelines.models.splicing import Batch
 
 from .conftest import WORDS, tiny_tokenizer
 from .test_engines import DOCUMENTS, FAMILIES, PAIRS, QUERIES, tiny
@@ -47,10 +47,9 @@ def attention():
 
 def batch(lengths, seed=0):
     lengths = np.array(lengths)
-    width = int(lengths.max())
-    random, inside = np.random.default_rng(seed), np.arange(width) < lengths[:, None]
-    ids = np.where(inside, random.integers(5, len(WORDS), inside.shape), 0).astype(np.int32)
-    return Batch(ids, np.zeros_like(ids), lengths, np.zeros(len(lengths), np.int64))
+    ids = np.random.default_rng(seed).integers(5, len(WORDS), lengths.sum()).astype(np.int32)
+    starts = np.cumsum(lengths) - lengths
+    return Batch.of_rows(Source(ids, np.zeros_like(ids)), starts, lengths, 0)
 
 
 def decoder(folder, **changes):
@@ -146,7 +145,7 @@ def test_a_decoders_last_token_is_never_padding(tmp_path):
 
     decoder(tmp_path)
     some = batch([17, 3, 9])
-    some.input_ids[1, 2] = some.input_ids[2, 7:9] = 0
+    some.source.ids[[19, 27, 28]] = 0
     theirs = AutoModelForSequenceClassification.from_pretrained(str(tmp_path))
     inside = np.arange(17) < some.lengths[:, None]
     with torch.inference_mode():

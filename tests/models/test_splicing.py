@@ -52,7 +52,7 @@ def test_spliced_pairs_equal_the_tokenizers_own(tokenizer, spliced, pairs):
     splicer = minilm_splicer(32, pair=True)
     queries, documents = spliced(first), spliced(second)
     rows = np.arange(len(pairs))
-    made = splicer.batch(queries, rows, documents, rows)
+    made = splicer.batch(splicer.source(queries, documents), queries, rows, documents, rows)
     expected = tokenizer(first, second, truncation=True, max_length=32)
     for row, length in enumerate(made.lengths.tolist()):
         assert made.input_ids[row, :length].tolist() == expected["input_ids"][row]
