@@ -98,7 +98,7 @@ def plan(
 
 def _elsewhere(config: PipelineConfig, store: Store) -> _Found:
     """Models and splits of the sample's files."""
-    from pipelines.planning import resolve_models
+    from pipelines.planned_models import resolve_models
     from pipelines.storage.inputs import list_inputs, plan_splits
 
     def splits(source: Source) -> tuple[Split, ...]:

@@ -197,9 +197,10 @@ class RerankStep(Section):
         first_stage_weight: w in `score = w*z(first_stage_score) + (1-w)*z(rerank_score)`, z within
             the query's rescored list. `auto` takes what the model recommends (0 unless built in);
             at 0 the score is the raw rerank score.
-        unit_tokens: predicted tokens (query + document) of one unit of work; `auto` is 500,000,
-            less (to 60,000) where that would make under 64 units, more where it would make over
-            8,192. Part of the identity: what is in a batch reaches the low bits of bf16 scores.
+        unit_tokens: predicted tokens (query + document) of one unit of work; `auto` is a minute of
+            the model on a CPU core or a GPU (the built-in one: 500,000 tokens on a core), less (to
+            7 s) where that would make under 64 units, more where it would make over 8,192. Part of
+            the identity: what is in a batch reaches the low bits of bf16 scores.
     """
 
     name: Name = "rerank"

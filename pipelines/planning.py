@@ -12,19 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from pipelines import stages, stored_models
+from pipelines import stages
 from pipelines.config import Corpus, PipelineConfig, Queries
 from pipelines.errors import NightrankError
 from pipelines.evaluation import measures
 from pipelines.models.protocols import ResolvedModel
-from pipelines.models.registry import (
-    comes_with_the_program,
-    resolve_bi_encoder,
-    resolve_cross_encoder,
-)
+from pipelines.planned_models import kept_in_the_lake, resolve_models
 from pipelines.retrieval.terms import languages
 from pipelines.stages.ingest import load_qrels
 from pipelines.storage.fingerprint import SHORT, digest, fingerprint
@@ -174,6 +169,7 @@ def make_plan(
         "queries": queries,
         "encoder": encoder.identity(),
         "rerank": [step.identity() for step in steps],
+        "unit_tokens": [step.minute_tokens for step in steps],
         "stages": stages.VERSIONS,
     }
     plan_id = digest(identity)
@@ -209,38 +205,6 @@ def make_plan(
     )
 
 
-def resolve_models(
-    config: PipelineConfig, store: Store
-) -> tuple[ResolvedModel, tuple[ResolvedModel, ...]]:
-    """The bi-encoder and the rerankers, pinned by digest, precision decided.
-
-    What is not found under its name here, but was stored in the lake under it, is taken from there.
-    Where the config gives workers GPUs, precision is theirs: a head that plans may have none.
-    """
-    gpus = {"embed": config.cluster.gpus_of("embed"), "rerank": config.cluster.gpus_of("rerank")}
-
-    def resolved(stage: str, model: ResolvedModel, precision: str) -> ResolvedModel:
-        half = gpus[stage] and precision != "exact" and model.family != "toy"
-        return replace(model, precision="bf16") if half else model
-
-    settings = config.encoder.model_dump()
-    name, precision = settings.pop("model"), settings.pop("precision")
-    found = stored_models.find(store, name, config.encoder.revision)
-    here = "exact" if gpus["embed"] else precision
-    made = resolve_bi_encoder(name, **settings, precision=here, found=found)
-    encoder, steps = resolved("embed", made, precision), []
-    for step in config.rerank:
-        made = resolve_cross_encoder(
-            step.model,
-            revision=step.revision,
-            precision="exact" if gpus["rerank"] else step.precision,
-            max_length_tokens=step.max_length_tokens,
-            found=stored_models.find(store, step.model, step.revision),
-        )
-        steps.append(resolved("rerank", made, step.precision))
-    return encoder, tuple(steps)
-
-
 def store_models(plan: Plan, store: Store, tell: Callable[[str], Any]) -> Plan:
     """The plan with its models in the lake, where any node's workers find them.
 
@@ -249,18 +213,11 @@ def store_models(plan: Plan, store: Store, tell: Callable[[str], Any]) -> Plan:
         store: its lake.
         tell: given a line for every model that has to be copied.
     """
-
-    def kept(model: ResolvedModel, revision: str | None) -> ResolvedModel:
-        if comes_with_the_program(model.model):
-            return model
-        found, name = (Path(model.path), model.revision), (model.model, revision)
-        return replace(model, stored=stored_models.put(store, found, model.digest, name, tell))
-
     steps = zip(plan.steps, plan.config.rerank, strict=True)
     return replace(
         plan,
-        encoder=kept(plan.encoder, plan.config.encoder.revision),
-        steps=tuple(kept(model, step.revision) for model, step in steps),
+        encoder=kept_in_the_lake(store, plan.encoder, plan.config.encoder.revision, tell),
+        steps=tuple(kept_in_the_lake(store, model, step.revision, tell) for model, step in steps),
     )
 
 

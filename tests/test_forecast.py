@@ -16,12 +16,13 @@ import pytest
 from pipelines.config import Corpus, PipelineConfig, Queries
 from pipelines.errors import NightrankError
 from pipelines.forecast import sampling
-from pipelines.forecast.hardware import GIB, device_named, network_of, read_network
+from pipelines.forecast.hardware import GIB, device_named
 from pipelines.forecast.limits import check, machine_memory, memory_of
 from pipelines.forecast.miniature import parquet_bytes
 from pipelines.forecast.sampling import Sample, sample_input
 from pipelines.forecast.shape import PerDocument, Shape, Side, shape_of, units_of
 from pipelines.forecast.times import Pool, Pools, pools_of
+from pipelines.models.networks import network_of, read_network
 from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from pipelines.storage.inputs import list_inputs, plan_splits
 from tests.conftest import write_jsonl
@@ -48,7 +49,8 @@ def job(documents: int, queries: int, **sections: Any) -> Shape:
     config = PipelineConfig.model_validate({**plain, **sections})
     sides = [Side(n, n, n, n, n * 500, max(1, n // 250_000)) for n in (documents, queries)]
     each = PerDocument(vector=1500.0, row=6.0, postings=500.0)
-    return shape_of(config, sides[0], sides[1], 384, each, [150.0] * len(config.rerank), 200.0)
+    tokens = [(150.0, 500_000)] * len(config.rerank)
+    return shape_of(config, sides[0], sides[1], 384, each, tokens, 200.0)
 
 
 def test_operations_of_known_networks_are_those_counted_by_hand() -> None:

@@ -16,10 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.config import Bm25
-from pipelines.forecast.hardware import SEARCH_EFFICIENCY, Device, Network
+from pipelines.forecast.hardware import SEARCH_EFFICIENCY, Device
 from pipelines.forecast.miniature import parquet_bytes
 from pipelines.forecast.tokens_sample import Load, Texts, padded_tokens
 from pipelines.models.hardware import has_bf16, has_cuda
+from pipelines.models.networks import Network
 from pipelines.models.protocols import ResolvedModel
 from pipelines.models.registry import load_bi_encoder, load_cross_encoder
 from pipelines.retrieval import bm25, faiss_index, faiss_library, first_stage, hybrid_search

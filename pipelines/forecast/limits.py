@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from pipelines.config import PipelineConfig
 from pipelines.errors import NightrankError
-from pipelines.forecast.hardware import CUDA_BYTES, GIB, Device, Network
+from pipelines.forecast.hardware import GIB, Device
 from pipelines.forecast.sampling import Sample
 from pipelines.forecast.shape import Shape
 from pipelines.forecast.times import Pools
 from pipelines.headroom import free_of
 from pipelines.models.hardware import has_cuda
+from pipelines.models.networks import CUDA_BYTES, Network
 from pipelines.retrieval.faiss_products import GPU_BYTES
 from pipelines.runtime.unit import MAX_UNITS
 

@@ -12,10 +12,11 @@ from pipelines.config import PipelineConfig
 from pipelines.forecast import artifacts, calibration, limits, requests, rows, shape, times
 from pipelines.forecast import night as nights
 from pipelines.forecast.calibration import Rate, Searching
-from pipelines.forecast.hardware import Device, network_of
+from pipelines.forecast.hardware import Device
 from pipelines.forecast.miniature import Miniature, run_miniature
 from pipelines.forecast.sampling import Sample, sample_input
 from pipelines.forecast.tokens_sample import Load, Texts, pair_load, single_load, tokenise
+from pipelines.models.networks import network_of
 from pipelines.models.protocols import ResolvedModel
 from pipelines.retrieval.standing import kept_rows
 from pipelines.storage import ordinals
@@ -65,7 +66,7 @@ class _Tokens:
     documents: Load
     queries: Load
     pairs: list[tuple[Load, Any]]
-    unit_tokens: list[float]
+    pair_tokens: list[tuple[float, int]]
 
     def of(self, model: ResolvedModel) -> Texts:
         return self.by_name[model.tokenizer]
@@ -96,7 +97,7 @@ def predict(ask: Question) -> dict[str, Any]:
         len(tokens.by_name),
         any(model.family != "toy" for model in (ask.encoder, *ask.steps)),
     )
-    job = _shape(ask, samples, small, each, tokens.unit_tokens)
+    job = _shape(ask, samples, small, each, tokens.pair_tokens)
     depth, keep = config.retrieve.depth, config.results.keep
     made = artifacts.written(job, small, each, depth, keep)
     sizes = artifacts.artifacts(job, made)
@@ -181,13 +182,14 @@ def _tokens(ask: Question, samples: tuple[Sample, Sample]) -> _Tokens:
     budget, limit = calibration.budget_of(ask.device), ask.encoder.max_length_tokens
     mine = by_name[ask.encoder.tokenizer]
     loads = [single_load(s.lengths, limit, budget) for s in (mine.documents, mine.queries)]
-    pairs, unit_tokens = [], []
+    pairs, pair_tokens = [], []
     for step in ask.steps:
         texts = by_name[step.tokenizer]
         pairs.append(pair_load(texts, step.max_length_tokens, budget))
         means = [np.mean(side.tokens.lengths) for side in (texts.documents, texts.queries)]
-        unit_tokens.append(min(step.max_length_tokens, float(sum(means))))
-    return _Tokens(by_name, loads[0], loads[1], pairs, unit_tokens)
+        mean = min(step.max_length_tokens, float(sum(means)))
+        pair_tokens.append((mean, step.minute_tokens))
+    return _Tokens(by_name, loads[0], loads[1], pairs, pair_tokens)
 
 
 def _rates(
@@ -256,7 +258,7 @@ def _shape(
     samples: tuple[Sample, Sample],
     small: Miniature,
     each: artifacts.RowBytes,
-    unit_tokens: list[float],
+    pair_tokens: list[tuple[float, int]],
 ) -> shape.Shape:
     config = ask.config
     corpus, queries = (
@@ -274,7 +276,7 @@ def _shape(
         if small.documents < FEW_LISTS * kept_rows(depth):
             found = max(found, (found + most) / 2)
     per = artifacts.per_document(small, each, shape.POSTING_BYTES)
-    return shape.shape_of(config, corpus, queries, ask.encoder.dimension, per, unit_tokens, found)
+    return shape.shape_of(config, corpus, queries, ask.encoder.dimension, per, pair_tokens, found)
 
 
 def _told(tokens: _Tokens, job: shape.Shape) -> dict[str, int]:

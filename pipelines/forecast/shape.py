@@ -111,7 +111,7 @@ def shape_of(
     queries: Side,
     dimension: int,
     each: PerDocument,
-    pair_tokens: list[float],
+    pair_tokens: list[tuple[float, int]],
     list_rows: float,
 ) -> Shape:
     """Lays the job out.
@@ -122,7 +122,8 @@ def shape_of(
         queries: the queries.
         dimension: of the vectors.
         each: bytes a document, as measured.
-        pair_tokens: mean tokens of query and document, for every rerank step, cut at its limit.
+        pair_tokens: of every rerank step, mean tokens of query and document, cut at its limit, and
+            the tokens that one of its workers does in a minute.
         list_rows: rows of a query's partial list.
 
     Raises:
@@ -150,10 +151,10 @@ def shape_of(
     in_group = max(1, int(config.search.memory_bytes // max(1.0, shard_held)))
     groups = -(-index_shards // in_group)
     steps = []
-    for step, tokens in zip(config.rerank, pair_tokens, strict=True):
+    for step, (tokens, minute) in zip(config.rerank, pair_tokens, strict=True):
         pairs = queries.distinct * min(step.depth, config.retrieve.depth, documents)
         holding = min(shards, max(1, pairs))
-        units = _slices(step.unit_tokens, pairs, tokens, holding)
+        units = _slices(step.unit_tokens, minute, pairs, tokens, holding)
         steps.append(Step(step.name, step.depth, pairs, tokens, units))
         # Every shard is cut into the same whole number of slices.
         slice_tokens = -(-pairs * tokens // (holding * max(1, MAX_UNITS // holding)))
@@ -180,13 +181,10 @@ def shape_of(
     return made
 
 
-def _slices(wanted: int | str, pairs: int, tokens: float, holding: int) -> int:
+def _slices(wanted: int | str, minute: int, pairs: int, tokens: float, holding: int) -> int:
     """The number of units, as `rerank.plan` cuts them."""
     total = pairs * tokens
-    most = max(rerank.LEAST_UNIT_TOKENS, total / rerank.SMALL_JOB_UNITS)
-    unit = max(min(rerank.UNIT_TOKENS, most), total / rerank.AUTO_UNITS)
-    if isinstance(wanted, int):
-        unit = wanted
+    unit = wanted if isinstance(wanted, int) else rerank.auto_unit(total, minute)
     return holding * max(1, round(total / holding / unit)) if pairs else 0
 
 

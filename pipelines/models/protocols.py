@@ -85,6 +85,8 @@ class ResolvedModel:
         revision: the hub commit, "" elsewhere.
         stored: the lake's dataset of its files, "" for toys and built-in models; no part of the
             identity either.
+        minute_tokens: what a worker of the planned kind puts through in a minute, about; units are
+            cut by it. A part of a plan's identity, none of the model's.
     """
 
     model: str
@@ -102,11 +104,12 @@ class ResolvedModel:
     recommended_first_stage_weight: float = 0.0
     revision: str = ""
     stored: str = ""
+    minute_tokens: int = 500_000
 
     def identity(self) -> dict[str, Any]:
-        """What enters fingerprints: all but where its files lie."""
-        places = ("path", "stored")
-        return {name: value for name, value in asdict(self).items() if name not in places}
+        """What enters fingerprints: all but where its files lie and how fast it is."""
+        others = ("path", "stored", "minute_tokens")
+        return {name: value for name, value in asdict(self).items() if name not in others}
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes, JSON-able."""

@@ -30,11 +30,10 @@ from pipelines.stored_models import on_this_node
 from pipelines.tokens import Tokens
 
 VERSION = 3
-# About a minute on one CPU core in bf16 (built-in reranker), so that little is lost when a unit is.
-UNIT_TOKENS = 500_000
-# On small jobs units are smaller: at the end of a stage all workers but one wait for the last unit,
-# of 30,000 pairs on two cores for 5 % of the time. A unit of 60,000 tokens (8 s) costs some 0.05 s.
-LEAST_UNIT_TOKENS, SMALL_JOB_UNITS = 60_000, 64
+# A unit is about a minute of a worker, so that little is lost when one is. On small jobs units are
+# smaller, down to 7 s: at the end of a stage all workers but one wait for the last unit, of 30,000
+# pairs on two cores for 5 % of the time. A unit costs some 0.05 s beside the model.
+LEAST_OF_A_MINUTE, SMALL_JOB_UNITS = 0.12, 64
 # On large jobs units grow instead: planning and records stay small.
 AUTO_UNITS = 8_192
 
@@ -114,7 +113,13 @@ def to_check(queries: Manifest, model: ResolvedModel, stores: tuple[Manifest, ..
     return min(share, queries.shards[0].files["queries"].rows)
 
 
-def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task, ...]:
+def auto_unit(total: float, minute: int) -> float:
+    """Tokens of a unit of `total`, where a worker puts `minute` of them through in a minute."""
+    unit = min(minute, max(LEAST_OF_A_MINUTE * minute, total / SMALL_JOB_UNITS))
+    return max(unit, total / AUTO_UNITS)
+
+
+def plan(scored: Scored, unit_tokens: int | str, model: ResolvedModel) -> tuple[Task, ...]:
     """Slices every document shard that has candidates into units of even predicted cost."""
     query_tokens, known = scored.query_tokens, scored.known()
     query_mean = query_tokens.total("tokens") / max(1, query_tokens.rows("tokens"))
@@ -124,14 +129,13 @@ def plan(scored: Scored, unit_tokens: int | str, max_length: int) -> tuple[Task,
     for key, found in gathered.items():
         shard = scored.shard(key)
         mean = query_mean + shard.stats["tokens"] / max(1, shard.files["tokens"].rows)
-        cost[key] = found.rows * min(max_length, mean) * scored.share
+        cost[key] = found.rows * min(model.max_length_tokens, mean) * scored.share
         origin, keys = scored.sources(key)
         lookups[key] = origin, {k: known[k] for k in (key, *keys) if k in known}
         if lookups[key][1]:
             cost[key] *= UNSEEN_SHARE
     total = sum(cost.values())
-    unit = min(UNIT_TOKENS, max(LEAST_UNIT_TOKENS, total / SMALL_JOB_UNITS))
-    unit = max(unit, total / AUTO_UNITS)
+    unit = auto_unit(total, model.minute_tokens)
     if isinstance(unit_tokens, int):
         unit = unit_tokens
     tasks = []
@@ -290,7 +294,7 @@ def stage(
             "checked": scored.checked,
             "model": model.identity(),
         },
-        tasks=plan(scored, unit_tokens, model.max_length_tokens),
+        tasks=plan(scored, unit_tokens, model),
         worker=WorkerSpec(
             Worker,
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import NightrankError
-from pipelines.models.registry import resolve_bi_encoder
+from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from pipelines.runtime.stage import Task
 from pipelines.stages import delta, embed, merge, rank, rerank, search
 from pipelines.storage import buckets, ordinals, schemas
@@ -225,16 +226,21 @@ def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
     assert sizes(400) == [2] * 6
     assert sizes(1) == [1] * 12
 
-    def units(pairs: int, wanted: int | str) -> int:
+    model = resolve_cross_encoder("toy:overlap", max_length_tokens=256)
+
+    def units(pairs: int, wanted: int | str, minute: int = 500_000) -> int:
         part = Range(0, 0, 1, pairs, 0)
         scattered = manifest([{"scatter": FileRef("s", 1, "", pairs, Ranges.of([part]))}])
         tokens = manifest([{"tokens": FileRef("t", 1, "", 262_144)}], tokens=262_144 * 100)
         queries = manifest([{"tokens": FileRef("q", 1, "", 10)}], tokens=100)
         texts = manifest([{"queries": FileRef("q", 1, "", 10)}])
-        return len(rerank.plan(rerank.Scored(scattered, texts, queries, {0: tokens}), wanted, 256))
+        scored = rerank.Scored(scattered, texts, queries, {0: tokens})
+        return len(rerank.plan(scored, wanted, replace(model, minute_tokens=minute)))
 
     assert units(500, "auto") == 1
     assert units(100_000, "auto") == rerank.SMALL_JOB_UNITS
     assert units(1_000_000, "auto") == 220
     assert units(10**9, "auto") <= 2 * rerank.AUTO_UNITS
+    # A GPU's minute holds a thousand times as much.
+    assert units(1_000_000, "auto", 500_000_000) == 2
     assert units(1_000, 11_000) == 10
