@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 VOCABULARY = (
@@ -7,6 +8,11 @@ VOCABULARY = (
     "apple pie wine river ##s ##ing ##ed ##e ##r ##n ##t , . ? ! 1 2 3 bank water money"
 )
 WORDS = VOCABULARY.split()
+
+
+QUERIES = ["what is the red wine?", "money in the river bank", "", "a b c d e f g " * 5]
+DOCUMENTS = ["apple pie, red apples.", "", "water " * 60, "the bank of the river. money!", "1 2 3"]
+PAIRS = np.array([[q, d] for q in range(4) for d in range(5)], dtype=np.int32)[::-1].copy()
 
 
 def tiny_tokenizer(folder, **settings):
@@ -86,3 +92,35 @@ def edit_config():
         path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
     return edit
+
+
+def tiny(folder, kind, **changes):
+    """A random classifier of one of the families, with a tokenizer."""
+    import torch
+    import transformers
+
+    tiny_tokenizer(folder)
+    torch.manual_seed(7)
+    shape = {
+        "vocab_size": len(WORDS),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "num_labels": 1,
+        "initializer_range": 0.5,
+    }
+    config = getattr(transformers, f"{kind}Config")(**shape | changes)
+    getattr(transformers, f"{kind}ForSequenceClassification")(config).save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    if kind != "Bert":
+        settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+FAMILIES = {
+    "bert": ("Bert", {}),
+    "roberta": ("Roberta", {"pad_token_id": 0}),
+    "xlm-roberta": ("XLMRoberta", {"pad_token_id": 0, "type_vocab_size": 1}),
+}

@@ -11,8 +11,8 @@ from pipelines.models.batching import SPENT
 from pipelines.models.inputs import run
 from pipelines.models.pieces import Batch
 
+from .conftest import FAMILIES, tiny
 from .test_device_memory import Numbers
-from .test_engines import FAMILIES, tiny
 from .test_packing import batch, decoder
 
 torch = pytest.importorskip("torch")

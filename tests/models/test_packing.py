@@ -8,8 +8,7 @@ import pytest
 from pipelines.models.pieces import Batch, Source
 from pipelines.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
 
-from .conftest import WORDS, tiny_tokenizer
-from .test_engines import DOCUMENTS, FAMILIES, PAIRS, QUERIES, tiny
+from .conftest import DOCUMENTS, FAMILIES, PAIRS, QUERIES, WORDS, tiny, tiny_tokenizer
 
 torch = pytest.importorskip("torch")
 
