@@ -1,7 +1,7 @@
 """Known GPUs, and what a model asks of any: operations and bytes, from its config.json alone.
 
 Times for a GPU that is not here are peak x efficiency. Peaks are the makers' for dense bfloat16.
-The efficiencies are assumptions, by width: narrow networks leave a GPU waiting for its memory.
+Efficiencies go by width (`models.networks`): narrow networks leave a GPU waiting for its memory.
 """
 
 from __future__ import annotations

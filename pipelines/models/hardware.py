@@ -7,7 +7,9 @@ models. Torch is asked only about CUDA.
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +70,11 @@ def cuda_devices() -> list[str]:
 
     found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return [f"{one.name}, {one.total_memory / (1 << 30):.0f} GiB" for one in found]
+
+
+def can_compile() -> bool:
+    """Whether there is the C compiler that torch.compile needs on GPUs."""
+    return bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
 
 
 def choose_device() -> torch.device:

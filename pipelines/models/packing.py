@@ -7,8 +7,6 @@ attention interface, so that any network which asks that interface can run so.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from typing import Any
 
 import torch
@@ -16,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from pipelines.models.hardware import can_compile
 
 VARLEN = "nightrank_varlen"
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def compile_layers(encoder: nn.Module) -> None:
     Layer for layer, since equal layers share what is compiled for the first: what a layer does
     between its products then takes one pass over the memory instead of five to ten.
     """
-    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+    if not can_compile():
         log.warning("no C compiler, which torch.compile needs: models run without it, slower")
         return
     for layer in encoder.modules():
