@@ -276,7 +276,10 @@ def _shape(
         if small.documents < FEW_LISTS * kept_rows(depth):
             found = max(found, (found + most) / 2)
     per = artifacts.per_document(small, each, shape.POSTING_BYTES)
-    return shape.shape_of(config, corpus, queries, ask.encoder.dimension, per, pair_tokens, found)
+    by_gpu, dimension = times.has_index_gpu(config.cluster, ask.device), ask.encoder.dimension
+    return shape.shape_of(
+        config, corpus, queries, dimension, per, pair_tokens, found, searched_by_gpu=by_gpu
+    )
 
 
 def _told(tokens: _Tokens, job: shape.Shape) -> dict[str, int]:

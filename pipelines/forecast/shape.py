@@ -113,6 +113,7 @@ def shape_of(
     each: PerDocument,
     pair_tokens: list[tuple[float, int]],
     list_rows: float,
+    searched_by_gpu: bool = False,
 ) -> Shape:
     """Lays the job out.
 
@@ -125,6 +126,7 @@ def shape_of(
         pair_tokens: of every rerank step, mean tokens of query and document, cut at its limit, and
             the tokens that one of its workers does in a minute.
         list_rows: rows of a query's partial list.
+        searched_by_gpu: whether FAISS has GPUs, where `auto` is Flat.
 
     Raises:
         NightrankError: E_CONFIG where a stage would have too many units or shards.
@@ -140,7 +142,8 @@ def shape_of(
     query_rows = ordinals.shard_rows(queries.accepted, layout.query_shard_rows)
     query_shards = min(buckets.BUCKETS, max(1, -(-queries.accepted // query_rows)))
     index = config.index
-    flat = index.factory == "Flat" or (index.factory == "auto" and documents <= index.flat_rows)
+    few = documents <= index.flat_rows or searched_by_gpu
+    flat = index.factory == "Flat" or (index.factory == "auto" and few)
     raw = 4 * dimension
     stored = raw if flat else raw + CODE_BYTES * dimension + NUMBER_BYTES
     # As build_index cuts: whole document shards up to so many bytes of vectors.

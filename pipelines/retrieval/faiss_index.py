@@ -20,6 +20,7 @@ from pipelines.retrieval.faiss_library import (
     Float32,
     Index,
     flat_vectors,
+    gpus,
     library,
     reason,
     use_threads,
@@ -87,7 +88,7 @@ def build(template: Index, vectors: Float32) -> tuple[Index, str]:
     vectors = _checked(vectors, "vectors to index")
     index, device = faiss.clone_index(template), "cpu"
     # A Flat index only stores: a GPU would add two copies and save nothing.
-    if faiss.get_num_gpus() and len(vectors) and flat_vectors(index) is None:
+    if gpus() and len(vectors) and flat_vectors(index) is None:
         try:
             resources = faiss.StandardGpuResources()
             on_gpu = faiss.index_cpu_to_gpu(resources, 0, index)

@@ -37,8 +37,13 @@ def library() -> Any:
 def described() -> str:
     """The version and how it was built, by the library itself, and the GPUs that it sees."""
     faiss = library()
-    gpus = int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
-    return f"FAISS {faiss.__version__} ({faiss.get_compile_options().strip()}), {gpus} GPUs"
+    build = faiss.get_compile_options().strip()
+    return f"FAISS {faiss.__version__} ({build}), {gpus()} GPUs"
+
+
+def gpus() -> int:
+    """GPUs that FAISS sees; 0 of a build for CPUs."""
+    return int(library().get_num_gpus())
 
 
 def _is_installed(name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.retrieval.faiss_library import Float32, Index, flat_vectors, library
+from pipelines.retrieval.faiss_library import Float32, Index, flat_vectors, gpus, library
 
 # The most rows a GPU's selection gives for a query (faiss/gpu/utils/DeviceDefs.cuh).
 GPU_K = 2048
@@ -60,7 +60,7 @@ def relative_error(index: Index) -> float:
 
 def in_half(index: Index) -> bool:
     """Whether an index is searched in half precision on a GPU: where there is one, if Flat."""
-    return bool(library().get_num_gpus()) and flat_vectors(index) is not None
+    return gpus() > 0 and flat_vectors(index) is not None
 
 
 def search_half(index: Index, queries: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:

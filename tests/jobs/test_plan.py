@@ -213,14 +213,20 @@ def test_a_hundred_million_documents_are_planned_from_a_few(
     assert not (tmp_path / "lake").exists()
     # 1.5 kB a vector at most, float32 hardly compresses; a pair is stored twice, hash and all.
     assert said["artifacts"]["embeddings"] == pytest.approx(110e6 * 384 * 4, rel=0.1)
-    assert said["artifacts"]["index"] > 100e6 * 384 * 4
+    assert said["artifacts"]["index"] == 100e6 * 384 * 4
     assert 15e9 < said["artifacts"]["score stores"] < 40e9
     assert said["stages"]["rerank"]["gpu_seconds"] > 100
     assert said["gpu_hours"] == pytest.approx(16 * said["seconds"] / 3600, rel=1e-3)
     hours = sum(stage["gpu_hours"] for stage in said["stages"].values())
     assert said["gpu_hours"] == pytest.approx(hours, rel=1e-3)
-    # An approximate index is searched by CPUs, and no form that `auto` takes is built on a GPU.
-    assert said["stages"]["search"]["gpu_seconds"] == said["memory"]["index_gpu"] == 0
+    # Exact search is the GPU's; without one an approximate index is, and searched by CPUs.
+    assert said["index"]["flat"] and said["memory"]["index_gpu"] > 0
+    assert 1 < said["stages"]["search"]["gpu_seconds"] / 3600 < 10
+    sections["cluster"]["pools"]["index"] = {"gpus": 0}
+    config = write_config(made_up.config(tmp_path / "lake", **sections))
+    by_cpu = asked(config, **wanted, node_memory=512.0)
+    assert not by_cpu["index"]["flat"] and by_cpu["artifacts"]["index"] > 100e6 * 384 * 4
+    assert by_cpu["stages"]["search"]["gpu_seconds"] == by_cpu["memory"]["index_gpu"] == 0
     assert said["usd"]["gpu"] == pytest.approx(2.5 * said["gpu_hours"], rel=1e-3)
     assert said["night"]["pairs"] < 0.05 * said["pairs"]
     assert said["night"]["seconds"] < 0.2 * said["seconds"]

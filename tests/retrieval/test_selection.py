@@ -24,6 +24,12 @@ def test_up_to_flat_rows_nothing_is_measured():
     assert "index.flat_rows = 50000" in choice.reason
 
 
+def test_with_a_gpu_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr(selection.faiss_library, "gpus", lambda: 1)
+    choice = choose(clustered(2000, 8), 10**6, 100, 0.98, 10, 1, 0)
+    assert (choice.factory, choice.trials) == ("Flat", ()) and "on a GPU" in choice.reason
+
+
 def test_a_tiny_sample_gives_flat():
     assert choose(clustered(999, 8), 10**6, 100, 0.98, 10, 1, 0).factory == "Flat"
 
