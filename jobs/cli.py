@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from jobs import (
@@ -28,7 +26,7 @@ from jobs import (
     train_reranker,
     verify,
 )
-from jobs.terminal import guarded
+from jobs.terminal import guarded, leave
 
 app = typer.Typer(
     add_completion=False,
@@ -60,7 +58,7 @@ app.command("quickstart")(quickstart.quickstart)
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(guarded(app))
+    leave(guarded(app))
 
 
 if __name__ == "__main__":
