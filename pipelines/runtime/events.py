@@ -70,6 +70,8 @@ class Events:
         self._lines: list[bytes] = []
         self._happened: set[str] = set()
         self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._is_open = True
         self._file: TextIO | None = None
         self._store = store
         self.path: Path | None = local_folder(store) / file_name(self.run)
@@ -92,8 +94,22 @@ class Events:
             if self._file:
                 with contextlib.suppress(OSError):
                     self._file.write(line.decode() + "\n")
-            if time.monotonic() - self._stored_at >= EVERY_SECONDS:
-                self._parts += self._store_lines(f"{self.run}.{self._parts + 1:04d}", self._stored)
+            wait = self._stored_at + EVERY_SECONDS - time.monotonic()
+            if wait <= 0:
+                self._store_part()
+            elif self._timer is None:  # Nothing else may be told for as long as a stage takes.
+                self._timer = threading.Timer(wait, self._store_later)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _store_later(self) -> None:
+        with self._lock:
+            self._timer = None
+            if self._is_open and self._stored < len(self._lines):
+                self._store_part()
+
+    def _store_part(self) -> None:
+        self._parts += self._store_lines(f"{self.run}.{self._parts + 1:04d}", self._stored)
 
     def _store_lines(self, name: str, first: int) -> bool:
         """Stores lines in the lake, under the run's plan; none of a run that does nothing."""
@@ -110,7 +126,11 @@ class Events:
 
         A run that found nothing to do leaves nothing in the lake.
         """
-        self._store_lines(self.run, 0)
+        with self._lock:
+            self._is_open = False
+            if self._timer:
+                self._timer.cancel()
+            self._store_lines(self.run, 0)
         if self._file:
             with contextlib.suppress(OSError):
                 self._file.close()

@@ -71,7 +71,7 @@ def connect(cluster: Cluster) -> None:
 
 def labelled_pools() -> set[str]:
     """Pools that nodes are labelled for; the head is labelled too, for groups may be empty."""
-    return {node["Labels"][POOL_LABEL] for node in ray.nodes() if POOL_LABEL in node["Labels"]}
+    return {node.get("Labels", {}).get(POOL_LABEL) for node in ray.nodes()} - {None}
 
 
 def node_of(reference: Any) -> tuple[str, bool]:

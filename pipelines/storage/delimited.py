@@ -169,6 +169,7 @@ def _header(split: Split, wanted: Wanted, block: int, options: dict[str, Any] | 
     with open_decoded(split.file, options, "latin1") as stream:
         reader = _open(stream, split, block, [], pcsv.ConvertOptions())
         names = [name.encode("latin-1").decode() for name in reader.schema.names]
+    names = [] if names == [LAST] else names  # A byte order mark, and nothing behind it.
     looked_for = {name for candidates in wanted.names.values() for name in candidates}
     if twice := sorted({n for n in names if n in looked_for and names.count(n) > 1}):
         raise BadFile("unreadable_file", f"columns {twice} stand twice in the header")

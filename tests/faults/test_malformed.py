@@ -48,6 +48,7 @@ FILES: list[tuple[str, bytes, int, str, str]] = [
     ("blank.jsonl", b"\n\n  \n", 4, "E_EMPTY", "0 rows read"),
     ("header.csv", b"_id,text\n", 4, "E_EMPTY", "0 rows read"),
     ("nothing.csv", b"", 4, "E_SCHEMA", "no column"),
+    ("mark.csv", b"\xef\xbb\xbf", 4, "E_SCHEMA", "no column"),
     ("zero.parquet", b"", 4, "E_SCHEMA", "unreadable_file"),
     ("text.parquet", b"_id,text\na,b\n", 4, "E_SCHEMA", "unreadable_file"),
     ("cut.parquet", WHOLE[:-20], 4, "E_SCHEMA", "unreadable_file"),

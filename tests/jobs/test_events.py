@@ -158,6 +158,30 @@ def test_what_a_run_has_told_is_known_elsewhere_while_it_goes(
     assert told[:4] == here[0] and told[4]["event"] == "run_finished" and len(told) == 5
 
 
+def test_what_is_told_last_is_known_elsewhere_though_nothing_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "EVERY_SECONDS", 0.2)
+    store = Store(str(tmp_path / "lake"))
+    log = events.Events(store)
+    log.plan, log.folder = "x", "results/x.0"
+    with events.recording(log):
+        for name in ("run_started", "stage_started", "worker_lost", "unit_retried"):
+            events.emit(name, stage="rerank")
+    for _ in range(100):
+        if len(store.files("results/x.0")) == 2:
+            break
+        time.sleep(0.05)
+    parts = sorted(store.files("results/x.0"))
+    told = [
+        event["event"]
+        for name in parts
+        for event in events.read_events(store.read(f"results/x.0/{name}"))
+    ]
+    assert len(parts) == 2 and told[2:] == ["worker_lost", "unit_retried"]
+    log.close()
+
+
 def test_a_unit_that_is_tried_again_is_told_with_its_node(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "lake"))
     log = events.Events(store)
