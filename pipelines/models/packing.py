@@ -150,6 +150,8 @@ def compile_layers(encoder: nn.Module) -> None:
     if not can_compile():
         log.warning("no C compiler, which torch.compile needs: models run without it, slower")
         return
+    # What cannot be compiled here runs as it is: a compiler's failure costs time, not the run.
+    torch._dynamo.config.suppress_errors = True
     for layer in encoder.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             layer.compile(dynamic=True)

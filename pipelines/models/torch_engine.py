@@ -91,23 +91,11 @@ class TorchEngine:
     def start(self, batch: Batch) -> Tensor:
         """Sets a batch going; float32 on the device."""
         run = self.packed if self._packed else self.padded
-        try:
-            return self._head(run(batch)).float()
-        except torch.OutOfMemoryError as error:
-            first_line = str(error).partition("\n")[0]
-        except torch.AcceleratorError as error:
-            raise _lost(error) from error
-        # Out here the error's frames, and with them their tensors, are gone.
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise DeviceMemoryError(first_line)
+        return started(lambda: self._head(run(batch)).float(), self._device)
 
-    def finish(self, started: Tensor) -> NDArray[np.float32]:
-        """Waits for a batch; what failed on the device is often heard of only here."""
-        try:
-            return started.cpu().numpy()
-        except torch.AcceleratorError as error:
-            raise _lost(error) from error
+    def finish(self, under_way: Tensor) -> NDArray[np.float32]:
+        """Waits for a batch."""
+        return finished(under_way)
 
     def padded(self, batch: Batch) -> Padded:
         """The encoder over rows of one width."""
@@ -167,6 +155,37 @@ class TorchEngine:
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         return send(array, self._device)
+
+
+def started(work: Callable[[], Tensor], device: torch.device) -> Tensor:
+    """Sets work going on a device.
+
+    Raises:
+        DeviceMemoryError: where it does not fit.
+        UnfitProcessError: E_CLUSTER, where the device is lost.
+    """
+    try:
+        return work()
+    except torch.OutOfMemoryError as error:
+        first_line = str(error).partition("\n")[0]
+    except torch.AcceleratorError as error:
+        raise _lost(error) from error
+    # Out here the error's frames, and with them their tensors, are gone.
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    raise DeviceMemoryError(first_line)
+
+
+def finished(under_way: Tensor) -> NDArray[np.float32]:
+    """Waits for work; what failed on the device is often heard of only here.
+
+    Raises:
+        UnfitProcessError: E_CLUSTER, where the device is lost.
+    """
+    try:
+        return under_way.cpu().numpy()
+    except torch.AcceleratorError as error:
+        raise _lost(error) from error
 
 
 def _lost(error: Exception) -> UnfitProcessError:

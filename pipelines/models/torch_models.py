@@ -25,8 +25,10 @@ from pipelines.models.torch_engine import (
     Takes,
     TorchEngine,
     budget_of,
+    finished,
     mean_pooling,
     padded_fields,
+    started,
 )
 
 # Its bars, and its report of tensors that a model has no use for, are not for our users' terminals.
@@ -90,12 +92,17 @@ class ClassifierEngine:
     @torch.inference_mode()
     def start(self, batch: Batch) -> Tensor:
         """Sets a batch going; float32 [n] on the device."""
-        logits: Tensor = self._model(**padded_fields(batch, self._device, self._typed)).logits
-        return logits[:, 0].float()
 
-    def finish(self, started: Tensor) -> NDArray[np.float32]:
+        def logits() -> Tensor:
+            fields = padded_fields(batch, self._device, self._typed)
+            found: Tensor = self._model(**fields).logits
+            return found[:, 0].float()
+
+        return started(logits, self._device)
+
+    def finish(self, under_way: Tensor) -> NDArray[np.float32]:
         """Waits for a batch."""
-        return started.cpu().numpy()
+        return finished(under_way)
 
 
 def classifier_engine(

@@ -13,6 +13,7 @@ from pipelines.models.pieces import Batch, Source
 torch = pytest.importorskip("torch")
 
 from pipelines.models.torch_engine import TorchEngine  # noqa: E402
+from pipelines.models.torch_models import ClassifierEngine  # noqa: E402
 
 pytestmark = pytest.mark.models
 
@@ -48,6 +49,22 @@ def engine(room, error=torch.OutOfMemoryError):
         return padded.hidden[:, 0, 0]
 
     return TorchEngine(Small(room, error), first, torch.device("cpu"), typed=False)
+
+
+class SmallClassifier(Small):
+    """The same as a classifier of transformers', for the general engine."""
+
+    def forward(self, input_ids, attention_mask=None):
+        return SimpleNamespace(logits=super().forward(input_ids).last_hidden_state[:, 0])
+
+
+def test_the_general_engine_halves_too():
+    made = ClassifierEngine(SmallClassifier(300), torch.device("cpu"), typed=False)
+    lengths = np.random.default_rng(1).integers(1, 51, size=100)
+    assert run(Numbers(lengths), made).tolist() == list(range(100))
+    lost = ClassifierEngine(SmallClassifier(0, torch.AcceleratorError), torch.device("cpu"), False)
+    with pytest.raises(UnfitProcessError):
+        run(Numbers([3]), lost)
 
 
 @pytest.mark.parametrize("room", [100_000, 1000, 300, 50])

@@ -194,3 +194,33 @@ def test_layers_are_compiled_once_for_all_lengths(tmp_path, family, monkeypatch)
         np.testing.assert_allclose(compiled.start(some), usual.start(some), rtol=0, atol=1e-5)
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
+
+
+def test_a_compiler_that_fails_costs_time_alone(tmp_path, monkeypatch):
+    tiny(tmp_path, "Bert")
+    usual, compiled = (packed(made(tmp_path, "Bert", "all")) for _ in range(2))
+    torch._dynamo.reset()
+    asked = []
+
+    def broken(graph, inputs):
+        asked.append(graph)
+        raise RuntimeError("no triton")
+
+    compiling = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **how: compiling(self, backend=broken, **how)
+    )
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    packing.compile_layers(compiled._encoder)
+    some = batch([17, 3, 9])
+    np.testing.assert_allclose(compiled.start(some), usual.start(some), rtol=0, atol=1e-6)
+    assert asked
+
+
+def test_without_a_compiler_nothing_is_compiled(tmp_path, monkeypatch, caplog):
+    tiny(tmp_path, "Bert")
+    engine = packed(made(tmp_path, "Bert", "all"))
+    monkeypatch.setattr(packing, "can_compile", lambda: False)
+    monkeypatch.setattr(torch.nn.Module, "compile", None)
+    packing.compile_layers(engine._encoder)
+    assert "no C compiler" in caplog.text and engine.start(batch([3, 4])).shape == (2, 32)
