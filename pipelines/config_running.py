@@ -145,7 +145,8 @@ class Pool(Section):
         cpus: CPUs that one worker reserves; by default 1.
         gpus: GPUs that one worker reserves, also parts of one; by default 1 where the cluster has
             any, of `index` where faiss-gpu is installed too, and 0 of all other pools. Where it is
-            given, a model's precision is planned for GPUs, whatever the planning machine has.
+            given, a model's precision and the size of its units are planned for GPUs, whatever the
+            planning machine has.
         memory_bytes: memory that one worker reserves, of what its node tells Ray it has.
         threads: of torch and FAISS in one worker; 0 means `cluster.threads_per_worker`, else its
             `cpus`, else an even share.
