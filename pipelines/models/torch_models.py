@@ -18,6 +18,7 @@ from pipelines.models.builtin_reranker import load_reranker
 from pipelines.models.folders import read_json
 from pipelines.models.hardware import choose_device
 from pipelines.models.packed import pack_linears
+from pipelines.models.packing import DECODERS
 from pipelines.models.pieces import Batch
 from pipelines.models.protocols import Precision, ResolvedModel
 from pipelines.models.torch_engine import (
@@ -119,7 +120,7 @@ def classifier_engine(
     if type(model).__name__ in HEADS:
         first = first_position(read_json(folder / "config.json"))
         return headed_engine(model, device, typed, first)
-    if isinstance(model, GenericForSequenceClassification) and _has_plain_head(model):
+    if isinstance(model, GenericForSequenceClassification) and model.config.model_type in DECODERS:
         return decoder_engine(model, device)
     return ClassifierEngine(model, device, typed)
 
@@ -152,7 +153,7 @@ def decoder_engine(model: Any, device: torch.device) -> TorchEngine:
     """A decoder with a float32 head upon the last token, opened.
 
     Args:
-        model: of transformers' generic form, with one label and a padding token; taken apart.
+        model: of `packing.DECODERS`, with one label; taken apart.
         device: where to run.
     """
     score = model.score.to(device).float()
@@ -162,11 +163,8 @@ def decoder_engine(model: Any, device: torch.device) -> TorchEngine:
         return logits[:, 0]
 
     padding = model.config.pad_token_id
+    padding = -1 if padding is None else padding  # Then the last of all is the last.
     return TorchEngine(model.base_model, head, device, False, takes="last", padding=padding)
-
-
-def _has_plain_head(model: Any) -> bool:
-    return type(model.score) is nn.Linear and model.config.pad_token_id is not None
 
 
 def sentence_transformer(folder: Path, precision: Precision) -> Any:

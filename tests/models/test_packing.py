@@ -51,27 +51,34 @@ def batch(lengths, seed=0):
     return Batch.of_rows(Source(ids, np.zeros_like(ids)), starts, lengths, 0)
 
 
-def decoder(folder, **changes):
+DECODERS = {
+    "Llama": {},
+    "Mistral": {"sliding_window": None},
+    "Qwen2": {},
+    "Qwen3": {"head_dim": 8},
+}
+
+
+def decoder(folder, kind="Qwen3", **changes):
     """A random classifier upon a decoder, with a tokenizer."""
     import transformers
 
     tiny_tokenizer(folder)
     torch.manual_seed(7)
-    config = transformers.Qwen3Config(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        num_labels=1,
-        pad_token_id=0,
-        initializer_range=0.5,
-        **changes,
-    )
-    transformers.Qwen3ForSequenceClassification(config).save_pretrained(folder)
+    shape = {
+        "vocab_size": len(WORDS),
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "num_labels": 1,
+        "pad_token_id": 0,
+        "initializer_range": 0.5,
+    }
+    config = getattr(transformers, f"{kind}Config")(**shape | DECODERS.get(kind, {}) | changes)
+    getattr(transformers, f"{kind}ForSequenceClassification")(config).save_pretrained(folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["model_input_names"] = ["input_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -113,23 +120,25 @@ def test_packed_rows_give_what_padded_rows_give(tmp_path, family, takes):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_packed_decoders_give_what_padded_ones_give(tmp_path):
-    decoder(tmp_path)
+@pytest.mark.parametrize("kind", DECODERS)
+def test_packed_decoders_give_what_padded_ones_give(tmp_path, kind):
+    decoder(tmp_path, kind)
     some = batch([17, 3, 1, 9])
-    expected = made(tmp_path, "Qwen3", "last").start(some)
-    found = packed(made(tmp_path, "Qwen3", "last")).start(some)
+    expected = made(tmp_path, kind, "last").start(some)
+    found = packed(made(tmp_path, kind, "last")).start(some)
     assert expected.std() > 0.1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_decoders_equal_sentence_transformers(tmp_path):
+@pytest.mark.parametrize("kind", [*DECODERS, "Gemma2"])
+def test_decoders_equal_sentence_transformers(tmp_path, kind):
     from sentence_transformers import CrossEncoder
     from torch import nn
 
-    decoder(tmp_path)
+    decoder(tmp_path, kind)
     resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
     tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
-    assert isinstance(model._engine, torch_engine.TorchEngine)
+    assert isinstance(model._engine, torch_engine.TorchEngine) == (kind in DECODERS)
     found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
     theirs = CrossEncoder(str(tmp_path), device="cpu", max_length=resolved.max_length_tokens)
     texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
@@ -161,10 +170,17 @@ def test_what_can_run_packed(tmp_path):
     tiny(tmp_path, "Bert")
     encoder = made(tmp_path, "Bert", "all")._encoder
     assert not packing.can_pack(encoder)  # float32 has no such kernel
-    encoder.to(torch.bfloat16)
-    assert packing.can_pack(encoder)
-    encoder.config.layer_types = ["full_attention", "sliding_attention"]
-    assert not packing.can_pack(encoder)
+    assert packing.can_pack(encoder.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize(("kind", "changes"), [("Mistral", {"sliding_window": 8}), ("Gemma2", {})])
+def test_what_asks_more_of_its_attention_does_not_run_packed(tmp_path, kind, changes):
+    for name, packs in (("plain", True), ("more", False)):
+        (tmp_path / name).mkdir()
+        more = (kind, changes) if name == "more" else ("Mistral", {})
+        decoder(tmp_path / name, more[0], **more[1])
+        encoder = made(tmp_path / name, more[0], "last")._encoder.to(torch.bfloat16)
+        assert packing.can_pack(encoder) == packs
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "qwen3"])
