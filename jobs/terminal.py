@@ -64,6 +64,8 @@ def leave(code: int) -> NoReturn:
     to join it, and such a thread's destructor aborts (3 of 60 runs ended with 134 for 143).
     """
     if code > 128:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

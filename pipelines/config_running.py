@@ -207,12 +207,12 @@ class Cluster(Section):
         """The pool of a name, as configured or all defaults."""
         return self.pools.get(name, Pool())
 
-    def gpus_of(self, stage: ModelStage) -> float:
-        """GPUs that the config gives to one worker of a stage; 0 where it does not say."""
+    def gpus_of(self, stage: ModelStage) -> float | None:
+        """GPUs that the config gives to one worker of a stage; None where it does not say."""
         if self.executor == "serial":
-            return 0.0
+            return None
         own = (pool for pool in self.pools.values() if stage in pool.stages)
-        return next(own, self.pool("model")).gpus or 0.0
+        return next(own, self.pool("model")).gpus
 
     @model_validator(mode="after")
     def _each_stage_once(self) -> Cluster:

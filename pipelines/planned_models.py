@@ -36,8 +36,9 @@ def resolve_models(
     def resolved(stage: str, model: ResolvedModel, precision: str) -> ResolvedModel:
         if model.family == "toy":
             return model
-        half = gpus[stage] and precision != "exact"
-        speed = minute_tokens(model, bool(gpus[stage]) or has_cuda())
+        said = gpus[stage]
+        half = said and precision != "exact"
+        speed = minute_tokens(model, has_cuda() if said is None else said > 0)
         return replace(model, precision="bf16" if half else model.precision, minute_tokens=speed)
 
     settings = config.encoder.model_dump()

@@ -1,8 +1,8 @@
 """Freezes what a run will read and compute, before anything is spent.
 
 A plan's identity is the sha256 of the semantic config, the inputs' digests, the models' digests
-with their resolved precision, and the stages' versions; never worker counts, paths of the lake, or
-the clock. The same plan resumes; another plan never mixes with it. What it builds upon (the index
+with their resolved precision and speed (units are cut by it), and the stages' versions; never
+worker counts, paths of the lake, or the clock. The same plan resumes; another plan never mixes with it. What it builds upon (the index
 generation its corpus is compared with, the result generation whose lists and scores are taken over)
 is frozen with it, and is no part of its identity: the results are those of a run from nothing under
 the same index template.
@@ -169,7 +169,10 @@ def make_plan(
         "queries": queries,
         "encoder": encoder.identity(),
         "rerank": [step.identity() for step in steps],
-        "unit_tokens": [step.minute_tokens for step in steps],
+        "minute_tokens": [
+            model.minute_tokens if step.unit_tokens == "auto" else 0
+            for model, step in zip(steps, config.rerank, strict=True)
+        ],
         "stages": stages.VERSIONS,
     }
     plan_id = digest(identity)

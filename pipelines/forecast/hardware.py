@@ -1,4 +1,4 @@
-"""Known GPUs, and what a model asks of any: operations and bytes, from its config.json alone.
+"""Known GPUs, for plans that are made where there is none.
 
 Times for a GPU that is not here are peak x efficiency. Peaks are the makers' for dense bfloat16.
 Efficiencies go by width (`models.networks`): narrow networks leave a GPU waiting for its memory.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipelines.config import PipelineConfig
 from pipelines.errors import NightrankError
 from pipelines.forecast.sampling import Sample
+from pipelines.retrieval.faiss_products import GPU_K
 from pipelines.retrieval.standing import kept_rows
 from pipelines.runtime.unit import MAX_UNITS
 from pipelines.stages import changes, delta, rerank
@@ -142,7 +143,8 @@ def shape_of(
     query_rows = ordinals.shard_rows(queries.accepted, layout.query_shard_rows)
     query_shards = min(buckets.BUCKETS, max(1, -(-queries.accepted // query_rows)))
     index = config.index
-    few = documents <= index.flat_rows or searched_by_gpu
+    by_gpu = searched_by_gpu and 2 * config.retrieve.depth <= GPU_K
+    few = documents <= index.flat_rows or by_gpu
     flat = index.factory == "Flat" or (index.factory == "auto" and few)
     raw = 4 * dimension
     stored = raw if flat else raw + CODE_BYTES * dimension + NUMBER_BYTES

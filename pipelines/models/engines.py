@@ -1,7 +1,8 @@
 """Which engine runs which network: the one place that chooses.
 
 With a CUDA device everything runs on torch (`torch_engine`). On x86 CPUs, BERT and its kin run on
-OpenVINO; what is not exactly one of them runs on torch in the form of its own library.
+OpenVINO; what is not exactly one of them runs on torch in the form of its own library, known heads
+apart and in float32.
 
 Imports neither torch nor OpenVINO before it must: a worker with the built-in models never loads
 torch on a machine without CUDA.

@@ -1,8 +1,8 @@
 """The engine for GPUs, and for every network that the CPU's fast one does not know.
 
-On CUDA, networks of transformers' common attention interface run *packed* (`packing`): the rows of
-a batch stand end to end in one row without any padding. Elsewhere rows are padded, with a mask only
-where one is padded. The host never waits for the device within a unit: batches go over from pinned
+On CUDA in half precision, networks of a few kinds run *packed* (`packing`): the rows of a batch
+stand end to end in one row without any padding. Elsewhere rows are padded, with a mask only where
+one is padded. The host never waits for the device within a unit: batches go over from pinned
 memory, results stay on the device until the last batch is under way.
 """
 
@@ -77,7 +77,7 @@ class TorchEngine:
         self._encoder, self._head, self._device = encoder.eval().to(device), head, device
         self._typed, self._first_position = typed, first_position
         self._takes, self._padding = takes, padding
-        self._source: tuple[Source, tuple[Tensor, Tensor]] | None = None
+        self._source: tuple[Source, tuple[Tensor, Tensor | None]] | None = None
         self._packed = device.type == "cuda" and can_pack(self._encoder)
         if self._packed:
             use_varlen(self._encoder)
@@ -104,8 +104,10 @@ class TorchEngine:
         if self._takes == "first":
             hidden = hidden[:, :1]
         if self._takes == "last":
-            counts = batch.input_ids[:, ::-1] != self._padding
-            last = counts.shape[1] - 1 - counts.argmax(axis=1)
+            width = batch.input_ids.shape[1]
+            counts = np.arange(width) < batch.lengths[:, None]
+            counts &= batch.input_ids != self._padding
+            last = width - 1 - counts[:, ::-1].argmax(axis=1)
             rows = torch.arange(len(hidden), device=self._device)
             hidden = hidden[rows, self._send(last)][:, None]
         return self._of(hidden, batch)
@@ -126,7 +128,7 @@ class TorchEngine:
             "cu_seq_lens": starts,
             "longest": width,
         }
-        if self._typed:
+        if types is not None:
             fields["token_type_ids"] = types[at][None]
         flat = self._encoder(**fields, **self._options()).last_hidden_state[0]
         if self._takes == "first":
@@ -139,10 +141,11 @@ class TorchEngine:
         hidden[row * width + column] = flat
         return self._of(hidden.view(-1, width, flat.shape[-1]), batch)
 
-    def _on_device(self, source: Source) -> tuple[Tensor, Tensor]:
-        """A unit's ids and types, sent over with its first batch."""
+    def _on_device(self, source: Source) -> tuple[Tensor, Tensor | None]:
+        """A unit's ids, and types where they are taken, sent over with its first batch."""
         if self._source is None or self._source[0] is not source:
-            self._source = source, (self._send(source.ids), self._send(source.types))
+            types = self._send(source.types) if self._typed else None
+            self._source = source, (self._send(source.ids), types)
         return self._source[1]
 
     def _of(self, hidden: Tensor, batch: Batch) -> Padded:

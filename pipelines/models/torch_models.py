@@ -163,7 +163,7 @@ def decoder_engine(model: Any, device: torch.device) -> TorchEngine:
         return logits[:, 0]
 
     padding = model.config.pad_token_id
-    padding = -1 if padding is None else padding  # Then the last of all is the last.
+    padding = -1 if padding is None else padding  # No token: then a row's last one is the last.
     return TorchEngine(model.base_model, head, device, False, takes="last", padding=padding)
 
 

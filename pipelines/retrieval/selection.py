@@ -1,11 +1,11 @@
 """`index.factory: auto`: picks the index on the user's own vectors.
 
 The rule. Up to `flat_rows` documents the index is Flat: exact, nothing to train, and there no other
-form pays for itself. So it is at any size where FAISS has a GPU: products of half precision take an
-H100 some 6 to 9 ps a pair of 384 dimensions, a core 13 to 50 ns in the best form here. Else, a few
-forms are built on the sample of document vectors and searched with held-out vectors of the same
-sample; exact search is the truth. The fastest that reaches `recall_target` is taken, if it is at
-least 1.1 times as fast as Flat; else Flat.
+form pays for itself. So it is at any size where FAISS has a GPU and lists are short enough for it:
+products of half precision take an H100 some 6 to 9 ps a pair of 384 dimensions, a core 13 to 50 ns
+in the best form here. Else, a few forms are built on the sample of document vectors and searched
+with held-out vectors of the same sample; exact search is the truth. The fastest that reaches
+`recall_target` is taken, if it is at least 1.1 times as fast as Flat; else Flat.
 
 Why measured and not tabled: the order of the forms depends on the vectors and on their number. On
 200k real MiniLM embeddings of passages, at recall .98, PQ codes with refinement are twice as fast
@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from pipelines.retrieval import faiss_files, faiss_index, faiss_library, runs
 from pipelines.retrieval.faiss_library import Index
+from pipelines.retrieval.faiss_products import GPU_K
 
 Float32 = NDArray[np.float32]
 
@@ -115,7 +116,8 @@ def choose(
     if num_documents <= flat_rows:
         reason = f"{num_documents} documents, at most index.flat_rows = {flat_rows}: Flat"
         return Choice("Flat", "", 1.0, 0.0, reason)
-    if faiss_library.gpus():
+    # A search fetches a margin beyond the depth, and more where lists may tie.
+    if faiss_library.gpus() and 2 * depth <= GPU_K:
         reason = f"{num_documents} documents, searched exactly on a GPU: Flat"
         return Choice("Flat", "", 1.0, 0.0, reason)
     if len(vectors) < 1000:

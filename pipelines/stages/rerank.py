@@ -30,9 +30,9 @@ from pipelines.stored_models import on_this_node
 from pipelines.tokens import Tokens
 
 VERSION = 3
-# A unit is about a minute of a worker, so that little is lost when one is. On small jobs units are
-# smaller, down to 7 s: at the end of a stage all workers but one wait for the last unit, of 30,000
-# pairs on two cores for 5 % of the time. A unit costs some 0.05 s beside the model.
+# A unit is about a minute of a core or a GPU, so that little is lost when one is. On small jobs
+# units are smaller, down to 7 s: at the end of a stage all workers but one wait for the last unit,
+# of 30,000 pairs on two cores for 5 % of the time. A unit costs some 0.05 s beside the model.
 LEAST_OF_A_MINUTE, SMALL_JOB_UNITS = 0.12, 64
 # On large jobs units grow instead: planning and records stay small.
 AUTO_UNITS = 8_192

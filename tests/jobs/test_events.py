@@ -161,7 +161,7 @@ def test_what_a_run_has_told_is_known_elsewhere_while_it_goes(
 def test_what_is_told_last_is_known_elsewhere_though_nothing_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "EVERY_SECONDS", 0.2)
+    monkeypatch.setattr(events, "EVERY_SECONDS", 1.0)
     store = Store(str(tmp_path / "lake"))
     log = events.Events(store)
     log.plan, log.folder = "x", "results/x.0"

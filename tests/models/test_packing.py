@@ -147,6 +147,21 @@ def test_decoders_equal_sentence_transformers(tmp_path, kind):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
 
+@pytest.mark.parametrize("padding", [None, 5])
+def test_a_decoders_rows_end_where_they_end_whatever_its_config_calls_padding(tmp_path, padding):
+    from transformers import AutoModelForSequenceClassification
+
+    decoder(tmp_path, pad_token_id=padding)
+    theirs = AutoModelForSequenceClassification.from_pretrained(str(tmp_path))
+    some = batch([9, 3, 5])
+    some.source.ids[some.source.ids == 5] = 6
+    alone = [Batch.of_rows(some.source, some.starts[n, :1], some.lengths[[n]], 0) for n in range(3)]
+    mine = torch_models.decoder_engine(theirs, CPU)
+    expected = [mine.start(one)[0] for one in alone]
+    np.testing.assert_allclose(mine.start(some), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(packed(mine).start(some), expected, rtol=0, atol=1e-5)
+
+
 def test_a_decoders_last_token_is_never_padding(tmp_path):
     """As transformers itself looks for it: a text may end with the padding token."""
     from transformers import AutoModelForSequenceClassification
@@ -173,7 +188,15 @@ def test_what_can_run_packed(tmp_path):
     assert packing.can_pack(encoder.to(torch.bfloat16))
 
 
-@pytest.mark.parametrize(("kind", "changes"), [("Mistral", {"sliding_window": 8}), ("Gemma2", {})])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("Mistral", {"sliding_window": 8}),
+        ("Gemma2", {}),
+        ("Qwen2", {"is_causal": False}),
+        ("Llama", {"head_dim": 12}),
+    ],
+)
 def test_what_asks_more_of_its_attention_does_not_run_packed(tmp_path, kind, changes):
     for name, packs in (("plain", True), ("more", False)):
         (tmp_path / name).mkdir()

@@ -28,6 +28,8 @@ def test_with_a_gpu_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(selection.faiss_library, "gpus", lambda: 1)
     choice = choose(clustered(2000, 8), 10**6, 100, 0.98, 10, 1, 0)
     assert (choice.factory, choice.trials) == ("Flat", ()) and "on a GPU" in choice.reason
+    # The GPU's selection gives 2,048 rows at most.
+    assert "on a GPU" not in choose(clustered(999, 8), 10**6, 2000, 0.98, 10, 1, 0).reason
 
 
 def test_a_tiny_sample_gives_flat():
