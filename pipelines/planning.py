@@ -2,10 +2,10 @@
 
 A plan's identity is the sha256 of the semantic config, the inputs' digests, the models' digests
 with their resolved precision and speed (units are cut by it), and the stages' versions; never
-worker counts, paths of the lake, or the clock. The same plan resumes; another plan never mixes with it. What it builds upon (the index
-generation its corpus is compared with, the result generation whose lists and scores are taken over)
-is frozen with it, and is no part of its identity: the results are those of a run from nothing under
-the same index template.
+worker counts, paths of the lake, or the clock. The same plan resumes; another plan never mixes with
+it. What it builds upon (the index generation its corpus is compared with, the result generation
+whose lists and scores are taken over) is frozen with it, and is no part of its identity: the
+results are those of a run from nothing under the same index template.
 """
 
 from __future__ import annotations
