@@ -149,9 +149,9 @@ class Index(Section):
     """The FAISS index.
 
     Attributes:
-        factory: any FAISS factory string, or `auto`: Flat up to `flat_rows` documents and where
-            FAISS has a GPU, else the fastest of a few forms whose measured recall reaches
-            `recall_target`.
+        factory: any FAISS factory string, or `auto`: Flat up to `flat_rows` documents and, for
+            depths up to 1,024, where FAISS has a GPU; else the fastest of a few forms whose
+            measured recall reaches `recall_target`.
         search_parameters: FAISS parameter string for searching, e.g. `nprobe=32`.
         train_rows: at most this many vectors are sampled for training.
         recall_target: recall@depth against exact search that `auto` must reach.

@@ -39,6 +39,7 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nightrank-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
+S3_SERVER = Path(__file__).with_name("s3_server.py")
 COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "data"
 VOCABULARY = """
 river bank loan interest court appeal heart valve surgery trial engine wing lift drag protein cell
@@ -177,7 +178,7 @@ def moto_server() -> Iterator[str]:
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, str(S3_SERVER), "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from pipelines.errors import NightrankError
@@ -120,7 +119,7 @@ def classifier_engine(
     if type(model).__name__ in HEADS:
         first = first_position(read_json(folder / "config.json"))
         return headed_engine(model, device, typed, first)
-    if isinstance(model, GenericForSequenceClassification) and model.config.model_type in DECODERS:
+    if model.config.model_type in DECODERS:
         return decoder_engine(model, device)
     return ClassifierEngine(model, device, typed)
 

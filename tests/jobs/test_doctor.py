@@ -176,6 +176,14 @@ def test_packages_are_held_against_their_floors() -> None:
     assert good.state == "ok"
 
 
+def test_gpus_without_a_compiler_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cuda_devices", lambda: ["H100, 80 GiB"])
+    for there, state in ((True, "ok"), (False, "warn")):
+        monkeypatch.setattr(machine, "can_compile", lambda there=there: there)
+        (found,) = [f for f in machine.accelerators() if f.check == "gpu"]
+        assert found.state == state and "H100" in found.found and ("gcc" in found.do) != there
+
+
 def test_cuda_majors_are_read_from_metadata() -> None:
     assert machine.built_for("2.13.0+cu130", []) == 13
     assert machine.built_for("2.13.0+cpu", ["filelock"]) is None

@@ -124,3 +124,13 @@ FAMILIES = {
     "roberta": ("Roberta", {"pad_token_id": 0}),
     "xlm-roberta": ("XLMRoberta", {"pad_token_id": 0, "type_vocab_size": 1}),
 }
+
+
+def by_sentence_transformers(folder, max_length):
+    """The raw scores of `PAIRS` by that library's own cross-encoder, float32 on the CPU."""
+    from sentence_transformers import CrossEncoder
+    from torch import nn
+
+    theirs = CrossEncoder(str(folder), device="cpu", max_length=max_length)
+    texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
+    return theirs.predict(texts, activation_fn=nn.Identity())

@@ -16,7 +16,7 @@ from pipelines.models.registry import (
 )
 from pipelines.models.text_tokenizers import minilm_splicer, minilm_tokenizer
 
-from .conftest import DOCUMENTS, FAMILIES, PAIRS, QUERIES, tiny
+from .conftest import DOCUMENTS, FAMILIES, PAIRS, QUERIES, by_sentence_transformers, tiny
 
 pytestmark = pytest.mark.models
 
@@ -24,9 +24,6 @@ pytestmark = pytest.mark.models
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_known_classifiers_equal_sentence_transformers(tmp_path, family, fast, monkeypatch):
-    from sentence_transformers import CrossEncoder
-    from torch import nn
-
     kind, changes = FAMILIES[family]
     tiny(tmp_path, kind, **changes)
     resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
@@ -35,9 +32,7 @@ def test_known_classifiers_equal_sentence_transformers(tmp_path, family, fast, m
     tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
     assert isinstance(model._engine, OpenVinoEngine) == (fast and not hardware.has_cuda())
     found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
-    theirs = CrossEncoder(str(tmp_path), device="cpu", max_length=resolved.max_length_tokens)
-    texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
-    expected = theirs.predict(texts, activation_fn=nn.Identity())
+    expected = by_sentence_transformers(tmp_path, resolved.max_length_tokens)
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
@@ -60,17 +55,12 @@ def test_weights_published_in_half_precision_are_read_as_they_are(tmp_path, dtyp
 
 @pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"hidden_act": "gelu_new"}])
 def test_other_networks_take_the_general_engine_and_equal_it_too(tmp_path, change):
-    from sentence_transformers import CrossEncoder
-    from torch import nn
-
     tiny(tmp_path, "Bert", **change)
     assert bert.read_classifier(tmp_path) is None
     resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
     tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
     found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
-    theirs = CrossEncoder(str(tmp_path), device="cpu", max_length=resolved.max_length_tokens)
-    texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
-    expected = theirs.predict(texts, activation_fn=nn.Identity())
+    expected = by_sentence_transformers(tmp_path, resolved.max_length_tokens)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
 

@@ -5,10 +5,22 @@ import json
 import numpy as np
 import pytest
 
+from pipelines.models.inputs import SplicedInputs
 from pipelines.models.pieces import Batch, Source
 from pipelines.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
+from pipelines.models.splicing import Splicer, Template
+from pipelines.tokens import Tokens
 
-from .conftest import DOCUMENTS, FAMILIES, PAIRS, QUERIES, WORDS, tiny, tiny_tokenizer
+from .conftest import (
+    DOCUMENTS,
+    FAMILIES,
+    PAIRS,
+    QUERIES,
+    WORDS,
+    by_sentence_transformers,
+    tiny,
+    tiny_tokenizer,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -120,6 +132,20 @@ def test_packed_rows_give_what_padded_rows_give(tmp_path, family, takes):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+def test_pairs_and_their_token_types_are_put_together_as_on_a_cpu(tmp_path):
+    tiny(tmp_path, "Bert")
+    tokens = [Tokens.from_lists([[7, 8, 9], [], [11] * 30]), Tokens.from_lists([[12] * 9, [6, 5]])]
+    pairs = np.array([[0, 0], [1, 1], [2, 0], [2, 1], [0, 1]], np.int32)
+    found = []
+    for types in ((0, 0, 0, 1, 1), (0, 0, 0, 0, 0)):
+        splicer = Splicer(Template((2,), (3,), (3,), types), 20, 0)
+        some = SplicedInputs(splicer, *tokens, pairs).batch(np.array([4, 2, 0, 1, 3]))
+        expected = made(tmp_path, "Bert", "all").start(some)
+        found.append(packed(made(tmp_path, "Bert", "all")).start(some))
+        np.testing.assert_allclose(found[-1], expected, rtol=0, atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 0.1
+
+
 @pytest.mark.parametrize("kind", DECODERS)
 def test_packed_decoders_give_what_padded_ones_give(tmp_path, kind):
     decoder(tmp_path, kind)
@@ -132,17 +158,12 @@ def test_packed_decoders_give_what_padded_ones_give(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", [*DECODERS, "Gemma2"])
 def test_decoders_equal_sentence_transformers(tmp_path, kind):
-    from sentence_transformers import CrossEncoder
-    from torch import nn
-
     decoder(tmp_path, kind)
     resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
     tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
     assert isinstance(model._engine, torch_engine.TorchEngine) == (kind in DECODERS)
     found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
-    theirs = CrossEncoder(str(tmp_path), device="cpu", max_length=resolved.max_length_tokens)
-    texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
-    expected = theirs.predict(texts, activation_fn=nn.Identity())
+    expected = by_sentence_transformers(tmp_path, resolved.max_length_tokens)
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
