@@ -197,6 +197,8 @@ class _Run:
             self._lost_starts += 1
             if self._lost_starts > self._most_lost:
                 raise self._nobody_comes(first_line(error)) from error
+            lost = self._death(error, "starting")
+            emit("worker_lost", stage=self._stage.name, error=lost)
             self._replace(slot)
         else:
             slot.is_up = True
@@ -217,7 +219,7 @@ class _Run:
                 self._idle.append(slot)
                 yield from self._again(unit, failure)
         except RayError as error:
-            failure = self._death(error, unit)
+            failure = self._death(error, unit.place)
             name, lives = node_of(slot.node)
             # A lost node's worker until the health check fails: that a process died on a living
             # node Ray learns within the second it waits (timeout_ms_task_wait_for_death_info).
@@ -234,7 +236,7 @@ class _Run:
                 unit.search.survived(result)
                 what = f"worker processes died, but {unit.search.hopeless}"
                 do = "look at memory and Ray's logs"
-                yield from self._go_on(unit, self._failure("E_CLUSTER", what, unit, do))
+                yield from self._go_on(unit, self._failure("E_CLUSTER", what, unit.place, do))
 
     def _overdue(self) -> Iterator[Outcome]:
         """Ends what takes too long; a process that hangs or is stopped never says so."""
@@ -248,7 +250,7 @@ class _Run:
                 self._replace(running.slot)
                 do = "raise cluster.deadline_seconds if units are that long"
                 what = f"no end after {limit:.0f} s"
-                failure = self._failure("E_DEADLINE", what, running.unit, do)
+                failure = self._failure("E_DEADLINE", what, running.unit.place, do)
                 yield from self._again(running.unit, failure)
 
     def _killed(self, unit: _Unit, failure: NightrankError) -> Iterator[Outcome]:
@@ -300,16 +302,16 @@ class _Run:
         fresh = self._pools.replace(self._pool, slot, self._store)
         self._starting[fresh.node] = fresh
 
-    def _death(self, error: RayError, unit: _Unit) -> NightrankError:
+    def _death(self, error: RayError, place: str) -> NightrankError:
         if isinstance(error, OutOfMemoryError):  # Ray's memory monitor, before the kernel's.
             do = "give its pool more memory_bytes, or fewer workers a node"
             what = "worker process killed: its node ran out of memory"
-            return self._failure("E_OOM", what, unit, do)
+            return self._failure("E_OOM", what, place, do)
         what = f"worker process died: {first_line(error)}"
-        return self._failure("E_CLUSTER", what, unit, "look at memory and Ray's logs")
+        return self._failure("E_CLUSTER", what, place, "look at memory and Ray's logs")
 
-    def _failure(self, code: str, what: str, unit: _Unit, do: str) -> NightrankError:
-        return NightrankError(code, what, f"{self._stage.name}, {unit.place}", do)
+    def _failure(self, code: str, what: str, place: str, do: str) -> NightrankError:
+        return NightrankError(code, what, f"{self._stage.name}, {place}", do)
 
     def _nobody_comes(self, why: str) -> NightrankError:
         what = f"no worker for {self._stage.name}: {why}"
