@@ -26,7 +26,7 @@ from jobs import (
     train_reranker,
     verify,
 )
-from jobs.terminal import guarded, leave
+from jobs.terminal import program
 
 app = typer.Typer(
     add_completion=False,
@@ -58,7 +58,7 @@ app.command("quickstart")(quickstart.quickstart)
 
 def main() -> None:
     """Entry point of the console script."""
-    leave(guarded(app))
+    program(app)
 
 
 if __name__ == "__main__":

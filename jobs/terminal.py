@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from jobs import supervision
 from pipelines.errors import NightrankError, unexpected
 from pipelines.redaction import redacted
 
@@ -54,6 +55,12 @@ def command(verb: Callable[..., None]) -> None:
     """Runs one verb as a program of its own: `python -m jobs.<verb>`."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(verb)
+    program(app)
+
+
+def program(app: Callable[..., Any]) -> NoReturn:
+    """Runs a typer app as this process's only business, and ends the process."""
+    supervision.allow()
     leave(guarded(app))
 
 
@@ -129,10 +136,14 @@ def open_job(
     verb: str = "run",
 ) -> Iterator[Run]:
     """Loads the config, probes the store, plans, and opens the executor; records events."""
+    from pipelines.config_file import load_config
+
+    config = load_config(config_path, sets or [])
+    if config.cluster.executor == "ray":
+        supervision.outlive(config.cluster.standing or "a cluster started here")
     from pipelines.runtime.lean import without_pandas
 
     without_pandas()  # Before anything else imports it.
-    from pipelines.config_file import load_config
     from pipelines.offline_rerank import Run
     from pipelines.planning import make_plan, store_models
     from pipelines.prediction import expected_seconds
@@ -142,7 +153,6 @@ def open_job(
     from pipelines.runtime.outlook import Outlook
     from pipelines.runtime.progress import Progress
 
-    config = load_config(config_path, sets or [])
     _refuse_unpickling()
     store = open_lake(config.root, config.name, config.storage_options)
     progress, told = Progress(quiet=quiet), events.Events(store)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs import supervision
 from jobs.terminal import ConfigPath, Sets, command
 from jobs.training_config import TrainConfig
 from pipelines.config_file import load_section
@@ -238,7 +239,10 @@ def train_reranker(config: ConfigPath, sets: Sets = None) -> None:
     """Trains a cross-encoder from judgements or a teacher's scores; the same command resumes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
-    report = run(load_section(TrainConfig, config, sets or []))
+    loaded = load_section(TrainConfig, config, sets or [])
+    if loaded.workers:
+        supervision.outlive(loaded.address or "a cluster started here")
+    report = run(loaded)
     print(json.dumps(report["dev_ndcg@10_by_first_stage_weight"], indent=2))
 
 

@@ -64,13 +64,7 @@ class Cluster:
 
     def start(self, config: str) -> subprocess.Popen[bytes]:
         """A driver on this cluster."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", "run", config],
-            cwd=REPOSITORY,
-            env={**os.environ, **self._ray.env, "RAY_ADDRESS": self._ray.gcs},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        return driver(self._ray, config)
 
     def workers(self) -> list[int]:
         """Processes of actors that are doing a unit."""
@@ -84,6 +78,17 @@ class Cluster:
             except OSError:
                 continue
         return found
+
+
+def driver(cluster: StandingCluster, config: str) -> subprocess.Popen[bytes]:
+    """`nightrank run` on a cluster."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", "run", config],
+        cwd=REPOSITORY,
+        env={**os.environ, **cluster.env, "RAY_ADDRESS": cluster.gcs},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +176,31 @@ def test_killed_and_stopped_workers_change_nothing(
     assert digests(lake) == undisturbed
     assert events(lake)["worker_lost"] >= 4
     verify(config)
+
+
+def test_a_lost_head_ends_the_run_and_the_next_one_goes_on(
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Callable[..., str],
+    undisturbed: dict[str, list[str]],
+) -> None:
+    """Ray ends the driver then, by `_Exit`; the user is told, and the exit code says to go on."""
+    lake = tmp_path / "lake"
+    config = write_config(collection.config(lake, cluster=CLUSTER, **SECTIONS))
+    ray = StandingCluster(cpus=8)
+    try:
+        process = driver(ray, config)
+        when(lambda: len(records(lake)) >= 20, process, 90)
+    finally:
+        ray.stop()
+    _, errors = process.communicate(timeout=120)
+    last = errors.decode().strip().splitlines()[-1]
+    assert process.returncode == 9 and "error[E_CLUSTER]" in last and ray.gcs in last
+    assert "Traceback" not in errors.decode()
+    before = records(lake)
+    run(config, "cluster.executor=serial")
+    assert digests(lake) == undisturbed
+    assert before.items() <= records(lake).items()
 
 
 def test_drivers_killed_at_random_resume(

@@ -1,0 +1,79 @@
+"""A program whose work is done in a child ends as the child ends, and says what ended it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import os, signal, sys, time
+from jobs import supervision
+from jobs.terminal import program
+
+def app(**_):
+    print("begun", flush=True)
+    supervision.outlive("head:6379")
+    print(os.getpid(), flush=True)
+    {}
+
+program(app)
+"""
+
+
+def start(does: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", PROGRAM.format(does)]
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+
+
+def child_of(process: subprocess.Popen[str]) -> int:
+    assert process.stdout and process.stdout.readline() == "begun\n"
+    child = int(process.stdout.readline())
+    assert child != process.pid
+    return child
+
+
+@pytest.mark.parametrize(
+    ("does", "code", "words"),
+    [
+        ("", 0, ""),
+        ("sys.exit(7)", 7, ""),
+        ("os._exit(1)", 9, "nightrank: error[E_CLUSTER]: Ray ended this run's process"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 8, "nightrank: error[E_OOM]: this run's process"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", 139, ""),
+    ],
+)
+def test_it_ends_as_the_child_ends(does: str, code: int, words: str) -> None:
+    process = start(does)
+    child_of(process)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors.startswith(words) and errors.count("\n") == bool(words)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_comes_to_the_child_once(number: int, code: int) -> None:
+    process = start("time.sleep(60)")
+    child_of(process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors == "nightrank: stopped; the same command resumes\n"
+
+
+def test_a_killed_parent_takes_the_child_along() -> None:
+    process = start("time.sleep(60)")
+    child = child_of(process)
+    process.kill()
+    process.communicate(timeout=60)
+    until = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
