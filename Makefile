@@ -38,7 +38,7 @@ check: install-dev ## Formatter, linter, types, dependency directions.
 	@rm -f .lint-imports.log
 
 # In two processes, since tests wait for Ray or a socket for a third of their time.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 test: install-dev ## All tests: real Ray, a real S3 API over HTTP, the built-in models.
 	$(PYTEST) --ignore=tests/faults

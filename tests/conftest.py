@@ -112,12 +112,26 @@ class Collection:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the groups in the same hook.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, who shares what is dear to start shares one of them."""
+    """Where tests run in several processes, who shares what is dear to start shares one of them.
+
+    The dear ones come first, one in each process, and files of others fill what time is left.
+    """
+    dear = ["standing_cluster", "ray_cluster"]
+
+    def group(item: pytest.Item) -> str:
+        """A cluster's name or the file's; in tests/faults files have clusters of their own."""
+        shared = [name for name in dear if name in getattr(item, "fixturenames", ())]
+        if not shared and item.get_closest_marker("ray") and "faults" not in item.path.parts:
+            shared = ["ray_cluster"]  # By `getfixturevalue`.
+        return shared[0] if shared else item.location[0]
+
+    def place(item: pytest.Item) -> int:
+        name, on_ray = group(item), item.get_closest_marker("ray") is not None
+        return dear.index(name) if name in dear else len(dear) + (not on_ray)
+
+    items.sort(key=place)
     for item in items:
-        shared = {"ray_cluster", "standing_cluster"} & set(getattr(item, "fixturenames", ()))
-        if not shared and item.get_closest_marker("ray"):
-            shared = {"ray_cluster"}
-        item.add_marker(pytest.mark.xdist_group(min(shared, default=item.location[0])))
+        item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 @pytest.fixture(scope="session")
