@@ -9,7 +9,8 @@ query, no option, no secret.
 A run begins with `run_started` or `run_resumed` and ends with `run_finished`, `run_failed`,
 `budget_reached` or `held_back`; one that was killed ends without. Between: `stage_started`,
 `stage_finished`, `stage_reused`, `stage_failed`, `slowest_unit`; `unit_retried`, `unit_failed`,
-`unit_set_aside`, `worker_lost`, `node_lost`, `file_damaged`; `index_published`, `published`.
+`unit_set_aside`, `worker_lost`, `node_lost`, `start_failed`, `file_damaged`; `index_published`,
+`published`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ LOSSES = (
     "unit_set_aside",
     "worker_lost",
     "node_lost",
+    "start_failed",
     "file_damaged",
 )
 

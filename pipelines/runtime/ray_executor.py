@@ -197,8 +197,9 @@ class _Run:
             self._lost_starts += 1
             if self._lost_starts > self._most_lost:
                 raise self._nobody_comes(first_line(error)) from error
-            lost = self._death(error, "starting")
-            emit("worker_lost", stage=self._stage.name, error=lost)
+            # Held against no unit, nor its node: one that is lost takes starts on it along.
+            failure = self._death(error, "starting")
+            emit("start_failed", stage=self._stage.name, error=failure)
             self._replace(slot)
         else:
             slot.is_up = True
