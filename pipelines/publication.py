@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipelines import gate, generations, prediction
@@ -22,7 +23,10 @@ from pipelines.stages import (
 from pipelines.storage.dataset import Dataset, FileRef, Manifest
 from pipelines.storage.fingerprint import fingerprint
 from pipelines.storage.log import Entry, Log, Moved
+from pipelines.storage.reader import Reader
 from pipelines.storage.store import Store
+
+CHECKED_AT_ONCE = 4
 
 
 def compare(job: Run) -> None:
@@ -117,7 +121,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
     described |= _forecast(job)
     tables = {name: made["ranked"].files(name) for name in ("ranked", "queries")}
     tables |= {"rejects": collected.files("rejects"), "changes": made["changes"].files("changes")}
-    _check_sizes(job.store, [ref for refs in tables.values() for ref in refs])
+    _check_files(job.store, [ref for refs in tables.values() for ref in refs])
     body = publish.results_body(described, balances, tables, job.standing)
     if job.gate:
         body["gate"] = _examine(job, body)
@@ -125,8 +129,11 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
     return body, uses + generations.datasets_of(job.index.body)
 
 
-def _check_sizes(store: Store, refs: list[FileRef]) -> None:
-    """Refuses to name files that are gone or were cut since an earlier run committed them.
+def _check_files(store: Store, refs: list[FileRef]) -> None:
+    """Refuses to name files that are gone or were cut or altered since they were committed.
+
+    A resumed run publishes what an earlier one wrote, however long ago, and analysts' engines do
+    not look at checksums: DuckDB and Spark read a flipped bit without a word.
 
     Raises:
         NightrankError: E_CORRUPT naming the first.
@@ -138,6 +145,10 @@ def _check_sizes(store: Store, refs: list[FileRef]) -> None:
             what = f"expected {ref.size} bytes, found {found.get(ref.key, 'no file')}"
             do = "delete this file and its dataset's manifest.json and run again"
             raise NightrankError("E_CORRUPT", what, store.path(ref.key), do)
+    read = Reader(store)
+    with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
+        for _ in pool.map(read.check, refs):
+            pass
 
 
 def _forecast(job: Run) -> dict[str, Any]:

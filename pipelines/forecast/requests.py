@@ -70,4 +70,6 @@ def gets(shape: Shape, made: dict[str, Written], tokenizers: int, workers: int) 
         # Ranking reads its query shard's range of every unit that has one.
         total += RANGE * step.units * meets + TABLE * 3 * asked
     # Rejects of inputs, vectors and ranks, and the ids that they are told by.
-    return total + RANGE * units["changes"] * asked + TABLE * (corpus.splits + 2 * asked)
+    total += RANGE * units["changes"] * asked + TABLE * (corpus.splits + 2 * asked)
+    # What is published is read once more before: lists and accounts of queries, changes, rejects.
+    return total + RANGE * (2 * asked + units["changes"] + 1)

@@ -263,17 +263,25 @@ def test_a_run_goes_on_after_one_damaged_file_and_ends_with_the_second_of_a_shar
     assert len(Log(open_lake(str(tmp_path / "lake"), "tiny"), "index").generations()) == 1
 
 
+@pytest.mark.parametrize("name", ["ranked", "queries", "changes"])
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-1]), flip])
 def test_what_a_twin_may_be_about_to_publish_is_refused_and_stays_where_it_is(
-    collection: Collection, tmp_path: Path, write_config: Callable[..., str]
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Callable[..., str],
+    name: str,
+    damage: Callable[[Path], Any],
 ) -> None:
+    """No stage of a first publication reads these."""
     config = write_config(collection.config(tmp_path / "lake", layout=SMALL))
-    stop_after(config, "rank")
-    path = next((tmp_path / "lake").rglob("rank/_data/*.ranked-*"))
-    path.write_bytes(path.read_bytes()[:-1])
+    stop_after(config, "changes")
+    path = next((tmp_path / "lake").rglob(f"results/*/*/_data/*.{name}-*"))
+    damage(path)
     with pytest.raises(NightrankError) as caught:
         run(config)
-    assert caught.value.exit_code == 7 and path.exists()
+    assert caught.value.exit_code == 7 and path.name in str(caught.value) and path.exists()
     assert not list((tmp_path / "lake").rglob("_damaged"))
+    assert not Log(open_lake(str(tmp_path / "lake"), "tiny"), "results").generations()
 
 
 def test_what_is_published_is_refused_and_stays_where_it_is(
