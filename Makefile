@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test test-faults torture lock images manifests \
+.PHONY: help install install-dev quickstart check test test-faults torture lock sbom audit images manifests \
 	bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
 
 help: ## Show this list.
@@ -53,6 +53,25 @@ torture: install-dev ## The same without end: random kills, fuzzing, simulated n
 lock: install-dev ## Write constraints/cpu.lock and gpu.lock anew, with the hashes of PyPI's files.
 	$(BIN)/python constraints/lock.py
 
+# In an environment of their own, which what they look at shares nothing with.
+RELEASE := build/release
+$(RELEASE)/.installed: constraints/release.txt
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/pip install --quiet -r constraints/release.txt
+	@touch $@
+
+# torch stands in gpu.lock alone; an image for CPUs takes the same version.
+CYCLONEDX := $(RELEASE)/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml \
+	--output-reproducible --mc-type application
+sbom: $(RELEASE)/.installed ## CycloneDX bills of what the locks install: dist/sbom-cpu.json, sbom-gpu.json.
+	@mkdir -p dist
+	(cat constraints/cpu.lock; grep '^torch==' constraints/py311.txt) | $(CYCLONEDX) - -o dist/sbom-cpu.json
+	$(CYCLONEDX) constraints/gpu.lock -o dist/sbom-gpu.json
+
+audit: $(RELEASE)/.installed ## Ask PyPI for known advisories of what the locks name; fails where there is one.
+	$(RELEASE)/bin/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
+		-r constraints/gpu.lock -r constraints/cpu.lock
+
 # e.g. make images IMAGE=registry.example.com/nightrank PYTHON_IMAGE=docker.io/library/python@sha256:...
 IMAGE ?= nightrank
 PYTHON_IMAGE ?= docker.io/library/python:3.11-slim-bookworm
@@ -95,5 +114,5 @@ rehearse: install-dev ## 64,200 units that compute nothing through the control p
 	rm -rf $(BENCH_WORK)/rehearse
 	$(BIN)/python -m benchmarks.rehearse --work $(BENCH_WORK)/rehearse --out $(RESULTS)
 
-clean: ## Remove the environment and what quickstart made.
-	rm -rf $(VENV) quickstart $(BENCH_WORK)
+clean: ## Remove environments and what quickstart, benchmarks and releases made.
+	rm -rf $(VENV) quickstart $(BENCH_WORK) build dist
