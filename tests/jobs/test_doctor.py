@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -166,6 +168,36 @@ def test_the_refused_action_is_named_and_no_key(
     assert "may not s3:PutObject under" in found["access"]["found"]
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         assert os.environ[name] not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "files", "states"),
+    [
+        ("100m", "500m", 512, ("warn", "fail", "fail")),
+        ("600m", "2g", 4096, ("ok", "warn", "warn")),
+        ("600m", "21g", 8192, ("ok", "ok", "ok")),
+    ],
+)
+def test_little_room_and_few_files_are_told(
+    tmp_path: Path, memory: str, disk: str, files: int, states: tuple[str, ...]
+) -> None:
+    """On file systems of those sizes, and with that limit, in a process that sees no others."""
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount = "mount -t tmpfs -o size="
+    if subprocess.run([*alone, f"{mount}1m none {tmp_path}"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a file system of its own")
+    # The folder may lie in shared memory.
+    limits = (
+        f"{mount}{memory} none /dev/shm && mkdir -p {tmp_path} && {mount}{disk} none {tmp_path}"
+    )
+    command = f"{limits} && ulimit -n {files} && exec {sys.executable} -m jobs.cli doctor --json"
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "RAY_TMPDIR": "/tmp"}
+    done = subprocess.run([*alone, command], env=environment, capture_output=True, text=True)
+    found = {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}
+    seen = [found[check] for check in ("shared memory", "disk", "open files")]
+    assert tuple(line["state"] for line in seen) == states, done.stdout + done.stderr
+    assert all(line["do"] for line in seen if line["state"] != "ok")
+    assert done.returncode == (3 if "fail" in states else 0)
 
 
 def test_packages_are_held_against_their_floors() -> None:
