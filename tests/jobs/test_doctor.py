@@ -187,10 +187,8 @@ def test_little_room_and_few_files_are_told(
     if subprocess.run([*alone, f"{mount}1m none {tmp_path}"], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a file system of its own")
     # The folder may lie in shared memory.
-    limits = (
-        f"{mount}{memory} none /dev/shm && mkdir -p {tmp_path} && {mount}{disk} none {tmp_path}"
-    )
-    command = f"{limits} && ulimit -n {files} && exec {sys.executable} -m jobs.cli doctor --json"
+    small = f"{mount}{memory} none /dev/shm && mkdir -p {tmp_path} && {mount}{disk} none {tmp_path}"
+    command = f"{small} && ulimit -n {files} && exec {sys.executable} -m jobs.cli doctor --json"
     environment = {**os.environ, "TMPDIR": str(tmp_path), "RAY_TMPDIR": "/tmp"}
     done = subprocess.run([*alone, command], env=environment, capture_output=True, text=True)
     found = {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}
