@@ -27,7 +27,7 @@ RAY_SECONDS, IMPORT_SECONDS = 4.0, 2.0
 OPEN_BYTES_PER_SECOND = 0.5e9
 # fp32 takes twice as long as bf16: the queries that are scored in both.
 EXACT_COST = 2
-# k-means of an approximate index, and trials of four forms, three times each.
+# k-means of an approximate index, and trials of some eight settings, up to three times each.
 KMEANS_ROUNDS, TRIALS = 10, 24
 # Kinds of stages that a run tells by other words.
 KINDS = {"train": "train_index", "build": "build_index", "terms": "tokenize"}

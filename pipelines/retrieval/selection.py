@@ -4,8 +4,9 @@ The rule. Up to `flat_rows` documents the index is Flat: exact, nothing to train
 form pays for itself. So it is at any size where FAISS has a GPU and lists are short enough for it:
 products of half precision take an H100 some 6 to 9 ps a pair of 384 dimensions, a core 13 to 50 ns
 in the best form here. Else, a few forms are built on the sample of document vectors and searched
-with held-out vectors of the same sample; exact search is the truth. The fastest that reaches
-`recall_target` is taken, if it is at least 1.1 times as fast as Flat; else Flat.
+with held-out vectors of the same sample; exact search is the truth. Of every form the cheapest
+setting that reaches `recall_target` is found by bisection, and timed; the fastest is taken, if it
+is at least 1.1 times as fast as Flat; else Flat.
 
 Why measured and not tabled: the order of the forms depends on the vectors and on their number. On
 200k real MiniLM embeddings of passages, at recall .98, PQ codes with refinement are twice as fast
@@ -28,6 +29,7 @@ score, only which candidates are found.
 
 from __future__ import annotations
 
+import bisect
 import math
 import statistics
 import time
@@ -54,7 +56,12 @@ LEAST_GAIN = 1.1
 LOSS = 0.5
 REPETITIONS = 3
 K_FACTORS = (2, 4, 8, 16)
-NPROBES = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+# Of codes in lists, by the dimensions that 4 bits stand for: of coarser ones more must be refined.
+K_FACTORS_IN_LISTS = {2: (2, 4), 4: (4, 8)}
+# Lists probed, in quarters of an octave: half an octave costs up to 1.4 times what was needed.
+NPROBES = [round(2 ** (step / 4)) for step in range(12, 80)]
+# What takes so much longer than the fastest so far, when timed once, is not timed again.
+HOPELESS = 1.3
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class Trial:
 
     Attributes:
         recall: mean share of the exact list of `depth` that was found, 0 to 1.
-        seconds_per_query: median of 3 times Flat's seconds, by the ratios taken in turns with it.
+        seconds_per_query: Flat's, times the ratio taken in turns with it: the median of 3, one of
+            what is not to be taken.
         bytes_per_vector: of the index and of the raw vectors that a search needs for its scores.
     """
 
@@ -139,39 +147,49 @@ def choose(
     )
     fetch = min(k + max(10, k // 10), len(documents))
     seconds = statistics.median(_seconds(flat, many, fetch, "") for _ in range(REPETITIONS))
-    trials = [Trial("Flat", "", 1.0, seconds, _bytes_per_vector(flat))]
-    for factory, grid in _forms(vectors.shape[1], num_documents, len(documents)):
+    trials, fastest = [Trial("Flat", "", 1.0, seconds, _bytes_per_vector(flat))], 1.0
+    for factory, grids in _forms(vectors.shape[1], num_documents, len(documents)):
         index = _build(factory, documents, threads)
-        for parameters in grid:
-            recall = _recall(_found(index, queries, k, fetch, parameters), truth)
+
+        def recall_of(parameters: str, index: Index = index) -> float:
+            return _recall(_found(index, queries, k, fetch, parameters), truth)
+
+        for grid in grids:
+            # The dearest first: codes may be too coarse for any number of lists.
+            recall, parameters = recall_of(grid[-1]), grid[-1]
+            if recall >= aim:
+                parameters = grid[bisect.bisect_left(grid[:-1], aim, key=recall_of)]
+                recall = recall_of(parameters)
             ratios = [_ratio(index, flat, many, fetch, parameters)]
             # Nothing depends on how exactly a form that is not to be taken was timed.
-            if recall >= aim:
+            if recall >= aim and ratios[0] < HOPELESS * fastest:
                 more = range(REPETITIONS - 1)
                 ratios += [_ratio(index, flat, many, fetch, parameters) for _ in more]
+                fastest = min(fastest, statistics.median(ratios))
             taken = seconds * statistics.median(ratios)
             trials.append(Trial(factory, parameters, recall, taken, _bytes_per_vector(index)))
-            # A larger setting only costs more once the target is reached or speed is lost.
-            if recall >= aim or taken > seconds:
-                break
     return _best(trials, aim, k)
 
 
-def _forms(dimension: int, num_documents: int, sampled: int) -> list[tuple[str, list[str]]]:
-    """Lists forms with their settings, cheapest setting first."""
+def _forms(dimension: int, num_documents: int, sampled: int) -> list[tuple[str, list[list[str]]]]:
+    """Lists forms with their grids of settings; within a grid recall grows, and the cost."""
     # About 2 * sqrt(n) lists, a power of two, with enough sampled vectors to train each: on 200k
     # real vectors 512, 1024 and 2048 lists reach recall .98 in 0.9, 0.9 and 1.7 s a block.
     wanted = 1 << round(math.log2(2 * math.sqrt(num_documents)))
     nlist = min(wanted, sampled // faiss_index.VECTORS_PER_LIST)
-    probes = [p for p in NPROBES if p <= nlist // 2]
+    probes = [f"nprobe={p}" for p in NPROBES if p <= nlist // 2]
     forms = []
     # Codes of 4 bits for 2, or for 4 dimensions: half the memory and time to scan, more to refine.
-    codes = [f"PQ{dimension // n}x4fs,RFlat" for n in (2, 4) if dimension % n == 0]
-    forms += [(code, [f"k_factor_rf={f}" for f in K_FACTORS]) for code in codes]
-    if nlist >= 16:
-        refined = ",k_factor_rf=4" if codes else ""
-        grid = [f"nprobe={p}{refined}" for p in probes]
-        forms.append((f"IVF{nlist},{codes[0] if codes else 'Flat'}", grid))
+    codes = {n: f"PQ{dimension // n}x4fs,RFlat" for n in (2, 4) if dimension % n == 0}
+    forms += [(code, [[f"k_factor_rf={f}" for f in K_FACTORS]]) for code in codes.values()]
+    if probes and codes:
+        for n, code in codes.items():
+            factors = K_FACTORS_IN_LISTS[n]
+            forms.append(
+                (f"IVF{nlist},{code}", [[f"{p},k_factor_rf={f}" for p in probes] for f in factors])
+            )
+    elif probes:
+        forms.append((f"IVF{nlist},Flat", [probes]))
     return forms
 
 

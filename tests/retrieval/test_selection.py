@@ -8,12 +8,11 @@ from pipelines.retrieval import faiss_index, selection
 from pipelines.retrieval.selection import Trial, choose
 
 
-def clustered(num, dimension, seed=0):
+def clustered(num, dimension, seed=0, spread=0.3):
     generator = np.random.default_rng(seed)
     centres = generator.normal(size=(200, dimension))
-    vectors = centres[generator.integers(0, 200, num)] + 0.3 * generator.normal(
-        size=(num, dimension)
-    )
+    noise = spread * generator.normal(size=(num, dimension))
+    vectors = centres[generator.integers(0, 200, num)] + noise
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors.astype(np.float32)
 
@@ -52,6 +51,39 @@ def test_the_choice_reaches_the_target_and_its_strings_build_and_search(dimensio
         template, built = faiss_index.train(trial.factory, vectors, 1)
         assert built == trial.factory
         faiss_index.search(template, vectors[:2], 5, trial.search_parameters)
+
+
+def test_settings_are_the_cheapest_that_reach_the_target(monkeypatch):
+    """The next cheaper one was tried, and falls short."""
+    tried, found, recall = [], selection._found, selection._recall
+
+    def search(index, queries, k, fetch, parameters):
+        tried.append([index, parameters, None])
+        return found(index, queries, k, fetch, parameters)
+
+    def measure(mine, truth):
+        tried[-1][2] = recall(mine, truth)
+        return tried[-1][2]
+
+    monkeypatch.setattr(selection, "_found", search)
+    monkeypatch.setattr(selection, "_recall", measure)
+    choice = choose(clustered(12_000, 32, spread=1.0), 12_000, 20, 0.9, 1000, 1, 7)
+    within_lists = [trial for trial in choice.trials if trial.factory.startswith("IVF")]
+    assert len(within_lists) == 4  # Two codes, refined by two factors each.
+    built = list(dict.fromkeys(id(index) for index, _, recall in tried if recall is not None))
+    grids = selection._forms(32, 12_000, 11_500)
+    checked = 0
+    for trial in within_lists:
+        number = next(i for i, (factory, _) in enumerate(grids) if factory == trial.factory)
+        grid = next(grid for grid in grids[number][1] if trial.search_parameters in grid)
+        of = {p: r for index, p, r in tried if id(index) == built[number] and r is not None}
+        assert of[trial.search_parameters] == trial.recall
+        at = grid.index(trial.search_parameters)
+        if trial.recall >= 0.95 and at:
+            assert of[grid[at - 1]] < 0.95
+            checked += 1
+        assert trial.recall >= 0.95 or at == len(grid) - 1
+    assert checked
 
 
 def test_an_unreachable_target_gives_flat():
