@@ -15,9 +15,10 @@ from tests.retrieval.test_first_stage import as_rows, brute_force, open_shard, s
     st.sampled_from([1, 2, 3, 17, 384]),
     st.sampled_from([1e-30, 1e-3, 1.0, 1e18]),
     st.sampled_from([1, 1 << 12, 1 << 20]),
+    st.booleans(),
 )
 @settings(deadline=None, max_examples=60)
-def test_a_librarys_sums_give_the_bits_of_the_tree(seed, dimension, scale, size):
+def test_a_librarys_sums_give_the_bits_of_the_tree(seed, dimension, scale, size, by_query):
     generator = np.random.default_rng(seed)
     vectors = (generator.standard_normal((60, dimension)) * scale).astype(np.float32)
     queries = generator.standard_normal((7, dimension)).astype(np.float32)
@@ -27,6 +28,7 @@ def test_a_librarys_sums_give_the_bits_of_the_tree(seed, dimension, scale, size)
     queries[0] = np.float32(1 + 2**-12)
     vectors[9:30] = np.float32(1 + 2**-12)
     query = generator.integers(0, 7, 300).astype(np.int32)
+    query = np.sort(query) if by_query else query
     row = generator.integers(0, 60, 300)
     norm = float(scoring.norms(vectors).max())
     with pytest.MonkeyPatch.context() as patch:
