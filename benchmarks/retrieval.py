@@ -213,7 +213,9 @@ def main() -> None:
     flat_rows = min(50_000, len(vectors) - 1)
     begin = time.perf_counter()
     sample = vectors[:: -(-len(vectors) // (1 << 18))]
-    choice = selection.choose(sample, len(vectors), K, RECALL, flat_rows, given.threads, 0)
+    choice = selection.choose(
+        sample, len(vectors), len(vectors), K, RECALL, flat_rows, given.threads, 0
+    )
     chosen = time.perf_counter() - begin
     sizes = {t.factory: t.bytes_per_vector for t in choice.trials}
     mine = open_shard(choice.factory, vectors, rows, given.threads)

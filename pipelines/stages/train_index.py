@@ -68,6 +68,7 @@ class Worker:
             choice = selection.choose(
                 sample,
                 documents,
+                config.shard_bytes // (4 * self._dimension),
                 self._depth,
                 config.recall_target,
                 config.flat_rows,

@@ -18,27 +18,27 @@ def clustered(num, dimension, seed=0, spread=0.3):
 
 
 def test_up_to_flat_rows_nothing_is_measured():
-    choice = choose(np.zeros((0, 4), np.float32), 50_000, 100, 0.98, 50_000, 1, 0)
+    choice = choose(np.zeros((0, 4), np.float32), 50_000, 10**6, 100, 0.98, 50_000, 1, 0)
     assert (choice.factory, choice.search_parameters, choice.trials) == ("Flat", "", ())
     assert "index.flat_rows = 50000" in choice.reason
 
 
 def test_with_a_gpu_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(selection.faiss_library, "gpus", lambda: 1)
-    choice = choose(clustered(2000, 8), 10**6, 100, 0.98, 10, 1, 0)
+    choice = choose(clustered(2000, 8), 10**6, 10**6, 100, 0.98, 10, 1, 0)
     assert (choice.factory, choice.trials) == ("Flat", ()) and "on a GPU" in choice.reason
     # The GPU's selection gives 2,048 rows at most.
-    assert "on a GPU" not in choose(clustered(999, 8), 10**6, 2000, 0.98, 10, 1, 0).reason
+    assert "on a GPU" not in choose(clustered(999, 8), 10**6, 10**6, 2000, 0.98, 10, 1, 0).reason
 
 
 def test_a_tiny_sample_gives_flat():
-    assert choose(clustered(999, 8), 10**6, 100, 0.98, 10, 1, 0).factory == "Flat"
+    assert choose(clustered(999, 8), 10**6, 10**6, 100, 0.98, 10, 1, 0).factory == "Flat"
 
 
 @pytest.mark.parametrize("dimension", [32, 33])
 def test_the_choice_reaches_the_target_and_its_strings_build_and_search(dimension):
     vectors = clustered(12_000, dimension)
-    choice = choose(vectors, 12_000, 20, 0.95, 1000, 1, 7)
+    choice = choose(vectors, 12_000, 10**6, 20, 0.95, 1000, 1, 7)
     assert choice.recall >= 0.95
     assert choice.trials[0].factory == "Flat"
     assert {t.factory.split(",")[0][:2] for t in choice.trials} >= {"Fl", "IV"}
@@ -67,7 +67,7 @@ def test_settings_are_the_cheapest_that_reach_the_target(monkeypatch):
 
     monkeypatch.setattr(selection, "_found", search)
     monkeypatch.setattr(selection, "_recall", measure)
-    choice = choose(clustered(12_000, 32, spread=1.0), 12_000, 20, 0.9, 1000, 1, 7)
+    choice = choose(clustered(12_000, 32, spread=1.0), 12_000, 10**6, 20, 0.9, 1000, 1, 7)
     within_lists = [trial for trial in choice.trials if trial.factory.startswith("IVF")]
     assert len(within_lists) == 4  # Two codes, refined by two factors each.
     built = list(dict.fromkeys(id(index) for index, _, recall in tried if recall is not None))
@@ -86,9 +86,18 @@ def test_settings_are_the_cheapest_that_reach_the_target(monkeypatch):
     assert checked
 
 
+def test_what_a_form_takes_of_more_vectors_grows_by_what_it_scans():
+    # Half its time is for lists and refinement: of four times as many vectors it takes 2.5 times.
+    assert selection.expected(8.0, 2.0, 1.5, 4.0) == pytest.approx(5.0 / 32.0)
+    assert selection.expected(8.0, 2.0, 1.5, 1.0) == pytest.approx(0.25)
+    # Noise: no form takes less for more, nor more than in proportion.
+    assert selection.expected(8.0, 2.0, 2.1, 4.0) == pytest.approx(2.0 / 32.0)
+    assert selection.expected(8.0, 2.0, 0.5, 4.0) == pytest.approx(0.25)
+
+
 def test_an_unreachable_target_gives_flat():
     noise = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32)
-    choice = choose(noise, 10**6, 100, 1.0, 1000, 1, 0)
+    choice = choose(noise, 10**6, 10**6, 100, 1.0, 1000, 1, 0)
     assert choice.factory == "Flat" or choice.recall == 1.0
 
 
@@ -111,4 +120,4 @@ def test_a_sample_that_is_not_finite_is_refused():
     vectors = clustered(2000, 8)
     vectors[5] = np.nan
     with pytest.raises(NightrankError, match="E_CORRUPT"):
-        choose(vectors, 10**6, 10, 0.9, 10, 1, 0)
+        choose(vectors, 10**6, 10**6, 10, 0.9, 10, 1, 0)
