@@ -38,11 +38,9 @@ class Reader:
         Raises:
             NightrankError: E_CORRUPT for missing, truncated or altered bytes.
         """
-        table = pq.read_table(
-            pa.BufferReader(self.buffer(ref)),
-            columns=list(columns) if columns is not None else None,
-            page_checksum_verification=True,
-        )
+        # `read_table` goes through a dataset: 0.7 ms a small file, where this takes 0.15.
+        file = pq.ParquetFile(pa.BufferReader(self.buffer(ref)), page_checksum_verification=True)
+        table = file.read(list(columns) if columns is not None else None)
         if table.num_rows != ref.rows:
             raise self._corrupt(ref, f"{ref.rows} rows", f"{table.num_rows}")
         return table
