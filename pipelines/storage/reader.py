@@ -40,7 +40,7 @@ class Reader:
         """
         # `read_table` goes through a dataset: 0.7 ms a small file, where this takes 0.15.
         file = pq.ParquetFile(pa.BufferReader(self.buffer(ref)), page_checksum_verification=True)
-        table = file.read(list(columns) if columns is not None else None)
+        table = file.read() if columns is None else file.read(columns).select(columns)
         if table.num_rows != ref.rows:
             raise self._corrupt(ref, f"{ref.rows} rows", f"{table.num_rows}")
         return table
