@@ -19,7 +19,7 @@ runs at a ninth of its speed, so blocks of 4,096 are timed, as a search has them
 margin beyond `depth`, so the forms are measured with it. Each form is timed in turns with Flat, for
 a machine is not equally fast at all times: what counts is the median of the ratios. Lists gain with
 size, codes alone do not: of 250,000 clustered vectors the codes were faster, of a million lists by
-1.7 times. So each form is timed with half of the sample too, and what grows is told from the rest.
+1.6 times. So each form is timed with half of the sample too, and what grows is told from the rest.
 
 Documents stand in for queries, and are easier to find neighbours of: 128 of 1024 lists found .983
 of a held-out document's hundred and .970 of a real query's. So a form must lose no more than half
@@ -144,7 +144,7 @@ def choose(
     # depth a list would reach beyond what is near, and be harder to find than it will be.
     share = min(1.0, len(vectors) / num_documents)
     k = min(max(LEAST_DEPTH, round(depth * share)), len(documents) // 10)
-    growth = max(1.0, min(shard_rows, num_documents) / len(documents))
+    growth = max(1.0, min(shard_rows, num_documents) / len(vectors))
     flat = _fill("Flat", documents, threads)[0]
     bench = _Bench(flat, queries, _found(flat, queries, k, k, ""), k, growth)
     seconds = growth * statistics.median(bench.seconds(flat) for _ in range(REPETITIONS))
