@@ -283,6 +283,34 @@ def test_a_pool_that_no_node_can_hold_is_an_error_and_no_wait_without_end(
     assert "no worker for square" in str(caught.value) and "1 GPUs" in str(caught.value)
 
 
+class Stillborn:
+    """A worker process that dies before it is ready."""
+
+    def __init__(self, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def node(self) -> str:
+        return ""
+
+
+def test_workers_that_die_as_they_start_are_told_and_end_the_run_in_time(
+    ray_only: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.runtime import ray_executor, ray_pools
+
+    told: list[str] = []
+    monkeypatch.setattr(ray_executor, "emit", lambda event, **fields: told.append(event))
+    monkeypatch.setattr(ray_pools, "_Actor", Stillborn)
+    barren = ray_executor.RayExecutor(Cluster(pools={"general": Pool(workers=1)}, attempts=1))
+    try:
+        with pytest.raises(NightrankError) as caught:
+            run(stage(tmp_path, {}), barren, tmp_path)
+    finally:
+        barren.close()
+    assert caught.value.exit_code == 9 and "no worker for square" in str(caught.value)
+    assert told == ["start_failed"]  # The second one is the error itself.
+
+
 def test_tasks_of_one_affinity_stay_with_one_worker(ray_only: Executor, tmp_path: Path) -> None:
     run(stage(tmp_path, {}, affinity=True), ray_only, tmp_path)
     store = Store(str(tmp_path / "lake"))
