@@ -7,6 +7,7 @@ left was exit code 1 without a word. The kernel's killer for want of memory leav
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -17,6 +18,7 @@ from pipelines.errors import NightrankError
 
 RAYS_END = 1  # No ending of this program's own has this code.
 PR_SET_PDEATHSIG = 1
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _program: list[int] = []
 
 
@@ -46,6 +48,9 @@ def outlive(where: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
+    # A signal that comes as it forks waits: an exception out of a handler that runs in a hook of
+    # `os.register_at_fork` (logging has three) is printed and forgotten, and the signal with it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     child = os.fork()
     if not child:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -53,13 +58,16 @@ def outlive(where: str) -> None:
             os._exit(128 + signal.SIGKILL)
         # A terminal's Ctrl-C reaches a group: it is to come once, handed on by the parent.
         os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        os.kill(child, number)
+        with contextlib.suppress(ProcessLookupError):  # It has ended: its code is told anyway.
+            os.kill(child, number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, hand_on)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code == RAYS_END:

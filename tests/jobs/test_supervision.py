@@ -67,6 +67,16 @@ def test_a_signal_comes_to_the_child_once(number: int, code: int) -> None:
     assert errors == "nightrank: stopped; the same command resumes\n"
 
 
+@pytest.mark.parametrize("when", ["before", "after_in_parent"])
+def test_a_signal_that_comes_as_it_forks_is_not_lost(when: str) -> None:
+    hook = f"os.register_at_fork({when}=lambda: os.kill(os.getpid(), signal.SIGTERM))"
+    program = PROGRAM.format("time.sleep(60)").replace("program(app)", f"{hook}\nprogram(app)")
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 143
+    assert ended.stderr == "nightrank: stopped; the same command resumes\n"
+
+
 def test_a_killed_parent_takes_the_child_along() -> None:
     process = start("time.sleep(60)")
     child = child_of(process)
