@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ class Stopped(BaseException):
     """A signal came; a BaseException, so that nothing on the way down swallows it."""
 
     def __init__(self, signum: int) -> None:
+        self.signum = signum
         self.exit_code = 128 + signum
 
 
@@ -61,6 +63,7 @@ def command(verb: Callable[..., None]) -> None:
 def program(app: Callable[..., Any]) -> NoReturn:
     """Runs a typer app as this process's only business, and ends the process."""
     supervision.allow()
+    sys.unraisablehook = _come_again
     leave(guarded(app))
 
 
@@ -124,6 +127,19 @@ def _bug(error: BaseException) -> int:
 
 def _stop(signum: int, frame: FrameType | None) -> None:
     raise Stopped(signum)
+
+
+def _come_again(told: sys.UnraisableHookArgs) -> None:
+    """A stop that came where Python hands nothing on (a finalizer, a hook of a fork) comes again.
+
+    Ray forks some ten processes as it starts, and each runs the hooks of `os.register_at_fork`.
+    """
+    if isinstance(told.exc_value, Stopped):
+        again = threading.Timer(0.05, os.kill, (os.getpid(), told.exc_value.signum))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(told)
 
 
 @contextlib.contextmanager

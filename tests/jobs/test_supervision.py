@@ -67,11 +67,18 @@ def test_a_signal_comes_to_the_child_once(number: int, code: int) -> None:
     assert errors == "nightrank: stopped; the same command resumes\n"
 
 
-@pytest.mark.parametrize("when", ["before", "after_in_parent"])
-def test_a_signal_that_comes_as_it_forks_is_not_lost(when: str) -> None:
-    hook = f"os.register_at_fork({when}=lambda: os.kill(os.getpid(), signal.SIGTERM))"
-    program = PROGRAM.format("time.sleep(60)").replace("program(app)", f"{hook}\nprogram(app)")
-    command = [sys.executable, "-c", program]
+@pytest.mark.parametrize(
+    ("first", "does"),
+    [
+        ("os.register_at_fork(before=stop)", ""),
+        ("os.register_at_fork(after_in_parent=stop)", ""),
+        ("Gone = type('Gone', (), {'__del__': stop})", "Gone()"),
+    ],
+)
+def test_a_signal_is_not_lost_where_python_hands_no_exception_on(first: str, does: str) -> None:
+    first = f"stop = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n{first}"
+    program = PROGRAM.format(f"{does}; time.sleep(60)".lstrip("; "))
+    command = [sys.executable, "-c", program.replace("\ndef app", f"\n{first}\ndef app")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 143
     assert ended.stderr == "nightrank: stopped; the same command resumes\n"
