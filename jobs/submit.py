@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from jobs.terminal import ConfigPath, Sets, Stopped, command
+from jobs.terminal import ConfigPath, Sets, command
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
@@ -100,7 +100,7 @@ def submit(
         return
     try:
         job = cluster.follow(job.id, _write)
-    except (Stopped, KeyboardInterrupt):
+    except KeyboardInterrupt:
         _say(f"{job.id} goes on without being followed; the same command with --stop ends it")
         raise
     raise typer.Exit(job.exit_code)

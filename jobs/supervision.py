@@ -18,7 +18,10 @@ from pipelines.errors import NightrankError
 
 RAYS_END = 1  # No ending of this program's own has this code.
 PR_SET_PDEATHSIG = 1
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What stops a run, and as what it is handed on: as it starts, Ray puts handlers of its own for
+# SIGTERM in place of this program's, and Ray Train for SIGINT: an unfinished training exits with 0.
+HANDED_ON = {signal.SIGINT: signal.SIGUSR1, signal.SIGTERM: signal.SIGUSR2}
+SIGNALS = (*HANDED_ON, *HANDED_ON.values())
 _program: list[int] = []
 
 
@@ -63,9 +66,9 @@ def outlive(where: str) -> None:
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):  # It has ended: its code is told anyway.
-            os.kill(child, number)
+            os.kill(child, HANDED_ON[signal.Signals(number)])
 
-    for number in SIGNALS:
+    for number in HANDED_ON:
         signal.signal(number, hand_on)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     _, status = os.waitpid(child, 0)

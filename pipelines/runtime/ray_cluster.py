@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import math
 import os
+import signal
 import uuid
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +45,7 @@ def connect(cluster: Cluster) -> None:
     if address and address.startswith(("http://", "https://")):
         do = "`nightrank submit` takes it; or give host:6379, or leave cluster.address out"
         raise NightrankError("E_CONFIG", "a job server's address runs no stages", address, do)
+    stop = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             refuse_open(address)
@@ -67,6 +70,11 @@ def connect(cluster: Cluster) -> None:
         what = f"no Ray cluster: {first_line(error)}"
         do = "check cluster.address and the token, or leave both out to start a cluster here"
         raise NightrankError("E_CLUSTER", what, address or "local", do) from error
+    if callable(stop):
+        # Ray has put two of its own in place of this program's: one exits with 1, the other prints
+        # its stack and aborts 3 s later (https://github.com/ray-project/ray/pull/64830).
+        with contextlib.suppress(ValueError):  # Not in the main thread.
+            signal.signal(signal.SIGTERM, stop)
 
 
 def labelled_pools() -> set[str]:

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 
 from jobs.verify import verify
 from tests.conftest import Collection, write_jsonl
-from tests.faults.test_interruptions import records
+from tests.faults.test_interruptions import records, when
 from tests.jobs.lake import digests, run, table
 from tests.standing_cluster import StandingCluster
 
@@ -106,15 +105,6 @@ def undisturbed(
     (folder / "c.yaml").write_text(json.dumps(collection.config(folder / "lake", **SECTIONS)))
     run(str(folder / "c.yaml"))
     return digests(folder / "lake")
-
-
-def when(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Waits until something is so, while the run goes on."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < until, "it never came to that"
-        time.sleep(0.005)
 
 
 def events(lake: Path) -> Counter[str]:

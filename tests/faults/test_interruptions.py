@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from jobs.terminal import open_job
 from jobs.verify import verify
 from pipelines.errors import NightrankError
 from pipelines.results import open_lake
+from pipelines.runtime.events import read_events
 from pipelines.storage.dataset import Dataset, FileRef
 from pipelines.storage.log import Log
 from pipelines.storage.reader import Reader
@@ -43,12 +45,29 @@ def start(config: str) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_for_records(root: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while len(list(root.rglob("_done/*.json"))) < count:
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()
-        assert time.monotonic() < deadline, "the run made no progress"
+def when(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Waits until something is so, while the run goes on."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < until, "it never came to that"
         time.sleep(0.005)
+
+
+def wait_for_records(root: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    when(lambda: len(list(root.rglob("_done/*.json"))) >= count, process, 120)
+
+
+def under(pid: int, generations: int) -> dict[int, str]:
+    """The command lines of a process's children, or of theirs."""
+    found = {pid: ""}
+    for _ in range(generations):
+        lists = [Path(f"/proc/{parent}/task/{parent}/children").read_text() for parent in found]
+        found = {}
+        for child in map(int, " ".join(lists).split()):
+            with contextlib.suppress(FileNotFoundError):  # It has ended since.
+                found[child] = Path(f"/proc/{child}/cmdline").read_text()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +136,43 @@ def test_a_signal_stops_cleanly_and_the_same_command_resumes(
     assert b"Traceback" not in stderr and b"the same command resumes" in stderr
     run(config)
     assert digests(tmp_path / "lake") == undisturbed
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("number", "to_the_child", "records_first", "code"),
+    [
+        (signal.SIGINT, False, 12, 130),
+        (signal.SIGTERM, False, 12, 143),
+        (signal.SIGTERM, True, 12, 143),  # As the stop of a Ray job or of a systemd unit sends it.
+        (signal.SIGTERM, False, 0, 143),  # As Ray starts.
+    ],
+)
+def test_a_signal_stops_a_run_on_ray_cleanly(
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Callable[..., str],
+    number: signal.Signals,
+    to_the_child: bool,
+    records_first: int,
+    code: int,
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake", layout=SMALL, cluster=ON_RAY))
+    process = start(config)
+    if records_first:
+        wait_for_records(tmp_path / "lake", records_first, process)
+    else:
+        when(lambda: any("gcs_server" in of for of in under(process.pid, 2).values()), process, 60)
+    [child] = under(process.pid, 1)
+    os.kill(child if to_the_child else process.pid, number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert stderr.splitlines()[-1] == b"nightrank: stopped; the same command resumes"
+    assert b"Traceback" not in stderr and b"received at time" not in stderr
+    if records_first:
+        logs = (tmp_path / "lake").rglob("events-*.jsonl")
+        told = [event for log in logs for event in read_events(log.read_bytes())]
+        assert [event["exit"] for event in told if event["event"] == "run_failed"] == [code]
 
 
 def test_two_runs_of_one_plan_publish_once(
