@@ -18,8 +18,8 @@ from pipelines.errors import NightrankError
 
 RAYS_END = 1  # No ending of this program's own has this code.
 PR_SET_PDEATHSIG = 1
-# What stops a run, and as what it is handed on: as it starts, Ray puts handlers of its own for
-# SIGTERM in place of this program's, and Ray Train for SIGINT: an unfinished training exits with 0.
+# What stops a run, and as what it is handed on: as they start, Ray puts a handler of its own for
+# SIGTERM in place of this program's, and Ray Train one for SIGINT, which calls `sys.exit(0)`.
 HANDED_ON = {signal.SIGINT: signal.SIGUSR1, signal.SIGTERM: signal.SIGUSR2}
 SIGNALS = (*HANDED_ON, *HANDED_ON.values())
 _program: list[int] = []

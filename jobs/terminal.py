@@ -48,9 +48,9 @@ Force = Annotated[
 class Stopped(KeyboardInterrupt):
     """A signal came.
 
-    A KeyboardInterrupt, for no other kind ends Ray's own waiting: it made a SystemError, that is a
-    bug, of a BaseException in 8 of 23 runs. Ray and typer put their own in its place, so the last
-    one is kept.
+    A KeyboardInterrupt, for no other kind ends Ray's own waiting: of a BaseException it made a
+    SystemError in 8 of 23 runs that were stopped once Ray was up. Ray and typer put an exception of
+    their own in its place, so the last one is kept.
     """
 
     def __init__(self, signum: int) -> None:
