@@ -32,7 +32,7 @@ def cold_run(work: Path, name: str, sections: dict[str, Any]) -> dict[str, Any]:
     path.write_text(json.dumps({"name": name, "root": str(work / "lake"), **sections}))
     begin = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "run", str(path), "--json"],
+        [sys.executable, "-m", "nightrank", "run", str(path), "--json"],
         check=True,
         stdout=subprocess.PIPE,
         text=True,

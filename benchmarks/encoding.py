@@ -26,9 +26,9 @@ from benchmarks import side_by_side
 from benchmarks.reporting import machine, table
 from benchmarks.side_by_side import Contestant
 from benchmarks.texts import mixed
-from pipelines.models import builtin, registry
-from pipelines.models.hardware import cpu_has_bf16
-from pipelines.models.text_tokenizers import minilm_splicer
+from nightrank.models import builtin, registry
+from nightrank.models.hardware import cpu_has_bf16
+from nightrank.models.text_tokenizers import minilm_splicer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PEER, PEER_BEST = "sentence-transformers", "sentence-transformers bf16"

@@ -70,7 +70,7 @@ def nightrank(work: Path, name: str, queries: list[dict[str, Any]]) -> dict[str,
 
 
 def straightforward(work: Path, queries: list[dict[str, Any]]) -> dict[str, Any]:
-    from pipelines.models.exporting import export_model
+    from nightrank.models.exporting import export_model
 
     folder = work / "model"
     if not folder.exists():

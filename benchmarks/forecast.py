@@ -32,7 +32,7 @@ WITHIN = 0.25
 def nightrank(verb: str, config: Path) -> tuple[dict[str, Any], float]:
     """What a verb says as JSON, and the CPU seconds of its process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "jobs.cli", verb, str(config), "--json"]
+    command = [sys.executable, "-m", "nightrank", verb, str(config), "--json"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

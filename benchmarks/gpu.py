@@ -28,11 +28,11 @@ import numpy as np
 import torch
 
 from benchmarks.reporting import machine, table
-from pipelines.models import torch_models
-from pipelines.models.hardware import choose_device
-from pipelines.models.inputs import Engine, SplicedInputs, run
-from pipelines.models.splicing import Splicer, Template
-from pipelines.tokens import Tokens
+from nightrank.models import torch_models
+from nightrank.models.hardware import choose_device
+from nightrank.models.inputs import Engine, SplicedInputs, run
+from nightrank.models.splicing import Splicer, Template
+from nightrank.tokens import Tokens
 
 # layers, width, inner width, width of keys and values, gated
 Shape = tuple[int, int, int, int, bool]

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.runtime.progress import Progress
-from pipelines.storage.dataset import Manifest
+from nightrank.runtime.progress import Progress
+from nightrank.storage.dataset import Manifest
 
 EVERY_SECONDS, SAVE_SECONDS = 0.2, 2.0
 # Ray's processes have hundreds of threads to ask for children: a new one may be met so late.

@@ -91,7 +91,7 @@ def run(path: Path, verb: str = "nightly") -> tuple[dict[str, Any], float]:
     """One night in a process of its own: its closing line, and the wall seconds of the process."""
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", verb, str(path), "--json"],
+        [sys.executable, "-m", "nightrank", verb, str(path), "--json"],
         check=True,
         stdout=subprocess.PIPE,
     )

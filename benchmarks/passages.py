@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.models import registry
+from nightrank.models import registry
 
 WORDS = 32
 FEWEST_WORDS = 8

@@ -29,15 +29,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.reporting import as_json, machine, table
-from jobs.run import execute
-from jobs.terminal import open_job
-from pipelines import stages
-from pipelines.evaluation import measures
-from pipelines.models.registry import resolve_cross_encoder
-from pipelines.results import full_lists, generation_of
-from pipelines.retrieval import ranking
-from pipelines.stages.ingest import load_qrels
-from pipelines.storage.fingerprint import fingerprint
+from nightrank import stages
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import open_job
+from nightrank.evaluation import measures
+from nightrank.models.registry import resolve_cross_encoder
+from nightrank.results import full_lists, generation_of
+from nightrank.retrieval import ranking
+from nightrank.stages.ingest import load_qrels
+from nightrank.storage.fingerprint import fingerprint
 
 # name, split of the qrels, vertical, whether training saw nothing of its kind of text
 COLLECTIONS = (

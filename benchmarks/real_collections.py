@@ -24,10 +24,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pyarrow as pa
 
-from jobs.run import execute
-from jobs.terminal import open_job
-from pipelines.evaluation import measures
-from pipelines.stages.ingest import load_qrels
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import open_job
+from nightrank.evaluation import measures
+from nightrank.stages.ingest import load_qrels
 
 # name, qrels split, queries at most: the larger ones by a fixed sample
 COLLECTIONS = (("cuad-dev", "test", 150), ("scifact", "test", 300), ("medquad", "dev", 150))

@@ -21,9 +21,9 @@ import numpy as np
 
 from benchmarks import quality
 from benchmarks.reporting import machine, table
-from jobs.train_reranker import run
-from jobs.training_config import TrainConfig
-from pipelines.config_file import load_section
+from nightrank.cli.train_reranker import run
+from nightrank.cli.training_config import TrainConfig
+from nightrank.config_file import load_section
 
 CONFIG = "configs/train_reranker.yaml"
 LEFT_OUT = tuple(name for name, _, _, left_out in quality.COLLECTIONS if left_out)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.models.registry import TOY_CROSS_ENCODER, resolve_cross_encoder
-from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.stages import merge, rank, rerank, search
-from pipelines.storage.dataset import FileRef, Manifest, Payload, Record, shard_names
-from pipelines.storage.reader import Reader
-from pipelines.storage.scatter import Scatter
+from nightrank.models.registry import TOY_CROSS_ENCODER, resolve_cross_encoder
+from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages import merge, rank, rerank, search
+from nightrank.storage.dataset import FileRef, Manifest, Payload, Record, shard_names
+from nightrank.storage.reader import Reader
+from nightrank.storage.scatter import Scatter
 
 SHARD_ROWS, TOKENS = 262_144, 200
 DIMENSION, DEPTH = 384, 100

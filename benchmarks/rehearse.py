@@ -24,10 +24,10 @@ from typing import Any
 from benchmarks.memory import Watch, peak_bytes
 from benchmarks.rehearsal import Rehearsal
 from benchmarks.reporting import machine, table
-from pipelines.config_running import Cluster, Pool
-from pipelines.runtime.executor import run_stage
-from pipelines.storage.dataset import Manifest
-from pipelines.storage.store import Store
+from nightrank.config_running import Cluster, Pool
+from nightrank.runtime.executor import run_stage
+from nightrank.storage.dataset import Manifest
+from nightrank.storage.store import Store
 
 # A unit that computes nothing waits for the disk and for the next: two a core keep cores busy.
 WORKERS = 2 * (os.cpu_count() or 1)
@@ -36,7 +36,7 @@ CLUSTER = Cluster(pools={name: Pool(workers=WORKERS) for name in ("general", "mo
 
 def drive(plan: Rehearsal, lake: Path) -> dict[str, Any]:
     """All stages, in this process as the driver: seconds, units and its own peak memory."""
-    from pipelines.runtime.ray_executor import RayExecutor
+    from nightrank.runtime.ray_executor import RayExecutor
 
     began, watch = time.monotonic(), Watch(lake.parent / "measured.json")
     executor = RayExecutor(CLUSTER)

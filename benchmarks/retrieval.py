@@ -28,11 +28,11 @@ import numpy as np
 from benchmarks import passages, retrieval_parts
 from benchmarks.reporting import machine, table
 from benchmarks.retrieval_parts import K, open_shard
-from pipelines.retrieval import (
+from nightrank.retrieval import (
     faiss_library,
     selection,
 )
-from pipelines.retrieval.first_stage import OpenShard, search_group
+from nightrank.retrieval.first_stage import OpenShard, search_group
 
 RECALL = 0.98
 SEMANTIC_SEARCH = "sentence_transformers.util.semantic_search"

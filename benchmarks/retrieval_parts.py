@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import passages
-from pipelines.retrieval import (
+from nightrank.retrieval import (
     bm25,
     bm25_search,
     faiss_index,
@@ -22,10 +22,10 @@ from pipelines.retrieval import (
     ranking,
     selection,
 )
-from pipelines.retrieval.first_stage import OpenShard, search_group
-from pipelines.retrieval.hybrid_search import search_both
-from pipelines.retrieval.terms import Analyzer
-from pipelines.tokens import Tokens
+from nightrank.retrieval.first_stage import OpenShard, search_group
+from nightrank.retrieval.hybrid_search import search_both
+from nightrank.retrieval.terms import Analyzer
+from nightrank.tokens import Tokens
 
 K = 100
 # Queries of the loop over queries that BM25 was: enough for its rate.

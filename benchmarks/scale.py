@@ -25,18 +25,18 @@ import pyarrow.parquet as pq
 
 from benchmarks.memory import Watch
 from benchmarks.reporting import machine, table
-from jobs.terminal import open_executor
-from pipelines import offline_rerank
-from pipelines.config import PipelineConfig
-from pipelines.forecast.limits import WORKER_BYTES
-from pipelines.planning import make_plan
-from pipelines.results import open_lake
-from pipelines.run import Run
-from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.stages.embed import to_table
-from pipelines.storage import schemas
-from pipelines.storage.dataset import Dataset, Manifest, Payload
-from pipelines.storage.reader import Reader
+from nightrank import offline_rerank
+from nightrank.cli.terminal import open_executor
+from nightrank.config import PipelineConfig
+from nightrank.forecast.limits import WORKER_BYTES
+from nightrank.planning import make_plan
+from nightrank.results import open_lake
+from nightrank.run import Run
+from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages.embed import to_table
+from nightrank.storage import schemas
+from nightrank.storage.dataset import Dataset, Manifest, Payload
+from nightrank.storage.reader import Reader
 
 DOCUMENTS, QUERIES, DEPTH, DIMENSION = 1_000_000, 100_000, 100, 384
 SIZES = {"quarter": 4, "whole": 1}

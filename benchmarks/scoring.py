@@ -31,8 +31,8 @@ from benchmarks import side_by_side
 from benchmarks.reporting import machine, table
 from benchmarks.side_by_side import Contestant
 from benchmarks.texts import Texts, mixed
-from pipelines.models import registry
-from pipelines.models.text_tokenizers import minilm_splicer
+from nightrank.models import registry
+from nightrank.models.text_tokenizers import minilm_splicer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 NEAREST = OTHERS = 50
@@ -66,9 +66,9 @@ def ours(name: str, precision: str, texts: Texts, pairs: np.ndarray, threads: in
 
 def general(texts: Texts, pairs: np.ndarray) -> Contestant:
     """What networks run on that are not BERT's kin."""
-    from pipelines.models import builtin
-    from pipelines.models.cross_encoders import PairScorer
-    from pipelines.models.torch_models import interaction_engine
+    from nightrank.models import builtin
+    from nightrank.models.cross_encoders import PairScorer
+    from nightrank.models.torch_models import interaction_engine
 
     engine = interaction_engine(builtin.minilm_folder(), builtin.RERANKER_FOLDER, "bf16")
     model = PairScorer(engine, minilm_splicer(256, pair=True))
@@ -171,8 +171,8 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from pipelines.models.exporting import export_model
-    from pipelines.models.hardware import cpu_has_bf16
+    from nightrank.models.exporting import export_model
+    from nightrank.models.hardware import cpu_has_bf16
 
     torch.set_num_threads(args.threads)
     texts = mixed(args.data, args.queries, random.Random(0))

@@ -58,7 +58,7 @@ def _collections(data: Path) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def _quickstart() -> tuple[list[str], list[str]]:
-    from jobs.quickstart_corpus import documents
+    from nightrank.cli.quickstart_corpus import documents
 
     queries = [
         json.loads(line)["text"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()

@@ -21,12 +21,12 @@ from typing import Any
 
 from benchmarks.nightly import size, write
 from benchmarks.reporting import machine
-from jobs.run import execute
-from jobs.terminal import open_job
-from pipelines.results import generation_of, open_lake
-from pipelines.retention import collect, collectable
-from pipelines.storage.log import Log
-from pipelines.verification import verify_generation
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import open_job
+from nightrank.results import generation_of, open_lake
+from nightrank.retention import collect, collectable
+from nightrank.storage.log import Log
+from nightrank.verification import verify_generation
 
 WORDS = [f"word{i:03d}" for i in range(400)]
 DAY = 86_400

@@ -1,33 +1,13 @@
-"""The query half alone: `nightrank rank CONFIG`, against an index that stands.
+"""Ranks queries against an existing index.
 
-nightrank rank my.yaml                          # the current index generation
-nightrank rank my.yaml --index-generation 12
+`ray job submit --working-dir . -- python jobs/rank.py CONFIG`
+takes the options of `nightrank rank`.
 """
 
-from __future__ import annotations
+import sys
 
-import time
-from typing import Annotated
-
-import typer
-
-from jobs.run import close, execute
-from jobs.terminal import ConfigPath, Json, Sets, command, open_job
-
-Index = Annotated[
-    int | None, typer.Option("--index-generation", metavar="N", help="Not the current one.")
-]
-
-
-def rank(
-    config: ConfigPath, sets: Sets = None, index_generation: Index = None, json: Json = False
-) -> None:
-    """Ranks the queries against a published index; the corpus is not read."""
-    started = time.monotonic()
-    with open_job(config, sets, json, "results", index_generation, "rank") as job:
-        summary = execute(job)
-    close(summary, job, started, config, json)
-
+from nightrank.cli.app import main
 
 if __name__ == "__main__":
-    command(rank)
+    sys.argv.insert(1, "rank")
+    main()

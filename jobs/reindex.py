@@ -1,40 +1,13 @@
-"""The index half alone: `nightrank reindex CONFIG`; teams that schedule the halves apart.
+"""Updates the index alone.
 
-nightrank reindex my.yaml          # the corpus as it is now, at the cost of what changed
+`ray job submit --working-dir . -- python jobs/reindex.py CONFIG`
+takes the options of `nightrank reindex`.
 """
 
-from __future__ import annotations
+import sys
 
-import time
-
-import orjson
-
-from jobs.run import execute
-from jobs.terminal import ConfigPath, Force, Json, Sets, command, open_job
-
-
-def reindex(
-    config: ConfigPath, sets: Sets = None, force_publish: Force = "", json: Json = False
-) -> None:
-    """Brings the index up to date with the corpus; queries are not touched."""
-    started = time.monotonic()
-    with open_job(config, sets, json, scope="index", verb="reindex") as job:
-        job.gate, job.force_publish = True, force_publish
-        summary = execute(job)
-        before = job.plan.base.generation if job.plan.base else 0
-    summary["published"] = summary["index_generation"] != before
-    summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
-    if json:
-        print(orjson.dumps(summary).decode())
-        return
-    counts = ", ".join(f"{summary[f'documents_{n}']} {n}" for n in ("added", "changed", "removed"))
-    done = "published" if summary["published"] else "nothing to do, still"
-    print(
-        f"{done} index generation {summary['index_generation']}: {counts}, "
-        f"{summary['documents_embedded']} embedded, {summary['seconds']['total']:.1f} s"
-    )
-    print(f"rank against it: nightrank rank {config}")
-
+from nightrank.cli.app import main
 
 if __name__ == "__main__":
-    command(reindex)
+    sys.argv.insert(1, "reindex")
+    main()

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipelines.config import PipelineConfig
+from nightrank.config import PipelineConfig
 
 
 def keys(

@@ -153,7 +153,7 @@ def nightrank(*arguments: str, **options: Any) -> subprocess.CompletedProcess[st
     """Runs the program as its users do, in a process of its own."""
     environment = {**os.environ, **options.pop("env", {})}
     return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *arguments],
+        [sys.executable, "-m", "nightrank", *arguments],
         capture_output=True,
         text=True,
         timeout=220,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import PipelineConfig
-from pipelines.config_file import load_config
-from pipelines.planning import make_plan
-from pipelines.results import open_lake
+from nightrank.config import PipelineConfig
+from nightrank.config_file import load_config
+from nightrank.planning import make_plan
+from nightrank.results import open_lake
 from tests.config_keys import keys
 from tests.conftest import Collection
 

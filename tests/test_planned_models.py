@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipelines import planned_models
-from pipelines.config import PipelineConfig
-from pipelines.planned_models import resolve_models
-from pipelines.storage.store import Store
+from nightrank import planned_models
+from nightrank.config import PipelineConfig
+from nightrank.planned_models import resolve_models
+from nightrank.storage.store import Store
 
 pytestmark = pytest.mark.models
 CORE, GPU = pytest.approx(500_000, rel=0.01), pytest.approx(565_000_000, rel=0.01)

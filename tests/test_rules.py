@@ -10,13 +10,13 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = {
     str(path.relative_to(REPOSITORY)): ast.parse(path.read_text())
-    for package in ("jobs", "pipelines")
-    for path in sorted((REPOSITORY / package).rglob("*.py"))
+    for folder in ("jobs", "pipelines")
+    for path in sorted((REPOSITORY / folder).rglob("*.py"))
 }
 # Imports that turn bytes into code.
 FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 # Who may start other programs: what may crash is tried in a Python of its own.
-STARTERS = {"pipelines/diagnosis/machine.py"}
+STARTERS = {"pipelines/nightrank/diagnosis/machine.py"}
 # Calls by their last names; a module may be named as the one that is allowed to.
 FORBIDDEN_CALLS = {
     "os.system": "",
@@ -31,30 +31,34 @@ FORBIDDEN_CALLS = {
     "np.load": "",
     "read_webdataset": "",
     "import_string": "",
-    "write_index": "pipelines/retrieval/faiss_files.py",
-    "read_index": "pipelines/retrieval/faiss_files.py",
+    "write_index": "pipelines/nightrank/retrieval/faiss_files.py",
+    "read_index": "pipelines/nightrank/retrieval/faiss_files.py",
 }
 # Who writes files by other means than the store: nothing of the lake.
 WRITERS = {
-    "pipelines/storage/disk.py",  # The store itself.
-    "pipelines/storage/node_cache.py",  # Files of the lake on a node's own disk, by digest.
-    "pipelines/runtime/events.py",  # Lines of a run in progress, on this machine.
-    "pipelines/forecast/miniature.py",  # A sample in a temporary folder.
-    "pipelines/models/checkpoints.py",
-    "pipelines/models/exporting.py",  # Model folders for other programs.
-    "pipelines/models/reranker_tensors.py",
-    "pipelines/models/trainee.py",
-    "pipelines/models/builtin_reranker.py",
-    "jobs/export.py",  # A run file where the user asks for it.
-    "jobs/init.py",
-    "jobs/quickstart.py",
-    "jobs/quickstart_corpus.py",
-    "jobs/submit.py",  # The config, in a temporary folder.
-    "jobs/terminal.py",  # The log of a bug.
-    "jobs/train_reranker.py",
+    "pipelines/nightrank/storage/disk.py",  # The store itself.
+    "pipelines/nightrank/storage/node_cache.py",  # A node's copies of lake files.
+    "pipelines/nightrank/runtime/events.py",  # Lines of a run in progress, on this machine.
+    "pipelines/nightrank/forecast/miniature.py",  # A sample in a temporary folder.
+    "pipelines/nightrank/models/checkpoints.py",
+    "pipelines/nightrank/models/exporting.py",  # Model folders for other programs.
+    "pipelines/nightrank/models/reranker_tensors.py",
+    "pipelines/nightrank/models/trainee.py",
+    "pipelines/nightrank/models/builtin_reranker.py",
+    "pipelines/nightrank/cli/export.py",  # A run file where the user asks for it.
+    "pipelines/nightrank/cli/init.py",
+    "pipelines/nightrank/cli/quickstart.py",
+    "pipelines/nightrank/cli/quickstart_corpus.py",
+    "pipelines/nightrank/cli/submit.py",  # The config, in a temporary folder.
+    "pipelines/nightrank/cli/terminal.py",  # The log of a bug.
+    "pipelines/nightrank/cli/train_reranker.py",
 }
 # Files of stores are opened where their errors are told and their digests checked.
-OPENERS = {"pipelines/storage/", "pipelines/stages/ingest.py", "pipelines/forecast/sampling.py"}
+OPENERS = {
+    "pipelines/nightrank/storage/",
+    "pipelines/nightrank/stages/ingest.py",
+    "pipelines/nightrank/forecast/sampling.py",
+}
 # Classes that are named in the source: no file decides which one is made.
 OWN_CLASSES = {"BertConfig.from_pretrained", "NightrankConfig.from_pretrained"}
 WRITE_MODES = set("wax+")

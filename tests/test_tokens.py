@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.tokens import Tokens
+from nightrank.tokens import Tokens
 
 ROWS = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=8), max_size=12)
 

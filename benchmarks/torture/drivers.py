@@ -20,18 +20,18 @@ from benchmarks.torture import crash_points
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What a run on toy models imports; none of it starts a thread.
 IMPORTED = (
-    "jobs.cli",
-    "pipelines.config_file",
-    "pipelines.offline_rerank",
-    "pipelines.planning",
-    "pipelines.results",
-    "pipelines.verification",
-    "pipelines.models.toy",
-    "pipelines.retrieval.faiss_index",
-    "pipelines.runtime.executor",
-    "pipelines.runtime.budget",
-    "pipelines.runtime.progress",
-    "pipelines.evaluation.report",
+    "nightrank.cli.app",
+    "nightrank.config_file",
+    "nightrank.offline_rerank",
+    "nightrank.planning",
+    "nightrank.results",
+    "nightrank.verification",
+    "nightrank.models.toy",
+    "nightrank.retrieval.faiss_index",
+    "nightrank.runtime.executor",
+    "nightrank.runtime.budget",
+    "nightrank.runtime.progress",
+    "nightrank.evaluation.report",
     "pyarrow.parquet",
     "pyarrow.json",
 )
@@ -99,8 +99,8 @@ def _drive(arguments: list[str], disturbances: dict[str, Any], stderr: int) -> N
 
 def _call(arguments: list[str]) -> int:
     """The exit code of a verb, or of a function that returned."""
-    from jobs.cli import app
-    from jobs.terminal import guarded
+    from nightrank.cli.app import app
+    from nightrank.cli.terminal import guarded
 
     module, _, function = arguments[0].partition(":")
     if function:

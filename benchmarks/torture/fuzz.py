@@ -30,17 +30,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.config import Corpus
-from pipelines.config_file import parse
-from pipelines.errors import NightrankError
-from pipelines.retrieval import faiss_files, trec
-from pipelines.retrieval.faiss_library import library
-from pipelines.storage.formats import read_split
-from pipelines.storage.inputs import InputFile, Split
-from pipelines.storage.ranges import Ranges
-from pipelines.storage.scatter import Scatter, read_range, write_scatter
-from pipelines.storage.sealed import seal, unseal
-from pipelines.storage.validation import validate
+from nightrank.config import Corpus
+from nightrank.config_file import parse
+from nightrank.errors import NightrankError
+from nightrank.retrieval import faiss_files, trec
+from nightrank.retrieval.faiss_library import library
+from nightrank.storage.formats import read_split
+from nightrank.storage.inputs import InputFile, Split
+from nightrank.storage.ranges import Ranges
+from nightrank.storage.scatter import Scatter, read_range, write_scatter
+from nightrank.storage.sealed import seal, unseal
+from nightrank.storage.validation import validate
 
 # Arrow, FAISS and numpy take 2 GiB of addresses without doing anything.
 LIMIT_BYTES = 6 << 30

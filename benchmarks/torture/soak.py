@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.year import Nights
-from pipelines.results import open_lake
-from pipelines.storage.log import Log
+from nightrank.results import open_lake
+from nightrank.storage.log import Log
 
 # What a lake may hold beside what its current generation needs, three generations kept.
 MOST_OVER_LIVE = 2.0

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pyiceberg.utils.config import Config
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines.storage.sealed import seal, unseal
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.storage.sealed import seal, unseal
 from tests.conftest import Collection, write_jsonl
 from tests.jobs.lake import run
 

@@ -14,9 +14,9 @@ import duckdb
 import pandas as pd
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines import read_results
+from nightrank import read_results
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
 from tests.analytics.conftest import DAYS, Nights, catalog_in
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -10,14 +10,14 @@ import orjson
 import pyarrow.dataset as pads
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines import read_results, retention
-from pipelines.errors import NightrankError
-from pipelines.hive_export import export_hive
-from pipelines.results import file_list, generation_of, open_lake
-from pipelines.storage.filesystem import connect
-from pipelines.storage.store import Store
+from nightrank import read_results, retention
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.errors import NightrankError
+from nightrank.hive_export import export_hive
+from nightrank.results import file_list, generation_of, open_lake
+from nightrank.storage.filesystem import connect
+from nightrank.storage.store import Store
 from tests.analytics.conftest import DAYS, Nights, make_nights
 
 

@@ -14,14 +14,14 @@ import pytest
 from pyiceberg.catalog import load_catalog
 from pyiceberg.types import StringType
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines import read_results
-from pipelines.errors import NightrankError
-from pipelines.iceberg_export import register
-from pipelines.results import generation_of, open_lake
-from pipelines.storage.log import Entry
-from pipelines.storage.store import Store
+from nightrank import read_results
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.errors import NightrankError
+from nightrank.iceberg_export import register
+from nightrank.results import generation_of, open_lake
+from nightrank.storage.log import Entry
+from nightrank.storage.store import Store
 from tests.analytics.conftest import Nights, catalog_in
 
 KEYS = ["query_id", "rank"]

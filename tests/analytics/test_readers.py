@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines import read_results
+from nightrank import read_results
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
 from tests.analytics.conftest import DAYS, Nights
 
 ORDER = {"ranked": ["query_id", "rank"], "queries": ["query_id"]}

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.evaluation.measures import PER_QUERY_SCHEMA, ceiling, evaluate
+from nightrank.errors import NightrankError
+from nightrank.evaluation.measures import PER_QUERY_SCHEMA, ceiling, evaluate
 
 
 def qrels(*rows):

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from pipelines.evaluation.movement import COUNTS, SCHEMA, movement, totals
+from nightrank.evaluation.movement import COUNTS, SCHEMA, movement, totals
 
 
 def ranked(lists):

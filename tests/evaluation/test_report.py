@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pytest
 
-from pipelines.evaluation.lift import SCHEMA
-from pipelines.evaluation.movement import COUNTS
-from pipelines.evaluation.report import CHART_WIDTH, Candidate, Example, Report, render
+from nightrank.evaluation.lift import SCHEMA
+from nightrank.evaluation.movement import COUNTS
+from nightrank.evaluation.report import CHART_WIDTH, Candidate, Example, Report, render
 
 VOID = {"meta", "line", "rect", "circle", "br"}
 HOSTILE = "<script>alert('x')</script>&\""

@@ -17,12 +17,12 @@ import zstandard
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from jobs.run import execute
-from jobs.terminal import guarded, open_job
-from pipelines.errors import EXIT_CODES
-from pipelines.results import generation_of
-from pipelines.run import Run
-from pipelines.verification import verify_generation
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import guarded, open_job
+from nightrank.errors import EXIT_CODES
+from nightrank.results import generation_of
+from nightrank.run import Run
+from nightrank.verification import verify_generation
 
 # The table of README without a bug (70), and 0.
 EXPECTED_CODES = {0, *EXIT_CODES.values()} - {EXIT_CODES["E_BUG"]}

@@ -6,12 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.stages.publish import publish_results
-from pipelines.storage.dataset import Dataset, FileRef, Payload, shard_names
-from pipelines.storage.log import Entry, Log, Moved
-from pipelines.storage.reader import Reader
-from pipelines.storage.sealed import seal, unseal
-from pipelines.storage.store import Store
+from nightrank.stages.publish import publish_results
+from nightrank.storage.dataset import Dataset, FileRef, Payload, shard_names
+from nightrank.storage.log import Entry, Log, Moved
+from nightrank.storage.reader import Reader
+from nightrank.storage.sealed import seal, unseal
+from nightrank.storage.store import Store
 
 SHARDS = 4
 MODEL = {"model": "toy:bag-of-words"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.torture.drivers import Drivers
-from pipelines.results import generation_of, open_lake
+from nightrank.results import generation_of, open_lake
 from tests.conftest import Collection
 from tests.jobs.lake import digests
 

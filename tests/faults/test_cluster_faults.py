@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jobs.verify import verify
+from nightrank.cli.verify import verify
 from tests.conftest import Collection, write_jsonl
 from tests.faults.test_interruptions import records, when
 from tests.jobs.lake import digests, run, table
@@ -82,7 +82,7 @@ class Cluster:
 def driver(cluster: StandingCluster, config: str) -> subprocess.Popen[bytes]:
     """`nightrank run` on a cluster."""
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "run", config],
+        [sys.executable, "-m", "nightrank", "run", config],
         cwd=REPOSITORY,
         env={**os.environ, **cluster.env, "RAY_ADDRESS": cluster.gcs},
         stdout=subprocess.DEVNULL,

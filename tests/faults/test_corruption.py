@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines.errors import NightrankError
-from pipelines.models.folders import folder_digest
-from pipelines.models.protocols import ResolvedModel
-from pipelines.models.registry import load_cross_encoder
-from pipelines.results import open_lake, read_results
-from pipelines.retrieval import faiss_files
-from pipelines.storage.dataset import Dataset, FileRef
-from pipelines.storage.log import Log
-from pipelines.storage.reader import Reader
-from pipelines.storage.sealed import unseal
-from pipelines.storage.store import Store
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.errors import NightrankError
+from nightrank.models.folders import folder_digest
+from nightrank.models.protocols import ResolvedModel
+from nightrank.models.registry import load_cross_encoder
+from nightrank.results import open_lake, read_results
+from nightrank.retrieval import faiss_files
+from nightrank.storage.dataset import Dataset, FileRef
+from nightrank.storage.log import Log
+from nightrank.storage.reader import Reader
+from nightrank.storage.sealed import unseal
+from nightrank.storage.store import Store
 from tests.conftest import Collection
 from tests.jobs.lake import run, table
 

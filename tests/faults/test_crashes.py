@@ -18,12 +18,12 @@ import pytest
 
 from benchmarks.torture.crash_points import POINTS
 from benchmarks.torture.drivers import Drivers
-from jobs.verify import verify
-from pipelines.errors import NightrankError
-from pipelines.results import open_lake
-from pipelines.retention import collect
-from pipelines.storage.log import Log
-from pipelines.storage.store import Store
+from nightrank.cli.verify import verify
+from nightrank.errors import NightrankError
+from nightrank.results import open_lake
+from nightrank.retention import collect
+from nightrank.storage.log import Log
+from nightrank.storage.store import Store
 from tests.conftest import Collection
 from tests.faults.protocol import publish, read
 from tests.jobs.lake import digests

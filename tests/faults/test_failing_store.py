@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from jobs.verify import verify
-from pipelines.storage.store import Store
+from nightrank.cli.verify import verify
+from nightrank.storage.store import Store
 from tests.conftest import Collection, nightrank
 from tests.faults.proxy import Faults, Proxy, proxy
 from tests.jobs.lake import digests as local_digests

@@ -15,15 +15,15 @@ from typing import Any
 import boto3
 import pytest
 
-from jobs.run import execute
-from jobs.terminal import open_job
-from jobs.verify import verify
-from pipelines.errors import NightrankError
-from pipelines.results import open_lake
-from pipelines.runtime.events import read_events
-from pipelines.storage.dataset import Dataset, FileRef
-from pipelines.storage.log import Log
-from pipelines.storage.reader import Reader
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import open_job
+from nightrank.cli.verify import verify
+from nightrank.errors import NightrankError
+from nightrank.results import open_lake
+from nightrank.runtime.events import read_events
+from nightrank.storage.dataset import Dataset, FileRef
+from nightrank.storage.log import Log
+from nightrank.storage.reader import Reader
 from tests.conftest import ON_RAY, Collection, nightrank, write_jsonl
 from tests.faults.proxy import Faults, proxy
 from tests.jobs.lake import digests, run, table
@@ -38,7 +38,7 @@ def records(root: Path) -> dict[str, bytes]:
 
 def start(config: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "run", config],
+        [sys.executable, "-m", "nightrank", "run", config],
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import main
+from nightrank.cli.app import main
 from tests.conftest import nightrank
 from tests.storage.input_helpers import packed
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from jobs.quickstart_corpus import extract
-from pipelines.results import open_lake
+from nightrank.cli.quickstart_corpus import extract
+from nightrank.results import open_lake
 from tests.conftest import nightrank
 from tests.jobs.lake import digests
 from tests.standing_cluster import StandingCluster
@@ -86,7 +86,7 @@ def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
         standing.add(1, "general")
         doomed = standing.add(1, "model", gpus=1)
         job = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", "submit", config, *there, "--", "--json"],
+            [sys.executable, "-m", "nightrank", "submit", config, *there, "--", "--json"],
             env={**os.environ, **standing.env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.torture.drivers import REPOSITORY, Drivers
-from pipelines.results import generation_of, open_lake, read_results
-from pipelines.storage.dataset import FileRef
-from pipelines.storage.reader import Reader
+from nightrank.results import generation_of, open_lake, read_results
+from nightrank.storage.dataset import FileRef
+from nightrank.storage.reader import Reader
 from tests.conftest import Collection
 
 PUBLICATIONS, PASSES = 30, 10

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobs.verify import verify
+from nightrank.cli.verify import verify
 from tests.jobs.lake import run, table
 from tests.jobs.test_nights import World, same_template
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.storage.expiry import delete
-from pipelines.storage.log import Log
-from pipelines.storage.retries import Limits, Retries
-from pipelines.storage.store import PART_BYTES, Store
+from nightrank.errors import NightrankError
+from nightrank.storage.expiry import delete
+from nightrank.storage.log import Log
+from nightrank.storage.retries import Limits, Retries
+from nightrank.storage.store import PART_BYTES, Store
 from tests.faults.proxy import KINDS, Faults, Proxy, proxy
 
 pytestmark = pytest.mark.s3
@@ -200,8 +200,8 @@ def _refused(code: str, status: int, s3_url: str, date: str = "") -> NightrankEr
 
 def test_a_missing_endpoint_is_told_in_one_line(tmp_path: Path) -> None:
     script = (
-        "from pipelines.storage.store import Store\n"
-        "from pipelines.errors import NightrankError\n"
+        "from nightrank.storage.store import Store\n"
+        "from nightrank.errors import NightrankError\n"
         "retry = {'tries': 2, 'cap_seconds': 0.01}\n"
         "store = Store('s3://lake/x', {'endpoint_url': 'http://127.0.0.1:9', 'retry': retry})\n"
         "try:\n    store.probe()\nexcept NightrankError as error:\n    print(error)\n"

@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines.errors import NightrankError
-from pipelines.redaction import redacted
-from pipelines.retrieval import faiss_files
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.errors import NightrankError
+from nightrank.redaction import redacted
+from nightrank.retrieval import faiss_files
 from tests.conftest import ON_RAY, Collection, write_jsonl
 from tests.jobs.lake import run, table
 from tests.storage.input_helpers import read
@@ -274,8 +274,8 @@ def test_secrets_of_the_environment_reach_no_file(
     bad = made.config(tmp_path / "other")
     bad["corpus"]["path"] = "s3://me:canary-password-e41b@bucket/corpus.jsonl"
     commands = [
-        ["-m", "jobs.cli", "run", config],
-        ["-m", "jobs.cli", "run", write_config(bad, "bad.yaml")],
+        ["-m", "nightrank", "run", config],
+        ["-m", "nightrank", "run", write_config(bad, "bad.yaml")],
         ["-c", BUG],
     ]
     codes = []
@@ -298,7 +298,7 @@ def test_secrets_of_the_environment_reach_no_file(
 
 BUG = """
 import os, sys
-from jobs.terminal import guarded
+from nightrank.cli.terminal import guarded
 def verb(**_):
     key = os.environ["AWS_SECRET_ACCESS_KEY"]
     raise RuntimeError(f"cannot reach https://me:{os.environ['MY_PASSWORD']}@host with {key}")

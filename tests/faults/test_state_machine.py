@@ -24,12 +24,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pipelines import retention
-from pipelines.errors import NightrankError
-from pipelines.generations import datasets_of_results
-from pipelines.storage import expiry
-from pipelines.storage.log import Log
-from pipelines.storage.store import Store
+from nightrank import retention
+from nightrank.errors import NightrankError
+from nightrank.generations import datasets_of_results
+from nightrank.storage import expiry
+from nightrank.storage.log import Log
+from nightrank.storage.store import Store
 from tests.faults.protocol import publish, read
 
 # The same ones everywhere; others, and more of them, when asked for: NIGHTRANK_EXAMPLES=1000.

@@ -13,7 +13,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from pipelines.config_file import load_config
+from nightrank.config_file import load_config
 from tests.infra.conftest import INFRA, Manifest, one, pod_templates, render
 from tests.infra.custom_resources import SCHEMAS
 

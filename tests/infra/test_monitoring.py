@@ -21,8 +21,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobs.cli import app
-from pipelines.errors import EXIT_CODES
+from nightrank.cli.app import app
+from nightrank.errors import EXIT_CODES
 from tests.conftest import Collection, free_port, nightrank, write_jsonl
 from tests.infra.conftest import INFRA
 from tests.standing_cluster import StandingCluster
@@ -99,7 +99,7 @@ class exporting:
 
     def __init__(self, config: Path) -> None:
         self.port = free_port()
-        command = [sys.executable, "-m", "jobs.cli", "exporter", str(config)]
+        command = [sys.executable, "-m", "nightrank", "exporter", str(config)]
         self._process = subprocess.Popen(
             [*command, "--port", str(self.port)], stdout=subprocess.PIPE, text=True
         )

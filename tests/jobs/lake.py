@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-import pipelines
-from jobs.run import execute
-from jobs.terminal import open_job
-from pipelines.results import generation_of, open_lake
+import nightrank
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import open_job
+from nightrank.results import generation_of, open_lake
 
 
 def run(config: str, *sets: str) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def run(config: str, *sets: str) -> dict[str, Any]:
 
 
 def table(root: str | Path, name: str = "ranked", generation: int | None = None) -> pa.Table:
-    found = pipelines.read_results(str(root), "tiny", name, generation).to_table()
+    found = nightrank.read_results(str(root), "tiny", name, generation).to_table()
     order = ["query_id", "rank"] if name == "ranked" else [found.column_names[0]]
     return found.sort_by([(column, "ascending") for column in order])
 

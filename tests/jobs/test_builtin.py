@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pipelines
-from pipelines.models.hardware import cpu_has_bf16
+from nightrank import read_results
+from nightrank.models.hardware import cpu_has_bf16
 from tests.conftest import COLLECTIONS, ON_RAY, nightrank, write_jsonl
 
 pytestmark = pytest.mark.models
@@ -61,7 +61,7 @@ def config(tmp_path: Path, write_config: Callable[..., str]) -> Callable[..., st
 
 
 def rows(root: Path) -> list[dict[str, Any]]:
-    table = pipelines.read_results(str(root), "small").to_table()
+    table = read_results(str(root), "small").to_table()
     return table.sort_by([("query_id", "ascending"), ("rank", "ascending")]).to_pylist()
 
 

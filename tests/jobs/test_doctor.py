@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines.diagnosis import machine
-from pipelines.diagnosis.finding import examine
-from pipelines.storage.reach import abandoned_uploads, reach_of
-from pipelines.storage.store import Store
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.diagnosis import machine
+from nightrank.diagnosis.finding import examine
+from nightrank.storage.reach import abandoned_uploads, reach_of
+from nightrank.storage.store import Store
 from tests.conftest import Collection, free_port, moto_server
 
 Write = Callable[..., str]
@@ -188,7 +188,7 @@ def test_little_room_and_few_files_are_told(
         pytest.skip("this machine lets nobody mount a file system of its own")
     # The folder may lie in shared memory.
     small = f"{mount}{memory} none /dev/shm && mkdir -p {tmp_path} && {mount}{disk} none {tmp_path}"
-    command = f"{small} && ulimit -n {files} && exec {sys.executable} -m jobs.cli doctor --json"
+    command = f"{small} && ulimit -n {files} && exec {sys.executable} -m nightrank doctor --json"
     environment = {**os.environ, "TMPDIR": str(tmp_path), "RAY_TMPDIR": "/tmp"}
     done = subprocess.run([*alone, command], env=environment, capture_output=True, text=True)
     found = {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from jobs.run import execute
-from jobs.terminal import open_job
-from pipelines.errors import NightrankError
-from pipelines.results import open_lake
-from pipelines.retention import collect
-from pipelines.runtime import events
-from pipelines.runtime.executor import SerialExecutor, run_stage
-from pipelines.runtime.progress import Progress
-from pipelines.storage.store import Store
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import open_job
+from nightrank.errors import NightrankError
+from nightrank.results import open_lake
+from nightrank.retention import collect
+from nightrank.runtime import events
+from nightrank.runtime.executor import SerialExecutor, run_stage
+from nightrank.runtime.progress import Progress
+from nightrank.storage.store import Store
 from tests.conftest import Collection, write_jsonl
 from tests.jobs.lake import run
 from tests.runtime.test_executors import stage

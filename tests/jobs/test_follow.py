@@ -66,7 +66,7 @@ def test_a_log_is_taken_up_where_the_connection_broke_off(
     count = "python -c 'import time; [print(i, flush=True) or time.sleep(0.1) for i in range(40)]'"
     program = f"""
 import sys
-from pipelines.runtime.ray_jobs import RayJobs
+from nightrank.runtime.ray_jobs import RayJobs
 cluster = RayJobs("http://127.0.0.1:{proxy.server_address[1]}")
 job, fresh = cluster.submit("count", {count!r}, {{}}, {{}})
 sys.exit(cluster.follow(job.id, lambda text: print(text, end="", flush=True)).exit_code)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.verify import verify
+from nightrank.cli.verify import verify
 from tests.conftest import ON_RAY, Collection, nightrank
 from tests.jobs.lake import run, table
 

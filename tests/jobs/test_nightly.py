@@ -12,17 +12,17 @@ import numpy as np
 import pyarrow.dataset as pads
 import pytest
 
-from jobs.cli import app
-from jobs.run import execute
-from jobs.terminal import guarded, open_job
-from jobs.verify import verify
-from pipelines import retention
-from pipelines.errors import NightrankError
-from pipelines.results import open_lake, read_results
-from pipelines.runtime.budget import Meter
-from pipelines.stages import carry
-from pipelines.storage.dataset import Dataset
-from pipelines.storage.log import Log
+from nightrank import retention
+from nightrank.cli.app import app
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import guarded, open_job
+from nightrank.cli.verify import verify
+from nightrank.errors import NightrankError
+from nightrank.results import open_lake, read_results
+from nightrank.runtime.budget import Meter
+from nightrank.stages import carry
+from nightrank.storage.dataset import Dataset
+from nightrank.storage.log import Log
 from tests.conftest import Collection, write_jsonl
 from tests.jobs.lake import run, table
 from tests.jobs.test_nights import World, same_template
@@ -296,7 +296,7 @@ def test_collection_keeps_what_readers_and_the_next_night_need(
 def test_a_publisher_that_slept_through_a_collection_is_refused(
     lake: tuple[Collection, Path], write_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.retention import collect
+    from nightrank.retention import collect
 
     made, root = lake
     config = write_config(made.config(root))
@@ -314,7 +314,7 @@ def test_a_publisher_that_slept_through_a_collection_is_refused(
 
 
 def test_equal_lists_have_equal_digests_and_overlap_is_one() -> None:
-    from pipelines.stages.changes import overlap
+    from nightrank.stages.changes import overlap
 
     assert overlap(["a", "b"], ["a", "b"]) == 1.0 == overlap([], [])
     assert overlap(["a", "b"], ["c", "d"]) == 0.0

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.verify import verify
-from pipelines import retention
-from pipelines.results import open_lake
-from pipelines.retention import collect
-from pipelines.stages import changes, delta
-from pipelines.storage.expiry import ages
-from pipelines.storage.log import Log
-from pipelines.storage.sealed import seal
-from pipelines.storage.store import Store
+from nightrank import retention
+from nightrank.cli.verify import verify
+from nightrank.results import open_lake
+from nightrank.retention import collect
+from nightrank.stages import changes, delta
+from nightrank.storage.expiry import ages
+from nightrank.storage.log import Log
+from nightrank.storage.sealed import seal
+from nightrank.storage.store import Store
 from tests.conftest import ON_RAY, WORDS, Collection, write_jsonl
 from tests.jobs.lake import digests, run, table
 

@@ -12,11 +12,11 @@ import duckdb
 import ir_measures
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines.config_file import load_config, load_section
-from pipelines.results import open_lake
-from pipelines.retention import collect, collectable
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.config_file import load_config, load_section
+from nightrank.results import open_lake
+from nightrank.retention import collect, collectable
 from tests.conftest import Collection, nightrank
 from tests.jobs.lake import run, table
 
@@ -127,8 +127,8 @@ def test_verify_finds_a_rank_that_was_swapped_by_a_writer_with_matching_digests(
 ) -> None:
     import pyarrow as pa
 
-    from pipelines.errors import NightrankError
-    from pipelines.verification import _check_lists
+    from nightrank.errors import NightrankError
+    from nightrank.verification import _check_lists
 
     good = table(load_config(published).root)
     _check_lists(good, "good")
@@ -163,7 +163,9 @@ def test_a_verb_runs_as_a_module(published: str) -> None:
     import sys
 
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.status", published], capture_output=True, cwd=REPOSITORY
+        [sys.executable, "-m", "nightrank", "status", published],
+        capture_output=True,
+        cwd=REPOSITORY,
     )
     assert done.returncode == 0 and b"generation 1 is published" in done.stdout
 
@@ -171,7 +173,7 @@ def test_a_verb_runs_as_a_module(published: str) -> None:
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/*.yaml")), ids=lambda p: p.name)
 def test_every_config_loads(path: Path) -> None:
     if path.name.endswith("_reranker.yaml"):
-        from jobs.train_reranker import TrainConfig
+        from nightrank.cli.train_reranker import TrainConfig
 
         load_section(TrainConfig, str(path))
     else:
@@ -180,10 +182,10 @@ def test_every_config_loads(path: Path) -> None:
 
 def test_toy_runs_never_import_torch_nor_pandas(published: str) -> None:
     script = """
-import sys, jobs.cli
-from jobs.terminal import guarded
+import sys, nightrank.cli.app
+from nightrank.cli.terminal import guarded
 sys.argv[1:] = ["run", sys.argv[1], "--set", "results.keep=2", "--to", "publish"]
-assert guarded(jobs.cli.app) == 0
+assert guarded(nightrank.cli.app.app) == 0
 found = {"torch", "ray", "transformers", "pandas"} & set(sys.modules)
 assert not found, found
 import pandas, pyarrow as pa

@@ -14,17 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 import Stemmer
 
-from jobs.verify import verify
-from pipelines.errors import NightrankError
-from pipelines.models.registry import (
+from nightrank.cli.verify import verify
+from nightrank.errors import NightrankError
+from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
     load_tokenizer,
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
-from pipelines.results import open_lake
-from pipelines.storage.dataset import Dataset
+from nightrank.results import open_lake
+from nightrank.storage.dataset import Dataset
 from tests.conftest import Collection, write_jsonl
 from tests.jobs.lake import digests, run, table
 
@@ -308,13 +308,13 @@ def test_from_refuses_where_an_earlier_stage_is_missing(
 ) -> None:
     config = write_config(collection.config(tmp_path / "lake"))
     with open_and(config) as job, pytest.raises(NightrankError) as caught:
-        from jobs.run import execute
+        from nightrank.cli.run import execute
 
         execute(job, first="rank")
     assert caught.value.exit_code == 2 and "--from rank" in str(caught.value)
 
 
 def open_and(config: str) -> Any:
-    from jobs.terminal import open_job
+    from nightrank.cli.terminal import open_job
 
     return open_job(config, [], quiet=True)

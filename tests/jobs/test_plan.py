@@ -10,18 +10,18 @@ from typing import Any
 import orjson
 import pytest
 
-from jobs.history import history
-from jobs.plan import plan
-from jobs.plan_table import count, duration, size, table
-from jobs.run import execute
-from jobs.run import run as run_verb
-from jobs.status import status
-from jobs.terminal import open_job
-from pipelines import prediction
-from pipelines.errors import NightrankError
-from pipelines.forecast.artifacts import BOOKKEEPING, NAMES, OF_STEPS
-from pipelines.results import open_lake
-from pipelines.storage.log import Log
+from nightrank import prediction
+from nightrank.cli.history import history
+from nightrank.cli.plan import plan
+from nightrank.cli.plan_table import count, duration, size, table
+from nightrank.cli.run import execute
+from nightrank.cli.run import run as run_verb
+from nightrank.cli.status import status
+from nightrank.cli.terminal import open_job
+from nightrank.errors import NightrankError
+from nightrank.forecast.artifacts import BOOKKEEPING, NAMES, OF_STEPS
+from nightrank.results import open_lake
+from nightrank.storage.log import Log
 from tests.conftest import Collection
 from tests.jobs.lake import run
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from jobs.plan import plan
+from nightrank.cli.plan import plan
 from tests.conftest import Collection
 from tests.faults.proxy import Faults, Request, proxy
 from tests.jobs.lake import run

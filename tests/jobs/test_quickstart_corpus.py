@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import quickstart_corpus
-from jobs.quickstart_corpus import Document, documents, extract
-from pipelines.errors import NightrankError
+from nightrank.cli import quickstart_corpus
+from nightrank.cli.quickstart_corpus import Document, documents, extract
+from nightrank.errors import NightrankError
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart"
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import run as run_verb
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines import prediction
-from pipelines.config_file import load_config
-from pipelines.planning import make_plan
-from pipelines.results import open_lake
+from nightrank import prediction
+from nightrank.cli import run as run_verb
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.config_file import load_config
+from nightrank.planning import make_plan
+from nightrank.results import open_lake
 from tests.conftest import Collection, nightrank, write_jsonl
 from tests.jobs.lake import run, table
 
@@ -169,8 +169,8 @@ def test_a_refusal_is_one_line_and_leaves_what_is_published(
 def test_an_input_that_changes_after_planning_is_refused(
     collection: Collection, tmp_path: Path, write_config: Callable[..., str]
 ) -> None:
-    from jobs.terminal import open_job
-    from pipelines.errors import NightrankError
+    from nightrank.cli.terminal import open_job
+    from nightrank.errors import NightrankError
 
     path = write_jsonl(tmp_path / "c.jsonl", collection.documents[:30])
     config = write_config(collection.config(tmp_path / "lake", corpus={"path": str(path)}))

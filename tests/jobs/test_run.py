@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import app
-from jobs.run import execute
-from jobs.terminal import guarded, open_job
-from jobs.verify import verify
-from pipelines import planning
-from pipelines.errors import NightrankError
-from pipelines.results import open_lake
-from pipelines.run import STAGES
-from pipelines.storage.log import Log
+from nightrank import planning
+from nightrank.cli.app import app
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import guarded, open_job
+from nightrank.cli.verify import verify
+from nightrank.errors import NightrankError
+from nightrank.results import open_lake
+from nightrank.run import STAGES
+from nightrank.storage.log import Log
 from tests.conftest import Collection, write_jsonl
 from tests.jobs.lake import digests, run, table
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines.errors import NightrankError
-from pipelines.results import open_lake
-from pipelines.runtime import events
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.errors import NightrankError
+from nightrank.results import open_lake
+from nightrank.runtime import events
 from tests.conftest import Collection
 from tests.jobs.lake import run
 
@@ -108,7 +108,7 @@ def test_a_killed_run_is_told_by_the_machine_it_ran_on_and_by_others(
     small = {"document_shard_rows": 60, "query_shard_rows": 15}
     config = write_config(collection.config(tmp_path / "lake", layout=small))
     process = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "nightly", config],
+        [sys.executable, "-m", "nightrank", "nightly", config],
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

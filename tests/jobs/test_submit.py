@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -16,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from jobs.submit import Verb, portable, submission_stem
-from pipelines.config import PipelineConfig
-from pipelines.config_file import load_config
-from pipelines.results import generation_of, open_lake
+from nightrank.cli.submit import Verb, portable, submission_stem
+from nightrank.config import PipelineConfig
+from nightrank.config_file import load_config
+from nightrank.results import generation_of, open_lake
 from tests.conftest import ON_RAY, Collection, nightrank
 from tests.standing_cluster import StandingCluster
 
 pytestmark = pytest.mark.ray
+REPOSITORY = Path(__file__).resolve().parents[2]
 Write = Callable[..., str]
 
 
@@ -49,7 +49,7 @@ def submit(cluster: StandingCluster, *arguments: str) -> subprocess.CompletedPro
 def follow(cluster: StandingCluster, config: str) -> subprocess.Popen[str]:
     """A follower that has begun to hand on the job's log."""
     follower = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "submit", config],
+        [sys.executable, "-m", "nightrank", "submit", config],
         env={**os.environ, **cluster.env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -155,7 +155,7 @@ def test_a_job_can_be_submitted_from_inside_the_cluster(
     standing_cluster: StandingCluster, config: str, tmp_path: Path
 ) -> None:
     """A job that itself submits: there the environment alone says where the cluster is."""
-    inner = f"python -m jobs.submit {config} --set rerank.depth=7"
+    inner = f"python -m nightrank submit {config} --set rerank.depth=7"
     client = job_client(standing_cluster)
     outer = client.submit_job(entrypoint=f"env -u RAY_API_SERVER_ADDRESS {inner}")
     until = time.monotonic() + 90
@@ -168,11 +168,11 @@ def test_a_job_can_be_submitted_from_inside_the_cluster(
 def test_code_that_is_sent_along_is_the_code_that_runs(
     standing_cluster: StandingCluster, config: str, tmp_path: Path
 ) -> None:
-    where = "python -c 'import jobs, pipelines; print(jobs.__file__, pipelines.__file__)'"
+    where = "python -c 'import nightrank; print(nightrank.__file__)'"
     program = f"""
 import sys
-from jobs.submit import _code
-from pipelines.runtime.ray_jobs import RayJobs
+from nightrank.cli.submit import _code
+from nightrank.runtime.ray_jobs import RayJobs
 cluster = RayJobs(None)
 environment = {{"working_dir": {str(tmp_path)!r}, "py_modules": _code()}}
 job, fresh = cluster.submit("code", {where!r}, environment, {{}})
@@ -259,7 +259,9 @@ def test_what_is_shipped_means_what_it_meant_here(
 
 def test_every_verb_that_can_be_submitted_is_a_job() -> None:
     for verb in Verb:
-        assert importlib.util.find_spec(f"jobs.{verb.value}") is not None
+        script = REPOSITORY / "jobs" / f"{verb.value}.py"
+        asked = subprocess.run([sys.executable, str(script), "--help"], capture_output=True)
+        assert asked.returncode == 0 and f"{verb.value}.py {verb.value}".encode() in asked.stdout
 
 
 def test_a_submission_is_known_by_config_verb_and_options(

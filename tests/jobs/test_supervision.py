@@ -13,8 +13,8 @@ import pytest
 
 PROGRAM = """
 import os, signal, sys, time
-from jobs import supervision
-from jobs.terminal import program
+from nightrank.cli import supervision
+from nightrank.cli.terminal import program
 
 def app(**_):
     print("begun", flush=True)

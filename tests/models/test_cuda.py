@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from pipelines.models import hardware
-from pipelines.models.batching import SPENT
-from pipelines.models.inputs import run
-from pipelines.models.pieces import Batch
+from nightrank.models import hardware
+from nightrank.models.batching import SPENT
+from nightrank.models.inputs import run
+from nightrank.models.pieces import Batch
 
 from .conftest import FAMILIES, tiny
 from .test_device_memory import Numbers
@@ -17,7 +17,7 @@ from .test_packing import batch, decoder
 
 torch = pytest.importorskip("torch")
 
-from pipelines.models import torch_engine, torch_models  # noqa: E402
+from nightrank.models import torch_engine, torch_models  # noqa: E402
 
 pytestmark = [
     pytest.mark.models,
@@ -102,11 +102,11 @@ def test_a_full_device_halves_the_batch():
 def test_a_failed_device_is_told_as_one():
     code = (
         "import numpy as np, torch\n"
-        "from pipelines.errors import UnfitProcessError\n"
-        "from pipelines.models.hardware import choose_device\n"
-        "from pipelines.models.inputs import run\n"
+        "from nightrank.errors import UnfitProcessError\n"
+        "from nightrank.models.hardware import choose_device\n"
+        "from nightrank.models.inputs import run\n"
         "from tests.models.test_device_memory import Numbers\n"
-        "from pipelines.models.torch_engine import TorchEngine\n"
+        "from nightrank.models.torch_engine import TorchEngine\n"
         "class Broken(torch.nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"

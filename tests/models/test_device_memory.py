@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines.errors import NightrankError, UnfitProcessError
-from pipelines.models.batching import SPENT
-from pipelines.models.inputs import run
-from pipelines.models.pieces import Batch, Source
+from nightrank.errors import NightrankError, UnfitProcessError
+from nightrank.models.batching import SPENT
+from nightrank.models.inputs import run
+from nightrank.models.pieces import Batch, Source
 
 torch = pytest.importorskip("torch")
 
-from pipelines.models.torch_engine import TorchEngine  # noqa: E402
-from pipelines.models.torch_models import ClassifierEngine  # noqa: E402
+from nightrank.models.torch_engine import TorchEngine  # noqa: E402
+from nightrank.models.torch_models import ClassifierEngine  # noqa: E402
 
 pytestmark = pytest.mark.models
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.models import hardware
-from pipelines.models.registry import (
+from nightrank.errors import NightrankError
+from nightrank.models import hardware
+from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
     load_tokenizer,
@@ -32,7 +32,7 @@ PAIRS = np.array([[q, d] for q in range(3) for d in range(5)], dtype=np.int32)[:
 def minilm():
     from sentence_transformers import SentenceTransformer
 
-    from pipelines.models.builtin import minilm_folder
+    from nightrank.models.builtin import minilm_folder
 
     return SentenceTransformer(str(minilm_folder()), device="cpu")
 

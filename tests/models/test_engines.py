@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.models import bert, builtin, engines, hardware, openvino_graph
-from pipelines.models.inputs import SplicedInputs, run
-from pipelines.models.openvino_engine import OpenVinoEngine
-from pipelines.models.registry import (
+from nightrank.errors import NightrankError
+from nightrank.models import bert, builtin, engines, hardware, openvino_graph
+from nightrank.models.inputs import SplicedInputs, run
+from nightrank.models.openvino_engine import OpenVinoEngine
+from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
     load_tokenizer,
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
-from pipelines.models.text_tokenizers import minilm_splicer, minilm_tokenizer
+from nightrank.models.text_tokenizers import minilm_splicer, minilm_tokenizer
 
 from .conftest import DOCUMENTS, FAMILIES, PAIRS, QUERIES, by_sentence_transformers, tiny
 
@@ -122,7 +122,7 @@ def builtin_inputs(limit=256):
 
 def builtin_engines(precision):
     base, delta = builtin.minilm_folder(), builtin.RERANKER_FOLDER
-    from pipelines.models.torch_models import interaction_engine
+    from nightrank.models.torch_models import interaction_engine
 
     return (
         engines.interaction(base, delta, precision, 1),
@@ -171,7 +171,7 @@ def test_a_worker_of_built_in_models_loads_no_torch(tmp_path):
         pytest.skip("with a CUDA device torch is what runs")
     code = (
         "import sys\n"
-        "from pipelines.models import registry as r\n"
+        "from nightrank.models import registry as r\n"
         "m = r.resolve_cross_encoder('builtin:reranker'), r.resolve_bi_encoder('builtin:minilm')\n"
         "r.load_tokenizer(m[0]), r.load_cross_encoder(m[0], 1), r.load_bi_encoder(m[1], 1)\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"

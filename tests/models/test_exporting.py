@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines.models.registry import (
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
     load_tokenizer,

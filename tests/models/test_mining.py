@@ -1,4 +1,4 @@
-from pipelines.models.mining import Group, mine, near_duplicates
+from nightrank.models.mining import Group, mine, near_duplicates
 
 DENSE = {"q": [("d1", 0.9), ("d2", 0.8), ("d3", 0.5), ("d4", 0.4)]}
 LEXICAL = {"q": [("d5", 9.0), ("d2", 8.0)]}

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.models.inputs import SplicedInputs
-from pipelines.models.pieces import Batch, Source
-from pipelines.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
-from pipelines.models.splicing import Splicer, Template
-from pipelines.tokens import Tokens
+from nightrank.models.inputs import SplicedInputs
+from nightrank.models.pieces import Batch, Source
+from nightrank.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
+from nightrank.models.splicing import Splicer, Template
+from nightrank.tokens import Tokens
 
 from .conftest import (
     DOCUMENTS,
@@ -24,7 +24,7 @@ from .conftest import (
 
 torch = pytest.importorskip("torch")
 
-from pipelines.models import packing, torch_engine, torch_models  # noqa: E402
+from nightrank.models import packing, torch_engine, torch_models  # noqa: E402
 
 pytestmark = pytest.mark.models
 CPU = torch.device("cpu")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.models import builtin, hardware
-from pipelines.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
+from nightrank.errors import NightrankError
+from nightrank.models import builtin, hardware
+from nightrank.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
 
 pytestmark = pytest.mark.models
 STORED = json.loads((Path(__file__).parent / "reranker_scores.json").read_text())

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import pytest
 
-from jobs.submit import portable, send_models
-from jobs.verify import verify
-from pipelines import stored_models
-from pipelines.config_file import load_config
-from pipelines.errors import NightrankError
-from pipelines.models import hardware
-from pipelines.models.registry import load_cross_encoder, resolve_cross_encoder
-from pipelines.planning import make_plan, store_models
-from pipelines.results import open_lake
-from pipelines.retention import collect, collectable
-from pipelines.storage.reader import Reader
-from pipelines.storage.store import Store
+from nightrank import stored_models
+from nightrank.cli.submit import portable, send_models
+from nightrank.cli.verify import verify
+from nightrank.config_file import load_config
+from nightrank.errors import NightrankError
+from nightrank.models import hardware
+from nightrank.models.registry import load_cross_encoder, resolve_cross_encoder
+from nightrank.planning import make_plan, store_models
+from nightrank.results import open_lake
+from nightrank.retention import collect, collectable
+from nightrank.storage.reader import Reader
+from nightrank.storage.store import Store
 from tests.conftest import Collection, nightrank
 from tests.jobs.lake import run, table
 
@@ -170,9 +170,9 @@ def test_of_many_processes_of_a_node_one_fetches_and_all_read_the_same(
     stored_models.send(store, str(tiny_cross_encoder), None, print)
     program = (
         "import sys\n"
-        "from pipelines.storage.reader import Reader\n"
-        "from pipelines.storage.store import Store\n"
-        "from pipelines.models.folders import folder_digest\n"
+        "from nightrank.storage.reader import Reader\n"
+        "from nightrank.storage.store import Store\n"
+        "from nightrank.models.folders import folder_digest\n"
         "read, pieces = Reader(Store(sys.argv[1])), []\n"
         "fetch = read._piece\n"
         "read._piece = lambda ref, at: pieces.append(at) or fetch(ref, at)\n"
@@ -301,8 +301,8 @@ WORKER = """
 import sys
 from contextlib import suppress
 from huggingface_hub import snapshot_download
-from pipelines.runtime.unit import UnitRunner
-from pipelines.storage.store import StoreSpec
+from nightrank.runtime.unit import UnitRunner
+from nightrank.storage.store import StoreSpec
 if sys.argv[1] == "worker":
     UnitRunner(StoreSpec(sys.argv[2], {}), 1, sys.argv[2])
 with suppress(Exception):

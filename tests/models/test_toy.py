@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.models.protocols import BiEncoder, CrossEncoder, ResolvedModel, Tokenizer
-from pipelines.models.registry import (
+from nightrank.errors import NightrankError
+from nightrank.models.protocols import BiEncoder, CrossEncoder, ResolvedModel, Tokenizer
+from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
     load_tokenizer,
@@ -63,9 +63,9 @@ def test_toy_runs_import_no_torch():
     code = """
 import sys
 import numpy as np
-from pipelines.models.registry import *
-from pipelines.models.registry import load_tokenizer, load_bi_encoder, load_cross_encoder
-from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
+from nightrank.models.registry import *
+from nightrank.models.registry import load_tokenizer, load_bi_encoder, load_cross_encoder
+from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
 b, c = resolve_bi_encoder('toy:bag-of-words'), resolve_cross_encoder('toy:overlap')
 t = load_tokenizer(b)(['a b', 'b c'])
 load_bi_encoder(b, 1).encode(t, 'query')

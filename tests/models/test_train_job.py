@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import app
-from jobs.terminal import guarded
-from pipelines.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
+from nightrank.cli.app import app
+from nightrank.cli.terminal import guarded
+from nightrank.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
 
 pytestmark = pytest.mark.models
 TOPICS = ["apple", "pie", "wine", "river", "bank", "water", "money", "red"]

@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
 
-from pipelines.models.batching import pack
-from pipelines.tokens import Tokens
+from nightrank.models.batching import pack
+from nightrank.tokens import Tokens
 
 torch = pytest.importorskip("torch")
 
-from pipelines.models import checkpoints, low_rank  # noqa: E402
-from pipelines.models.inputs import SplicedInputs  # noqa: E402
-from pipelines.models.interaction import InteractionReranker  # noqa: E402
-from pipelines.models.losses import group_loss  # noqa: E402
-from pipelines.models.reranker_tensors import merge_delta  # noqa: E402
-from pipelines.models.splicing import Splicer, Template  # noqa: E402
-from pipelines.models.trainee import Trainee  # noqa: E402
-from pipelines.models.training import Options, learning_rate, score_pairs, train  # noqa: E402
-from pipelines.models.training_groups import Draw, Example, Source, plan_step  # noqa: E402
+from nightrank.models import checkpoints, low_rank  # noqa: E402
+from nightrank.models.inputs import SplicedInputs  # noqa: E402
+from nightrank.models.interaction import InteractionReranker  # noqa: E402
+from nightrank.models.losses import group_loss  # noqa: E402
+from nightrank.models.reranker_tensors import merge_delta  # noqa: E402
+from nightrank.models.splicing import Splicer, Template  # noqa: E402
+from nightrank.models.trainee import Trainee  # noqa: E402
+from nightrank.models.training import Options, learning_rate, score_pairs, train  # noqa: E402
+from nightrank.models.training_groups import Draw, Example, Source, plan_step  # noqa: E402
 
 SPLICER = Splicer(Template((1,), (2,), (2,), (0, 0, 0, 1, 1)), 32, 0)
 

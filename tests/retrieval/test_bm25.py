@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.retrieval import bm25
-from pipelines.retrieval.terms import Analyzer
-from pipelines.tokens import Tokens
+from nightrank.retrieval import bm25
+from nightrank.retrieval.terms import Analyzer
+from nightrank.tokens import Tokens
 
 WORDS = [f"word{i}" for i in range(60)] + ["the", "running", "runs", "run"]
 K1, B = 0.9, 0.4

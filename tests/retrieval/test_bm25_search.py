@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.retrieval import bm25, bm25_search
-from pipelines.tokens import Tokens
+from nightrank.retrieval import bm25, bm25_search
+from nightrank.tokens import Tokens
 
 
 def texts(generator, count, terms, longest):

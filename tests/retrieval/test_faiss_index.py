@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.retrieval import faiss_files, faiss_index, faiss_library
+from nightrank.errors import NightrankError
+from nightrank.retrieval import faiss_files, faiss_index, faiss_library
 
 FORMS = ["Flat", "IVF16,Flat", "PQ8x4fs,RFlat", "IVF8,PQ8x4fs,RFlat", "SQfp16", "HNSW8"]
 

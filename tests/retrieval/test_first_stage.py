@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import NightrankError
-from pipelines.retrieval import faiss_index, first_stage, ranking, scoring
-from pipelines.retrieval.first_stage import OpenShard, search_group
-from pipelines.retrieval.recall import recall
-from pipelines.retrieval.scoring import exact_scores
+from nightrank.errors import NightrankError
+from nightrank.retrieval import faiss_index, first_stage, ranking, scoring
+from nightrank.retrieval.first_stage import OpenShard, search_group
+from nightrank.retrieval.recall import recall
+from nightrank.retrieval.scoring import exact_scores
 
 
 def open_shard(vectors, ordinals, doc_ids, factory="Flat"):

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.retrieval import hybrid
+from nightrank.retrieval import hybrid
 
 
 def table(rows):

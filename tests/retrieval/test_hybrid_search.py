@@ -7,10 +7,10 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.retrieval import bm25, hybrid
-from pipelines.retrieval.first_stage import search_group
-from pipelines.retrieval.hybrid_search import search_both
-from pipelines.retrieval.scoring import exact_scores
+from nightrank.retrieval import bm25, hybrid
+from nightrank.retrieval.first_stage import search_group
+from nightrank.retrieval.hybrid_search import search_both
+from nightrank.retrieval.scoring import exact_scores
 from tests.retrieval.test_bm25_search import texts
 from tests.retrieval.test_first_stage import open_shard
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import NightrankError
-from pipelines.retrieval.ranking import fuse, head_then_tail, merge, positions, rank
+from nightrank.errors import NightrankError
+from nightrank.retrieval.ranking import fuse, head_then_tail, merge, positions, rank
 
 SCORES = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 0.5, 1e-30, -1e-30, 3.0])
 DOC_IDS = st.sampled_from(["d1", "d10", "d2", "D1", "é", "zz", "", "𝄞", "\uffee"])

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.retrieval import faiss_index, faiss_library, faiss_products, runs, scoring
-from pipelines.retrieval.first_stage import search_group
+from nightrank.retrieval import faiss_index, faiss_library, faiss_products, runs, scoring
+from nightrank.retrieval.first_stage import search_group
 from tests.retrieval.test_first_stage import as_rows, brute_force, open_shard, split
 
 

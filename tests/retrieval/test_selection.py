@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.retrieval import faiss_index, selection
-from pipelines.retrieval.selection import Trial, choose
+from nightrank.errors import NightrankError
+from nightrank.retrieval import faiss_index, selection
+from nightrank.retrieval.selection import Trial, choose
 
 
 def clustered(num, dimension, seed=0, spread=0.3):

@@ -7,8 +7,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.retrieval import standing
-from pipelines.retrieval.hybrid import BM25, DENSE, FOUND
+from nightrank.retrieval import standing
+from nightrank.retrieval.hybrid import BM25, DENSE, FOUND
 
 NAMES = [DENSE, BM25]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.retrieval.trec import QRELS_SCHEMA, read_qrels, write_run
+from nightrank.errors import NightrankError
+from nightrank.retrieval.trec import QRELS_SCHEMA, read_qrels, write_run
 
 TREC = "q1 0 d1 2\nq1\t0  d2 0\n\nq2 Q0 é -1\r\n"
 BEIR = "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\té\t-1\n"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.runtime.bisection import MOST_ASIDE, Bisection
+from nightrank.runtime.bisection import MOST_ASIDE, Bisection
 
 
 def search(count: int, dies: Callable[[set[int]], bool]) -> tuple[Bisection, int]:

@@ -6,8 +6,8 @@ import datetime
 
 import pytest
 
-from pipelines.config_running import Budget
-from pipelines.runtime.budget import Meter, _seconds_until
+from nightrank.config_running import Budget
+from nightrank.runtime.budget import Meter, _seconds_until
 
 
 def test_without_a_limit_there_is_no_end() -> None:

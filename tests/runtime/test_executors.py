@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.config_running import Cluster, Pool
-from pipelines.errors import NightrankError, UnfitProcessError
-from pipelines.runtime import bisection
-from pipelines.runtime.executor import Executor, SerialExecutor, run_stage
-from pipelines.runtime.progress import Progress
-from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.storage.dataset import Dataset, Payload, Record
-from pipelines.storage.reader import Reader
-from pipelines.storage.store import Store
+from nightrank.config_running import Cluster, Pool
+from nightrank.errors import NightrankError, UnfitProcessError
+from nightrank.runtime import bisection
+from nightrank.runtime.executor import Executor, SerialExecutor, run_stage
+from nightrank.runtime.progress import Progress
+from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.storage.dataset import Dataset, Payload, Record
+from nightrank.storage.reader import Reader
+from nightrank.storage.store import Store
 
 SCHEMA = pa.schema([("value", pa.int64()), ("worker", pa.int64())])
 
@@ -75,7 +75,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         made: Executor = SerialExecutor()
     else:
         request.getfixturevalue("ray_cluster")
-        from pipelines.runtime.ray_executor import RayExecutor
+        from nightrank.runtime.ray_executor import RayExecutor
 
         made = RayExecutor(Cluster(pools={"general": Pool(workers=2)}, deadline_seconds=12.0))
     yield made
@@ -270,7 +270,7 @@ def test_a_stopped_worker_is_killed_at_its_deadline(ray_only: Executor, tmp_path
 def test_a_pool_that_no_node_can_hold_is_an_error_and_no_wait_without_end(
     ray_only: Executor, tmp_path: Path
 ) -> None:
-    from pipelines.runtime.ray_executor import RayExecutor
+    from nightrank.runtime.ray_executor import RayExecutor
 
     # The cluster has no GPU; where one is brought by an autoscaler it would come in time.
     starved = RayExecutor(Cluster(pools={"model": Pool(workers=2, gpus=1.0)}, deadline_seconds=2.0))
@@ -296,7 +296,7 @@ class Stillborn:
 def test_workers_that_die_as_they_start_are_told_and_end_the_run_in_time(
     ray_only: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.runtime import ray_executor, ray_pools
+    from nightrank.runtime import ray_executor, ray_pools
 
     told: list[str] = []
     monkeypatch.setattr(ray_executor, "emit", lambda event, **fields: told.append(event))

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from pipelines.config_running import Budget
-from pipelines.runtime.budget import Meter
-from pipelines.runtime.outlook import Outlook
+from nightrank.config_running import Budget
+from nightrank.runtime.budget import Meter
+from nightrank.runtime.outlook import Outlook
 
 EXPECTED = {"embed": 100.0, "search": 50.0, "rerank": 1000.0}
 

@@ -15,19 +15,19 @@ import pytest
 import ray
 from pydantic import ValidationError
 
-import pipelines.stages
-from pipelines.config_running import Cluster, IndexStage, ModelStage, OtherStage, Pool
-from pipelines.errors import NightrankError
-from pipelines.runtime import ray_pools
-from pipelines.runtime.executor import run_stage
-from pipelines.runtime.progress import Progress
-from pipelines.runtime.ray_cluster import POOL_LABEL
-from pipelines.runtime.ray_executor import RayExecutor
-from pipelines.runtime.ray_pools import Pools
-from pipelines.runtime.stage import Stage, Task, WorkerSpec
-from pipelines.storage.dataset import Payload
-from pipelines.storage.reader import Reader
-from pipelines.storage.store import Store
+import nightrank.stages
+from nightrank.config_running import Cluster, IndexStage, ModelStage, OtherStage, Pool
+from nightrank.errors import NightrankError
+from nightrank.runtime import ray_pools
+from nightrank.runtime.executor import run_stage
+from nightrank.runtime.progress import Progress
+from nightrank.runtime.ray_cluster import POOL_LABEL
+from nightrank.runtime.ray_executor import RayExecutor
+from nightrank.runtime.ray_pools import Pools
+from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.storage.dataset import Payload
+from nightrank.storage.reader import Reader
+from nightrank.storage.store import Store
 
 pytestmark = pytest.mark.ray
 SCHEMA = pa.schema([("process", pa.int64()), ("threads", pa.int64()), ("held", pa.string())])
@@ -70,8 +70,8 @@ def run(executor: RayExecutor, made: Stage, folder: Path) -> list[dict[str, Any]
 
 def test_the_stages_that_a_config_may_name_are_those_there_are() -> None:
     found = set()
-    for module in pkgutil.iter_modules(pipelines.stages.__path__):
-        made = importlib.import_module(f"pipelines.stages.{module.name}")
+    for module in pkgutil.iter_modules(nightrank.stages.__path__):
+        made = importlib.import_module(f"nightrank.stages.{module.name}")
         if hasattr(made, "Worker"):
             found.add(module.name)
     named = [*get_args(IndexStage), *get_args(ModelStage), *get_args(OtherStage)]
@@ -105,7 +105,7 @@ def test_processes_stay_for_the_next_stage_unless_their_pool_lets_them_go(
 
 
 def test_stages_run_where_the_config_puts_them(ray_cluster: None) -> None:
-    from pipelines.stages import rerank, search
+    from nightrank.stages import rerank, search
 
     reranking = replace(stage("rerank", "model"), worker=WorkerSpec(rerank.Worker, {}))
     searching = replace(stage("search", "index"), worker=WorkerSpec(search.Worker, {}))

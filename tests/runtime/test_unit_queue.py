@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.runtime.unit_queue import UnitQueue
+from nightrank.runtime.unit_queue import UnitQueue
 
 AFFINITY = st.sampled_from(["", "a", "b", "c", "d"])
 UNIT = st.tuples(AFFINITY, st.integers())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
-from pipelines.stages.accounting import check_scores, check_vectors
-from pipelines.storage.dataset import Manifest, Record
+from nightrank.errors import NightrankError
+from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
+from nightrank.stages.accounting import check_scores, check_vectors
+from nightrank.storage.dataset import Manifest, Record
 
 
 def made(**stats: int) -> Manifest:

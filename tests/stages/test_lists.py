@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.runtime.stage import Task
-from pipelines.stages import merge, rank, rejects
-from pipelines.storage import schemas
-from pipelines.storage.dataset import Dataset, Payload, Record
-from pipelines.storage.gather import gather
-from pipelines.storage.reader import Reader
-from pipelines.storage.scatter import Scatter
-from pipelines.storage.store import Store
+from nightrank.runtime.stage import Task
+from nightrank.stages import merge, rank, rejects
+from nightrank.storage import schemas
+from nightrank.storage.dataset import Dataset, Payload, Record
+from nightrank.storage.gather import gather
+from nightrank.storage.reader import Reader
+from nightrank.storage.scatter import Scatter
+from nightrank.storage.store import Store
 
 NAN = float("nan")
 STEPS = ("fast", "strong")

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.models.registry import resolve_bi_encoder, resolve_cross_encoder
-from pipelines.runtime.stage import Task
-from pipelines.stages import delta, embed, merge, rank, rerank, search
-from pipelines.storage import buckets, ordinals, schemas
-from pipelines.storage.dataset import Dataset, FileRef, Manifest, Payload, Record
-from pipelines.storage.gather import gather
-from pipelines.storage.ranges import Range, Ranges
-from pipelines.storage.reader import Reader
-from pipelines.storage.scatter import Scatter
-from pipelines.storage.store import Store
+from nightrank.errors import NightrankError
+from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
+from nightrank.runtime.stage import Task
+from nightrank.stages import delta, embed, merge, rank, rerank, search
+from nightrank.storage import buckets, ordinals, schemas
+from nightrank.storage.dataset import Dataset, FileRef, Manifest, Payload, Record
+from nightrank.storage.gather import gather
+from nightrank.storage.ranges import Range, Ranges
+from nightrank.storage.reader import Reader
+from nightrank.storage.scatter import Scatter
+from nightrank.storage.store import Store
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from pipelines.config import Corpus, Queries, Source
-from pipelines.storage.formats import read_split
-from pipelines.storage.inputs import Split, list_inputs, plan_splits
-from pipelines.storage.validation import validate
+from nightrank.config import Corpus, Queries, Source
+from nightrank.storage.formats import read_split
+from nightrank.storage.inputs import Split, list_inputs, plan_splits
+from nightrank.storage.validation import validate
 
 SUFFIXES = ["parquet", "pq"] + [
     f"{text}{packed}"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.storage import buckets
-from pipelines.storage.dataset import Dataset, Payload
-from pipelines.storage.reader import Reader
-from pipelines.storage.store import Store
+from nightrank.storage import buckets
+from nightrank.storage.dataset import Dataset, Payload
+from nightrank.storage.reader import Reader
+from nightrank.storage.store import Store
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1000, 5000, 300_000])

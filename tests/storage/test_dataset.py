@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import NightrankError
-from pipelines.storage import scatter
-from pipelines.storage.dataset import Blob, Dataset, FileRef, Payload, Record
-from pipelines.storage.fingerprint import canonical, fingerprint
-from pipelines.storage.gather import gather
-from pipelines.storage.ranges import Range, Ranges
-from pipelines.storage.reader import Reader
-from pipelines.storage.scatter import Scatter
-from pipelines.storage.store import Store
+from nightrank.errors import NightrankError
+from nightrank.storage import scatter
+from nightrank.storage.dataset import Blob, Dataset, FileRef, Payload, Record
+from nightrank.storage.fingerprint import canonical, fingerprint
+from nightrank.storage.gather import gather
+from nightrank.storage.ranges import Range, Ranges
+from nightrank.storage.reader import Reader
+from nightrank.storage.scatter import Scatter
+from nightrank.storage.store import Store
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_what_is_gathered_of_files_is_each_files_range_of_the_key(
 
 
 def test_row_slices_read_only_the_groups_they_need(store: Store, monkeypatch) -> None:
-    monkeypatch.setattr("pipelines.storage.parquet.ROW_GROUP_ROWS", 100)
+    monkeypatch.setattr("nightrank.storage.parquet.ROW_GROUP_ROWS", 100)
     ref = commit(store).files["rows"]
     pieces = list(Reader(store).slices(ref, 250, 420, ["id"]))
     assert [first for first, _ in pieces] == [200, 300, 400]

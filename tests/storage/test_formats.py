@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import NightrankError
-from pipelines.storage import delimited, jsonl, raw
-from pipelines.storage.filesystem import connect
-from pipelines.storage.inputs import InputFile, Split, list_inputs
+from nightrank.errors import NightrankError
+from nightrank.storage import delimited, jsonl, raw
+from nightrank.storage.filesystem import connect
+from nightrank.storage.inputs import InputFile, Split, list_inputs
 from tests.conftest import COLLECTIONS
 from tests.storage.input_helpers import packed, read, read_splits, reasons, source_of, write
 

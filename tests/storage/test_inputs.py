@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import Corpus
-from pipelines.errors import NightrankError
-from pipelines.storage.filesystem import connect
-from pipelines.storage.formats import read_split
-from pipelines.storage.inputs import (
+from nightrank.config import Corpus
+from nightrank.errors import NightrankError
+from nightrank.storage.filesystem import connect
+from nightrank.storage.formats import read_split
+from nightrank.storage.inputs import (
     InputFile,
     Split,
     check_unchanged,
@@ -20,7 +20,7 @@ from pipelines.storage.inputs import (
     list_inputs,
     plan_splits,
 )
-from pipelines.storage.listing import store_errors
+from nightrank.storage.listing import store_errors
 from tests.storage.input_helpers import SUFFIXES, read, write
 
 ROWS = [{"_id": "a", "text": "one"}, {"_id": "b", "text": "two"}]

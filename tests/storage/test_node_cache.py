@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.storage.node_cache import UNUSED_SECONDS, Altered, NodeCache
+from nightrank.errors import NightrankError
+from nightrank.storage.node_cache import UNUSED_SECONDS, Altered, NodeCache
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import NightrankError
-from pipelines.storage.sealed import FORMAT, KEY, seal, unseal
+from nightrank.errors import NightrankError
+from nightrank.storage.sealed import FORMAT, KEY, seal, unseal
 
 PLAIN = st.dictionaries(st.text(max_size=5), st.integers(0, 9) | st.text(max_size=5), max_size=4)
 

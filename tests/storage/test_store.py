@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import NightrankError
-from pipelines.storage import disk
-from pipelines.storage.log import Log
-from pipelines.storage.store import Store
+from nightrank.errors import NightrankError
+from nightrank.storage import disk
+from nightrank.storage.log import Log
+from nightrank.storage.store import Store
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
@@ -132,8 +132,8 @@ def test_a_full_disk_is_e_disk_and_leaves_no_file(tmp_path: Path) -> None:
     """RLIMIT_FSIZE makes writes fail with EFBIG at any byte offset, without root."""
     script = textwrap.dedent(f"""
         import resource, signal, sys
-        from pipelines.errors import NightrankError
-        from pipelines.storage.store import Store
+        from nightrank.errors import NightrankError
+        from nightrank.storage.store import Store
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         store = Store({str(tmp_path)!r})

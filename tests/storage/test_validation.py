@@ -14,10 +14,10 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config import ColumnType
-from pipelines.errors import NightrankError
-from pipelines.storage.raw import Rejects, checked_batch
-from pipelines.storage.validation import (
+from nightrank.config import ColumnType
+from nightrank.errors import NightrankError
+from nightrank.storage.raw import Rejects, checked_batch
+from nightrank.storage.validation import (
     accepted_schema,
     corpus_schema,
     id_hash,

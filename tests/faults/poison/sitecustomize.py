@@ -11,10 +11,10 @@ from importlib.abc import MetaPathFinder
 
 
 class Flawed(MetaPathFinder):
-    """Changes `pipelines.models.toy` when it is first imported."""
+    """Changes `nightrank.models.toy` when it is first imported."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != "pipelines.models.toy":
+        if name != "nightrank.models.toy":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -1,1 +1,0 @@
-"""What an operator runs: one file per verb."""

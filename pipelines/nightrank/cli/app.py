@@ -1,0 +1,61 @@
+"""The `nightrank` program: one verb per file of this folder."""
+
+from __future__ import annotations
+
+import typer
+
+from nightrank.cli import (
+    doctor,
+    evaluate,
+    export,
+    export_model,
+    exporter,
+    gc,
+    history,
+    init,
+    nightly,
+    plan,
+    quickstart,
+    rank,
+    reindex,
+    results,
+    rollback,
+    run,
+    status,
+    submit,
+    train_reranker,
+    verify,
+)
+from nightrank.cli.terminal import program
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Offline retrieve-then-rerank on Ray: a corpus and queries in, ranked Parquet out.",
+)
+app.command("init")(init.init)
+app.command("doctor")(doctor.doctor)
+app.command("plan")(plan.plan)
+app.command("run")(run.run)
+app.command("nightly")(nightly.nightly)
+app.command("reindex")(reindex.reindex)
+app.command("rank")(rank.rank)
+app.command("submit")(submit.submit)
+app.command("status")(status.status)
+app.command("history")(history.history)
+app.command("rollback")(rollback.rollback)
+app.command("gc")(gc.gc)
+app.command("verify")(verify.verify)
+app.command("results")(results.results)
+app.command("export")(export.export)
+app.command("export-model")(export_model.export_model)
+app.command("exporter")(exporter.exporter)
+app.command("evaluate")(evaluate.evaluate)
+app.command("train-reranker")(train_reranker.train_reranker)
+app.command("quickstart")(quickstart.quickstart)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    program(app)

@@ -1,0 +1,84 @@
+"""What a run would stumble over, before it does: `nightrank doctor [CONFIG]`.
+
+nightrank doctor               # this machine and what is installed
+nightrank doctor my.yaml       # its store, credentials, inputs and models too
+
+Every line says ok, warn or fail, what was found and what to do. Ends with 3 where anything fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from nightrank.cli.terminal import Json, Sets
+from nightrank.errors import NightrankError
+
+if TYPE_CHECKING:
+    from nightrank.config import PipelineConfig
+    from nightrank.diagnosis.finding import Finding
+
+MaybeConfig = Annotated[
+    str | None, typer.Argument(metavar="[CONFIG]", help="YAML file of the experiment.")
+]
+UNFIT = 3
+HASTY = {"tries": 3}
+
+
+def doctor(config: MaybeConfig = None, sets: Sets = None, json: Json = False) -> None:
+    """Environment, store, credentials, models, GPU and limits, a line each."""
+    states = set()
+    for finding in _findings(config, sets or []):
+        states.add(finding.state)
+        if json:
+            print(orjson.dumps(asdict(finding)).decode(), flush=True)
+        else:
+            do = f" - {finding.do}" if finding.do else ""
+            print(f"{finding.state:<5} {finding.check:<14} {finding.found}{do}", flush=True)
+    if "fail" in states:
+        raise typer.Exit(UNFIT)
+
+
+def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
+    """All findings, what is quick and near first."""
+    from nightrank.config_file import load_config
+    from nightrank.diagnosis import lake, machine, models
+    from nightrank.diagnosis.finding import Finding, examine
+    from nightrank.results import open_lake
+
+    loaded: PipelineConfig | None = None
+    wrong: Finding | None = None
+    if path:
+        try:
+            loaded = load_config(path, sets)
+        except NightrankError as error:
+            where = f" ({error.where})" if error.where else ""
+            wrong = Finding("config", "fail", f"{error.what}{where}", error.do)
+    options = loaded.storage_options if loaded else {}
+    # Somebody waits for the answer: a store that is down is asked less often than by a run.
+    options = {**options, "retry": {**HASTY, **options.get("retry", {})}}
+    store = open_lake(loaded.root, loaded.name, options) if loaded else None
+    local = store.path(".") if store and not store.remote else None
+    address = (loaded.cluster.address if loaded else None) or os.environ.get("RAY_ADDRESS", "")
+    yield from examine("python", machine.python)
+    yield from examine("packages", machine.packages)
+    yield from examine("ray auth", lambda: machine.ray_settings(address))
+    yield from examine("disk", lambda: machine.disks(local))
+    yield from examine("open files", machine.open_files)
+    yield from examine("gpu", machine.accelerators)
+    if wrong:
+        yield wrong
+    if loaded is None or store is None:
+        return
+    yield Finding("config", "ok", f"{path} is valid")
+    answers = True
+    for finding in examine("store", lambda: lake.lake(store)):
+        answers = answers and finding.state != "fail"
+        yield finding
+    yield from examine("inputs", lambda: lake.inputs(loaded, options))
+    yield from models.models(loaded, store if answers else None)

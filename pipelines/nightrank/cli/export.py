@@ -1,0 +1,125 @@
+"""Results in other forms: a TREC run, a Hive-partitioned folder, an Apache Iceberg table.
+
+nightrank export my.yaml --trec run.txt
+nightrank export my.yaml --hive s3://bucket/scifact   # run_date=YYYY-MM-DD, days it lacks
+nightrank export my.yaml --iceberg search.ranked      # one snapshot a generation
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nightrank.cli.terminal import ConfigPath, Generation, Sets
+
+if TYPE_CHECKING:
+    from nightrank.config import PipelineConfig
+    from nightrank.storage.store import Store
+
+Trec = Annotated[Path | None, typer.Option("--trec", metavar="FILE", help="TREC run to write.")]
+Full = Annotated[bool, typer.Option("--full", help="TREC: every scored candidate, not the kept.")]
+Tag = Annotated[str, typer.Option("--tag", help="TREC: the run's name, last column of the file.")]
+Hive = Annotated[
+    str | None,
+    typer.Option("--hive", metavar="DIR", help="Hive folder: what it lacks of every day."),
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Hive: exchange days that hold another generation.")
+]
+Iceberg = Annotated[
+    str | None,
+    typer.Option("--iceberg", metavar="NAMESPACE.TABLE", help="Iceberg table to bring up to it."),
+]
+Catalog = Annotated[str | None, typer.Option("--catalog", help="Iceberg: the catalog's name.")]
+Table = Annotated[str, typer.Option("--table", help="Iceberg: ranked, queries, rejects, changes.")]
+
+
+def export(
+    config: ConfigPath,
+    sets: Sets = None,
+    trec: Trec = None,
+    hive: Hive = None,
+    iceberg: Iceberg = None,
+    generation: Generation = None,
+    full: Full = False,
+    tag: Tag = "nightrank",
+    replace: Replace = False,
+    catalog: Catalog = None,
+    table: Table = "ranked",
+) -> None:
+    """Writes what is published in one other form; what is there already is left as it is."""
+    from nightrank.config_file import load_config
+    from nightrank.errors import NightrankError
+    from nightrank.results import open_lake
+
+    if [trec, hive, iceberg].count(None) != 2:
+        do = "choose one of --trec FILE, --hive DIR and --iceberg NAMESPACE.TABLE"
+        raise NightrankError("E_USAGE", "expected one form to export to", "", do)
+    loaded = load_config(config, sets or [])
+    store = open_lake(loaded.root, loaded.name, loaded.storage_options)
+    if trec is not None:
+        _trec(store, trec, generation, full, tag)
+    elif hive is not None:
+        _hive(loaded, store, hive, generation, replace)
+    elif iceberg is not None:
+        _iceberg(loaded, store, iceberg, generation, catalog, table)
+
+
+def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str) -> None:
+    """A TREC run; trec_eval derives from it the very ranks that were published."""
+    from nightrank.errors import NightrankError
+    from nightrank.results import full_lists, generation_of, published_table
+    from nightrank.retrieval.trec import write_run
+
+    if tag.split() != [tag]:
+        do = "choose a tag without white space"
+        raise NightrankError("E_USAGE", f"--tag {tag!r} cannot stand in a TREC run", "", do)
+    entry = generation_of(store, generation)
+    columns = ["query_id", "doc_id", "rank", "score"]
+    table = full_lists(store, entry) if full else published_table(store, entry, "ranked", columns)
+    try:
+        unfinished = trec.with_name(f"{trec.name}.part")
+        try:
+            with open(unfinished, "wb") as file:
+                write_run(table.select(columns), file, tag)
+            unfinished.replace(trec)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        what = f"cannot write: {error.strerror}"
+        raise NightrankError("E_USAGE", what, str(trec), "choose another file") from None
+    print(f"{table.num_rows} rows of generation {entry.generation} -> {trec}")
+
+
+def _hive(
+    loaded: PipelineConfig, store: Store, folder: str, generation: str | None, replace: bool
+) -> None:
+    from nightrank.hive_export import export_hive
+    from nightrank.storage.store import Store
+
+    target = Store(folder, loaded.storage_options)
+    done = export_hive(store, target, loaded.name, generation, replace)
+    for day, number in done.written.items():
+        print(f"generation {number} -> run_date={day}")
+    print(f"{len(done.written)} day(s) exported, {len(done.present)} there already -> {folder}")
+    if done.expired:
+        print(f"{len(done.expired)} day(s) up to {done.expired[-1]} had expired before")
+
+
+def _iceberg(
+    loaded: PipelineConfig,
+    store: Store,
+    identifier: str,
+    generation: str | None,
+    catalog: str | None,
+    table: str,
+) -> None:
+    from nightrank.iceberg_export import register
+    from nightrank.results import generation_of
+
+    entry = generation_of(store, generation)
+    made = register(store, entry, identifier, loaded.name, table, catalog)
+    said = "is now" if made.new else "was already"
+    print(f"{identifier} {said} generation {entry.generation}, snapshot {made.snapshot_id}")

@@ -1,0 +1,93 @@
+"""The main job on a corpus that every machine has: `nightrank quickstart`.
+
+Extracts the documentation strings of the Python standard library, ranks the questions of
+configs/quickstart over them through Ray, and shows what reranking changed.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nightrank.cli.quickstart_corpus import extract
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import Sets, open_job
+from nightrank.errors import NightrankError
+
+CONFIG = "configs/quickstart.yaml"
+SHOWN = 3
+Folder = Annotated[
+    Path, typer.Option("--clone", help="The project's folder, where configs/quickstart lies.")
+]
+
+
+def quickstart(sets: Sets = None, clone: Folder = Path()) -> None:
+    """Real text through real models on Ray, in about three minutes on two cores."""
+    config = clone / CONFIG
+    if not config.is_file():
+        do = "run it in the project's folder, or name it with --clone"
+        raise NightrankError("E_USAGE", f"{CONFIG} not found", str(clone.resolve()), do)
+    started = time.monotonic()
+    corpus = Path("quickstart/corpus.jsonl")
+    corpus.parent.mkdir(exist_ok=True)
+    count = extract(corpus)
+    print(f"{count} documentation strings of the standard library -> {corpus}", flush=True)
+    with open_job(str(config), sets, quiet=False) as job:
+        summary = execute(job)
+        _show(job, summary)
+    before, after = (summary["measures"]["nDCG@10"][k] for k in ("first_stage", "reranked"))
+    print(f"\nnDCG@10: {before:.3f} first stage -> {after:.3f} reranked")
+    print(f"report:  {summary['report']}")
+    print("Parquet:", *summary["files"])
+    print(f"whole run: {time.monotonic() - started:.0f} s")
+    print(f"next: nightrank results {config} --duckdb, or your own files: nightrank init my.yaml")
+
+
+def _show(job: Any, summary: dict[str, Any]) -> None:
+    """Three questions with their top results before and after."""
+    import json
+
+    import pyarrow as pa
+
+    from nightrank.results import full_lists, generation_of
+
+    texts = {}
+    with open(job.plan.config.queries.path, encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            texts[row["_id"]] = row["text"]
+    entry = generation_of(job.store, summary["generation"])
+    chosen = _chosen(job, summary["evaluation"])
+    lists = full_lists(job.store, entry, pa.array([query_id for query_id, _, _ in chosen]))
+    rows = lists.select(["query_id", "doc_id", "rank", "first_stage_rank"]).to_pylist()
+    for query_id, before, after in chosen:
+        print(f"\n{texts[query_id]}   (nDCG@10 {before:.2f} -> {after:.2f})")
+        mine = [row for row in rows if row["query_id"] == query_id]
+        first = sorted(mine, key=lambda row: row["first_stage_rank"])[:SHOWN]
+        last = sorted(mine, key=lambda row: row["rank"])[:SHOWN]
+        print(f"     {'first stage':<44} reranked")
+        for place, (old, new) in enumerate(zip(first, last, strict=True), 1):
+            moved = f"(was {new['first_stage_rank']})" if new["first_stage_rank"] != place else ""
+            print(f"  {place}. {old['doc_id']:<44} {new['doc_id']} {moved}".rstrip())
+
+
+def _chosen(job: Any, evaluation: str) -> list[tuple[str, float, float]]:
+    """The questions of the report's examples, with nDCG@10 before and after."""
+    import pyarrow.compute as pc
+
+    from nightrank.stages.evaluate import pick
+    from nightrank.storage.dataset import Dataset
+    from nightrank.storage.reader import Reader
+
+    manifest = Dataset(job.store, evaluation).manifest()
+    assert manifest is not None
+    table = Reader(job.store).table(manifest.shards[0].files["per_query"])
+    table = table.filter(pc.equal(table["measure"], "nDCG@10"))
+    scores = {(row["query_id"], row["run"]): row["value"] for row in table.to_pylist()}
+    return [
+        (query_id, scores[query_id, "first_stage"], scores[query_id, "reranked"])
+        for query_id in pick(table, "nDCG@10")
+    ]

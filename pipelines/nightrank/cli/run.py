@@ -1,0 +1,176 @@
+"""Runs the pipeline: `nightrank run CONFIG`, `python -m nightrank run CONFIG`.
+
+nightrank run configs/quickstart.yaml
+nightrank run my.yaml --set rerank.depth=50 --set cluster.executor=serial
+nightrank run my.yaml --to merge          # retrieve only, publish nothing
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from nightrank.cli.terminal import ConfigPath, Json, Sets, open_job
+from nightrank.errors import NightrankError
+
+if TYPE_CHECKING:
+    from nightrank.offline_rerank import Run
+
+First = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STAGE", help="Refuse to run unless all before it is done."),
+]
+Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")]
+
+
+def run(
+    config: ConfigPath,
+    sets: Sets = None,
+    first: First = None,
+    last: Last = None,
+    json: Json = False,
+) -> None:
+    """Corpus + queries -> ranked Parquet; the same command resumes, or does nothing if done."""
+    from nightrank.runtime.lean import without_pandas
+
+    without_pandas()  # Before anything else imports it.
+    from nightrank.offline_rerank import STAGES
+
+    for option, name in (("--from", first), ("--to", last)):
+        if name is not None and name not in STAGES:
+            do = f"stages: {', '.join(STAGES)}"
+            raise NightrankError("E_USAGE", f"{option} {name}: no such stage", "", do)
+    started = time.monotonic()
+    with open_job(config, sets, quiet=json) as job:
+        summary = execute(job, first, last)
+    close(summary, job, started, config, json)
+
+
+def close(summary: dict[str, Any], job: Run, started: float, config: str, json: bool) -> None:
+    """The closing line or lines; a run that was cut short ends with its reason all the same."""
+    summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
+    if json:
+        print(orjson.dumps(summary).decode())
+    else:
+        tell(summary, config)
+    if job.cut_short:
+        raise job.cut_short
+
+
+def execute(job: Run, first: str | None = None, last: str | None = None) -> dict[str, Any]:
+    """Runs, publishes and evaluates as asked; returns the closing line's content."""
+    from nightrank import offline_rerank as pipeline
+    from nightrank.results import generation_of
+
+    plan = job.plan
+    if plan.published is not None and first is None and last is None:
+        entry = generation_of(job.store, plan.published)
+        job.progress.note("this plan is already published and current: nothing to do")
+    else:
+        job.first = first or job.first
+        wanted = last if last and last != "evaluate" else "publish"
+        done = pipeline.run(job, wanted)
+        if plan.scope == "index":
+            index = job.index.generation if job.index else None
+            return {"index_generation": index, **night(job), "seconds": job.progress.seconds}
+        if done is None:
+            return {"generation": None, "stopped_after": last, "seconds": job.progress.seconds}
+        entry = done
+    summary = {
+        "generation": entry.generation,
+        "index_generation": entry.body["index_generation"],
+        "published": plan.published is None,
+        "already_published": plan.published is not None,
+        "gate": entry.body.get("gate"),
+        "unfinished": entry.body["unfinished"],
+        "precision": entry.body.get("precision", {}),
+        **night(job),
+        **entry.body["counts"],
+        **{name: entry.body[name] for name in ("forecast", "actual") if name in entry.body},
+        "units": job.progress.units,
+        "seconds": job.progress.seconds,
+        "files": [job.store.path(file["key"]) for file in entry.body["files"]["ranked"]],
+    }
+    if plan.qrels is not None and last != "publish":
+        try:
+            manifest = pipeline.run_evaluation(
+                plan.config, job.store, job.executor, job.progress, entry
+            )
+        except NightrankError as error:
+            what = f"generation {entry.generation} is published but not measured: {error.what}"
+            if error.code == "E_EMPTY":  # The judgements are of other queries: no harm was done.
+                job.progress.note(what)
+                return {**summary, "not_measured": what}
+            raise NightrankError(error.code, what, error.where, error.do) from error
+        summary["measures"] = manifest.shards[0].stats["measures"]
+        summary["evaluation"] = manifest.path
+        summary["report"] = job.store.path(manifest.shards[0].files["report"].key)
+    return summary
+
+
+def night(job: Run) -> dict[str, int]:
+    """What this run had to do: documents and pairs, new and taken over."""
+    ingested, delta = job.made.get("corpus.ingest"), job.made.get("corpus.delta")
+    came = {"added": 0, "changed": 0, "removed": 0}
+    if delta and not job.plan.corpus_stands:
+        came = {name: delta.total(name) for name in came}
+    scored = [made for name, made in job.made.items() if name.startswith("scores.")]
+    pairs = sum(made.total("pairs") for made in scored)
+    fresh = sum(made.total("pairs_scored") for made in scored)
+    queries = job.made.get("queries.ingest")
+    return {
+        "documents_in": ingested.total("rows_in") if ingested else 0,
+        **{f"documents_{name}": count for name, count in came.items()},
+        "documents_embedded": job.embedded,
+        "queries_in": queries.total("rows_in") if queries else 0,
+        "pairs_needed": pairs,
+        "pairs_reused": pairs - fresh,
+        "pairs_scored": fresh,
+    }
+
+
+def tell(summary: dict[str, Any], config: str) -> None:
+    """The closing lines for a person."""
+    from nightrank import prediction
+
+    if summary["generation"] is None:
+        print(f"stopped after {summary['stopped_after']} as asked; nothing was published")
+        return
+    for kind in ("documents", "queries"):
+        counts = summary[kind]
+        parts = ", ".join(
+            f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if name != "in"
+        )
+        print(f"{kind}: {counts['in']} in = {parts}")
+    came = [f"{summary[f'documents_{n}']} {n}" for n in ("added", "changed", "removed", "embedded")]
+    if summary["index_generation"] > 1 and not summary["already_published"]:
+        print(f"corpus: {', '.join(came)}")
+    if summary["pairs_needed"]:
+        print(
+            f"pairs: {summary['pairs_needed']} = {summary['pairs_reused']} known + "
+            f"{summary['pairs_scored']} scored"
+        )
+    for name, values in summary.get("measures", {}).items():
+        before, after, best = (values[k] for k in ("first_stage", "reranked", "ceiling"))
+        print(f"{name}: {before:.4f} first stage -> {after:.4f} reranked (ceiling {best:.4f})")
+    if "report" in summary:
+        print(f"report: {summary['report']}")
+    for step, measured in summary["precision"].items():
+        share = measured["flipped"] / max(1, measured["compared"])
+        print(
+            f"{step}: {measured['precision']} changes {share:.1%} of fp32's best 10"
+            f" ({measured['queries']} queries scored in both)"
+        )
+    if summary["gate"] and not summary["gate"]["passed"]:
+        print(f"published against the gate: {summary['gate']['forced']}")
+    if line := prediction.told(summary):
+        print(line)
+    rows = summary["rows"]["ranked"]
+    print(
+        f"published generation {summary['generation']}: {rows} ranked rows in "
+        f"{len(summary['files'])} Parquet file(s), {summary['seconds']['total']:.1f} s"
+    )
+    print(f"read them: nightrank results {config} --files")

@@ -1,0 +1,283 @@
+"""What every verb shares: one line per error, exit codes, a clean stop, opening a job."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from nightrank.cli import supervision
+from nightrank.errors import NightrankError, unexpected
+from nightrank.redaction import redacted
+
+if TYPE_CHECKING:
+    from nightrank.config import PipelineConfig
+    from nightrank.config_running import Cluster
+    from nightrank.offline_rerank import Run
+    from nightrank.planning import Plan, Scope
+    from nightrank.runtime.executor import Executor
+    from nightrank.storage.store import Store
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. --set rerank.depth=50."),
+]
+Json = Annotated[bool, typer.Option("--json", help="End with one JSON line; no progress.")]
+Generation = Annotated[
+    str | None,
+    typer.Option("--generation", metavar="N|DATE", help="An older generation, or that of a day."),
+]
+Force = Annotated[
+    str, typer.Option("--force-publish", metavar="REASON", help="Publish though the gate fails.")
+]
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal came.
+
+    A KeyboardInterrupt, for no other kind ends Ray's own waiting: of a BaseException it made a
+    SystemError in 8 of 23 runs that were stopped once Ray was up. Ray and typer put an exception of
+    their own in its place, so the last one is kept.
+    """
+
+    def __init__(self, signum: int) -> None:
+        meant = {handed: number for number, handed in supervision.HANDED_ON.items()}
+        self.signum = signum
+        self.exit_code = 128 + meant.get(signal.Signals(signum), signum)
+
+
+TYPERS_STOP = 130  # As what typer ends after a KeyboardInterrupt.
+_came: list[Stopped] = []
+
+
+def program(app: Callable[..., Any]) -> NoReturn:
+    """Runs a typer app as this process's only business, and ends the process."""
+    supervision.allow()
+    sys.unraisablehook = _come_again
+    leave(guarded(app))
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process.
+
+    After a signal without C++'s own end: it can come between the start of a thread and whoever is
+    to join it, and such a thread's destructor aborts (3 of 60 runs ended with 134 for 143).
+    """
+    if code > 128:
+        for number in supervision.SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def guarded(app: Callable[..., Any]) -> int:
+    """Calls a typer app and turns every ending into an exit code and at most one line.
+
+    Returns:
+        0, the code of an expected error, 70 for a bug, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    logging.getLogger().setLevel(logging.ERROR)
+    with contextlib.suppress(ValueError):  # Not in the main thread (tests): leave signals alone.
+        for number in supervision.SIGNALS:
+            signal.signal(number, _stop)
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        return _stopped()
+    except SystemExit as end:
+        if _came and end.code == TYPERS_STOP:
+            return _stopped()
+        return int(end.code) if isinstance(end.code, int) else int(end.code is not None)
+    except NightrankError as error:
+        if error.code == "E_BUG":
+            return _bug(error)
+        print(redacted(f"nightrank: {error}"), file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _bug(error)
+    return 0
+
+
+def _bug(error: BaseException) -> int:
+    """One line; the message, which may quote a text, stands in a file of this user alone."""
+    with tempfile.NamedTemporaryFile("w", prefix="nightrank-", suffix=".log", delete=False) as file:
+        file.write(redacted("".join(traceback.format_exception(error))))
+    told = isinstance(error, NightrankError)
+    text = str(error) if told else f"error[E_BUG]: {unexpected(error)}"
+    line = redacted(f"nightrank: {' '.join(text.split())}")[:600]
+    print(f"{line} - details in {file.name}", file=sys.stderr)
+    return 70
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    _came.append(Stopped(signum))
+    raise _came[-1]
+
+
+def _stopped() -> int:
+    print("nightrank: stopped; the same command resumes", file=sys.stderr)
+    return _came[-1].exit_code if _came else TYPERS_STOP
+
+
+def _come_again(told: sys.UnraisableHookArgs) -> None:
+    """A stop that came where Python hands nothing on (a finalizer, a hook of a fork) comes again.
+
+    Ray forks some ten processes as it starts, and each runs the hooks of `os.register_at_fork`.
+    """
+    if isinstance(told.exc_value, Stopped):
+        again = threading.Timer(0.05, os.kill, (os.getpid(), told.exc_value.signum))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(told)
+
+
+@contextlib.contextmanager
+def open_job(
+    config_path: str,
+    sets: list[str] | None,
+    quiet: bool,
+    scope: Scope = "all",
+    index_generation: int | None = None,
+    verb: str = "run",
+) -> Iterator[Run]:
+    """Loads the config, probes the store, plans, and opens the executor; records events."""
+    from nightrank.config_file import load_config
+
+    config = load_config(config_path, sets or [])
+    if config.cluster.executor == "ray":
+        supervision.outlive(config.cluster.standing or "a cluster started here")
+    from nightrank.runtime.lean import without_pandas
+
+    without_pandas()  # Before anything else imports it.
+    from nightrank.offline_rerank import Run
+    from nightrank.planning import make_plan, store_models
+    from nightrank.prediction import expected_seconds
+    from nightrank.results import open_lake
+    from nightrank.runtime import events
+    from nightrank.runtime.budget import Meter
+    from nightrank.runtime.outlook import Outlook
+    from nightrank.runtime.progress import Progress
+
+    _refuse_unpickling()
+    store = open_lake(config.root, config.name, config.storage_options)
+    progress, told = Progress(quiet=quiet), events.Events(store)
+    with events.recording(told):
+        try:
+            store.probe()
+            plan = make_plan(config, store, scope, index_generation)
+            told.folder, told.plan = plan.own_folder, plan.plan_id
+            begun = store.folders(told.folder) or store.folders(plan.segment)
+            events.emit("run_resumed" if begun else "run_started", verb=verb)
+            if not begun:
+                _check_room(plan, store)
+            plan = store_models(plan, store, progress.note)
+            with open_executor(config) as executor:
+                meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
+                progress.outlook = Outlook(
+                    expected_seconds(store, plan.folder, plan.earlier),
+                    meter.deadline if meter else lambda: None,
+                )
+                job = Run(plan, store, executor, progress, meter=meter)
+                yield job
+            if job.cut_short:
+                events.ended(job.cut_short)
+            events.emit("run_finished", seconds=time.monotonic() - job.began)
+        except BaseException as error:
+            stop = _came and isinstance(error, KeyboardInterrupt)
+            events.ended(_came[-1] if stop else error)
+            if isinstance(error, NightrankError) and error.code == "E_STORE_RETRY":
+                told.folder = ""  # The store does not answer: it was asked for long enough.
+            raise
+        finally:
+            told.close()
+
+
+def _check_room(plan: Plan, store: Store) -> None:
+    """Before anything is written: a forecast knows, else a first run takes what its input does."""
+    from nightrank import headroom, prediction
+
+    if forecast := prediction.kept(store, plan.folder) if plan.folder else None:
+        headroom.check(plan.config.root, int(forecast["bytes"]), "its forecast")
+    elif plan.base is None:
+        # Texts and tokens each compress to about a third; vectors come on top.
+        half = sum(file.size for file in plan.corpus_files) // 2
+        headroom.check(plan.config.root, half, "half of its input and a fifth more")
+
+
+def _refuse_unpickling() -> None:
+    """Refuses an environment in which Ray Data would unpickle what stands in Parquet files."""
+    for name in sorted(os.environ):
+        if name.startswith("RAY_DATA_AUTOLOAD_"):
+            what = f"{name} is set: Ray would run code that stands in data files"
+            raise NightrankError("E_CONFIG", what, "environment", f"unset {name}")
+
+
+@contextlib.contextmanager
+def open_executor(config: PipelineConfig) -> Iterator[Executor]:
+    """The executor that the config asks for, closed at the end."""
+    executor = LazyExecutor(config.cluster)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+class LazyExecutor:
+    """Starts the real executor when the first unit of work comes; a no-op run starts none."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._real: Executor | None = None
+
+    def run(self, stage: Any, tasks: Any, store: Any, *stop: Any) -> Iterator[Any]:
+        """See `Executor.run`."""
+        if not tasks:
+            return iter(())
+        if self._real is None:
+            self._real = self._make()
+        return self._real.run(stage, tasks, store, *stop)
+
+    def gpus(self) -> float:
+        """See `Executor.gpus`; none before anything was started."""
+        return self._real.gpus() if self._real else 0.0
+
+    def _make(self) -> Executor:
+        cluster = self._cluster
+        if cluster.executor == "serial":
+            from nightrank.runtime.executor import SerialExecutor
+
+            return SerialExecutor(cluster.threads_per_worker, cluster.attempts)
+        from nightrank.runtime.ray_executor import RayExecutor
+
+        return RayExecutor(cluster)
+
+    def foresee(self, finish: float, deadline: float | None) -> None:
+        """See `Executor.foresee`."""
+        if self._real:
+            self._real.foresee(finish, deadline)
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        if self._real:
+            self._real.close()

@@ -1,0 +1,27 @@
+"""Is what is published right? `nightrank verify CONFIG` re-checks everything from the bytes up."""
+
+from __future__ import annotations
+
+import orjson
+
+from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets
+
+
+def verify(
+    config: ConfigPath, sets: Sets = None, generation: Generation = None, json: Json = False
+) -> None:
+    """Digests, row counts, order, uniqueness, balances and the log of a published generation."""
+    from nightrank.config_file import load_config
+    from nightrank.results import generation_of, open_lake
+    from nightrank.verification import verify_generation
+
+    loaded = load_config(config, sets or [])
+    store = open_lake(loaded.root, loaded.name, loaded.storage_options)
+    entry = generation_of(store, generation)
+    checked = verify_generation(store, entry)
+    if json:
+        print(orjson.dumps({"generation": entry.generation, "checked": checked}).decode())
+        return
+    print(f"generation {entry.generation} is sound:")
+    for name, count in checked.items():
+        print(f"  {name}: {count}")

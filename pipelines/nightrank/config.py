@@ -1,0 +1,320 @@
+"""The configuration: one YAML file is one whole experiment.
+
+Every section is a frozen, strict model: unknown keys, wrong types and values out of range are
+errors that name the file, the key and the line. Nothing is read from the environment and nothing
+is included from other files. What `config_running` holds says how a run goes and enters no
+fingerprint; all else says what to compute.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from nightrank.config_running import Budget, Cluster, Fraction, Gate, Nightly, Search, Section
+from nightrank.redaction import SECRET_NAME
+
+ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "date32"]
+Precision = Literal["auto", "exact", "bf16"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+CREDENTIALS = re.compile(r"^[a-z0-9+.-]+://[^/]*@", re.IGNORECASE)
+
+
+class Source(Section):
+    """Where rows come from and what happens to bad ones.
+
+    Attributes:
+        path: a file, a folder or a glob; local or s3://. Parquet, JSONL, CSV or TSV, each plain or
+            gzip/zstd (by name: `.jsonl.gz`, `.csv.zst`).
+        columns: our names to the file's names, e.g. `{id: docno, text: body}`. What is not named
+            is looked for under the usual names: `_id`, `id`, `doc_id`/`query_id`; `text`; `title`.
+        attributes: further columns to carry along, with their Arrow types.
+        on_bad_row: `reject` writes the row's place and reason to the rejects; `error` stops.
+        on_bad_file: `error` stops at an unreadable file; `reject` leaves the file out, counted.
+        max_text_bytes: a longer text (UTF-8 bytes) is rejected as `too_large`.
+        reject_budget: share of the rows that may be rejected before the run is refused.
+        allow_empty: accept an input without a single row.
+    """
+
+    path: str = Field(min_length=1)
+    format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = "auto"
+    columns: dict[str, str] = {}
+    attributes: dict[str, ColumnType] = {}
+    on_bad_row: Literal["reject", "error"] = "reject"
+    on_bad_file: Literal["error", "reject"] = "error"
+    max_text_bytes: int = Field(default=1 << 20, ge=1, le=1 << 30)
+    reject_budget: Fraction = 0.01
+    allow_empty: bool = False
+
+    @property
+    def typed(self) -> dict[str, ColumnType]:
+        """Columns to be read beside id, text and title (or vertical), with their types."""
+        return self.attributes
+
+    @model_validator(mode="after")
+    def _safe(self) -> Source:
+        if CREDENTIALS.match(self.path):
+            raise ValueError("a path must not carry credentials; use the AWS credentials chain")
+        known = {"id", "text", "title", "vertical"}
+        if unknown := set(self.columns) - known:
+            raise ValueError(f"columns: {sorted(unknown)} unknown; known: {sorted(known)}")
+        reserved = {"doc_id", "query_id", "title", "text", "vertical", "content_hash", "rank"}
+        reserved |= {
+            "row",
+            "id",
+            "query",
+            "query_hash",
+            "ordinal",
+            "score",
+            "status",
+            "reason",
+            "num_candidates",
+            "policy",
+        }
+        if clash := set(self.attributes) & reserved:
+            raise ValueError(f"attributes: {sorted(clash)} are names of our own; rename the column")
+        return self
+
+
+class Corpus(Source):
+    """The documents.
+
+    Attributes:
+        duplicates: of rows with one doc_id, `last` keeps the last by (file order, row) and counts
+            the others; `strict` refuses the input when their texts differ.
+        empty_text: `reject` or `keep` documents whose text is empty or white space.
+        partitions: patterns that input files must match, one file each at least, e.g.
+            `[year=2025/*, year=2026/*]`: a part that was not delivered stops the run, where it
+            would otherwise take its documents out of the index.
+        feed: the input is what changed, not what there is: columns `op` (`upsert` or `delete`) and
+            `sequence` (int64) beside the usual ones. Of several rows of an id the highest sequence
+            counts, and none that is not above the sequence of the document that stands. What no row
+            names stays as it is.
+    """
+
+    duplicates: Literal["last", "strict"] = "last"
+    empty_text: Literal["reject", "keep"] = "reject"
+    partitions: list[str] = []
+    feed: bool = False
+
+    @property
+    def typed(self) -> dict[str, ColumnType]:
+        """See `Source.typed`; a change feed has two columns more."""
+        more: dict[str, ColumnType] = {"op": "string", "sequence": "int64"} if self.feed else {}
+        return {**self.attributes, **more}
+
+    @model_validator(mode="after")
+    def _feed(self) -> Corpus:
+        if self.feed and (clash := {"op", "sequence"} & set(self.attributes)):
+            raise ValueError(f"attributes: {sorted(clash)} are columns of the feed itself")
+        if self.feed and self.duplicates == "strict":
+            raise ValueError("duplicates=strict: in a feed the highest sequence of an id counts")
+        return self
+
+
+class Queries(Source):
+    """The queries.
+
+    Attributes:
+        only_judged: rank only the queries that the qrels judge; the others count as `unselected`.
+        on_dup_query: `error` refuses a repeated query_id; `reject` keeps the first.
+    """
+
+    only_judged: bool = False
+    on_dup_query: Literal["error", "reject"] = "error"
+
+
+class Encoder(Section):
+    """The bi-encoder: `builtin:minilm`, `toy:bag-of-words`, a local folder or a hub id.
+
+    Attributes:
+        revision: 40-hex commit; required for a hub id.
+        precision: `exact` is fp32, `auto` is bf16 where the hardware has it: about twice as fast on
+            a CPU, but documents at the edge of a list change (R@100 on SciFact 0.9217 against
+            0.9250), and the first stage sets the ceiling.
+    """
+
+    model: str = "builtin:minilm"
+    revision: str | None = None
+    precision: Precision = "exact"
+    max_length_tokens: int | None = Field(default=None, ge=8, le=131072)
+    dimension: int | None = Field(default=None, ge=1, le=65536)
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+
+
+class Index(Section):
+    """The FAISS index.
+
+    Attributes:
+        factory: any FAISS factory string, or `auto`: Flat up to `flat_rows` documents and, for
+            depths up to 1,024, where FAISS has a GPU; else the fastest of a few forms whose
+            measured recall reaches `recall_target`.
+        search_parameters: FAISS parameter string for searching, e.g. `nprobe=32`.
+        train_rows: at most this many vectors are sampled for training.
+        recall_target: recall@depth against exact search that `auto` must reach.
+        shard_bytes: an index shard is a run of whole document shards up to this many vector bytes.
+    """
+
+    factory: str = Field(default="auto", min_length=1)
+    search_parameters: str = ""
+    train_rows: int = Field(default=262_144, ge=1)
+    recall_target: Fraction = 0.98
+    flat_rows: int = Field(default=50_000, ge=1)
+    shard_bytes: int = Field(default=8 << 30, ge=1)
+
+
+class Bm25(Section):
+    """BM25 beside the vectors; its statistics are frozen with the index template.
+
+    Attributes:
+        weight: w in `score = (1-w)*z(dense score) + w*z(BM25 score)`, z within the query's best
+            `depth` by either; 0 searches vectors alone.
+        k1: how slowly a repeated term stops counting.
+        b: how much long documents are held back.
+        language: of the Snowball stemmer; `english` also drops stop words, `none` does neither.
+    """
+
+    weight: float = Field(default=0.3, ge=0.0, lt=1.0, allow_inf_nan=False)
+    k1: float = Field(default=0.9, ge=0.0, allow_inf_nan=False)
+    b: Fraction = 0.4
+    language: str = "english"
+
+
+class Retrieve(Section):
+    """First stage: how many candidates per query are kept, and by what they are found."""
+
+    depth: int = Field(default=100, ge=1, le=10_000)
+    bm25: Bm25 = Bm25()
+
+
+class RerankStep(Section):
+    """One reranking step; a later step rescores the head of the earlier one's list.
+
+    Attributes:
+        depth: how many of the list's head are rescored.
+        first_stage_weight: w in `score = w*z(first_stage_score) + (1-w)*z(rerank_score)`, z within
+            the query's rescored list. `auto` takes what the model recommends (0 unless built in);
+            at 0 the score is the raw rerank score.
+        unit_tokens: predicted tokens (query + document) of one unit of work; `auto` is a minute of
+            the model on a CPU core or a GPU (the built-in one: 500,000 tokens on a core), less (to
+            7 s) where that would make under 64 units, more where it would make over 8,192. Part of
+            the identity: what is in a batch reaches the low bits of bf16 scores.
+    """
+
+    name: Name = "rerank"
+    model: str = "builtin:reranker"
+    revision: str | None = None
+    precision: Precision = "auto"
+    max_length_tokens: int | None = Field(default=None, ge=8, le=131072)
+    depth: int = Field(default=100, ge=1, le=10_000)
+    first_stage_weight: Literal["auto"] | Fraction = "auto"
+    unit_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class Results(Section):
+    """What is published.
+
+    Attributes:
+        keep: results per query in the published rows (`evaluate` reads the full depth).
+        document_columns: `title`, `text` or corpus attributes to repeat in every ranked row; costs
+            a read of those columns of the corpus.
+    """
+
+    keep: int = Field(default=10, ge=1, le=10_000)
+    document_columns: list[str] = []
+
+
+class Evaluate(Section):
+    """Judgements and measures (ir-measures names, e.g. `nDCG@10`, `RR@10`, `R@100`)."""
+
+    qrels: str | None = None
+    measures: list[str] = Field(default=["nDCG@10", "RR@10", "R@100"], min_length=1)
+
+
+class Layout(Section):
+    """Rows per shard; the defaults follow from the number of rows and are rarely changed."""
+
+    document_shard_rows: int | None = Field(default=None, ge=1, le=1 << 31)
+    query_shard_rows: int | None = Field(default=None, ge=1, le=1 << 31)
+
+
+def _as_steps(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class PipelineConfig(Section):
+    """The whole experiment, sections in pipeline order."""
+
+    name: Name
+    root: str = Field(min_length=1)
+    storage_options: dict[str, Any] = {}
+    corpus: Corpus
+    queries: Queries
+    encoder: Encoder = Encoder()
+    index: Index = Index()
+    retrieve: Retrieve = Retrieve()
+    rerank: Annotated[list[RerankStep], BeforeValidator(_as_steps)] = Field(
+        default=[RerankStep()], max_length=8
+    )
+    results: Results = Results()
+    evaluate: Evaluate = Evaluate()
+    layout: Layout = Layout()
+    search: Search = Search()
+    nightly: Nightly = Nightly()
+    budget: Budget = Budget()
+    gate: Gate = Gate()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PipelineConfig:
+        depth, of = self.retrieve.depth, "retrieve.depth"
+        for i, step in enumerate(self.rerank):
+            key = f"rerank[{i}].depth" if len(self.rerank) > 1 else "rerank.depth"
+            if step.depth > depth:
+                raise ValueError(f"{key} = {step.depth} exceeds {of} = {depth}")
+            depth, of = step.depth, key
+        if len({step.name for step in self.rerank}) < len(self.rerank):
+            raise ValueError("rerank: every step needs a name of its own")
+        if self.queries.only_judged and not self.evaluate.qrels:
+            raise ValueError("queries.only_judged needs evaluate.qrels")
+        known = {"title", "text", *self.corpus.attributes}
+        if unknown := set(self.results.document_columns) - known:
+            raise ValueError(
+                f"results.document_columns: {sorted(unknown)} unknown; known: {sorted(known)}"
+            )
+        places = {"root": self.root, "evaluate.qrels": self.evaluate.qrels}
+        places["cluster.address"] = self.cluster.address
+        for key, value in [*places.items(), *_leaves(self.storage_options, "storage_options")]:
+            if SECRET_NAME.search(key) or CREDENTIALS.match(str(value)):
+                raise ValueError(
+                    f"{key}: secrets do not belong in a config; use the AWS credentials chain"
+                )
+        return self
+
+    def semantic(self) -> dict[str, Any]:
+        """The part that can change a result, as plain data.
+
+        Returns:
+            A dict without name, root, storage options, cluster, search and evaluation, without the
+            input paths (inputs are identified by what they hold) and without what only decides
+            whether an input is refused.
+        """
+        outside = {"name", "root", "storage_options", "cluster", "search", "evaluate"}
+        plain = self.model_dump(mode="json", exclude=outside | {"nightly", "budget", "gate"})
+        for source in ("corpus", "queries"):
+            for key in ("path", "reject_budget", "allow_empty"):
+                plain[source].pop(key)
+        plain["corpus"].pop("partitions")
+        return plain
+
+
+def _leaves(value: Any, path: str) -> list[tuple[str, Any]]:
+    """Dotted keys and values of nested options."""
+    if isinstance(value, dict):
+        return [leaf for k, v in value.items() for leaf in _leaves(v, f"{path}.{k}")]
+    if isinstance(value, list):
+        return [leaf for v in value for leaf in _leaves(v, path)]
+    return [(path, value)]

@@ -1,0 +1,130 @@
+"""Tokens of the sample by the configured models' own tokenizers: stored bytes, lengths, padding."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from nightrank.forecast.miniature import parquet_bytes
+from nightrank.models.batching import pack
+from nightrank.models.passage import passage_texts
+from nightrank.models.protocols import ResolvedModel
+from nightrank.models.registry import load_tokenizer
+from nightrank.models.splicing import longest_first
+from nightrank.models.text_tokenizers import UTF8, pretrained_tokenizer
+from nightrank.storage import schemas
+from nightrank.tokens import Tokens
+
+# [CLS] and [SEP]s of BERT's kin; by how many a model differs makes no difference here.
+SPECIAL_SINGLE, SPECIAL_PAIR = 2, 3
+PAIRS = 4096
+SEED = 20_26
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side's texts as a tokenizer stores them.
+
+    Attributes:
+        tokens: as stored; bytes where the model tokenises whole texts itself.
+        lengths: int64 [n], tokens as the model counts them, without special ones.
+        row_bytes: of a row of the stored file.
+        seconds: a row, on one core.
+    """
+
+    tokens: Tokens
+    lengths: NDArray[np.int64]
+    row_bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Both sides by one model's tokenizer."""
+
+    documents: Side
+    queries: Side
+
+
+def tokenise(
+    model: ResolvedModel, documents: pa.Table, queries: pa.Table, shard_rows: tuple[int, int]
+) -> Texts:
+    """Tokens of the sample, as the stage makes them.
+
+    Args:
+        model: whose tokenizer is taken.
+        documents: accepted rows, with title and text.
+        queries: accepted rows, with text.
+        shard_rows: of documents and queries: small files compress less.
+    """
+    tokenizer = load_tokenizer(model)
+    real: Any = None
+    if model.tokenizer.startswith(UTF8):
+        real = pretrained_tokenizer(Path(model.path))
+    titles, bodies = (documents[name].combine_chunks() for name in ("title", "text"))
+    texts = passage_texts(titles, bodies), queries["text"].combine_chunks()
+    sides = zip(texts, shard_rows, strict=True)
+    return Texts(*(_side(tokenizer, real, each, rows) for each, rows in sides))
+
+
+def _side(tokenizer: Any, real: Any, texts: pa.StringArray, shard_rows: int) -> Side:
+    tokenizer(texts.slice(0, 8))  # Whatever the first call sets up.
+    began = time.process_time()
+    tokens = tokenizer(texts)
+    seconds = (time.process_time() - began) / max(1, len(texts))
+    lengths = tokens.lengths
+    if real is not None:
+        plain = real(texts.to_pylist(), add_special_tokens=False, verbose=False)["input_ids"]
+        lengths = np.array([len(ids) for ids in plain], np.int64)
+    table = pa.table([tokens.to_arrow()], schema=schemas.TOKENS)
+    parts = [table.slice(at, shard_rows) for at in range(0, len(tokens), shard_rows)]
+    size = sum(map(parquet_bytes, parts)) - len(parts) * parquet_bytes(table.slice(0, 0))
+    return Side(tokens, lengths, size / max(1, len(tokens)), seconds)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a model gets to do: inputs of these lengths (int64 [n]), special tokens counted.
+
+    Attributes:
+        lengths: of the sampled inputs.
+        padded: tokens that go through the model for each input, padding counted.
+    """
+
+    lengths: NDArray[np.int64]
+    padded: float
+
+    @property
+    def real(self) -> float:
+        """Tokens of an input without padding."""
+        return float(self.lengths.mean()) if len(self.lengths) else 0.0
+
+
+def single_load(lengths: NDArray[np.int64], limit: int, budget: int) -> Load:
+    """Texts one by one, batches of `budget` padded tokens; lengths int64 [n]."""
+    cut = np.minimum(lengths + SPECIAL_SINGLE, limit)
+    return Load(cut, padded_tokens(cut, budget) / max(1, len(cut)))
+
+
+def pair_load(texts: Texts, limit: int, budget: int) -> tuple[Load, NDArray[np.int32]]:
+    """Random pairs of the sample: their load, and the pairs (int32 [n, 2])."""
+    draw = np.random.default_rng(SEED)
+    query = draw.integers(0, len(texts.queries.tokens), PAIRS)
+    document = draw.integers(0, len(texts.documents.tokens), PAIRS)
+    first, second = texts.queries.lengths[query], texts.documents.lengths[document]
+    kept = longest_first(first, second, limit - SPECIAL_PAIR)
+    lengths = kept[0] + kept[1] + SPECIAL_PAIR
+    pairs = np.stack([query, document], axis=1).astype(np.int32)
+    return Load(lengths, padded_tokens(lengths, budget) / PAIRS), pairs
+
+
+def padded_tokens(lengths: NDArray[np.int64], budget: int) -> int:
+    """Tokens of all batches of inputs of these lengths (int64 [n]), padding counted."""
+    batches = pack(lengths, budget)
+    return sum(max(1, int(lengths[batch[0]])) * len(batch) for batch in batches)

@@ -1,0 +1,97 @@
+"""Cross-encoders: the built-in reranker, and any one-label sequence classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightrank.errors import NightrankError
+from nightrank.models import engines
+from nightrank.models.inputs import Engine, Inputs, SplicedInputs, TokenisedInputs, run
+from nightrank.models.protocols import ResolvedModel
+from nightrank.models.splicing import Splicer
+from nightrank.models.text_tokenizers import (
+    SPLICED,
+    decode_utf8,
+    minilm_splicer,
+    pretrained_tokenizer,
+    splicer_for,
+)
+from nightrank.tokens import Tokens
+
+
+class PairScorer:
+    """A network over pairs.
+
+    Args:
+        engine: the network.
+        splicer: puts pairs together from stored ids; None where texts are stored.
+        tokenizer: makes ids of stored texts; needed without a splicer.
+        max_length_tokens: bound on a pair; needed without a splicer.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        splicer: Splicer | None,
+        tokenizer: Any = None,
+        max_length_tokens: int = 0,
+    ) -> None:
+        self._engine, self._splicer = engine, splicer
+        self._tokenizer, self._limit = tokenizer, max_length_tokens
+
+    def score(
+        self, queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        """float32 [n], raw scores in the order of `pairs`."""
+        inputs: Inputs
+        if self._splicer is not None:
+            inputs = SplicedInputs(self._splicer, queries, documents, pairs)
+        else:
+            texts = decode_utf8(queries), decode_utf8(documents)
+            inputs = TokenisedInputs.of_pairs(self._tokenizer, *texts, pairs, self._limit)
+        return run(inputs, self._engine)
+
+
+def open_builtin(resolved: ResolvedModel, base: Path, delta: Path, threads: int) -> PairScorer:
+    """The built-in cross-encoder: see `interaction` for its formula.
+
+    Args:
+        resolved: a cross-encoder of family minilm.
+        base: folder of the published bi-encoder.
+        delta: folder of the shipped difference.
+        threads: CPU threads.
+    """
+    engine = engines.interaction(base, delta, resolved.precision, threads)
+    return PairScorer(engine, minilm_splicer(resolved.max_length_tokens, pair=True))
+
+
+def open_classifier(resolved: ResolvedModel, folder: Path, threads: int) -> PairScorer:
+    """Any Hugging Face sequence classifier with one label; its scores are logits.
+
+    Args:
+        resolved: a cross-encoder of family sequence_classification.
+        folder: its files on this machine.
+        threads: CPU threads.
+
+    Raises:
+        NightrankError: E_MODEL.
+    """
+    limit = resolved.max_length_tokens
+    tokenizer = pretrained_tokenizer(folder)
+    splicer = None
+    if resolved.tokenizer.startswith(SPLICED):
+        splicer = splicer_for(tokenizer, limit, pair=True)
+        if splicer is None:
+            raise NightrankError(
+                "E_MODEL",
+                "stored tokens were planned, but this machine's tokenizer cannot splice them",
+                resolved.model,
+                "use the same versions of transformers and tokenizers on all machines",
+            )
+    typed = "token_type_ids" in tokenizer.model_input_names
+    engine = engines.classifier(folder, resolved.precision, threads, typed)
+    return PairScorer(engine, splicer, tokenizer, limit)

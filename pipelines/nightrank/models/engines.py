@@ -1,0 +1,127 @@
+"""Which engine runs which network: the one place that chooses.
+
+With a CUDA device everything runs on torch (`torch_engine`). On x86 CPUs, BERT and its kin run on
+OpenVINO; what is not exactly one of them runs on torch in the form of its own library, known heads
+apart and in float32.
+
+Imports neither torch nor OpenVINO before it must: a worker with the built-in models never loads
+torch on a machine without CUDA.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from nightrank.models import bert
+from nightrank.models.folders import read_json
+from nightrank.models.hardware import has_cuda
+from nightrank.models.inputs import Engine
+from nightrank.models.protocols import Precision, ResolvedModel
+from nightrank.models.reranker_tensors import encoder_tensors, trained_tensors
+
+
+def interaction(base: Path, delta: Path, precision: Precision, threads: int) -> Engine:
+    """The built-in reranker's.
+
+    Args:
+        base: folder of the published bi-encoder.
+        delta: folder of the difference.
+        precision: of the encoder.
+        threads: CPU threads.
+    """
+    tensors = trained_tensors(base, delta)
+    encoder = bert.read_encoder(base, encoder_tensors(tensors))
+    if not _on_openvino() or encoder is None:
+        return _torch(threads).interaction_engine(base, delta, precision)
+    from nightrank.models import openvino_graph as graphs
+    from nightrank.models.openvino_engine import OpenVinoEngine
+
+    head = graphs.interaction_head(tensors, encoder.hidden)
+    return OpenVinoEngine(graphs.encoder(encoder), head, precision, threads)
+
+
+def classifier(folder: Path, precision: Precision, threads: int, typed: bool) -> Engine:
+    """A one-label sequence classifier's.
+
+    Args:
+        folder: its files.
+        precision: of the encoder on a fast engine, of all of it on the general one.
+        threads: CPU threads.
+        typed: whether its tokenizer makes token types.
+
+    Raises:
+        NightrankError: E_MODEL, where it cannot be loaded.
+    """
+    known = bert.read_classifier(folder) if _on_openvino() else None
+    if known is None:
+        return _torch(threads).classifier_engine(folder, precision, typed)
+    from nightrank.models import openvino_graph as graphs
+    from nightrank.models.openvino_engine import OpenVinoEngine
+
+    encoder, layers = known
+    head = graphs.classifier_head(layers, encoder.hidden)
+    made = graphs.encoder(encoder, first_only=True)
+    return OpenVinoEngine(made, head, precision, threads, typed)
+
+
+def pooled(folder: Path, resolved: ResolvedModel, threads: int) -> Engine | None:
+    """A bi-encoder's, or None where it is more than an encoder, one pooling and a normalisation.
+
+    Args:
+        folder: a sentence-transformers folder.
+        resolved: precision, dimension, normalisation.
+        threads: CPU threads.
+    """
+    mean = pools_by_mean(folder)
+    if mean is None:
+        return None
+    if not _on_openvino():
+        return _torch(threads).pooled_engine(folder, resolved, mean)
+    encoder = bert.read_encoder(folder)
+    if encoder is None:
+        return None
+    from nightrank.models import openvino_graph as graphs
+    from nightrank.models.openvino_engine import OpenVinoEngine
+
+    head = graphs.pooling_head(encoder.hidden, mean, resolved.dimension, resolved.normalize)
+    made = graphs.encoder(encoder, first_only=not mean)
+    return OpenVinoEngine(made, head, resolved.precision, threads)
+
+
+def pools_by_mean(folder: Path) -> bool | None:
+    """Whether a sentence-transformers model takes the mean (True) or the first token (False).
+
+    None where it is more than that, or says so in another form.
+    """
+    listed = folder / "modules.json"
+    if not listed.is_file():
+        return None
+    modules = json.loads(listed.read_text(encoding="utf-8"))
+    names = [module["type"].rpartition(".")[2] for module in modules]
+    if names[:2] != ["Transformer", "Pooling"] or names[2:] not in ([], ["Normalize"]):
+        return None
+    settings = folder / "sentence_bert_config.json"
+    lowered = settings.is_file() and read_json(settings).get("do_lower_case", False)
+    pooling = read_json(folder / modules[1]["path"] / "config.json")
+    if modules[0]["path"] or lowered or not pooling.get("include_prompt", True):
+        return None
+    modes = {n.removeprefix("pooling_mode_") for n, on in pooling.items() if on is True}
+    modes = {pooling["pooling_mode"]} if "pooling_mode" in pooling else modes - {"include_prompt"}
+    return {"mean_tokens": True, "mean": True, "cls_token": False, "cls": False}.get(
+        modes.pop() if len(modes) == 1 else ""
+    )
+
+
+def _torch(threads: int) -> Any:
+    """The module of torch's engines; its threads are this process's from here on."""
+    from nightrank.models import torch_models
+
+    torch_models.use_threads(threads)
+    return torch_models
+
+
+def _on_openvino() -> bool:
+    return not has_cuda() and platform.machine() in ("x86_64", "AMD64")

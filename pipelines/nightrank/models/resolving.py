@@ -1,0 +1,183 @@
+"""Planning's questions to models that need torch: limits, dimensions, prompts, splicing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nightrank.errors import NightrankError
+from nightrank.models import builtin
+from nightrank.models.folders import folder_digest, read_json
+from nightrank.models.hardware import resolve_precision
+from nightrank.models.protocols import ResolvedModel
+from nightrank.models.splicing import provable_template
+from nightrank.models.text_tokenizers import pretrained_tokenizer, spliced_name, utf8_name
+
+UNSTATED = 1 << 20  # tokenizers without a limit report one far above any real one
+SHORTEST_INPUT_TOKENS = 8
+FALLBACK_MAX_LENGTH_TOKENS = 512
+
+
+def minilm(model: str, precision: str, max_length_tokens: int | None) -> ResolvedModel:
+    """The built-in bi-encoder; see `registry.resolve_bi_encoder`."""
+    folder = builtin.minilm_folder()
+    return ResolvedModel(
+        model=model,
+        role="bi_encoder",
+        family="minilm",
+        path=str(folder),
+        digest=builtin.minilm_digest(),
+        precision=resolve_precision(precision),
+        max_length_tokens=_limit(
+            model, max_length_tokens, builtin.MINILM_MAX_LENGTH_TOKENS, builtin.POSITIONS
+        ),
+        tokenizer=spliced_name(folder, builtin.POSITIONS),
+        dimension=builtin.MINILM_DIMENSION,
+        normalize=True,
+    )
+
+
+def reranker(
+    model: str, folder: Path, precision: str, max_length_tokens: int | None
+) -> ResolvedModel:
+    """The built-in cross-encoder or one trained as it was; see `registry`."""
+    base, delta = builtin.minilm_folder(), builtin.reranker_folder(folder)
+    config = builtin.read_reranker_config(delta)
+    return ResolvedModel(
+        model=model,
+        role="cross_encoder",
+        family="minilm",
+        path=str(delta),
+        digest=builtin.reranker_digest(delta),
+        precision=resolve_precision(precision),
+        max_length_tokens=_limit(
+            model, max_length_tokens, config.max_length_tokens, builtin.POSITIONS
+        ),
+        tokenizer=spliced_name(base, builtin.POSITIONS),
+        recommended_first_stage_weight=config.recommended_first_stage_weight,
+    )
+
+
+def sentence_transformer(
+    model: str,
+    folder: Path,
+    precision: str,
+    max_length_tokens: int | None,
+    prompts: tuple[str | None, str | None],
+    dimension: int | None,
+) -> ResolvedModel:
+    """Any sentence-transformers folder; see `registry.resolve_bi_encoder`."""
+    from nightrank.models import torch_models
+
+    resolved_precision = resolve_precision(precision)
+    opened = torch_models.sentence_transformer(folder, resolved_precision)
+    full = int(opened.get_embedding_dimension() or 0)
+    if full < 1:
+        raise NightrankError("E_MODEL", "the model names no dimension", model, "use another model")
+    if dimension is not None and dimension > full:
+        do = f"set dimension to at most {full}"
+        raise NightrankError("E_MODEL", f"dimension {dimension} of {full}", model, do)
+    own_limit = int(opened.max_seq_length or FALLBACK_MAX_LENGTH_TOKENS)
+    limit = _limit(model, max_length_tokens, own_limit, max(own_limit, positions(folder)))
+    own = dict(opened.prompts or {})
+    query = prompts[0] if prompts[0] is not None else own.get("query")
+    document = prompts[1] if prompts[1] is not None else own.get("document", own.get("passage"))
+    return ResolvedModel(
+        model=model,
+        role="bi_encoder",
+        family="sentence_transformers",
+        path=str(folder),
+        digest=folder_digest(folder) if not _is_builtin(model) else builtin.minilm_digest(),
+        precision=resolved_precision,
+        max_length_tokens=limit,
+        tokenizer=utf8_name(limit),
+        dimension=dimension or full,
+        normalize=any(type(module).__name__ == "Normalize" for module in opened),
+        query_prompt=query or "",
+        document_prompt=document or "",
+    )
+
+
+def sequence_classifier(
+    model: str, folder: Path, precision: str, max_length_tokens: int | None
+) -> ResolvedModel:
+    """Any sequence-classification folder; see `registry.resolve_cross_encoder`.
+
+    Raises:
+        NightrankError: E_MODEL, for more than one label or a tokenizer without padding.
+    """
+    labels = _labels(folder)
+    if labels != 1:
+        raise NightrankError(
+            "E_MODEL",
+            f"a cross-encoder has 1 label, this model has {labels}",
+            model,
+            "use a reranker; classifiers of several labels give no single score",
+        )
+    tokenizer = pretrained_tokenizer(folder)
+    if tokenizer.pad_token_id is None:
+        raise NightrankError(
+            "E_MODEL", "the tokenizer has no padding token", model, "add pad_token to its config"
+        )
+    most = positions(folder)
+    stated = int(tokenizer.model_max_length)
+    own = min(stated, most) if stated < UNSTATED else most
+    limit = _limit(model, max_length_tokens, own, most)
+    spliced = provable_template(tokenizer, pair=True) is not None
+    return ResolvedModel(
+        model=model,
+        role="cross_encoder",
+        family="sequence_classification",
+        path=str(folder),
+        digest=folder_digest(folder),
+        precision=resolve_precision(precision),
+        max_length_tokens=limit,
+        tokenizer=spliced_name(folder, limit) if spliced else utf8_name(limit),
+        recommended_first_stage_weight=_recommended_weight(folder),
+    )
+
+
+def _recommended_weight(folder: Path) -> float:
+    """What `nightrank train-reranker` wrote beside a model that it trained; 0 for any other."""
+    section = read_json(folder / "config.json").get("nightrank", {})
+    return float(section.get("recommended_first_stage_weight", 0.0))
+
+
+def _is_builtin(model: str) -> bool:
+    """Whether the registry finds the folder by package, and its digest with it."""
+    return model.startswith("builtin:")
+
+
+def _labels(folder: Path) -> int:
+    """The outputs that a classifier's config names; transformers takes 2 where it names none."""
+    config = read_json(folder / "config.json")
+    if "num_labels" in config:
+        return int(config["num_labels"])
+    names: Any = config.get("id2label") or ("LABEL_0", "LABEL_1")
+    return len(names)
+
+
+def positions(folder: Path) -> int:
+    """The longest input that the architecture can take."""
+    config = read_json(folder / "config.json")
+    positions = int(config.get("max_position_embeddings", FALLBACK_MAX_LENGTH_TOKENS))
+    # RoBERTa and its kin count positions from behind the padding id.
+    roberta = config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+    return positions - 2 if roberta else positions
+
+
+def _limit(model: str, asked: int | None, own: int, most: int) -> int:
+    """The bound on an input: what was asked for, else the model's own.
+
+    Raises:
+        NightrankError: E_MODEL, where the model cannot take what was asked for.
+    """
+    limit = own if asked is None else asked
+    if not SHORTEST_INPUT_TOKENS <= limit <= most:
+        raise NightrankError(
+            "E_MODEL",
+            f"max_length_tokens {limit} is outside {SHORTEST_INPUT_TOKENS} to {most}",
+            model,
+            f"set it within, or leave it out for {own}",
+        )
+    return limit

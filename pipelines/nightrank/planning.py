@@ -1,0 +1,317 @@
+"""Freezes what a run will read and compute, before anything is spent.
+
+A plan's identity is the sha256 of the semantic config, the inputs' digests, the models' digests
+with their resolved precision and speed (units are cut by it), and the stages' versions; never
+worker counts, paths of the lake, or the clock. The same plan resumes; another plan never mixes with
+it. What it builds upon (the index generation its corpus is compared with, the result generation
+whose lists and scores are taken over) is frozen with it, and is no part of its identity: the
+results are those of a run from nothing under the same index template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from nightrank import stages
+from nightrank.config import Corpus, PipelineConfig, Queries
+from nightrank.errors import NightrankError
+from nightrank.evaluation import measures
+from nightrank.models.protocols import ResolvedModel
+from nightrank.planned_models import kept_in_the_lake, resolve_models
+from nightrank.retrieval.terms import languages
+from nightrank.stages.ingest import load_qrels
+from nightrank.storage.fingerprint import SHORT, digest, fingerprint
+from nightrank.storage.inputs import (
+    InputFile,
+    Split,
+    check_partitions,
+    is_inside,
+    list_inputs,
+    plan_splits,
+)
+from nightrank.storage.log import Entry, Log
+from nightrank.storage.sealed import seal, unseal
+from nightrank.storage.store import Store
+
+FORMAT = 2
+# What a run brings up to date: both halves, the index alone, the results alone.
+Scope = Literal["all", "index", "results"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, decided.
+
+    Attributes:
+        plan_id: sha256 hex of everything that can change the results.
+        folder: where the run's own datasets lie, `results/<id>.<epoch>`.
+        watermark: last number of the results log when the plan was made.
+        index_watermark: last number of the index log.
+        published: the generation that already holds this very plan's results, if current.
+        scope: which halves are run.
+        base: the index generation that the corpus is compared with, or that is ranked against.
+        earlier: the result generation whose lists and scores may be taken over.
+        source_id: what documents of one text are made of; segments of another are of no use.
+        files_id: the corpus's input as it stood.
+        corpus_id: the corpus: that input, and of a change feed all those before it.
+        segment: folder of what this run adds to the corpus.
+        queries: folder of the queries.
+        bands: depths that the last rerank step completes one after the other.
+    """
+
+    config: PipelineConfig
+    plan_id: str
+    folder: str
+    watermark: int
+    index_watermark: int
+    published: int | None
+    scope: Scope
+    base: Entry | None
+    earlier: Entry | None
+    source_id: str
+    files_id: str
+    corpus_id: str
+    segment: str
+    queries: str
+    bands: tuple[int, ...]
+    corpus_files: tuple[InputFile, ...]
+    query_files: tuple[InputFile, ...]
+    corpus_splits: tuple[Split, ...]
+    query_splits: tuple[Split, ...]
+    qrels: InputFile | None
+    encoder: ResolvedModel
+    steps: tuple[ResolvedModel, ...]
+
+    @property
+    def own_folder(self) -> str:
+        """Where what belongs to this plan alone lies; of an index alone, beside its segment."""
+        return self.folder or self.segment
+
+    def weight(self, step: int) -> float:
+        """The first-stage weight of a rerank step, `auto` resolved."""
+        wanted = self.config.rerank[step].first_stage_weight
+        return self.steps[step].recommended_first_stage_weight if wanted == "auto" else wanted
+
+    @property
+    def usable_base(self) -> Entry | None:
+        """The base, where its segments hold what this config would have made of their rows."""
+        fits = self.base is not None and self.base.body["source_id"] == self.source_id
+        return self.base if fits else None
+
+    @property
+    def corpus_stands(self) -> bool:
+        """Whether the base already holds this very corpus: there is nothing to take in."""
+        return self.usable_base is not None and self.usable_base.body["corpus_id"] == self.corpus_id
+
+
+def make_plan(
+    config: PipelineConfig, store: Store, scope: Scope = "all", index_generation: int | None = None
+) -> Plan:
+    """Lists and digests inputs, resolves models, and finds or creates the run's folder.
+
+    Args:
+        config: the experiment.
+        store: its lake.
+        scope: which halves are to be run; the inputs of the other need not exist.
+        index_generation: with scope `results`, rank against this one and not the current.
+
+    Raises:
+        NightrankError: E_EMPTY, E_SCHEMA for inputs; E_MODEL for models; E_CONFIG where the lake
+            lies inside an input, or an index was built by other settings than it is ranked with.
+    """
+    options = config.storage_options
+    for name, source in (("corpus", config.corpus), ("queries", config.queries)):
+        if is_inside(store.path("."), source.path):
+            what = f"root would lie inside the {name}'s input {source.path}"
+            raise NightrankError("E_CONFIG", what, config.root, "choose another root")
+    measures.parse(config.evaluate.measures)  # A misspelt name fails now, not in the morning.
+    language = config.retrieve.bm25.language
+    if language not in languages():
+        what = f"retrieve.bm25.language {language!r} is unknown"
+        raise NightrankError("E_CONFIG", what, "", f"known: {', '.join(languages())}")
+    encoder, steps = resolve_models(config, store)
+    index = Log(store, "index")
+    base = index.as_of(str(index_generation)) if index_generation else index.current()
+    source_id = fingerprint(_source(config.corpus, config))
+    corpus_files: tuple[InputFile, ...] = ()
+    query_files: tuple[InputFile, ...] = ()
+    files_id = ""
+    if scope == "results":
+        corpus_id = _ranked_against(base, source_id, encoder)
+    else:
+        corpus_files = list_inputs(config.corpus.path, config.corpus.format, options)
+        check_partitions(config.corpus.path, config.corpus.partitions, corpus_files)
+        named = [[file.url, file.identity] for file in corpus_files]
+        files_id = corpus_id = fingerprint({"source": source_id, "files": named})
+        if config.corpus.feed and base and base.body["source_id"] == source_id:
+            before = base.body["corpus_id"]
+            seen = base.body["files_id"] == files_id  # A feed that was taken in adds nothing.
+            corpus_id = before if seen else fingerprint({"feed": files_id, "onto": before})
+    qrels = None
+    if scope != "index":
+        query_files = list_inputs(config.queries.path, config.queries.format, options)
+        if config.evaluate.qrels:
+            # Judgements are one file in one of two text forms, whatever its name ends with.
+            qrels = list_inputs(config.evaluate.qrels, "tsv", options)[0]
+            load_qrels(qrels.url, options)
+    queries = {
+        "source": _source(config.queries, config),
+        # Names go into the rejects, so a renamed input is another input.
+        "files": [[file.url, file.identity] for file in query_files],
+        "judged_by": qrels.identity if qrels and config.queries.only_judged else "",
+    }
+    identity = {
+        "format": FORMAT,
+        "config": config.semantic(),
+        "corpus": corpus_id,
+        "queries": queries,
+        "encoder": encoder.identity(),
+        "rerank": [step.identity() for step in steps],
+        "minute_tokens": [
+            model.minute_tokens if step.unit_tokens == "auto" else 0
+            for model, step in zip(steps, config.rerank, strict=True)
+        ],
+        "stages": stages.VERSIONS,
+    }
+    plan_id = digest(identity)
+    current = Log(store, "results").current()
+    found = _Epoch("", 0, None, base, current, ())
+    if scope != "index":
+        bands = config.budget.rerank_first if config.budget.limited else []
+        found = _epoch(store, plan_id, identity, base, current, bands)
+    segment = fingerprint({"corpus": corpus_id, "base": _standing(found.base, source_id)})
+    return Plan(
+        config,
+        plan_id,
+        found.folder,
+        found.watermark,
+        index.last(),
+        found.published,
+        scope,
+        found.base,
+        found.earlier,
+        source_id,
+        files_id,
+        corpus_id,
+        f"segments/{segment}",
+        f"queries/{fingerprint(queries)}",
+        found.bands,
+        corpus_files,
+        query_files,
+        plan_splits(corpus_files, options, by_file=config.corpus.on_bad_file == "reject"),
+        plan_splits(query_files, options, by_file=config.queries.on_bad_file == "reject"),
+        qrels,
+        encoder,
+        steps,
+    )
+
+
+def store_models(plan: Plan, store: Store, tell: Callable[[str], Any]) -> Plan:
+    """The plan with its models in the lake, where any node's workers find them.
+
+    Args:
+        plan: as `make_plan` has left it; its folder exists, so `gc` keeps what it names.
+        store: its lake.
+        tell: given a line for every model that has to be copied.
+    """
+    steps = zip(plan.steps, plan.config.rerank, strict=True)
+    return replace(
+        plan,
+        encoder=kept_in_the_lake(store, plan.encoder, plan.config.encoder.revision, tell),
+        steps=tuple(kept_in_the_lake(store, model, step.revision, tell) for model, step in steps),
+    )
+
+
+def _source(source: Corpus | Queries, config: PipelineConfig) -> dict[str, Any]:
+    """What rows become of an input's, whatever files they stand in."""
+    outside = {"path", "reject_budget", "allow_empty", "partitions"}
+    plain = source.model_dump(mode="json", exclude=outside)
+    versions = {name: stages.VERSIONS[name] for name in ("ingest", "delta", "extract", "segment")}
+    rows = config.layout.document_shard_rows
+    if isinstance(source, Queries):
+        rows = config.layout.query_shard_rows
+    return {"source": plain, "shard_rows": rows, "stages": versions}
+
+
+def _standing(base: Entry | None, source_id: str) -> Any:
+    """What a new segment depends on: the documents that stand already."""
+    if base is None or base.body["source_id"] != source_id:
+        return None
+    return [base.body["segments"], base.body["tombstones"]]
+
+
+def _ranked_against(base: Entry | None, source_id: str, encoder: ResolvedModel) -> str:
+    """The corpus of an index that is ranked against as it stands."""
+    if base is None:
+        do = "run `nightrank reindex CONFIG` first"
+        raise NightrankError("E_EMPTY", "no index is published yet", "index", do)
+    if base.body["source_id"] != source_id or base.body["encoder"] != encoder.identity():
+        what = f"index generation {base.generation} was built by another corpus or encoder section"
+        do = "run `nightrank reindex CONFIG` first"
+        raise NightrankError("E_CONFIG", what, "corpus, layout, encoder", do)
+    return str(base.body["corpus_id"])
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    folder: str
+    watermark: int
+    published: int | None
+    base: Entry | None
+    earlier: Entry | None
+    bands: tuple[int, ...]
+
+
+def _epoch(
+    store: Store,
+    plan_id: str,
+    identity: dict[str, Any],
+    base: Entry | None,
+    current: Entry | None,
+    bands: list[int],
+) -> _Epoch:
+    """The run's folder, its watermark, the generation if the plan is published and current.
+
+    A plan is a no-op only while it is current; asked for again later it takes the next epoch. What
+    it builds upon is fixed when its folder is made: a resumed run goes on from there, and so does
+    one that was published before all was scored.
+    """
+    log = Log(store, "results")
+    generation, published = log.last(), None
+    if current and current.body["plan_id"] == plan_id:
+        folder, generation = current.body["folder"], current.body["watermark"]
+        published = None if current.body["unfinished"] else current.generation
+    else:
+        epochs = [
+            entry.body["epoch"] for entry in log.published() if entry.body["plan_id"] == plan_id
+        ]
+        epoch = max(epochs) + 1 if epochs else 0
+        folder = f"results/{plan_id[:SHORT]}.{epoch}"
+    body = {
+        "plan_id": plan_id,
+        "watermark": generation,
+        "index_generation": base.generation if base else 0,
+        "result_generation": current.generation if current else 0,
+        "bands": bands,
+        "identity": identity,
+    }
+    key = f"{folder}/plan.json"
+    if store.put_if_absent(key, seal(body, readable=True)):
+        return _Epoch(folder, generation, published, base, current, tuple(bands))
+    do = "move the file away and run the same command again: the run is planned anew"
+    given = unseal(store.read(key), store.path(key), do)
+    # Begun before: it keeps the watermark it was given, unless it was overtaken since, or given up
+    # by a collection that did not get so far as to delete it. Then it is planned anew: the plan's
+    # identity says that it is still what is asked for.
+    overtaken = current is not None and current.body["watermark"] > given["watermark"]
+    given_up = any(path.startswith(f"{folder}/") for path in log.condemned(given["watermark"]))
+    if published is None and not overtaken and not given_up:
+        generation = given["watermark"]
+    numbers = given["index_generation"], given["result_generation"]
+    index, earlier = (
+        Log(store, channel).read(number) if number else None
+        for channel, number in zip(("index", "results"), numbers, strict=True)
+    )
+    return _Epoch(folder, generation, published, index, earlier, tuple(given["bands"]))

@@ -1,0 +1,162 @@
+"""Tells how a run is going: a live bar on a terminal, one plain line per stage elsewhere.
+
+What it is told also goes to the run's events, where a machine may read it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from nightrank.errors import NightrankError
+from nightrank.runtime.events import emit
+from nightrank.runtime.outlook import Outlook
+from nightrank.storage.dataset import Manifest, Record
+
+PLAIN_EVERY_SECONDS = 15.0
+# A stage's first units tell its pace badly.
+SETTLED_SECONDS = 60.0
+
+
+class Progress:
+    """Progress of one run, on stderr so that stdout stays for results.
+
+    Attributes:
+        seconds: wall seconds by stage, for the run's closing line.
+        units: units done in this run by stage (a resumed run does fewer).
+        before: units of these stages that were done before this run.
+        bytes: of data files of all stages that are complete.
+        outlook: when the run will end.
+    """
+
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+        self.seconds: dict[str, float] = {}
+        self.units: dict[str, int] = {}
+        self.before = self.bytes = 0
+        self.outlook = Outlook()
+        self._warned = False
+        self._stream, self._quiet = stream or sys.stderr, quiet
+        self._bar: RichProgress | None = None
+        self._bar_task: Any = None
+        self._console = Console(file=self._stream)
+        self._stage, self._total, self._done, self._rows = "", 0, 0, 0
+        self._began = self._told = 0.0
+        self._slowest: Record | None = None
+
+    def start(self, stage: str, total: int, done: int) -> None:
+        """A stage begins, `done` of its `total` units already committed."""
+        self._stage, self._total, self._done, self._rows = stage, total, done, 0
+        self._began = self._told = time.monotonic()
+        self.units.setdefault(stage, 0)
+        self.before += done
+        self._slowest = None
+        self.outlook.begin(stage, total - done)
+        emit("stage_started", stage=stage, units=total, done=done)
+        if self._quiet:
+            return
+        if self._stream.isatty():
+            self._bar = RichProgress(
+                TextColumn("{task.description:<20}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._bar_task = self._bar.add_task(stage, total=total, completed=done, rate="")
+        elif done:
+            self._line(f"{stage}: resuming, {done} of {total} units were done")
+
+    def advance(self, record: Record) -> None:
+        """One more unit is committed."""
+        self._done += 1
+        self.outlook.advance()
+        if self._slowest is None or record.seconds > self._slowest.seconds:
+            self._slowest = record
+        self.units[self._stage] += 1
+        self._rows += int(record.stats.get("rate_rows", 0))
+        now = time.monotonic()
+        unit = str(record.stats.get("rate_unit", "rows"))
+        rate = f"{self._rows / max(now - self._began, 1e-9):,.0f} {unit}/s" if self._rows else ""
+        if self._bar:
+            self._bar.update(self._bar_task, completed=self._done, rate=rate)
+        elif not self._quiet and now - self._told > PLAIN_EVERY_SECONDS:
+            self._told = now
+            left = self.outlook.stage_left()
+            self._line(f"{self._stage}: {self._done}/{self._total} units {rate} ETA {left:.0f} s")
+        settled = not self._warned and now - self._began > SETTLED_SECONDS
+        if settled and (warning := self.outlook.warning()):
+            self._warned = True
+            self.note(warning)
+
+    def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:
+        """The stage's dataset is complete."""
+        self._stop_bar()
+        self.outlook.end(stage)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + round(seconds, 2)
+        self.bytes += manifest.bytes
+        count = len(manifest.shards)
+        emit("stage_finished", stage=stage, seconds=seconds, units=count, bytes=manifest.bytes)
+        self._tell_slowest(stage)
+        if not self._quiet:
+            rate = f", {self._rows / max(seconds, 1e-9):,.0f}/s" if self._rows else ""
+            units = f"{count} unit" + "s" * (count != 1)
+            size = _size(manifest.bytes)
+            self._line(f"{stage:<20} done  {units:>10}  {size:>9}  {seconds:7.1f} s{rate}")
+
+    def skipped(self, stage: str, manifest: Manifest) -> None:
+        """The stage's dataset was complete before."""
+        self.outlook.end(stage)
+        self.seconds.setdefault(stage, 0.0)
+        self.units.setdefault(stage, 0)
+        self.before += len(manifest.shards)
+        self.bytes += manifest.bytes
+        emit("stage_reused", stage=stage, units=len(manifest.shards), bytes=manifest.bytes)
+        if not self._quiet:
+            self._line(f"{stage:<20} reused {len(manifest.shards):>4} units")
+
+    def unit_failed(self, stage: str, unit: str, error: NightrankError) -> None:
+        """A unit is given up; the others go on."""
+        emit("unit_failed", stage=stage, unit=unit, error=error)
+
+    def failed(self, stage: str) -> None:
+        """The stage did not complete."""
+        self._stop_bar()
+        seconds = time.monotonic() - self._began
+        emit("stage_failed", stage=stage, units=self._total, done=self._done, seconds=seconds)
+        self._tell_slowest(stage)
+
+    def note(self, text: str) -> None:
+        """A line the operator should see."""
+        if not self._quiet:
+            self._line(text)
+
+    def _tell_slowest(self, stage: str) -> None:
+        """Of the units that this run did."""
+        if unit := self._slowest:
+            name, took = unit.shard, unit.seconds
+            emit("slowest_unit", stage=stage, unit=name, node=unit.node, seconds=took)
+
+    def _line(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def _stop_bar(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return ""

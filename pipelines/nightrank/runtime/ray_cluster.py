@@ -1,0 +1,131 @@
+"""The door to a Ray cluster: how Ray is to behave, attaching to a cluster, starting one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import math
+import os
+import signal
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+# An unauthenticated Ray is remote code execution for whoever reaches its ports. Ray reads these
+# once, when it is imported.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Actors without a GPU share see no GPU; set explicitly, for Ray warns that its default will change.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+
+import ray
+from ray.exceptions import AuthenticationError
+
+from nightrank.config_running import Cluster
+from nightrank.errors import NightrankError
+
+# Metadata, tasks and records only: bulk data go through the lake.
+OBJECT_STORE_BYTES = 256 << 20
+# The Ray label by which a cluster's nodes say which pool they are for.
+POOL_LABEL = "nightrank.io/pool"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# What Ray takes for a cluster on this machine.
+NAMED = ("auto", "local")
+
+
+def connect(cluster: Cluster) -> None:
+    """Attaches to a cluster, or starts one for this process alone.
+
+    Raises:
+        NightrankError: E_CONFIG for the address of a job server; E_AUTH where it does not let in,
+            or lets everybody in; E_CLUSTER where there is none.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = cluster.standing
+    if address and address.startswith(("http://", "https://")):
+        do = "`nightrank submit` takes it; or give host:6379, or leave cluster.address out"
+        raise NightrankError("E_CONFIG", "a job server's address runs no stages", address, do)
+    stop = signal.getsignal(signal.SIGTERM)
+    try:
+        if address:
+            refuse_open(address)
+            ray.init(address=address, **quiet)
+        else:
+            # A token of this process's own: Ray would else leave one in the home directory, which
+            # turns authentication on for every later `ray start` of this user.
+            os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
+            # Logical CPUs: the pools must fit side by side, on two cores too.
+            asked = (pool.workers * (pool.cpus or 1.0) for pool in cluster.pools.values())
+            cpus = max(8, 2 * (os.cpu_count() or 1), math.ceil(sum(asked)))
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+    except AuthenticationError as error:
+        raise authentication_failed(error, address or "local") from None
+    except Exception as error:  # A node that is slow to start raises just that.
+        what = f"no Ray cluster: {first_line(error)}"
+        do = "check cluster.address and the token, or leave both out to start a cluster here"
+        raise NightrankError("E_CLUSTER", what, address or "local", do) from error
+    if callable(stop):
+        # Ray has put two of its own in place of this program's: one exits with 1, the other prints
+        # its stack and aborts 3 s later (https://github.com/ray-project/ray/pull/64830).
+        with contextlib.suppress(ValueError):  # Not in the main thread.
+            signal.signal(signal.SIGTERM, stop)
+
+
+def labelled_pools() -> set[str]:
+    """Pools that nodes are labelled for; the head is labelled too, for groups may be empty."""
+    return {node.get("Labels", {}).get(POOL_LABEL) for node in ray.nodes()} - {None}
+
+
+def node_of(reference: Any) -> tuple[str, bool]:
+    """The name of the node that a reference names, and whether it lives.
+
+    Where it cannot be told it has no name and lives.
+    """
+    try:
+        wanted = ray.get(reference, timeout=1)
+    except Exception:
+        return "", True
+    found = next((node for node in ray.nodes() if node["NodeID"] == wanted), None)
+    return (found["NodeManagerHostname"], found["Alive"]) if found else ("", False)
+
+
+def has_faiss_gpu() -> bool:
+    """Whether the GPU build of FAISS is installed, without importing it."""
+    names = ("faiss-gpu", "faiss-gpu-cuvs")
+    installed = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
+    return any(name in installed for name in names)
+
+
+def refuse_open(address: str) -> None:
+    """Anybody who reaches an unauthenticated cluster runs code on all of it.
+
+    Args:
+        address: of its head or its job server; names without a host, as `auto`, mean this machine.
+
+    Raises:
+        NightrankError: E_AUTH, for a cluster elsewhere while authentication is off.
+    """
+    host = urlsplit(address if "//" in address else f"//{address}").hostname
+    here = not host or host in LOOPBACK or (host in NAMED and "//" not in address)
+    if os.environ.get("RAY_AUTH_MODE") == "disabled" and not here:
+        what = "RAY_AUTH_MODE=disabled is accepted for a cluster on this machine alone"
+        do = "start the cluster with RAY_AUTH_MODE=token and give its token here"
+        raise NightrankError("E_AUTH", what, address, do)
+
+
+def authentication_failed(error: Exception, address: str) -> NightrankError:
+    """E_AUTH, whichever way Ray found the token missing or wrong."""
+    do = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
+    what = first_line(error).partition(". Ensure")[0]
+    return NightrankError("E_AUTH", f"not let in: {what}", address, do)
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, or its kind."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,244 @@
+"""Measures a published generation: what the first stage gave, and what reranking made of it.
+
+In: full-depth lists, query_ids, judgements. Out: `per_query` (one row per query, run and measure),
+`report` (HTML), and in the record the means, movement and a table to print. Cardinality: one. Knows
+nothing about: how the lists were made.
+
+The mean runs over the judged queries that the input held; one that was rejected counts as 0. The
+ceiling is the first stage's pool in its best possible order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightrank.config import Evaluate
+from nightrank.evaluation import lift, measures, movement
+from nightrank.evaluation.report import Candidate, Example, Report, render
+from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages.fan_out import by_query_id, document_column, document_files
+from nightrank.stages.ingest import load_qrels
+from nightrank.storage.dataset import Blob, FileRef, Manifest, Payload
+from nightrank.storage.fingerprint import fingerprint
+from nightrank.storage.inputs import InputFile
+from nightrank.storage.reader import Reader
+
+VERSION = 2
+CUTOFF = 10
+EXAMPLES = 3
+SHOWN = 3
+
+
+def plan(
+    ranked: Manifest, distinct: Manifest, documents: dict[int, Manifest], body: dict[str, Any]
+) -> tuple[Task, ...]:
+    """One task: judged queries are few."""
+    shards = [
+        (lists.files["pool"], texts.files["members"], texts.files["queries"])
+        for lists, texts in zip(ranked.shards, distinct.shards, strict=True)
+    ]
+    rejects = [
+        FileRef(f["key"], f["size"], f["sha256"], f["rows"]) for f in body["files"]["rejects"]
+    ]
+    files = document_files(documents)
+    return (Task("evaluation", {"shards": shards, "rejects": rejects, "documents": files}),)
+
+
+class Worker:
+    """Holds the judgements."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self._qrels = load_qrels(config["qrels"], config["options"])
+        self._measures: list[str] = config["measures"]
+        self._title, self._facts = config["title"], config["facts"]
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        """Compares three runs of the same pool: as retrieved, as reranked, as good as can be."""
+        judged = pc.unique(self._qrels["query_id"])
+        lists, verticals, texts = self._lists(task, read, judged)
+        held = pa.array([*verticals, *self._rejected(task, read, judged)], pa.string())
+        first = lists.set_column(
+            lists.schema.get_field_index("score"), "score", lists["first_stage_score"]
+        )
+        best = measures.ceiling(self._qrels, lists)
+        runs = {"first_stage": first, "reranked": lists, "ceiling": best}
+        per_query = measures.evaluate(self._qrels, runs, self._measures, held)
+        lifts = {m: lift.summarise(per_query, m, verticals) for m in self._measures}
+        before = lists.select(["query_id", "doc_id", "first_stage_rank"])
+        before = before.rename_columns(["query_id", "doc_id", "rank"])
+        moves = movement.totals(
+            movement.movement(self._qrels, before, lists, CUTOFF, held), verticals
+        )
+        examples = self._examples(per_query, lists, texts, task, read)
+        facts = {**self._facts, "judged queries": str(len(held))}
+        page = render(Report(self._title, lifts, moves, CUTOFF, examples, facts)).encode()
+        stats = {
+            "measures": {name: _overall(table) for name, table in lifts.items()},
+            "details": {
+                "lifts": {name: table.to_pylist() for name, table in lifts.items()},
+                "movement": moves,
+            },
+            "summary": _summary(lifts, moves),
+        }
+        files: dict[str, Any] = {"per_query": per_query}
+        files["report"] = Blob(lambda file: file.write(page), extension="html")
+        return Payload(files, stats)
+
+    def _lists(
+        self, task: Task, read: Reader, judged: pa.Array
+    ) -> tuple[pa.Table, dict[str, str], dict[str, str]]:
+        """Full lists of the judged queries, and every judged query's vertical and text."""
+        parts: list[pa.Table] = []
+        verticals: dict[str, str] = {}
+        texts: dict[str, str] = {}
+        for pool_ref, members_ref, queries_ref in task.args["shards"]:
+            members = read.table(members_ref, ["query_id", "query", "vertical"])
+            members = members.filter(pc.is_in(members["query_id"], judged))
+            parts.append(by_query_id(read.table(pool_ref), members))
+            found = read.table(queries_ref, ["text"])["text"].take(members["query"])
+            ids = members["query_id"].to_pylist()
+            verticals |= dict(zip(ids, members["vertical"].to_pylist(), strict=True))
+            texts |= dict(zip(ids, found.to_pylist(), strict=True))
+        return pa.concat_tables(parts), verticals, texts
+
+    def _rejected(self, task: Task, read: Reader, judged: pa.Array) -> list[str]:
+        """Judged queries that the input held but that were rejected; a missing list counts as 0."""
+        tables = [read.table(ref, ["kind", "id", "reason"]) for ref in task.args["rejects"]]
+        table = pa.concat_tables(tables)
+        mine = pc.and_(pc.equal(table["kind"], "queries"), pc.is_in(table["id"], judged))
+        mine = pc.and_(mine, pc.not_equal(table["reason"], "duplicate_id"))
+        return [str(value) for value in pc.unique(table["id"].filter(mine)).to_pylist()]
+
+    def _examples(
+        self,
+        per_query: pa.Table,
+        lists: pa.Table,
+        texts: dict[str, str],
+        task: Task,
+        read: Reader,
+    ) -> list[Example]:
+        """A few queries (see `pick`) with the head of their lists before and after."""
+        relevance = {
+            (row["query_id"], row["doc_id"]): row["relevance"]
+            for row in self._qrels.filter(
+                pc.is_in(self._qrels["query_id"], pa.array(texts, pa.string()))
+            ).to_pylist()
+        }
+        made = []
+        for query_id in pick(per_query, self._measures[0]):
+            if query_id not in texts:
+                continue
+            mine = lists.filter(pc.equal(lists["query_id"], query_id))
+            near = pc.or_(
+                pc.less_equal(mine["rank"], SHOWN), pc.less_equal(mine["first_stage_rank"], SHOWN)
+            )
+            mine = mine.filter(near).sort_by("rank")
+            files = {"documents": task.args["documents"]}
+            shown = [document_column(n, mine["ordinal"], files, read) for n in ("title", "text")]
+            candidates = [
+                Candidate(
+                    row["doc_id"],
+                    (title or text)[:160],
+                    relevance.get((query_id, row["doc_id"])),
+                    row["first_stage_rank"],
+                    row["rank"],
+                )
+                for row, title, text in zip(
+                    mine.to_pylist(), *(c.to_pylist() for c in shown), strict=True
+                )
+            ]
+            made.append(Example(query_id, texts[query_id], candidates))
+        return made
+
+
+def pick(per_query: pa.Table, measure: str) -> list[str]:
+    """Query ids of the most improved, a middling improved and the most worsened query.
+
+    All three, so that nobody takes the best case for the rule.
+    """
+    table = per_query.filter(pc.equal(per_query["measure"], measure))
+    by_run = {
+        run: table.filter(pc.equal(table["run"], run)).sort_by("query_id")
+        for run in ("first_stage", "reranked")
+    }
+    change = pc.subtract(by_run["reranked"]["value"], by_run["first_stage"]["value"])
+    ids = by_run["reranked"]["query_id"]
+    order = pc.sort_indices(change, [("", "descending")]).to_pylist()
+    improved = [i for i in order if change[i].as_py() > 0]
+    middle = improved[len(improved) // 2] if improved else order[len(order) // 2]
+    return [ids[i].as_py() for i in dict.fromkeys([order[0], middle, order[-1]])][:EXAMPLES]
+
+
+def _overall(table: pa.Table) -> dict[str, Any]:
+    row = table.to_pylist()[0]
+    return {name: row[name] for name in ("first_stage", "reranked", "ceiling")}
+
+
+def _summary(lifts: dict[str, pa.Table], moves: dict[str, dict[str, int]]) -> str:
+    """A table for the terminal."""
+    lines = [f"{'':<24}{'queries':>8}{'first':>8}{'rerank':>8}{'ceiling':>8}{'lift':>8}  95 %"]
+    for measure, table in lifts.items():
+        for row in table.to_pylist():
+            name = measure if row["vertical"] == lift.ALL else f"  {row['vertical']}"
+            lines.append(
+                f"{name[:24]:<24}{row['num_queries']:>8}{row['first_stage']:>8.4f}"
+                f"{row['reranked']:>8.4f}{row['ceiling']:>8.4f}{row['lift']:>+8.4f}"
+                f"  [{row['lift_low']:+.4f}, {row['lift_high']:+.4f}]"
+            )
+    total = moves["all"]
+    lines.append(
+        f"top {CUTOFF}: {total['false_positives_demoted']} false positives demoted, "
+        f"{total['false_negatives_promoted']} false negatives promoted, "
+        f"{total['harmful_moves']} relevant documents lost; "
+        f"{total['lost_at_retrieval']} were never retrieved"
+    )
+    return "\n".join(lines)
+
+
+def dataset_of(body: dict[str, Any], config: Evaluate, qrels: InputFile) -> str:
+    """Where the evaluation of a log entry's lists by these judgements and measures lies."""
+    plain = {"qrels": qrels.identity, "measures": list(config.measures), "version": VERSION}
+    key = fingerprint({**plain, "of": body["datasets"]["rank"]})
+    return f"{body['folder']}/evaluation-{key}"
+
+
+def stage(
+    body: dict[str, Any],
+    manifests: tuple[Manifest, Manifest, dict[int, Manifest]],
+    config: Evaluate,
+    qrels: InputFile,
+    options: dict[str, Any],
+    title: str,
+) -> Stage:
+    """Assembles the stage.
+
+    Args:
+        body: of a log entry, or what it will be once the run may be published.
+        manifests: those of rank, distinct and documents.
+        config: measures.
+        qrels: the judgements.
+        options: fsspec storage options.
+        title: of the report.
+    """
+    facts = {"index generation": str(body["index_generation"]), "plan": body["plan_id"][:16]}
+    facts |= {model["role"].replace("_", "-"): model["model"] for model in body["models"]}
+    settings = {
+        "qrels": qrels.url,
+        "options": options,
+        "measures": list(config.measures),
+        "title": title,
+        "facts": facts,
+    }
+    identity = {"qrels": qrels.identity, "measures": settings["measures"]}
+    return Stage(
+        name="evaluate",
+        version=VERSION,
+        dataset=dataset_of(body, config, qrels),
+        identity={**identity, "of": body["datasets"]["rank"]},
+        tasks=plan(*manifests, body),
+        worker=WorkerSpec(Worker, settings),
+        schemas={"per_query": measures.PER_QUERY_SCHEMA},
+    )

@@ -1,0 +1,122 @@
+"""Trains the index template: an empty FAISS index that every index shard is filled from.
+
+In: a sample of document vectors, the documents' terms where BM25 is searched too. Out: `template`,
+`statistics` (BM25's, frozen with it), and in the record what was chosen and why.
+Cardinality: one. Knows nothing about: shards, queries, ordinals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nightrank.config import Index
+from nightrank.retrieval import bm25, faiss_files, faiss_index, selection
+from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages.embed import to_numpy
+from nightrank.storage import schemas
+from nightrank.storage.dataset import Blob, FileRef, Manifest, Payload
+from nightrank.storage.reader import Reader
+from nightrank.tokens import Tokens
+
+VERSION = 3
+SEED = 20_26
+
+
+# Counted for BM25: whole shards, evenly spread. Weights of terms hardly move with more.
+STATISTICS_DOCUMENTS = 4_000_000
+
+
+def plan(embeddings: list[Manifest], terms: list[Manifest], config: Index) -> tuple[Task, ...]:
+    """One task; each embeddings shard gives its even share of the sample."""
+    refs = [ref for made in embeddings for ref in made.files("vectors")]
+    total = sum(ref.rows for ref in refs)
+    share = min(1.0, config.train_rows / max(total, 1))
+    needed = config.factory != "Flat" and not (
+        config.factory == "auto" and total <= config.flat_rows
+    )
+    sample = [(ref, int(np.ceil(ref.rows * share))) for ref in refs] if needed else []
+    counted = _spread([ref for made in terms for ref in made.files("tokens")])
+    args = {"sample": sample, "documents": total, "terms": counted, "bm25": bool(terms)}
+    return (Task("template", args),)
+
+
+def _spread(shards: list[FileRef]) -> list[FileRef]:
+    """Every n-th shard, so that they hold about `STATISTICS_DOCUMENTS` at most."""
+    step = -(-sum(ref.rows for ref in shards) // STATISTICS_DOCUMENTS)
+    return shards[:: max(1, step)]
+
+
+class Worker:
+    """Chooses a factory where asked to, then trains it."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        self._config = Index.model_validate(config["index"])
+        self._dimension, self._depth = config["dimension"], config["depth"]
+        self._threads = threads
+
+    def __call__(self, task: Task, read: Reader) -> Payload:
+        """The choice is made once, from measurements, and stays with the template."""
+        sample = self._sample(task.args["sample"], read)
+        config, documents = self._config, task.args["documents"]
+        factory, parameters = config.factory, config.search_parameters
+        stats: dict[str, Any] = {"sampled": len(sample), "documents": documents}
+        if factory == "auto":
+            choice = selection.choose(
+                sample,
+                documents,
+                config.shard_bytes // (4 * self._dimension),
+                self._depth,
+                config.recall_target,
+                config.flat_rows,
+                self._threads,
+                SEED,
+            )
+            factory, parameters = choice.factory, parameters or choice.search_parameters
+            stats |= {"recall": choice.recall, "reason": choice.reason}
+            stats["trials"] = [dataclasses.asdict(trial) for trial in choice.trials]
+        index, built = faiss_index.train(factory, sample, self._threads)
+        if built != factory:  # What was asked for may not exist in what could be built.
+            parameters = faiss_index.fitting_parameters(index, parameters)
+        stats |= {"factory": built, "search_parameters": parameters}
+        template = Blob(lambda file: faiss_files.write(index, file), extension="faiss")
+        files: dict[str, Any] = {"template": template}
+        if task.args["bm25"]:
+            refs = task.args["terms"]
+            counted = bm25.count(Tokens.from_arrow(read.table(ref)["tokens"]) for ref in refs)
+            columns = [pa.array(counted.terms), pa.array(counted.frequencies)]
+            files["statistics"] = pa.table(columns, schema=schemas.STATISTICS)
+            stats["bm25"] = {"documents": counted.documents, "total_terms": counted.total_terms}
+        return Payload(files, stats)
+
+    def _sample(self, sample: list[tuple[FileRef, int]], read: Reader) -> np.ndarray:
+        parts = [np.zeros((0, self._dimension), dtype=np.float32)]
+        for ref, take in sample:
+            _, vectors = to_numpy(read.table(ref))
+            parts.append(vectors[np.linspace(0, len(vectors) - 1, take).round().astype(np.int64)])
+        return np.concatenate(parts)
+
+
+def stage(
+    dataset: str,
+    embeddings: list[Manifest],
+    terms: list[Manifest],
+    config: Index,
+    dimension: int,
+    depth: int,
+) -> Stage:
+    """Assembles the stage; a manifest per segment, no `terms` without BM25."""
+    settings = {"index": config.model_dump(mode="json"), "dimension": dimension, "depth": depth}
+    return Stage(
+        name="train index",
+        version=VERSION,
+        dataset=dataset,
+        identity={"of": [made.path for made in (*embeddings, *terms)], **settings},
+        tasks=plan(embeddings, terms, config),
+        worker=WorkerSpec(Worker, settings),
+        schemas={"statistics": schemas.STATISTICS} if terms else {},
+        pool="index",
+    )

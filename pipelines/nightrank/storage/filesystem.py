@@ -1,0 +1,40 @@
+"""The door to fsspec: local paths and s3:// urls behind one interface."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import fsspec
+
+from nightrank.errors import NightrankError
+
+
+def is_remote(url: str) -> bool:
+    """Whether `url` names an object store rather than a local path."""
+    return "://" in url and not url.startswith("file://")
+
+
+def connect(url: str, options: dict[str, Any] | None = None) -> tuple[Any, str]:
+    """Opens the filesystem of a url.
+
+    Args:
+        url: a local path (relative to the working directory) or `s3://bucket/key`.
+        options: of s3fs, e.g. `endpoint_url`, and `retry`; credentials come from the AWS chain.
+
+    Returns:
+        The fsspec filesystem and the path within it, absolute for local ones. Listings are never
+        cached: another process may have written since.
+
+    Raises:
+        NightrankError: E_CONFIG for a scheme other than file and s3, or unknown limits of retries.
+    """
+    if not is_remote(url):
+        return fsspec.filesystem("file"), os.path.abspath(url.removeprefix("file://"))
+    scheme, _, path = url.partition("://")
+    if scheme != "s3":
+        do = "use a local path or s3://bucket/prefix"
+        raise NightrankError("E_CONFIG", f"scheme {scheme}:// is not supported", url, do)
+    from nightrank.storage.s3 import PatientS3  # Half a second that a local lake does without.
+
+    return PatientS3(use_listings_cache=False, **(options or {})), path.rstrip("/")

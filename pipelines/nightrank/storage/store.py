@@ -1,0 +1,242 @@
+"""The lake's one store: create-if-absent, hashed writes, verified reads; local disk or S3.
+
+Nothing here overwrites. A data file goes to a name of its own and means nothing until a record
+that names it has been created; records and log entries are created by `put_if_absent`, whose first
+writer wins. That one primitive is the whole commit protocol: `link(2)` on a local disk, PutObject
+with `If-None-Match: *` on S3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+from nightrank.errors import NightrankError
+from nightrank.storage import disk
+from nightrank.storage.filesystem import connect, is_remote
+
+# What probes create; a writer's role may not delete them, so gc does.
+PROBES = "_probe"
+# Objects of two parts and more go up in parts, ten at once: a fault costs one part, and a process
+# holds 160 MiB of them where s3fs' own 50 MiB would be 500.
+PART_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """What a worker process needs to open the same store; plain and picklable."""
+
+    url: str
+    options: dict[str, Any]
+
+
+class Store:
+    """Keys under one root, `/`-separated and made by this program, never from users' data."""
+
+    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
+        self.url, self.options = url.rstrip("/"), options or {}
+        self.remote = is_remote(url)
+        self._fs, self._root = connect(self.url, self.options)
+
+    @property
+    def place(self) -> tuple[Any, str]:
+        """The filesystem and the root in it."""
+        return self._fs, self._root
+
+    @property
+    def spec(self) -> StoreSpec:
+        """The picklable description of this store, with an absolute root."""
+        return StoreSpec(self.url if self.remote else self._root, self.options)
+
+    @staticmethod
+    def open(spec: StoreSpec) -> Store:
+        """Opens the store that `spec` describes."""
+        return Store(spec.url, spec.options)
+
+    def path(self, key: str) -> str:
+        """Where a key lies: an absolute local path or an s3:// url."""
+        return f"s3://{self._root}/{key}" if self.remote else os.path.join(self._root, key)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Creates `key` with `data`, durably, unless it exists.
+
+        Returns:
+            True where the key now holds exactly `data`, False where it holds something else. A
+            reply lost on the way (S3 may have written and failed to say so) is settled by reading
+            back, so a writer never takes its own write for a rival's.
+
+        Raises:
+            NightrankError: E_DISK, E_AUTH or E_STORE_RETRY.
+        """
+        with self.told(key):
+            return self._create(key, data)
+
+    def _create(self, key: str, data: bytes) -> bool:
+        target = f"{self._root}/{key}"
+        if self.remote:
+            try:
+                self._fs.pipe_file(target, data, mode="create")
+                return True
+            except FileExistsError:
+                return bool(self._fs.cat_file(target) == data)
+        return disk.create(target, data)
+
+    def write(
+        self,
+        key: str,
+        fill: Callable[[BinaryIO], object],
+        check: Callable[[str], None] | None = None,
+    ) -> tuple[int, str]:
+        """Writes a new data file under a name that nobody else uses.
+
+        On S3 the bytes go to a local file first: a streaming upload whose body raises would publish
+        a truncated object.
+
+        Args:
+            key: an attempt-unique key.
+            fill: writes the content to the file object it is given.
+            check: called with the local path of the finished file; raises to refuse it.
+
+        Returns:
+            Size in bytes and sha256 in hex of what was written.
+        """
+        if not self.remote:
+            target = f"{self._root}/{key}"
+            with self.told(key):
+                return disk.write(target, fill, check)
+        with self.told(key), tempfile.TemporaryDirectory(prefix="nightrank-") as scratch:
+            local = os.path.join(scratch, "upload")
+            size, sha256 = disk.write(local, fill, check)
+            self._upload(local, key, size)
+        return size, sha256
+
+    def _upload(self, local: str, key: str, size: int) -> None:
+        """Uploads a file under a name that nobody else uses.
+
+        By a conditional write all the same, so that a bucket can refuse every other and with it
+        whoever would replace what is published (infra/iam/bucket.json). Where the reply to it is
+        lost, the next try is told that the file is there, or that there is no such multipart
+        upload: what stands there then was written by the first.
+        """
+        target = f"{self._root}/{key}"
+        for last in (False, True):
+            try:
+                self._fs.put_file(local, target, chunksize=PART_BYTES, mode="create")
+                return
+            except (FileExistsError, FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError):
+                    if self._fs.info(target)["size"] == size:
+                        return
+                if last:
+                    raise
+
+    def read(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """The bytes of a key, or of a range of it.
+
+        Raises:
+            FileNotFoundError: where the key does not exist.
+        """
+        with self.told(key):
+            return cast(bytes, self._fs.cat_file(f"{self._root}/{key}", start=start, end=stop))
+
+    def exists(self, key: str) -> bool:
+        """Whether a key exists."""
+        with self.told(key):
+            return bool(self._fs.exists(f"{self._root}/{key}"))
+
+    def open_file(self, key: str) -> BinaryIO:
+        """Opens a key for random reads (Parquet row groups)."""
+        if self.remote:
+            return cast(
+                BinaryIO, self._fs.open(f"{self._root}/{key}", "rb", cache_type="readahead")
+            )
+        return open(f"{self._root}/{key}", "rb")
+
+    def files(self, folder: str) -> dict[str, int]:
+        """Names (without the folder) and sizes of the files directly in a folder."""
+        files = {n: int(e["size"]) for n, e in self._listing(folder) if e["type"] == "file"}
+        return {name: size for name, size in files.items() if ".tmp-" not in name}
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly in a folder, sorted."""
+        return sorted(name for name, e in self._listing(folder) if e["type"] != "file")
+
+    def _listing(self, folder: str) -> list[tuple[str, dict[str, Any]]]:
+        """Names and fsspec's infos of what is directly in a folder; empty where there is none."""
+        try:
+            with self.told(folder):
+                found = self._fs.ls(f"{self._root}/{folder}", detail=True)
+        except FileNotFoundError:
+            return []
+        return [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in found]
+
+    def probe(self) -> None:
+        """Checks that this store honours create-if-absent, and refuses it otherwise.
+
+        Raises:
+            NightrankError: E_STORE_UNFIT where a second create is not refused or the first bytes
+                do not survive, or where everybody may write; E_AUTH where writing is not allowed,
+                or a missing key is not told.
+        """
+        self._refuse_shared()
+        key = f"{PROBES}/{uuid.uuid4().hex}"
+        try:
+            created = self.put_if_absent(key, b"first")
+            again = self.put_if_absent(key, b"second")
+            survived = self.read(key) == b"first"
+            with contextlib.suppress(FileNotFoundError):  # Without s3:ListBucket: E_AUTH.
+                self.read(f"{key}-missing")
+        except (OSError, TypeError, ValueError) as error:
+            do = "check that the root can be written and supports links or conditional puts"
+            reason = getattr(error, "strerror", None) or error
+            what = f"a file cannot be created here: {reason}"
+            raise NightrankError("E_STORE_UNFIT", what, self.url, do) from None
+        if not created or again or not survived:
+            what = "the store does not honour create-if-absent (a second create was not refused)"
+            do = "use a store with conditional writes; a run there could lose published results"
+            raise NightrankError("E_STORE_UNFIT", what, self.url, do)
+        with contextlib.suppress(Exception):  # A writer role need not be allowed to delete.
+            self._fs.rm_file(f"{self._root}/{key}")
+
+    def _refuse_shared(self) -> None:
+        """On a local disk: who can write to the logs owns what is published."""
+        if self.remote or not os.path.isdir(self._root):
+            return
+        mode = os.stat(self._root).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            what = "every user of this machine can write to the lake"
+            raise NightrankError("E_STORE_UNFIT", what, self.url, f"chmod o-w {self._root}")
+
+    @contextlib.contextmanager
+    def told(self, key: str) -> Iterator[None]:
+        """Tells a local disk's failures in our words; S3's have been retried and told already.
+
+        Raises:
+            NightrankError: E_AUTH or E_DISK.
+        """
+        try:
+            yield
+        except PermissionError as error:
+            do = "grant this user access to the folder"
+            what = f"access denied: {error.strerror}"
+            raise NightrankError("E_AUTH", what, self.path(key), do) from None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                do = "free space or raise the quota, then run the same command again"
+                what = f"no space left: {error.strerror}"
+            elif error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
+                do = "look at the disk or the mount, then run the same command again"
+                what = f"the file system fails: {error.strerror}"
+            elif error.errno in (errno.EMFILE, errno.ENFILE):
+                do = "raise `ulimit -n`, then run the same command again"
+                what = f"no file can be opened: {error.strerror}"
+            else:
+                raise
+            raise NightrankError("E_DISK", what, self.path(key), do) from None
