@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from nightrank import column_names
 from nightrank.config_running import Budget, Cluster, Fraction, Gate, Nightly, Search, Section
 from nightrank.redaction import SECRET_NAME
 
@@ -30,7 +31,8 @@ class Source(Section):
             gzip/zstd (by name: `.jsonl.gz`, `.csv.zst`).
         columns: our names to the file's names, e.g. `{id: docno, text: body}`. What is not named
             is looked for under the usual names: `_id`, `id`, `doc_id`/`query_id`; `text`; `title`.
-        attributes: further columns to carry along, with their Arrow types.
+        attributes: further columns to carry along, with their Arrow types. Names that Nightrank or
+            a reader of its tables uses are refused (`column_names`).
         on_bad_row: `reject` writes the row's place and reason to the rejects; `error` stops.
         on_bad_file: `error` stops at an unreadable file; `reject` leaves the file out, counted.
         max_text_bytes: a longer text (UTF-8 bytes) is rejected as `too_large`.
@@ -60,21 +62,7 @@ class Source(Section):
         known = {"id", "text", "title", "vertical"}
         if unknown := set(self.columns) - known:
             raise ValueError(f"columns: {sorted(unknown)} unknown; known: {sorted(known)}")
-        reserved = {"doc_id", "query_id", "title", "text", "vertical", "content_hash", "rank"}
-        reserved |= {
-            "row",
-            "id",
-            "query",
-            "query_hash",
-            "ordinal",
-            "score",
-            "status",
-            "reason",
-            "num_candidates",
-            "policy",
-        }
-        if clash := set(self.attributes) & reserved:
-            raise ValueError(f"attributes: {sorted(clash)} are names of our own; rename the column")
+        column_names.check_attributes(self.attributes)
         return self
 
 
@@ -107,8 +95,7 @@ class Corpus(Source):
 
     @model_validator(mode="after")
     def _feed(self) -> Corpus:
-        if self.feed and (clash := {"op", "sequence"} & set(self.attributes)):
-            raise ValueError(f"attributes: {sorted(clash)} are columns of the feed itself")
+        column_names.check_attributes(self.attributes, self.feed)
         if self.feed and self.duplicates == "strict":
             raise ValueError("duplicates=strict: in a feed the highest sequence of an id counts")
         return self
@@ -194,6 +181,8 @@ class RerankStep(Section):
     """One reranking step; a later step rescores the head of the earlier one's list.
 
     Attributes:
+        name: of several steps each has a column `<name>_score`; without a name they are `step1`,
+            `step2` and so on, and a single one is `rerank`.
         depth: how many of the list's head are rescored.
         first_stage_weight: w in `score = w*z(first_stage_score) + (1-w)*z(rerank_score)`, z within
             the query's rescored list. `auto` takes what the model recommends (0 unless built in);
@@ -242,7 +231,13 @@ class Layout(Section):
 
 
 def _as_steps(value: Any) -> Any:
-    return [value] if isinstance(value, dict) else value
+    """One step or several; of several, those without a name are `step1`, `step2` and so on."""
+    if isinstance(value, dict):
+        return [value]
+    if not isinstance(value, list) or len(value) < 2:
+        return value
+    numbered = enumerate(value, start=1)
+    return [{"name": f"step{i}", **s} if isinstance(s, dict) else s for i, s in numbered]
 
 
 class PipelineConfig(Section):
@@ -276,15 +271,23 @@ class PipelineConfig(Section):
             if step.depth > depth:
                 raise ValueError(f"{key} = {step.depth} exceeds {of} = {depth}")
             depth, of = step.depth, key
-        if len({step.name for step in self.rerank}) < len(self.rerank):
-            raise ValueError("rerank: every step needs a name of its own")
+        steps = [step.name for step in self.rerank]
+        column_names.check_steps(steps)
+        if len(steps) > 1:
+            for section, source in (("corpus", self.corpus), ("queries", self.queries)):
+                try:
+                    column_names.check_attributes(source.attributes, steps=steps)
+                except ValueError as error:
+                    raise ValueError(f"{section}.{error}") from None
         if self.queries.only_judged and not self.evaluate.qrels:
             raise ValueError("queries.only_judged needs evaluate.qrels")
-        known = {"title", "text", *self.corpus.attributes}
-        if unknown := set(self.results.document_columns) - known:
+        known, columns = {"title", "text", *self.corpus.attributes}, self.results.document_columns
+        if unknown := set(columns) - known:
             raise ValueError(
                 f"results.document_columns: {sorted(unknown)} unknown; known: {sorted(known)}"
             )
+        if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+            raise ValueError(f"results.document_columns: {repeated} more than once; name each once")
         places = {"root": self.root, "evaluate.qrels": self.evaluate.qrels}
         places["cluster.address"] = self.cluster.address
         for key, value in [*places.items(), *_leaves(self.storage_options, "storage_options")]:

@@ -190,19 +190,21 @@ def load_section(kind: type[S], path: str, sets: Sequence[str] = ()) -> S:
             what = f"unknown key; known here: {', '.join(_known(kind, first['loc'][:-1]))}"
         if first["type"] in ("value_error",):
             found = ""
-        line = next(
-            (
-                lines[".".join(parts[:n])]
-                for n in range(len(parts), 0, -1)
-                if ".".join(parts[:n]) in lines
-            ),
-            1,
-        )
+        line = _line(lines, key, what)
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         text = f"{key}: {what}{found}{more}" if key else f"{what}{more}"
         raise NightrankError(
             "E_CONFIG", text, f"{path}, line {line}", "correct the config"
         ) from None
+
+
+def _line(lines: dict[str, int], key: str, what: str) -> int:
+    """The line of a key, or of the key that a message about a whole section begins with."""
+    named = re.match(r"[\w.\[\]]+", what)
+    inner = re.sub(r"\[(\d+)\]", r".\1", named.group()) if named else ""
+    parts = f"{key}.{inner}".strip(".").split(".")
+    longest = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((lines[name] for name in longest if name in lines), 1)
 
 
 def _known(kind: Any, loc: Sequence[Any]) -> list[str]:

@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from nightrank.errors import NightrankError
 from nightrank.results import expired, generation_of
@@ -27,6 +29,7 @@ from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
 
 TABLES = ("ranked", "queries")
+PARTITION = "run_date"
 CLAIM, DONE = "claim.json", "_SUCCESS"
 
 
@@ -67,8 +70,9 @@ def export_hive(
 
     Raises:
         NightrankError: E_USAGE for a target within the lake; E_EMPTY where nothing is published;
-            E_CONFLICT where the folder holds another experiment, or a day another generation (all
-            other days are exported by then); E_STORE_UNFIT; E_CORRUPT for damaged files.
+            E_CONFLICT where the folder holds another experiment, or a day another generation;
+            E_SCHEMA where a day's rows have a column `run_date` (all other days are exported by
+            then); E_STORE_UNFIT; E_CORRUPT for damaged files.
     """
     _refuse_nested(store, target)
     newest = generation_of(store, generation)
@@ -94,7 +98,7 @@ def export_hive(
                 _write(store, target, entry, day, claim, replace)
                 written[day] = entry.generation
             except NightrankError as error:
-                if error.code != "E_CONFLICT":
+                if error.code not in ("E_CONFLICT", "E_SCHEMA"):
                     raise
                 held.append(error)
     if held:
@@ -106,13 +110,14 @@ def _write(
     store: Store, target: Store, entry: Entry, day: str, claim: bytes, replace: bool
 ) -> None:
     """Claims the day, copies, looks whether nothing else lies there, commits."""
+    read = Reader(store)
+    _refuse_partition_column(read, entry)
     if replace:
         _clear(target, day)
     if not target.put_if_absent(_key(day, CLAIM), claim):
         other = orjson.loads(_read(target, day, CLAIM) or b"{}").get("generation", "another")
         what = f"expected generation {entry.generation}, found {other}"
         raise NightrankError("E_CONFLICT", what, target.path(_key(day, CLAIM)), "add --replace")
-    read = Reader(store)
     for table in TABLES:
         folder, sizes = f"{table}/run_date={day}", {}
         for number, file in enumerate(entry.body["files"][table]):
@@ -129,6 +134,18 @@ def _write(
             what = f"expected {len(sizes)} file(s), found {len(found)}, others among them"
             raise NightrankError("E_CONFLICT", what, target.path(folder), "add --replace")
     target.put_if_absent(_key(day, DONE), claim)
+
+
+def _refuse_partition_column(read: Reader, entry: Entry) -> None:
+    """Refuses rows that hold the partition's own column, as earlier versions could publish them."""
+    for table in TABLES:
+        for file in entry.body["files"][table][:1]:  # All files of a table have one schema.
+            names = pq.read_schema(pa.BufferReader(read.buffer(FileRef(**file)))).names
+            if taken := [name for name in names if name.casefold() == PARTITION]:
+                what = f"generation {entry.generation} has a column {taken[0]!r}"
+                what += ", which is the partition's"
+                do = "export later generations, published without that attribute"
+                raise NightrankError("E_SCHEMA", what, table, do)
 
 
 def _clear(target: Store, day: str) -> None:

@@ -55,7 +55,7 @@ def test_columns_by_mapping_and_by_habit(tmp_path: Path, suffix: str) -> None:
             read(odd, **settings_)
     with pytest.raises(NightrankError, match="'year' not found"):
         read(odd, attributes={"year": "int64"})
-    with pytest.raises(ValueError, match="names of our own"):
+    with pytest.raises(ValueError, match="Nightrank's own"):
         read(odd, attributes={"row": "int64"})
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrank.column_names import score_column
 from nightrank.errors import NightrankError
 from nightrank.retrieval import ranking
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
@@ -124,7 +125,7 @@ class Worker:
         table = table.append_column("first_stage_score", table["score"])
         names = ["rerank_score"]
         if len(self._settings.steps) > 1:
-            names += [f"{step}_score" for step in self._settings.steps]
+            names += map(score_column, self._settings.steps)
         nulls = pa.nulls(table.num_rows, pa.float32())
         for name in names:
             table = table.append_column(name, nulls)
@@ -147,7 +148,7 @@ class Worker:
             lists["score"].to_numpy(), rescored, query, lists["rank"].to_numpy(), settings.depth
         )
         column = pa.array(raw, pa.float32(), mask=~head)
-        for name in ("rerank_score", f"{settings.steps[settings.step]}_score"):
+        for name in ("rerank_score", score_column(settings.steps[settings.step])):
             at = lists.schema.get_field_index(name)
             if at >= 0:
                 lists = lists.set_column(at, name, column)

@@ -29,6 +29,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from nightrank.column_names import score_column
+
 # Rows travel between stages as (query, ordinal): `query` is the row within its query shard.
 IDS = pa.schema(
     [
@@ -144,7 +146,7 @@ def pool(steps: list[str], hybrid: bool) -> pa.Schema:
             ("first_stage_rank", pa.int32()),
             ("first_stage_score", pa.float32()),
             *(BOTH_SCORES if hybrid else ()),
-            *((f"{step}_score", pa.float32()) for step in steps if len(steps) > 1),
+            *((score_column(step), pa.float32()) for step in steps if len(steps) > 1),
         ]
     )
 
