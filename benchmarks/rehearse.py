@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.memory import Watch, peak_bytes
 from benchmarks.rehearsal import Rehearsal
-from benchmarks.reporting import machine, table
+from benchmarks.reporting import let_workers_import, machine, table
 from nightrank.config_running import Cluster, Pool
 from nightrank.runtime.executor import run_stage
 from nightrank.storage.dataset import Manifest
@@ -38,6 +38,7 @@ def drive(plan: Rehearsal, lake: Path) -> dict[str, Any]:
     """All stages, in this process as the driver: seconds, units and its own peak memory."""
     from nightrank.runtime.ray_executor import RayExecutor
 
+    let_workers_import()
     began, watch = time.monotonic(), Watch(lake.parent / "measured.json")
     executor = RayExecutor(CLUSTER)
     started = time.monotonic() - began

@@ -1,10 +1,11 @@
-"""What benchmarks share in telling results: where they were made, tables, JSON."""
+"""What benchmarks share: where results were made, tables, JSON, workers that find benchmarks."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 
@@ -18,6 +19,15 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def let_workers_import() -> None:
+    """Lets Ray's workers import `benchmarks`; they do not search the working directory.
+
+    To be called before Ray starts.
+    """
+    found = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, found))
 
 
 def table(titles: list[str], lines: list[list[str]]) -> str:

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.memory import Watch
-from benchmarks.reporting import machine, table
+from benchmarks.reporting import let_workers_import, machine, table
 from nightrank import offline_rerank
 from nightrank.cli.terminal import open_executor
 from nightrank.config import PipelineConfig
@@ -122,6 +122,7 @@ def run(work: Path, documents: int, queries: int) -> dict[str, Any]:
             "search": {"memory_bytes": MEMORY_BYTES},
         }
     )
+    let_workers_import()
     store = open_lake(config.root, config.name, {})
     watch = Watch(work / "measured.json")
     with open_executor(config) as executor:

@@ -6,7 +6,7 @@ takes the options of `nightrank run`.
 
 import sys
 
-from nightrank.cli.app import main
+from nightrank.__main__ import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "run")

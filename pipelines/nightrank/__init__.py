@@ -13,4 +13,4 @@ def __getattr__(name: str) -> Any:
     """Imports on first use, so that `import nightrank` stays cheap."""
     if name == "read_results":
         return import_module("nightrank.results").read_results
-    raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
+    raise AttributeError(f"module 'nightrank' has no attribute {name!r}")

@@ -27,6 +27,7 @@ from nightrank.cli import (
     verify,
 )
 from nightrank.cli.terminal import program
+from nightrank.search_path import leave_out_working_directory
 
 app = typer.Typer(
     add_completion=False,
@@ -57,5 +58,6 @@ app.command("quickstart")(quickstart.quickstart)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Runs the program; see `nightrank.__main__`."""
+    leave_out_working_directory()
     program(app)

@@ -18,9 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nightrank.cli import supervision
 from nightrank.cli.terminal import ConfigPath, Sets
 from nightrank.cli.training_config import TrainConfig
@@ -30,7 +27,9 @@ from nightrank.models.mining import near_duplicates
 from nightrank.storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from nightrank.models.judged_collections import Collection
 
@@ -54,6 +53,7 @@ def retrieve(
     Returns:
         As `hybrid_search.search_both`; ordinals are rows of `documents`.
     """
+    import numpy as np
     import pyarrow as pa
 
     from nightrank.retrieval import bm25, faiss_index

@@ -20,9 +20,11 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 import ray
 from ray.exceptions import AuthenticationError
+from ray.job_config import JobConfig
 
 from nightrank.config_running import Cluster
 from nightrank.errors import NightrankError
+from nightrank.search_path import holds_this_package
 
 # Metadata, tasks and records only: bulk data go through the lake.
 OBJECT_STORE_BYTES = 256 << 20
@@ -33,6 +35,19 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NAMED = ("auto", "local")
 
 
+class _Job(JobConfig):
+    """A job whose workers search for modules where they are installed.
+
+    Ray puts the driver's working directory and its script's before all else on the workers'
+    `sys.path` (`connect` in ray/_private/worker.py of 2.60), and has no option that it does not.
+    """
+
+    def _get_proto_job_config(self) -> Any:
+        folders: list[str] = self._py_driver_sys_path
+        folders[:] = [folder for folder in folders if holds_this_package(folder)]
+        return super()._get_proto_job_config()
+
+
 def connect(cluster: Cluster) -> None:
     """Attaches to a cluster, or starts one for this process alone.
 
@@ -40,7 +55,7 @@ def connect(cluster: Cluster) -> None:
         NightrankError: E_CONFIG for the address of a job server; E_AUTH where it does not let in,
             or lets everybody in; E_CLUSTER where there is none.
     """
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "job_config": _Job()}
     address = cluster.standing
     if address and address.startswith(("http://", "https://")):
         do = "`nightrank submit` takes it; or give host:6379, or leave cluster.address out"
