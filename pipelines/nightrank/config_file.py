@@ -7,6 +7,7 @@ only the YAML 1.2 core scalars, and caps size and depth. Every error names file,
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from nightrank.errors import NightrankError
 S = TypeVar("S", bound=Section)
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
+# Without characters that YAML gives a meaning to, whatever their place.
+PLAIN_TEXT = re.compile(r"[\w./~][\w./~+-]*(?:(?::|://)[\w./~+-]+)?")
 PLAIN = "tag:yaml.org,2002:"
 # pydantic's kinds of errors whose own words speak of Python.
 WORDS = {
@@ -126,6 +129,15 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
         raise bad(f"not valid YAML: {problem}", mark.line + 1 if mark else 1) from None
 
 
+def written(value: str) -> str:
+    """A text as YAML that reads back as this text, on one line and quoted where that is needed."""
+    if PLAIN_TEXT.fullmatch(value):
+        with contextlib.suppress(NightrankError):
+            if parse(f"value: [{value}]", "")[0]["value"] == [value]:
+                return value
+    return str(yaml.dump(value, default_style='"', allow_unicode=True, width=MAX_BYTES)).rstrip()
+
+
 def apply_sets(plain: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
     """Applies `--set a.b=value` overrides; the value is read as YAML.
 
@@ -173,6 +185,21 @@ def load_section(kind: type[S], path: str, sets: Sequence[str] = ()) -> S:
         raise NightrankError(
             "E_CONFIG", f"cannot read config: {error.strerror}", path, do
         ) from None
+    return load_text(kind, text, path, sets)
+
+
+def load_text(kind: type[S], text: str, path: str, sets: Sequence[str] = ()) -> S:
+    """Reads the text of a YAML file; see `load_section`.
+
+    Args:
+        kind: the model that the text must fit.
+        text: the document.
+        path: what errors call it.
+        sets: overrides, see `apply_sets`.
+
+    Raises:
+        NightrankError: E_CONFIG with file, line and key; E_USAGE for a bad override.
+    """
     plain, lines = parse(text, path)
     try:
         return kind.model_validate(apply_sets(plain, sets))

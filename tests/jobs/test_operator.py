@@ -144,15 +144,6 @@ def test_verify_finds_a_rank_that_was_swapped_by_a_writer_with_matching_digests(
         _check_lists(flat, "bad")
 
 
-def test_init_writes_a_config_that_loads_and_never_overwrites(tmp_path: Path, capsys) -> None:
-    target = tmp_path / "My Own.yaml"
-    called(capsys, "init", str(target), "--corpus", "d/*.csv", "--qrels", "q.txt")
-    config = load_config(str(target))
-    assert config.corpus.path == "d/*.csv" and config.evaluate.qrels == "q.txt"
-    assert guarded(lambda **_: app(["init", str(target)])) == 2
-    assert "exists" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_a_module_with_help(verb: str, capsys) -> None:
     assert "Usage" in called(capsys, verb.replace("_", "-"), "--help")

@@ -1,13 +1,25 @@
-"""Writes a commented config for your own files: `nightrank init my.yaml --corpus … --queries …`."""
+"""Writes a commented config for your own files: `nightrank init my.yaml --corpus … --queries …`.
+
+It looks at the first rows of what it is given, names the columns that it finds and says what looks
+wrong. Files that are not there yet are named all the same.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import shlex
+import unicodedata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nightrank.errors import NightrankError
+
+if TYPE_CHECKING:
+    from nightrank.diagnosis.suggestion import Suggestion
 
 Target = Annotated[Path, typer.Argument(metavar="FILE", help="The YAML file to write.")]
 CorpusPath = Annotated[str, typer.Option("--corpus", help="Documents: file, folder or glob.")]
@@ -16,19 +28,18 @@ Qrels = Annotated[str | None, typer.Option("--qrels", help="Judgements, TREC or 
 Root = Annotated[str, typer.Option("--root", help="The lake: a folder or s3://bucket/prefix.")]
 
 TEMPLATE = """\
-# One file is one experiment: nightrank run {file}
+# One file is one experiment: `nightrank doctor FILE`, `nightrank plan FILE`, `nightrank run FILE`.
 name: {name}
-root: {root}                    # a folder, or s3://bucket/prefix; must not lie inside an input
+root: {root}  # a folder, or s3://bucket/prefix; must not lie inside an input
 
 corpus:
-  path: {corpus}                # file, folder or glob; Parquet, JSONL, CSV, TSV; plain, gzip, zstd
-  # columns: {{id: docno, title: headline, text: body}}   # default: _id | doc_id | id, title, text
-  # attributes: {{year: int64, lang: string}}             # further columns to carry, typed
+  path: {corpus}  # file, folder or glob; Parquet, JSONL, CSV, TSV; plain, gzip, zstd
+{corpus_lines}
   # reject_budget: 0.01         # share of bad rows beyond which the run is refused
 
 queries:
   path: {queries}
-  # columns: {{id: qid, text: question, vertical: category}}
+{queries_lines}
   # only_judged: true           # rank only the queries that evaluate.qrels judges
 
 encoder:  {{model: builtin:minilm}}       # or a sentence-transformers folder or hub id
@@ -37,8 +48,20 @@ retrieve: {{depth: 100}}                  # candidates per query
 rerank:   {{model: builtin:reranker, depth: 100}}   # or a sequence-classification cross-encoder
 results:  {{keep: 10}}                    # published rows per query
 {evaluate}
-cluster:  {{executor: ray}}               # or serial; address: host:6379 of a standing cluster
+cluster:  {{executor: ray}}               # or serial; address: host:6379 of an existing cluster
 """
+MEASURES = "measures: [nDCG@10, RR@10, R@100]"
+EXAMPLES = {
+    "corpus": ("{id: docno, title: headline, text: body}", "{year: int64, lang: string}"),
+    "queries": ("{id: qid, text: question, vertical: category}", "{source: string}"),
+}
+USUAL = {
+    "corpus": "_id | doc_id | id, title, text",
+    "queries": "_id | query_id | id, text, vertical",
+}
+LONGEST_NAME = 100
+# Somebody waits: a store that is down is asked less often than by a run.
+HASTY = {"retry": {"tries": 2}}
 
 
 def init(
@@ -48,26 +71,148 @@ def init(
     qrels: Qrels = None,
     root: Root = "./lake",
 ) -> None:
-    """Writes a commented config; every line works as written."""
-    measures = "measures: [nDCG@10, RR@10, R@100]"
-    evaluate = f"evaluate: {{qrels: {qrels}, {measures}}}"
-    if not qrels:
-        evaluate = f"# evaluate: {{qrels: data/qrels.tsv, {measures}}}"
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in file.stem.lower()).lstrip("._-")
+    """Writes a commented config after a look at the first rows; every line works as written."""
+    from nightrank.config import PipelineConfig
+    from nightrank.config_file import load_text, written
+    from nightrank.storage.inputs import is_inside
+
+    given = {
+        "FILE": str(file),
+        "--corpus": corpus,
+        "--queries": queries,
+        "--qrels": qrels,
+        "--root": root,
+    }
+    for option, value in given.items():
+        if value is not None:
+            _check(option, value)
+    if os.path.lexists(file):
+        raise _exists(file)
+    for option, path in (("--corpus", corpus), ("--queries", queries)):
+        if is_inside(root, path):
+            what = f"--root {root} and {option} {path} lie one inside the other"
+            raise NightrankError("E_USAGE", what, "", "choose another --root")
+    judged, notes = _judged(qrels)
+    found = {}
+    for kind, path in (("corpus", corpus), ("queries", queries)):
+        found[kind], seen = _look(kind, path, judged if kind == "queries" else None)
+        notes += seen
+    evaluate = f"# evaluate: {{qrels: data/qrels.tsv, {MEASURES}}}"
+    if qrels is not None:
+        evaluate = f"evaluate: {{qrels: {written(qrels)}, {MEASURES}}}"
+    name = experiment_name(file.stem)
     text = TEMPLATE.format(
-        file=file,
-        name=name or "experiment",
-        root=root,
-        corpus=corpus,
-        queries=queries,
+        name=written(name),
+        root=written(root),
+        corpus=written(corpus),
+        queries=written(queries),
+        corpus_lines=_section("corpus", found["corpus"]),
+        queries_lines=_section("queries", found["queries"]),
         evaluate=evaluate,
     )
+    read = load_text(PipelineConfig, text, str(file))
+    same = (read.name, read.root, read.corpus.path, read.queries.path, read.evaluate.qrels)
+    if same != (name, root, corpus, queries, qrels):
+        raise NightrankError("E_USAGE", "these paths cannot be written into a config", str(file))
     try:
         with open(file, "x", encoding="utf-8") as out:
             out.write(text)
     except FileExistsError:
-        what, do = "the file exists and is left as it is", "choose another name"
-        raise NightrankError("E_USAGE", what, str(file), do) from None
+        raise _exists(file) from None
     except OSError as error:
-        raise NightrankError("E_USAGE", f"cannot write: {error.strerror}", str(file)) from None
-    print(f"wrote {file}; next: nightrank run {file}")
+        what, do = f"cannot write: {error.strerror}", "choose another file"
+        raise NightrankError("E_USAGE", what, str(file), do) from None
+    quoted = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
+    print("\n".join([f"wrote {quoted}", *notes]))
+    print(f"next: nightrank doctor {quoted}, then nightrank plan {quoted}")
+
+
+def experiment_name(stem: str) -> str:
+    """A valid name for an experiment.
+
+    Two configs of one name and root share a lake: where letters or digits of the stem have no place
+    in a name, a digest of it stands for them.
+    """
+    ascii_only = unicodedata.normalize("NFKD", stem.lower()).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9._-]", "-", ascii_only).strip("._-")[:LONGEST_NAME]
+    letters = [c for c in unicodedata.normalize("NFKC", stem.lower()) if c.isalnum()]
+    kept = [c for c in name if c.isalnum()]
+    if len(kept) == len(letters) and kept:
+        return name
+    digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
+    return f"{name.strip('._-') or 'experiment'}-{digest}"
+
+
+def _exists(file: Path) -> NightrankError:
+    what, do = "the file exists and is left as it is", "choose another name"
+    return NightrankError("E_USAGE", what, str(file), do)
+
+
+def _check(option: str, value: str) -> None:
+    """Refuses what no config can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        what, do = f"{option} is not UTF-8, which a config is", "rename the file or its folder"
+        raise NightrankError("E_USAGE", what, ascii(value), do) from None
+    if not value:
+        raise NightrankError("E_USAGE", f"{option} is empty", "", "give a path")
+    if "${" in value:
+        do = "rename the file or its folder"
+        raise NightrankError("E_USAGE", f"{option} holds ${{, which no config can", value, do)
+
+
+def _judged(qrels: str | None) -> tuple[set[str] | None, list[str]]:
+    """The judged query ids, and a line for the user."""
+    from nightrank.stages.ingest import load_qrels
+    from nightrank.storage.listing import store_errors
+
+    if qrels is None:
+        return None, []
+    try:
+        with store_errors(qrels, "E_EMPTY"):
+            table = load_qrels(qrels, HASTY if qrels.startswith("s3://") else {})
+    except NightrankError as error:
+        return None, [f"  qrels: {error.what}: the path is written all the same"]
+    judged = set(table["query_id"].to_pylist())
+    return judged, [f"  qrels: {table.num_rows} judgements of {len(judged)} queries"]
+
+
+def _look(kind: str, path: str, judged: set[str] | None) -> tuple[Suggestion | None, list[str]]:
+    """What the first rows say, and lines for the user."""
+    from nightrank.diagnosis.first_rows import first_rows
+    from nightrank.diagnosis.suggestion import suggest
+
+    try:
+        rows = first_rows(path, HASTY if path.startswith("s3://") else {})
+    except NightrankError as error:
+        return None, [f"  {kind}: {error.what}: the path is written all the same"]
+    found = suggest(kind, rows, judged)
+    named = ", ".join(f"{ours} in {name!r}" for ours, name in found.names.items())
+    line = f"  {kind}: {rows.files} file(s), {' and '.join(rows.formats)}; {named or 'no column'}"
+    if found.attributes:
+        line += f"; {len(found.attributes)} further column(s)"
+    return found, [line, *(f"  {kind}: {note}" for note in found.notes)]
+
+
+def _section(kind: str, found: Suggestion | None) -> str:
+    """The lines of an input's section below its path."""
+    from nightrank.config_file import written
+
+    columns, attributes = EXAMPLES[kind]
+    lines = []
+    if found and found.columns:
+        pairs = ", ".join(f"{ours}: {written(name)}" for ours, name in found.columns.items())
+        lines.append(f"  columns: {{{pairs}}}")
+    else:
+        lines.append(f"  # columns: {columns}   # default: {USUAL[kind]}")
+    if found and found.attributes:
+        pairs = ", ".join(f"{written(name)}: {t}" for name, t in found.attributes.items())
+        lines.append("  # Found too; carried along where this line is no comment:")
+        attributes = f"{{{pairs}}}"
+    lines.append(f"  # attributes: {attributes}")
+    if found and found.verticals:
+        shown = ", ".join(written(value) for value in found.verticals[:10])
+        more = ", ..." if len(found.verticals) > 10 else ""
+        lines.append(f"  # verticals in the first rows: {shown}{more}")
+    return "\n".join(lines)

@@ -1,0 +1,171 @@
+"""The first rows of an input, with all of its columns: what `init` goes by.
+
+Nothing is hashed and no file is read to its end: a megabyte of the first file in a listing, or the
+first rows of its first row group, whatever the size of the input.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from nightrank.config import ColumnType
+from nightrank.errors import NightrankError
+from nightrank.storage.attributes import cast_attribute
+from nightrank.storage.bytestream import open_decoded, open_raw
+from nightrank.storage.filesystem import connect
+from nightrank.storage.inputs import InputFile
+from nightrank.storage.listing import KNOWN, find_files, kind_of, store_errors
+from nightrank.storage.parquet_footer import PlainFooter
+from nightrank.storage.raw import BadFile
+
+ROWS, PIECE_BYTES = 200, 1 << 20
+# A longer name, or one without a letter, is a cell of a file without a header.
+LONGEST_NAME = 64
+
+
+@dataclass(frozen=True)
+class FirstRows:
+    """The beginning of an input.
+
+    Attributes:
+        files: how many files were found.
+        formats: theirs, sorted, e.g. `jsonl` or `csv, gzip`.
+        columns: values of every column by its name, at most `ROWS`, None where a row has none.
+        types: the type under which each could be an attribute; lists and structs have none.
+    """
+
+    files: int
+    formats: tuple[str, ...]
+    columns: dict[str, list[Any]]
+    types: dict[str, ColumnType]
+
+
+def first_rows(path: str, options: dict[str, Any] | None = None) -> FirstRows:
+    """Reads the beginning of the first file behind a path.
+
+    Args:
+        path: a file, a folder or a glob, as in a config.
+        options: storage options.
+
+    Raises:
+        NightrankError: E_EMPTY where nothing is found; E_SCHEMA for a file that cannot be read or
+            has no header; else as `inputs.list_inputs`.
+    """
+    filesystem, place = connect(path, options)
+    with store_errors(path, "E_EMPTY"):
+        found, base, kept = find_files(filesystem, place, path, "auto")[:3]
+    if not found:
+        do = "correct the path; a folder is searched for " + KNOWN
+        raise NightrankError("E_EMPTY", "no input files found", path, do)
+    urls = {
+        full: kept if full == base else f"{kept.rstrip('/')}{full.removeprefix(base)}"
+        for full in sorted(found)
+    }
+    kinds = {full: kind_of(url, "auto") for full, url in urls.items()}
+    # An empty file says nothing of the columns.
+    first = next((full for full in urls if int(found[full]["size"])), next(iter(urls)))
+    file = InputFile(urls[first], int(found[first]["size"]), "", *kinds[first])
+    read = {"parquet": _parquet, "jsonl": _jsonl}.get(file.format, _delimited)
+    try:
+        columns = read(file, options)
+    except BadFile as error:
+        what = f"{error.reason}: {error.detail}"
+        raise NightrankError("E_SCHEMA", what, file.url, error.do) from None
+    formats = sorted({", ".join(filter(None, kind)) for kind in kinds.values()})
+    types = {name: kind for name, values in columns.items() if (kind := _type(values))}
+    return FirstRows(len(urls), tuple(formats), {n: list(v) for n, v in columns.items()}, types)
+
+
+def _parquet(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[Any]]:
+    with open_raw(file, options) as raw:
+        held = pq.ParquetFile(PlainFooter(raw, file.size), arrow_extensions_enabled=False)
+        batches = held.iter_batches(batch_size=ROWS)
+        batch = next(batches, pa.RecordBatch.from_pylist([], schema=held.schema_arrow))
+        return {name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)}
+
+
+def _text(file: InputFile, options: dict[str, Any] | None) -> list[str]:
+    """Lines of the first megabyte without a last one that is cut off."""
+    with open_decoded(file, options) as stream:
+        data = stream.read(PIECE_BYTES)
+    try:
+        text = data.decode("utf-8-sig", errors="strict" if len(data) < PIECE_BYTES else "ignore")
+    except UnicodeDecodeError:
+        raise BadFile("unreadable_file", "not UTF-8", "save the file as UTF-8") from None
+    lines = text.splitlines(keepends=True)
+    return lines if len(data) < PIECE_BYTES or len(lines) < 2 else lines[:-1]
+
+
+def _jsonl(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[Any]]:
+    rows: list[dict[str, Any]] = []
+    with open_decoded(file, options) as stream:
+        data = stream.read(PIECE_BYTES)
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    for line in lines if len(data) < PIECE_BYTES or len(lines) < 2 else lines[:-1]:
+        try:
+            row = orjson.loads(line) if line.strip() else None
+        except orjson.JSONDecodeError:
+            continue  # A bad row: `run` counts them.
+        if isinstance(row, dict):
+            rows.append(row)
+        if len(rows) == ROWS:
+            break
+    if not rows:
+        raise BadFile("unreadable_file", "expected a JSON object on each line, found none")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _delimited(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[Any]]:
+    lines = _text(file, options)
+    if file.format == "tsv":  # A quote is a character like any other.
+        read = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        read = csv.reader(io.StringIO("".join(lines), newline=""))
+    csv.field_size_limit(PIECE_BYTES * 2)
+    header = next(read, [])
+    named = [len(n) <= LONGEST_NAME and any(c.isalpha() for c in n) for n in header]
+    if not header or not all(named):
+        what = "the first line is no header: expected a name for every column"
+        raise BadFile("unreadable_file", what, "add a line of column names")
+    rows = [row for row, _ in zip(read, range(ROWS), strict=False) if len(row) == len(header)]
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+
+
+def _type(values: list[Any]) -> ColumnType | None:
+    """The narrowest type that holds all values; None for nested ones."""
+    filled = [value for value in values if value not in (None, "")]
+    if not filled:
+        return "string"
+    try:
+        array = pa.array(filled)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
+    kind = array.type
+    if pt.is_nested(kind) or pt.is_binary(kind) or pt.is_large_binary(kind):
+        return None
+    if pt.is_boolean(kind):
+        return "bool"
+    if pt.is_integer(kind):
+        return "int64"
+    if pt.is_floating(kind) or pt.is_decimal(kind):
+        return "float64"
+    if pt.is_date(kind):
+        return "date32"
+    if pt.is_timestamp(kind):
+        return "timestamp"
+    narrower: tuple[ColumnType, ...] = ("int64", "float64", "date32", "timestamp")
+    # `007` is a name, not a number.
+    zeros = any(str(v).lstrip("+-")[:1] == "0" and str(v)[1:2].isdigit() for v in filled)
+    for declared in narrower[2:] if zeros else narrower:
+        if not cast_attribute(array.cast(pa.string()), declared)[1].any():
+            return declared
+    return "string"

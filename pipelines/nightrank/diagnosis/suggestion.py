@@ -1,0 +1,130 @@
+"""What a config should say of an input, judged by its first rows: names, types, ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nightrank import column_names
+from nightrank.config import ColumnType, Source
+from nightrank.diagnosis.first_rows import FirstRows
+from nightrank.storage.raw import Wanted, id_name
+
+# Names that public collections and exports use, the likelier first.
+USUAL = {
+    "id": (
+        *("docid", "docno", "doc-id", "document_id", "documentid", "pid", "passage_id", "qid"),
+        *("query-id", "queryid", "question_id", "topic_id", "corpus-id", "uid", "uuid", "key"),
+        *("identifier", "url"),
+    ),
+    "text": (
+        *("body", "content", "contents", "passage", "document", "question", "query", "abstract"),
+        *("article", "description", "query_text", "sentence", "segment"),
+    ),
+    "title": ("headline", "heading", "subject", "name"),
+    "vertical": ("category", "domain", "topic", "section", "type", "label"),
+}
+# So many different values at most make a column of categories.
+CATEGORIES = 20
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Lines for one input's section.
+
+    Attributes:
+        columns: our names to the file's where they are not the usual ones.
+        names: all that were found, ours to the file's.
+        attributes: further columns that can be carried along, typed.
+        verticals: values of the queries' vertical, sorted; empty for a corpus.
+        notes: what looks wrong, a sentence each, without any text of a row.
+    """
+
+    columns: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, ColumnType] = field(default_factory=dict)
+    verticals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def suggest(kind: str, rows: FirstRows, judged: set[str] | None = None) -> Suggestion:
+    """Judges the first rows of an input.
+
+    Args:
+        kind: `corpus` or `queries`.
+        rows: its beginning.
+        judged: of queries, the ids that the judgements name.
+    """
+    wanted = Wanted.of(kind, Source(path="any"))
+    names: dict[str, str] = {}
+    columns: dict[str, str] = {}
+    notes: list[str] = []
+    for key, candidates in wanted.names.items():
+        ours = "id" if key == id_name(kind) else key
+        usual = next((name for name in candidates if name in rows.columns), None)
+        name = usual or _guess(ours, rows, set(names.values()))
+        if name is not None:
+            names[ours] = name
+        elif key not in wanted.optional:
+            notes.append(f"no column looks like the {ours}: set {kind}.columns")
+        if name is not None and usual is None:
+            columns[ours] = name
+    if kind == "queries":
+        notes += _check_ids("query", rows, names, judged)
+    else:
+        notes += _check_ids("document", rows, names, None)
+    attributes: dict[str, ColumnType] = {}
+    taken: list[str] = []
+    for name, declared in rows.types.items():
+        if name in names.values():
+            continue
+        try:
+            column_names.check_attributes([*attributes, name])
+            attributes[name] = declared
+        except ValueError:
+            taken.append(name)
+    if taken:
+        listed = ", ".join(map(repr, taken))
+        notes.append(f"columns that cannot be attributes under these names: {listed}")
+    verticals = rows.columns.get(names.get("vertical", ""), [])
+    distinct = tuple(sorted({str(value) for value in verticals if value not in (None, "")}))
+    return Suggestion(columns, names, attributes, distinct, tuple(notes))
+
+
+def _guess(ours: str, rows: FirstRows, used: set[str]) -> str | None:
+    """The file's column that most likely is one of ours."""
+    free = {name.strip().casefold(): name for name in rows.columns if name not in used}
+    for usual in USUAL[ours]:
+        name = free.get(usual)
+        if name is None or name not in rows.types:
+            continue
+        values = {value for value in rows.columns[name] if value not in (None, "")}
+        if ours == "vertical" and not 2 <= len(values) <= CATEGORIES:
+            continue
+        return name
+    strings = [name for name in free.values() if rows.types.get(name) == "string"]
+    if ours == "text" and strings:  # The longest, if it holds words.
+        longest = max(strings, key=lambda name: sum(len(str(v or "")) for v in rows.columns[name]))
+        if any(" " in str(value or "") for value in rows.columns[longest]):
+            return longest
+    return None
+
+
+def _check_ids(
+    what: str, rows: FirstRows, names: dict[str, str], judged: set[str] | None
+) -> list[str]:
+    """What looks wrong with the ids, without quoting one."""
+    if "id" not in names:
+        return []
+    ids = rows.columns[names["id"]]
+    column, count = repr(names["id"]), len(ids)
+    notes = []
+    if empty := sum(value in (None, "") for value in ids):
+        notes.append(f"{empty} of the first {count} {what} ids ({column}) are empty")
+    filled = [str(value) for value in ids if value not in (None, "")]
+    if repeated := len(filled) - len(set(filled)):
+        notes.append(f"{repeated} of the first {count} {what} ids ({column}) are repeated")
+    if rows.types.get(names["id"]) == "float64":
+        notes.append(f"{what} ids ({column}) are fractions, such as 7.0: write whole numbers")
+    if judged is not None and filled and not judged & set(filled):
+        notes.append(f"none of the first {len(filled)} {what} ids ({column}) is in the judgements")
+    return notes
