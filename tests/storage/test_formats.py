@@ -51,10 +51,13 @@ def test_columns_by_mapping_and_by_habit(tmp_path: Path, suffix: str) -> None:
     (row,), _ = read(asked, "queries")
     assert (row["query_id"], row["vertical"]) == ("q", "law")
     for settings_ in ({"columns": {"text": "nope"}}, {"columns": {"title": "nope"}}):
+        if suffix == "jsonl" and "title" in settings_["columns"]:
+            continue
         with pytest.raises(NightrankError, match=r"'nope' not found; found: .*docno.*columns"):
             read(odd, **settings_)
-    with pytest.raises(NightrankError, match="'year' not found"):
-        read(odd, attributes={"year": "int64"})
+    if suffix != "jsonl":  # There a row may leave a column out: see `test_absent_columns.py`.
+        with pytest.raises(NightrankError, match="'year' not found"):
+            read(odd, attributes={"year": "int64"})
     with pytest.raises(ValueError, match="Nightrank's own"):
         read(odd, attributes={"row": "int64"})
 
@@ -266,8 +269,20 @@ def test_a_line_beyond_any_text_is_dropped_unread(
     assert len(parts) == 2 and len(refused) == 3
 
 
+objects = st.fixed_dictionaries(
+    {},
+    optional={
+        "_id": st.sampled_from(["i", None]),
+        "id": st.sampled_from(["j", 7]),
+        "doc_id": st.just("k"),
+        "text": st.text(max_size=40),
+        "title": st.just("t"),
+        "year": st.sampled_from([1, 2.5, None]),
+    },
+)
 lines = st.lists(
     st.one_of(
+        objects.map(lambda row: json.dumps(row).encode()),
         st.just(b""),
         st.just(b"  "),
         st.just(b"not json"),
@@ -294,10 +309,9 @@ def test_byte_ranges_give_what_the_whole_file_gives(
     block: int,
 ) -> None:
     path = tmp_path_factory.mktemp("r") / "c.jsonl"
-    # An object at the head, so that every split knows the names.
-    first = b'{"_id": "first", "text": "t"}'
-    path.write_bytes(end.join([first, *lines]) + (end if ended else b""))
-    source = source_of("corpus")
+    # A text and an id at the end: a whole file without them is refused, a part is not.
+    path.write_bytes(end.join([*lines, b'{"_id": "z", "text": "t"}']) + (end if ended else b""))
+    source = source_of("corpus", attributes={"year": "float64"})
     (file,) = list_inputs(str(path))
     ranges = range(0, file.size, step)
     splits = tuple(Split(file, "bytes", a, min(a + step, file.size)) for a in ranges)

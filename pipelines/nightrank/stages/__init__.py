@@ -4,9 +4,9 @@
 """
 
 VERSIONS = {
-    "ingest": 2,
+    "ingest": 3,
     "delta": 2,
-    "extract": 1,
+    "extract": 2,
     "segment": 2,
     "compact": 1,
     "copy": 1,

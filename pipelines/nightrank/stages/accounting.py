@@ -8,6 +8,7 @@ from nightrank.config import Corpus, Queries
 from nightrank.errors import NightrankError
 from nightrank.models.protocols import ResolvedModel
 from nightrank.storage.dataset import Manifest
+from nightrank.storage.raw import Wanted, id_name
 
 # An output that is no number is the model's or the hardware's fault, not the data's. Inputs that
 # were set aside since they kill their worker are bounded a unit, and not counted here.
@@ -15,17 +16,19 @@ MAX_UNUSABLE = 0.001
 
 
 def check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None:
-    """Refuses an empty input, ids of two types, and more rejects than the budget.
+    """Refuses an empty input, ids of two types, absent columns, and more rejects than the budget.
 
     Raises:
         NightrankError: E_SCHEMA where one file has integers for ids and another strings: 7 and "7"
-            would be one document; E_REJECT_BUDGET with the reasons; E_EMPTY.
+            would be one document, and where a column that was asked for is in no row of the input;
+            E_REJECT_BUDGET with the reasons; E_EMPTY.
     """
     places = {s.stats.get("id_type"): s.stats.get("where") for s in reversed(ingested.shards)}
     if {"integer", "string"} <= set(places):
         what = f"ids are integers in {places['integer']} and strings in {places['string']}"
         do = "write them as one type: 7 and '7' would be taken for one"
         raise NightrankError("E_SCHEMA", what, f"{kind}.path {source.path}", do)
+    _check_columns(kind, source, ingested)
     rows, rejected = ingested.total("rows_in"), ingested.total("rejected")
     if rejected > source.reject_budget * rows:
         what = (
@@ -67,6 +70,27 @@ def check_scores(scored: Manifest, model: ResolvedModel) -> None:
         what = f"{rejected} of {pairs} pairs have no finite score"
         do = "set precision=exact of this step where it is not; else the model is at fault"
         raise NightrankError("E_REJECT_BUDGET", what, model.model, do)
+
+
+def _check_columns(kind: str, source: Corpus | Queries, ingested: Manifest) -> None:
+    """Refuses an input of whose rows none has a declared column: its name is misspelt, most likely.
+
+    A JSONL row may leave any column out, so that no row and no part of a file alone can tell.
+    """
+    wanted = Wanted.of(kind, source)
+    accepted = ingested.total("accepted")
+    if not accepted:
+        return
+    required = set(wanted.required)
+    if ingested.total("deletes") == accepted:  # A feed's rows that delete have nothing else.
+        required &= {id_name(kind), "op", "sequence"}
+    for shard in ingested.shards:
+        required -= set(shard.stats["columns"])
+    if required:
+        ours = sorted(required)[0]
+        what = f"column {wanted.spelt(ours)} is in no row of the {kind}"
+        do = f"correct {kind}.columns or attributes; or, if it may be absent, write a null once"
+        raise NightrankError("E_SCHEMA", what, f"{kind}.path {source.path}", do)
 
 
 def _reasons(ingested: Manifest) -> str:

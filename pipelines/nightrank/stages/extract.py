@@ -25,7 +25,7 @@ from nightrank.storage.parquet import Batches
 from nightrank.storage.reader import Reader
 from nightrank.storage.validation import accepted_schema, validate
 
-VERSION = 1
+VERSION = 2
 
 
 def plan(splits: tuple[Split, ...], delta: Manifest) -> tuple[Task, ...]:

@@ -29,7 +29,7 @@ from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
 from nightrank.storage.validation import accepted_schema, validate
 
-VERSION = 2
+VERSION = 3
 
 
 def plan(splits: tuple[Split, ...]) -> tuple[Task, ...]:
@@ -57,7 +57,8 @@ class Worker:
         rejects: list[pa.Table] = []
         ids: list[pa.Table] = []
         stats: dict[str, Any] = {"rows_in": 0, "accepted": 0, "rejected": 0, "unselected": 0}
-        stats |= {"lines": 0, "reasons": {}, "id_type": "", "where": ""}
+        stats |= {"lines": 0, "reasons": {}, "id_type": "", "where": "", "deletes": 0}
+        present: set[str] = set()
         id_column = schema.names[0]
         hash_column = "content_hash" if self._kind == "corpus" else "query_hash"
 
@@ -65,6 +66,7 @@ class Worker:
             for batch in read_split(task.args["split"], self._kind, self._source, self._options):
                 accepted, refused = validate(batch, self._kind, self._source)
                 stats["id_type"], stats["where"] = batch.id_type, batch.where
+                present.update(batch.present)
                 stats["rows_in"] += accepted.num_rows + refused.num_rows
                 stats["rejected"] += refused.num_rows
                 for row in (accepted["row"], refused["row"]):
@@ -84,6 +86,7 @@ class Worker:
                 columns = [accepted[id_column], accepted[hash_column], accepted["row"]]
                 if isinstance(self._source, Corpus) and self._source.feed:
                     removed = pc.equal(accepted["op"], "delete")
+                    stats["deletes"] += pc.sum(removed).as_py() or 0
                     columns += [accepted["sequence"], removed]
                 ids.append(pa.table(columns, schema=ids_schema(self._source)))
                 yield accepted
@@ -97,6 +100,7 @@ class Worker:
                 pass
         table = pa.concat_tables([ids_schema(self._source).empty_table(), *ids])
         files["ids"] = buckets.scatter(table, table["id"])
+        stats["columns"] = sorted(present)
         files["rejects"] = pa.concat_tables([rejects_schema().empty_table(), *rejects])
         return Payload(files, stats)
 

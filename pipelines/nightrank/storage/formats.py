@@ -7,6 +7,7 @@ what a file may decode to, and keeps exact row numbers for what it refuses.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,8 @@ def read_split(
         CSV line is no row. A bad file under `on_bad_file: reject` is one reject with row -1.
 
     Raises:
-        NightrankError: E_SCHEMA for a file that cannot be read or lacks a column, and for a refused
-            row under `on_bad_row: error`; E_INPUT_CHANGED; E_AUTH; E_STORE_RETRY.
+        NightrankError: E_SCHEMA for a file that cannot be read or does not have a column, and for a
+            refused row under `on_bad_row: error`; E_INPUT_CHANGED; E_AUTH; E_STORE_RETRY.
     """
     check_unchanged(split.file, options)
     wanted = Wanted.of(kind, source)
@@ -72,7 +73,8 @@ def read_split(
         rejects = Rejects()
         rejects.add(-1, error.reason, error.detail)
         empty = {name: pa.array([], pa.string()) for name in wanted.names}
-        yield checked_batch(empty, np.empty(0, np.int64), rejects, where)
+        batch = checked_batch(empty, np.empty(0, np.int64), rejects, where)
+        yield replace(batch, present=frozenset())
 
 
 def bad_row(rejects: pa.Table, where: str) -> NightrankError:

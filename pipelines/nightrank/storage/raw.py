@@ -19,6 +19,7 @@ PIECE_BYTES = 64 << 20
 EXPANSION_RATIO = 200
 EXPANSION_BYTES = 1 << 30
 DETAIL_LENGTH = 200
+NAMES_SHOWN, NAME_LENGTH = 12, 64
 
 
 def rejects_schema() -> pa.Schema:
@@ -45,6 +46,8 @@ class RawBatch:
         where: the split, for error messages.
         id_type: `string` or `integer` where the file declares it for all of its ids, as Parquet
             does; else empty.
+        present: our names of the columns that the split has, as far as it was read; of JSONL, those
+            of which an object had the key.
     """
 
     columns: pa.RecordBatch
@@ -52,6 +55,7 @@ class RawBatch:
     rejects: pa.Table
     where: str
     id_type: str = ""
+    present: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -132,11 +136,24 @@ class Wanted:
             if name is not None:
                 chosen[ours] = name
             elif ours not in self.optional:
-                wanted = " or ".join(repr(c) for c in candidates)
-                shown = ", ".join(sorted(found)[:12]) + (", ..." if len(found) > 12 else "")
-                what = f"column {wanted} not found; found: {shown or 'no column'}"
-                raise BadFile("unreadable_file", what, f"set {self.kind}.columns or attributes")
+                raise self.missing(ours, found)
         return chosen
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Our names that an input must have."""
+        return frozenset(self.names) - self.optional
+
+    def spelt(self, ours: str) -> str:
+        """The names that a file may use for a column, for a message."""
+        return " or ".join(repr(name) for name in self.names[ours])
+
+    def missing(self, ours: str, found: Collection[str]) -> BadFile:
+        """The error for a file without a column; names too long for one are left out."""
+        names = sorted(name for name in found if len(name) <= NAME_LENGTH)
+        shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+        what = f"column {self.spelt(ours)} not found; found: {shown or 'no column'}"
+        return BadFile("unreadable_file", what, f"set {self.kind}.columns or attributes")
 
 
 def id_name(kind: str) -> str:
@@ -182,7 +199,8 @@ def checked_batch(
             kept = array.filter(keep)
             columns[name] = kept.cast(pa.string()) if pa.types.is_binary(kept.type) else kept
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-    return RawBatch(batch, pa.array(rows, pa.int64()), rejects.table(), where)
+    numbers, present = pa.array(rows, pa.int64()), frozenset(columns)
+    return RawBatch(batch, numbers, rejects.table(), where, present=present)
 
 
 def _invalid_utf8(array: pa.Array) -> np.ndarray:
