@@ -33,6 +33,8 @@ class Source(Section):
             is looked for under the usual names: `_id`, `id`, `doc_id`/`query_id`; `text`; `title`.
         attributes: further columns to carry along, with their Arrow types. Names that Nightrank or
             a reader of its tables uses are refused (`column_names`).
+        header: the columns of CSV and TSV files that have no header line, in order, e.g.
+            `[id, text]`.
         on_bad_row: `reject` writes the row's place and reason to the rejects; `error` stops.
         on_bad_file: `error` stops at an unreadable file; `reject` leaves the file out, counted.
         max_text_bytes: a longer text (UTF-8 bytes) is rejected as `too_large`.
@@ -44,6 +46,7 @@ class Source(Section):
     format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = "auto"
     columns: dict[str, str] = {}
     attributes: dict[str, ColumnType] = {}
+    header: list[str] = []
     on_bad_row: Literal["reject", "error"] = "reject"
     on_bad_file: Literal["error", "reject"] = "error"
     max_text_bytes: int = Field(default=1 << 20, ge=1, le=1 << 30)
@@ -63,6 +66,11 @@ class Source(Section):
         if unknown := set(self.columns) - known:
             raise ValueError(f"columns: {sorted(unknown)} unknown; known: {sorted(known)}")
         column_names.check_attributes(self.attributes)
+        names = [name.strip() for name in self.header]
+        if "" in names or len(set(names)) < len(names):
+            raise ValueError("header: expected names that are not empty, each once")
+        if names and self.format in ("parquet", "jsonl"):
+            raise ValueError(f"header: {self.format} files name their columns themselves")
         return self
 
 

@@ -84,9 +84,10 @@ FILES: list[tuple[str, bytes, int, str, str]] = [
     ("large.jsonl", GOOD + b'{"_id": "x", "text": "%s"}' % (b"y" * 1_100_000), 4,
      "E_REJECT_BUDGET", "expected at most 1048576 bytes, found 1100000"),
     ("ragged.csv", b"_id,text\na,river\nb\n", 4, "E_REJECT_BUDGET", "expected 2 fields, found 1"),
-    ("twice.csv", b"_id,text,text\na,b,c\n", 4, "E_SCHEMA", "stand twice in the header"),
+    ("twice.csv", b"_id,text,text\na,b,c\n", 4, "E_SCHEMA", "names 'text' more than once"),
     ("fields.tsv", b"_id\ttext\na\tb\tc\n", 4, "E_REJECT_BUDGET", "expected 2 fields, found 3"),
-    ("semicolons.csv", b"_id;text\na;river\n", 4, "E_SCHEMA", "found: _id;text"),
+    ("nohead.tsv", b"0\triver bank\n1\tyyyy\n", 4, "E_SCHEMA", "set corpus.header, e.g. [id"),
+    ("semicolons.csv", b"_id;text\na;river\n", 4, "E_SCHEMA", "found 1 field without any of"),
 ]  # fmt: skip
 BASE = "name: tiny\nroot: lake\ncorpus: {path: c.jsonl}\nqueries: {path: q.jsonl}\n"
 BASE += "encoder: {model: toy:bag-of-words}\ncluster: {executor: serial}\n"

@@ -1,3 +1,9 @@
+from pathlib import Path
+
+import pytest
+
+from nightrank.errors import NightrankError
+from nightrank.models.judged_collections import read_qrels
 from nightrank.models.mining import Group, mine, near_duplicates
 
 DENSE = {"q": [("d1", 0.9), ("d2", 0.8), ("d3", 0.5), ("d4", 0.4)]}
@@ -42,3 +48,14 @@ def test_near_duplicates_by_words_not_by_form():
         "other": "what is a cataract",
     }
     assert near_duplicates(texts, reported) == {"same", "close"}
+
+
+def test_judgements_have_no_quoting_and_errors_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "qrels.tsv"
+    path.write_text('query-id\tcorpus-id\tscore\n"q1\td1\t1\nq"2\t"d2"\t0\n')
+    assert read_qrels(path) == {'"q1': {"d1": 1}, 'q"2': {'"d2"': 0}}
+    for bad in ("q\td\tPRIVATE\n", "q\tPRIVATE\n"):
+        path.write_text("query-id\tcorpus-id\tscore\n" + bad)
+        with pytest.raises(NightrankError, match=r"qrels\.tsv, line 2") as caught:
+            read_qrels(path)
+        assert "PRIVATE" not in str(caught.value)

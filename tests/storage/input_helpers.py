@@ -32,10 +32,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     if parts[0] in ("parquet", "pq"):
         pq.write_table(pa.Table.from_pylist(rows), path, write_page_checksum=True)
         return path
-    if parts[0] in ("csv", "tsv"):
+    if parts[0] == "tsv":
+        lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+        data = "".join("\t".join(line) + "\n" for line in lines).encode()
+    elif parts[0] == "csv":
         buffer = io.StringIO(newline="")
-        delimiter = "," if parts[0] == "csv" else "\t"
-        writer = csv.DictWriter(buffer, list(rows[0]), delimiter=delimiter, lineterminator="\n")
+        writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         data = buffer.getvalue().encode()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nightrank.errors import NightrankError
 from nightrank.storage import delimited, jsonl, raw
+from nightrank.storage import lines as lines_module
 from nightrank.storage.filesystem import connect
 from nightrank.storage.inputs import InputFile, Split, list_inputs
 from tests.conftest import COLLECTIONS
@@ -28,15 +29,18 @@ TEXT = [f"{p}{c}" for p in PLAIN for c in ("", ".gz", ".zst")]
 
 @pytest.mark.parametrize("suffix", ["parquet", *TEXT])
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
-    accepted, rejects = read(write(tmp_path / f"c.{suffix}", ROWS), attributes={"url": "string"})
+    rows = ROWS
+    if suffix.startswith("tsv"):  # Which cannot hold tabs and line feeds.
+        rows = [{name: " ".join(v.split()) for name, v in row.items()} for row in ROWS]
+    accepted, rejects = read(write(tmp_path / f"c.{suffix}", rows), attributes={"url": "string"})
     shown = [{k: r[k] for k in ("doc_id", "title", "text", "url", "row")} for r in accepted]
     names = ("doc_id", "title", "text", "url")
     assert shown == [
-        {**dict(zip(names, row.values(), strict=True)), "row": i} for i, row in enumerate(ROWS)
+        {**dict(zip(names, row.values(), strict=True)), "row": i} for i, row in enumerate(rows)
     ]
     assert not rejects
     # Which format a document came in is no part of its content.
-    again, _ = read(write(tmp_path / "again.jsonl", ROWS), attributes={"url": "string"})
+    again, _ = read(write(tmp_path / "again.jsonl", rows), attributes={"url": "string"})
     assert [r["content_hash"] for r in accepted] == [r["content_hash"] for r in again]
 
 
@@ -107,29 +111,26 @@ def test_bad_lines_keep_their_row_numbers(tmp_path: Path) -> None:
         read(path, on_bad_row="error")
 
 
-@pytest.mark.parametrize(("suffix", "mark"), [("csv", b","), ("tsv", b"\t")])
-def test_bad_records_keep_their_row_numbers(tmp_path: Path, suffix: str, mark: bytes) -> None:
+def test_bad_records_keep_their_row_numbers(tmp_path: Path) -> None:
     lines = [b"x,_id,text", b"1,a,fine", b"", b"1,b", b'1,c,"two', b'lines"', b"1,d,\xff"]
     lines += [b"1,e\xfe,x,y", b"1,,t", b"1,f,", b"1,g,last"]
-    path = tmp_path / f"c.{suffix}"
-    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines).replace(b",", mark))
+    path = tmp_path / "c.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
     accepted, rejects = read(path)
     assert [(r["row"], r["doc_id"]) for r in accepted] == [(0, "a"), (2, "c"), (7, "g")]
     bad = ["bad_row", "invalid_utf8", "bad_row", "empty_id", "empty_text"]
     assert reasons(rejects) == list(zip([1, 3, 4, 5, 6], bad, strict=True))
 
 
-@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "tsv"])
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
 @pytest.mark.parametrize("mark", [b"x", b"\xe9"])  # UTF-8, and Latin-1 from there on.
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
 def test_a_quote_that_is_never_closed_does_not_swallow_the_rows_after_it(
     tmp_path: Path, suffix: str, mark: bytes, end: bytes
 ) -> None:
-    sign = b"," if suffix.startswith("csv") else b"\t"
-
     def written(*texts: bytes) -> Path:
-        rows = [b"%d%s%s" % (i, sign, text) for i, text in enumerate(texts)]
-        data = b"\n".join([b"_id" + sign + b"text", *rows]) + end
+        rows = [b"%d,%s" % (i, text) for i, text in enumerate(texts)]
+        data = b"\n".join([b"_id,text", *rows]) + end
         path = tmp_path / f"c.{suffix}"
         path.write_bytes(packed(data, suffix.rpartition(".")[2]))
         return path
@@ -258,7 +259,7 @@ def test_a_line_beyond_any_text_is_dropped_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jsonl, "LINE_SLACK", 0)
-    monkeypatch.setattr(jsonl, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(lines_module, "BLOCK_BYTES", 64)
     good = '{"_id": "%d", "text": "t"}\n'
     long = '{"_id": "x", "text": "' + "y" * 1000 + '"}\n'
     (tmp_path / "c.jsonl").write_text(good % 1 + long + good % 2 + long + long.strip())
@@ -317,7 +318,7 @@ def test_byte_ranges_give_what_the_whole_file_gives(
     splits = tuple(Split(file, "bytes", a, min(a + step, file.size)) for a in ranges)
     whole = read_splits((Split(file, "whole", 0, file.size),), "corpus", source)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsonl, "BLOCK_BYTES", block)
+        patch.setattr(lines_module, "BLOCK_BYTES", block)
         parts = read_splits(splits, "corpus", source)
     for one, other in zip(whole, parts, strict=True):
         assert [{**r, "row": 0} for r in one] == [{**r, "row": 0} for r in other]

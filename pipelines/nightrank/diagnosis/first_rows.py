@@ -135,7 +135,7 @@ def _delimited(file: InputFile, options: dict[str, Any] | None) -> dict[str, lis
     named = [len(n) <= LONGEST_NAME and any(c.isalpha() for c in n) for n in header]
     if not header or not all(named):
         what = "the first line is no header: expected a name for every column"
-        raise BadFile("unreadable_file", what, "add a line of column names")
+        raise BadFile("unreadable_file", what, "add a line of column names, or set header")
     rows = [row for row, _ in zip(read, range(ROWS), strict=False) if len(row) == len(header)]
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 

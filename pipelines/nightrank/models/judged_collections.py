@@ -120,15 +120,21 @@ def read_qrels(path: Path) -> Qrels:
         NightrankError: E_CONFIG, where the file cannot be read.
     """
     grades: Qrels = {}
+    line = 0
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.reader(file, delimiter="\t"):
+            # TSV has no quoting: an id may hold a double quote.
+            for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+                line += 1
                 if row and row[0] != "query-id":
                     grades.setdefault(row[0], {})[row[1]] = int(row[2])
-    except (OSError, ValueError, IndexError) as error:
-        raise NightrankError(
-            "E_CONFIG", f"cannot read judgments: {error}", str(path), "set data and its paths"
-        ) from None
+    except OSError as error:
+        what, do = f"cannot read judgments: {error}", "set data and its paths"
+        raise NightrankError("E_CONFIG", what, str(path), do) from None
+    except (ValueError, IndexError, csv.Error):  # Their messages quote the file.
+        what = "cannot read judgments: expected query-id, corpus-id and a whole number by tabs"
+        do = "set data and its paths"
+        raise NightrankError("E_CONFIG", what, f"{path}, line {line}", do) from None
     return grades
 
 

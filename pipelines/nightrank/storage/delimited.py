@@ -1,4 +1,4 @@
-"""CSV and TSV with a header; quoted fields may hold line feeds.
+"""CSV; quoted fields may hold line feeds.
 
 Columns are read as bytes, so that a row that is not UTF-8 does not cost its block, and a row with
 too few or too many fields is one reject.
@@ -15,6 +15,7 @@ import pyarrow.csv as pcsv
 
 from nightrank.config import Source
 from nightrank.storage.bytestream import END, Decoded, NotUtf8, TextMode, open_decoded
+from nightrank.storage.header import column_places
 from nightrank.storage.inputs import Split
 from nightrank.storage.raw import (
     BATCH_ROWS,
@@ -34,19 +35,24 @@ MIN_BLOCK, MAX_BLOCK = 8 << 20, 1 << 30
 LAST = END.decode().rstrip("\n")
 
 
-def read_delimited(
+def read_csv(
     split: Split, wanted: Wanted, source: Source, options: dict[str, Any] | None
 ) -> Iterator[RawBatch]:
-    """Reads a whole CSV or TSV file.
+    """Reads a whole CSV file.
 
-    Row numbers count records after the header; blank lines are no records. An empty field is an
-    empty string, and for attributes of other types null.
+    Row numbers count records after the header, where there is one; blank lines are no records. An
+    empty field is an empty string, and for attributes of other types null.
 
     Raises:
         BadFile: a column is missing or there twice, or the stream is broken.
     """
     block = min(MAX_BLOCK, max(MIN_BLOCK, 5 * source.max_text_bytes))
-    names = wanted.resolve(_header(split, wanted, block, options))
+    first = _first_record(split, block, options)
+    places = column_places(first, wanted, source)
+    if first is None:
+        return
+    columns = source.header or first
+    names = {ours: columns[at] for ours, at in places.items()}
     done = 0
     try:
         for batch, next_row in _batches(split, names, source, block, options, "utf8", 0):
@@ -77,7 +83,8 @@ def _batches(
         convert = pcsv.ConvertOptions(
             include_columns=theirs, column_types={name: pa.binary() for name in theirs}
         )
-        reader = _open(stream, split, block, bad, convert)
+        header = [_as_latin(name) if latin else name for name in source.header]
+        reader = _open(stream, block, bad, convert, header)
         next_row = 0
         for batch in reader:
             for at in range(0, batch.num_rows, BATCH_ROWS):
@@ -131,46 +138,44 @@ def _take(bad: list[tuple[int, str]], start: int, stop: int) -> Rejects:
 
 def _open(
     stream: Decoded,
-    split: Split,
     block: int,
     bad: list[tuple[int, str]],
     convert: pcsv.ConvertOptions,
+    header: list[str],
 ) -> pcsv.CSVStreamingReader:
     """Opens a reader that adds rows with a wrong number of fields to `bad`, `LAST` among them."""
 
     def skip(row: Any) -> str:
-        # Arrow numbers records from 1, the header included.
+        # Arrow numbers records from 1, a header included.
         detail = f"expected {row.expected_columns} fields, found {row.actual_columns}"
         detail = LAST if row.text == LAST else detail
-        bad.append((row.number - 2, detail))
+        bad.append((row.number - (1 if header else 2), detail))
         return "skip"
 
     return pcsv.open_csv(
         pa.PythonFile(stream, mode="r"),
-        read_options=pcsv.ReadOptions(use_threads=False, block_size=block),
-        parse_options=pcsv.ParseOptions(
-            delimiter="\t" if split.file.format == "tsv" else ",",
-            newlines_in_values=True,
-            invalid_row_handler=skip,
+        read_options=pcsv.ReadOptions(
+            use_threads=False, block_size=block, column_names=header or None
         ),
+        parse_options=pcsv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=convert,
     )
 
 
-def _header(split: Split, wanted: Wanted, block: int, options: dict[str, Any] | None) -> list[str]:
-    """The file's column names.
+def _first_record(split: Split, block: int, options: dict[str, Any] | None) -> list[str] | None:
+    """The fields of the file's first record; None for a file without one.
 
     Raises:
-        BadFile: a name we look for stands there twice, or the names are not UTF-8.
+        BadFile: they are not UTF-8.
     """
     with open_decoded(split.file, options, "latin1") as stream:
         if not stream.read(2):
-            return []
+            return None
     with open_decoded(split.file, options, "latin1") as stream:
-        reader = _open(stream, split, block, [], pcsv.ConvertOptions())
-        names = [name.encode("latin-1").decode() for name in reader.schema.names]
-    names = [] if names == [LAST] else names  # A byte order mark, and nothing behind it.
-    looked_for = {name for candidates in wanted.names.values() for name in candidates}
-    if twice := sorted({n for n in names if n in looked_for and names.count(n) > 1}):
-        raise BadFile("unreadable_file", f"columns {twice} stand twice in the header")
-    return names
+        reader = _open(stream, block, [], pcsv.ConvertOptions(), [])
+        names = [name.encode("latin-1") for name in reader.schema.names]
+    try:
+        fields = [name.decode() for name in names]
+    except UnicodeDecodeError:
+        raise BadFile("unreadable_file", "the first line is not UTF-8") from None
+    return None if fields == [LAST] else fields  # A byte order mark, and nothing behind it.

@@ -15,17 +15,18 @@ import pyarrow as pa
 
 from nightrank.config import Source
 from nightrank.errors import NightrankError
-from nightrank.storage.delimited import read_delimited
+from nightrank.storage.delimited import read_csv
 from nightrank.storage.inputs import Split, check_unchanged
 from nightrank.storage.jsonl import read_jsonl
 from nightrank.storage.parquet_rows import read_parquet
 from nightrank.storage.raw import BadFile, RawBatch, Rejects, Wanted, checked_batch, place
+from nightrank.storage.tsv import read_tsv
 
 READERS = {
     "parquet": read_parquet,
     "jsonl": read_jsonl,
-    "csv": read_delimited,
-    "tsv": read_delimited,
+    "csv": read_csv,
+    "tsv": read_tsv,
 }
 
 

@@ -17,8 +17,9 @@ import orjson
 import pyarrow as pa
 
 from nightrank.config import Corpus, Source
-from nightrank.storage.bytestream import BOM, Decoded, open_decoded
+from nightrank.storage.bytestream import open_decoded
 from nightrank.storage.inputs import Split
+from nightrank.storage.lines import owned_lines
 from nightrank.storage.raw import (
     BATCH_ROWS,
     RawBatch,
@@ -29,7 +30,6 @@ from nightrank.storage.raw import (
     place,
 )
 
-BLOCK_BYTES = 4 << 20
 # JSON writes a byte as at most 6 (`\u0000`); a longer line cannot hold an acceptable text.
 LINE_FACTOR, LINE_SLACK = 8, 64 << 20
 KEYS_NOTED = 12
@@ -57,7 +57,7 @@ def read_jsonl(
     limit = LINE_FACTOR * source.max_text_bytes + LINE_SLACK
     with open_decoded(split.file, options) as stream:
         number = 0
-        for lines in _owned_lines(stream, split, limit):
+        for lines in owned_lines(stream, split, limit):
             for at in range(0, len(lines), BATCH_ROWS):
                 part = lines[at : at + BATCH_ROWS]
                 yield _batch(part, number, state)
@@ -110,63 +110,6 @@ class _State:
         """The columns without which a row is rejected; one that deletes needs no text."""
         id = id_name(self.wanted.kind)
         return {id} if isinstance(self.source, Corpus) and self.source.feed else {id, "text"}
-
-
-def _owned_lines(stream: Decoded, split: Split, limit: int) -> Iterator[list[bytes | None]]:
-    """Lists of the lines that start in the split, without line feeds; None for one over `limit`."""
-    position, stop = 0, split.stop
-    if split.kind == "whole":
-        stop = 1 << 62
-    elif split.start:
-        # From the byte before: a line feed there means that a line starts at `start`.
-        position = split.start - 1
-        stream.raw.seek(position)
-        skipping = True
-        while skipping:
-            block = stream.read(BLOCK_BYTES)
-            cut = block.find(b"\n") + 1
-            skipping = cut == 0 and bool(block)
-            position += cut or len(block)
-        stream.raw.seek(position)
-    parts: list[bytes] = []  # Of a line that no block has ended yet.
-    held = 0
-    dropped = False
-    while position < stop:
-        block = stream.read(BLOCK_BYTES)
-        cut = block.rfind(b"\n") + 1 if block else 0
-        if block and not cut:
-            held += len(block)
-            dropped = dropped or held > limit
-            parts = [] if dropped else [*parts, block]
-            continue
-        complete = b"".join([*parts, block[:cut]])
-        lines: list[bytes | None]
-        if dropped:
-            # The long line counts as one; its bytes are gone, its length is not.
-            tail = block.find(b"\n") + 1 if block else 0
-            yield [None]
-            position += held + (tail if block else 0)
-            complete = block[tail:cut]
-        if position < stop < position + len(complete):
-            complete = complete[: complete.find(b"\n", stop - position - 1) + 1 or None]
-        elif position >= stop:
-            complete = b""
-        if complete:
-            lines = list(complete.split(b"\n"))
-            if complete.endswith(b"\n"):
-                lines.pop()
-            if position == 0:
-                lines[0] = complete_bom(lines[0])
-            yield lines
-        position += len(complete)
-        if not block:
-            return
-        parts, held, dropped = ([block[cut:]] if cut < len(block) else []), len(block) - cut, False
-
-
-def complete_bom(line: bytes | None) -> bytes | None:
-    """A file's first line without a byte order mark."""
-    return line.removeprefix(BOM) if line else line
 
 
 def _batch(lines: list[bytes | None], first: int, state: _State) -> RawBatch:
