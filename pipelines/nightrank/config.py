@@ -28,7 +28,9 @@ class Source(Section):
 
     Attributes:
         path: a file, a folder or a glob; local or s3://. Parquet, JSONL, CSV or TSV, each plain or
-            gzip/zstd (by name: `.jsonl.gz`, `.csv.zst`).
+            gzip/zstd (by name: `.jsonl.gz`, `.csv.zst`). Links are followed.
+        ignore: patterns of files to leave out of a folder or a glob, e.g. `['*.bz2', 'old/*']`,
+            from any folder on. A file of unknown format that none of them names is refused.
         columns: our names to the file's names, e.g. `{id: docno, text: body}`. What is not named
             is looked for under the usual names: `_id`, `id`, `doc_id`/`query_id`; `text`; `title`.
         attributes: further columns to carry along, with their Arrow types. Names that Nightrank or
@@ -44,6 +46,7 @@ class Source(Section):
 
     path: str = Field(min_length=1)
     format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = "auto"
+    ignore: list[str] = []
     columns: dict[str, str] = {}
     attributes: dict[str, ColumnType] = {}
     header: list[str] = []
@@ -316,7 +319,7 @@ class PipelineConfig(Section):
         outside = {"name", "root", "storage_options", "cluster", "search", "evaluate"}
         plain = self.model_dump(mode="json", exclude=outside | {"nightly", "budget", "gate"})
         for source in ("corpus", "queries"):
-            for key in ("path", "reject_budget", "allow_empty"):
+            for key in ("path", "ignore", "reject_budget", "allow_empty"):
                 plain[source].pop(key)
         plain["corpus"].pop("partitions")
         return plain

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from nightrank import config
 from nightrank.config import PipelineConfig
 from nightrank.config_running import Section
-from nightrank.errors import NightrankError
+from nightrank.errors import NightrankError, is_utf8, printable
 
 S = TypeVar("S", bound=Section)
 MAX_BYTES = 1 << 20
@@ -142,9 +142,13 @@ def apply_sets(plain: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
     """Applies `--set a.b=value` overrides; the value is read as YAML.
 
     Raises:
-        NightrankError: E_USAGE where an override has no `=` or its path crosses a plain value.
+        NightrankError: E_USAGE where an override is no UTF-8, has no `=` or its path crosses a
+            plain value.
     """
     for override in sets:
+        if not is_utf8(override):
+            what, do = "the value is not valid UTF-8", "rename what it names"
+            raise NightrankError("E_USAGE", what, f"--set {printable(override)}", do)
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise NightrankError(

@@ -25,12 +25,15 @@ from nightrank.stages.ingest import load_qrels
 from nightrank.storage.fingerprint import SHORT, digest, fingerprint
 from nightrank.storage.inputs import (
     InputFile,
+    Inventory,
     Split,
     check_partitions,
+    inventory,
     is_inside,
     list_inputs,
     plan_splits,
 )
+from nightrank.storage.left_out import LeftOut
 from nightrank.storage.log import Entry, Log
 from nightrank.storage.sealed import seal, unseal
 from nightrank.storage.store import Store
@@ -58,6 +61,7 @@ class Plan:
         corpus_id: the corpus: that input, and of a change feed all those before it.
         segment: folder of what this run adds to the corpus.
         queries: folder of the queries.
+        left_out: files of the `corpus` and the `queries` that are not read.
         bands: depths that the last rerank step completes one after the other.
     """
 
@@ -78,6 +82,7 @@ class Plan:
     bands: tuple[int, ...]
     corpus_files: tuple[InputFile, ...]
     query_files: tuple[InputFile, ...]
+    left_out: dict[str, LeftOut]
     corpus_splits: tuple[Split, ...]
     query_splits: tuple[Split, ...]
     qrels: InputFile | None
@@ -135,15 +140,14 @@ def make_plan(
     index = Log(store, "index")
     base = index.as_of(str(index_generation)) if index_generation else index.current()
     source_id = fingerprint(_source(config.corpus, config))
-    corpus_files: tuple[InputFile, ...] = ()
-    query_files: tuple[InputFile, ...] = ()
+    corpus_files, query_files = Inventory(), Inventory()
     files_id = ""
     if scope == "results":
         corpus_id = _ranked_against(base, source_id, encoder)
     else:
-        corpus_files = list_inputs(config.corpus.path, config.corpus.format, options)
-        check_partitions(config.corpus.path, config.corpus.partitions, corpus_files)
-        named = [[file.url, file.identity] for file in corpus_files]
+        corpus_files = input_inventory(config.corpus, options)
+        check_partitions(config.corpus.path, config.corpus.partitions, corpus_files.files)
+        named = [[file.url, file.identity] for file in corpus_files.files]
         files_id = corpus_id = fingerprint({"source": source_id, "files": named})
         if config.corpus.feed and base and base.body["source_id"] == source_id:
             before = base.body["corpus_id"]
@@ -151,7 +155,7 @@ def make_plan(
             corpus_id = before if seen else fingerprint({"feed": files_id, "onto": before})
     qrels = None
     if scope != "index":
-        query_files = list_inputs(config.queries.path, config.queries.format, options)
+        query_files = input_inventory(config.queries, options)
         if config.evaluate.qrels:
             # Judgements are one file in one of two text forms, whatever its name ends with.
             qrels = list_inputs(config.evaluate.qrels, "tsv", options)[0]
@@ -159,7 +163,7 @@ def make_plan(
     queries = {
         "source": _source(config.queries, config),
         # Names go into the rejects, so a renamed input is another input.
-        "files": [[file.url, file.identity] for file in query_files],
+        "files": [[file.url, file.identity] for file in query_files.files],
         "judged_by": qrels.identity if qrels and config.queries.only_judged else "",
     }
     identity = {
@@ -198,10 +202,11 @@ def make_plan(
         f"segments/{segment}",
         f"queries/{fingerprint(queries)}",
         found.bands,
-        corpus_files,
-        query_files,
-        plan_splits(corpus_files, options, by_file=config.corpus.on_bad_file == "reject"),
-        plan_splits(query_files, options, by_file=config.queries.on_bad_file == "reject"),
+        corpus_files.files,
+        query_files.files,
+        {"corpus": corpus_files.left_out, "queries": query_files.left_out},
+        input_splits(config.corpus, corpus_files.files, options),
+        input_splits(config.queries, query_files.files, options),
         qrels,
         encoder,
         steps,
@@ -224,9 +229,21 @@ def store_models(plan: Plan, store: Store, tell: Callable[[str], Any]) -> Plan:
     )
 
 
+def input_inventory(source: Corpus | Queries, options: dict[str, Any]) -> Inventory:
+    """The files of an input; see `storage.inputs.inventory`."""
+    return inventory(source.path, source.format, options, source.ignore)
+
+
+def input_splits(
+    source: Corpus | Queries, files: tuple[InputFile, ...], options: dict[str, Any]
+) -> tuple[Split, ...]:
+    """The splits of an input; see `storage.inputs.plan_splits`."""
+    return plan_splits(files, options, by_file=source.on_bad_file == "reject")
+
+
 def _source(source: Corpus | Queries, config: PipelineConfig) -> dict[str, Any]:
     """What rows become of an input's, whatever files they stand in."""
-    outside = {"path", "reject_budget", "allow_empty", "partitions"}
+    outside = {"path", "ignore", "reject_budget", "allow_empty", "partitions"}
     plain = source.model_dump(mode="json", exclude=outside)
     versions = {name: stages.VERSIONS[name] for name in ("ingest", "delta", "extract", "segment")}
     rows = config.layout.document_shard_rows

@@ -70,7 +70,7 @@ def test_what_is_wrong_is_told_and_the_rest_is_looked_at_all_the_same(
     code, found = told(capsys, write_config(plain))
     assert code == 3
     failed = {name for name, line in found.items() if line["state"] == "fail"}
-    assert failed == {"ray data", "inputs", "gone", "cannot"}
+    assert failed == {"ray data", "queries", "gone", "cannot"}
     assert "E_MODEL" in found["gone"]["found"] and "bf16" in found["cannot"]["found"]
     assert found["encoder"]["state"] == found["store"]["state"] == "ok"
 

@@ -196,7 +196,7 @@ def test_a_run_must_not_read_its_own_output(root: str, path: str, inside: bool) 
 def test_s3_listing(s3_url: str) -> None:
     filesystem, _ = connect(s3_url, {})
     folder = "lake/listing"
-    for key in ("in/", "in/b/", "in/b/y.jsonl", "in/x.csv.gz", "in/_tmp/z.csv", "in/notes.txt"):
+    for key in ("in/", "in/b/", "in/b/y.jsonl", "in/x.csv.gz", "in/_tmp/z.csv", "in/notes.md"):
         body = b"" if key.endswith("/") else key.encode()
         filesystem.call_s3("put_object", Bucket="lake", Key=f"listing/{key}", Body=body)
     files = list_inputs(f"s3://{folder}/in")

@@ -80,5 +80,5 @@ def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
     for finding in examine("store", lambda: lake.lake(store)):
         answers = answers and finding.state != "fail"
         yield finding
-    yield from examine("inputs", lambda: lake.inputs(loaded, options))
+    yield from lake.inputs(loaded, options)
     yield from models.models(loaded, store if answers else None)

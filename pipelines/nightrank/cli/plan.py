@@ -15,13 +15,16 @@ import typer
 from nightrank.cli.terminal import ConfigPath, Json, Sets
 
 if TYPE_CHECKING:
-    from nightrank.config import PipelineConfig, Source
+    from nightrank.config import PipelineConfig
     from nightrank.models.protocols import ResolvedModel
     from nightrank.storage.inputs import Split
+    from nightrank.storage.left_out import LeftOut
     from nightrank.storage.store import Store
 
     # The encoder, the rerankers, splits of the corpus and of the queries.
     _Found = tuple[ResolvedModel, tuple[ResolvedModel, ...], tuple[Split, ...], tuple[Split, ...]]
+    # Files of the corpus and the queries that are not read.
+    _LeftOut = dict[str, LeftOut]
 
 Documents = Annotated[
     int | None, typer.Option("--documents", metavar="N", min=1, help="As if there were so many.")
@@ -77,13 +80,10 @@ def plan(
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     # What is asked of another size than the input's is no run's forecast: the lake is not touched.
     if documents or queries:
-        found, folder, note = (
-            _elsewhere(loaded, store),
-            "",
-            "another size than the input's: not stored",
-        )
+        found, left_out = _elsewhere(loaded, store)
+        folder, note = "", "another size than the input's: not stored"
     else:
-        found, folder, note = _planned(loaded, store)
+        found, left_out, folder, note = _planned(loaded, store)
     ask = Question(loaded, *found, sample, documents, queries, gpu, memory, change)
     forecast = predict(ask)
     prices = {"cpu": cpu_hour, "gpu": gpu_hour, "put": put_1000, "get": get_1000}
@@ -92,39 +92,43 @@ def plan(
         note = "timed on a CPU for a run on GPUs: not stored"  # A first night would be held to it.
     elif folder:
         note = _store(store, folder, forecast)
+    forecast["files_left_out"] = {name: files.counts for name, files in left_out.items()}
+    forecast["warnings"] += [
+        f"{name}: {files}" for name, one in left_out.items() if (files := one.told())
+    ]
     forecast |= {"stored": note.startswith("stored"), "note": note}
     print(orjson.dumps(forecast).decode() if json else "\n".join(table(forecast, loaded.name)))
 
 
-def _elsewhere(config: PipelineConfig, store: Store) -> _Found:
+def _elsewhere(config: PipelineConfig, store: Store) -> tuple[_Found, _LeftOut]:
     """Models and splits of the sample's files."""
     from nightrank.planned_models import resolve_models
-    from nightrank.storage.inputs import list_inputs, plan_splits
+    from nightrank.planning import input_inventory, input_splits
 
-    def splits(source: Source) -> tuple[Split, ...]:
-        files = list_inputs(source.path, source.format, config.storage_options)
-        whole = source.on_bad_file == "reject"
-        return plan_splits(files, config.storage_options, by_file=whole)
+    options, sources = config.storage_options, (config.corpus, config.queries)
+    corpus, queries = (input_inventory(source, options) for source in sources)
+    splits = (
+        input_splits(config.corpus, corpus.files, options),
+        input_splits(config.queries, queries.files, options),
+    )
+    left_out = {"corpus": corpus.left_out, "queries": queries.left_out}
+    return (*resolve_models(config, store), *splits), left_out
 
-    return (*resolve_models(config, store), splits(config.corpus), splits(config.queries))
 
-
-def _planned(config: PipelineConfig, store: Store) -> tuple[_Found, str, str]:
+def _planned(config: PipelineConfig, store: Store) -> tuple[_Found, _LeftOut, str, str]:
     """The run that would come: models and splits, its folder, or why no forecast is stored."""
     from nightrank.planning import make_plan
 
     store.probe()
     made = make_plan(config, store)
     found = (made.encoder, made.steps, made.corpus_splits, made.query_splits)
+    folder, note = made.folder, ""
     if made.published is not None:
-        return found, "", "already published: the run would do nothing; this is one from nothing"
-    if made.usable_base or made.earlier:
-        return (
-            found,
-            "",
-            "the lake holds earlier work, which a run reuses; this is one from nothing",
-        )
-    return found, made.folder, ""
+        folder, note = "", "already published: the run would do nothing; this is one from nothing"
+    elif made.usable_base or made.earlier:
+        folder = ""
+        note = "the lake holds earlier work, which a run reuses; this is one from nothing"
+    return found, made.left_out, folder, note
 
 
 def _store(store: Store, folder: str, forecast: dict[str, Any]) -> str:

@@ -77,7 +77,9 @@ def execute(job: Run, first: str | None = None, last: str | None = None) -> dict
             index = job.index.generation if job.index else None
             return {"index_generation": index, **night(job), "seconds": job.progress.seconds}
         if done is None:
-            return {"generation": None, "stopped_after": last, "seconds": job.progress.seconds}
+            left_out = files_left_out(job)
+            stopped = {"generation": None, "stopped_after": last, "files_left_out": left_out}
+            return {**stopped, "seconds": job.progress.seconds}
         entry = done
     summary = {
         "generation": entry.generation,
@@ -111,7 +113,12 @@ def execute(job: Run, first: str | None = None, last: str | None = None) -> dict
     return summary
 
 
-def night(job: Run) -> dict[str, int]:
+def files_left_out(job: Run) -> dict[str, dict[str, int]]:
+    """Files of the corpus and of the queries that were not read, counted by reason."""
+    return {name: files.counts for name, files in job.plan.left_out.items()}
+
+
+def night(job: Run) -> dict[str, Any]:
     """What this run had to do: documents and pairs, new and taken over."""
     ingested, delta = job.made.get("corpus.ingest"), job.made.get("corpus.delta")
     came = {"added": 0, "changed": 0, "removed": 0}
@@ -129,6 +136,7 @@ def night(job: Run) -> dict[str, int]:
         "pairs_needed": pairs,
         "pairs_reused": pairs - fresh,
         "pairs_scored": fresh,
+        "files_left_out": files_left_out(job),
     }
 
 
@@ -145,6 +153,12 @@ def tell(summary: dict[str, Any], config: str) -> None:
             f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if name != "in"
         )
         print(f"{kind}: {counts['in']} in = {parts}")
+    for kind, reasons in summary["files_left_out"].items():
+        if reasons:
+            parts = ", ".join(
+                f"{n} {name.replace('_', ' ')}" for name, n in sorted(reasons.items())
+            )
+            print(f"{kind} files left out: {parts}")
     came = [f"{summary[f'documents_{n}']} {n}" for n in ("added", "changed", "removed", "embedded")]
     if summary["index_generation"] > 1 and not summary["already_published"]:
         print(f"corpus: {', '.join(came)}")

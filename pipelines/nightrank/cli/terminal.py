@@ -191,6 +191,9 @@ def open_job(
             events.emit("run_resumed" if begun else "run_started", verb=verb)
             if not begun:
                 _check_room(plan, store)
+            for name, files in plan.left_out.items():
+                if left_out := files.told():
+                    progress.note(f"{name}: {left_out}")
             plan = store_models(plan, store, progress.note)
             with open_executor(config) as executor:
                 meter = Meter(config.budget, executor.gpus) if config.budget.limited else None

@@ -21,8 +21,9 @@ from nightrank.errors import NightrankError
 from nightrank.storage.attributes import cast_attribute
 from nightrank.storage.bytestream import open_decoded, open_raw
 from nightrank.storage.filesystem import connect
+from nightrank.storage.input_files import find_files
 from nightrank.storage.inputs import InputFile
-from nightrank.storage.listing import KNOWN, find_files, kind_of, store_errors
+from nightrank.storage.listing import KNOWN, kind_of, store_errors
 from nightrank.storage.parquet_footer import PlainFooter
 from nightrank.storage.raw import BadFile
 
@@ -61,18 +62,14 @@ def first_rows(path: str, options: dict[str, Any] | None = None) -> FirstRows:
     """
     filesystem, place = connect(path, options)
     with store_errors(path, "E_EMPTY"):
-        found, base, kept = find_files(filesystem, place, path, "auto")[:3]
+        found = find_files(filesystem, place, path, "auto").files
     if not found:
         do = "correct the path; a folder is searched for " + KNOWN
         raise NightrankError("E_EMPTY", "no input files found", path, do)
-    urls = {
-        full: kept if full == base else f"{kept.rstrip('/')}{full.removeprefix(base)}"
-        for full in sorted(found)
-    }
-    kinds = {full: kind_of(url, "auto") for full, url in urls.items()}
+    kinds = {url: kind_of(url, "auto") for url in found}
     # An empty file says nothing of the columns.
-    first = next((full for full in urls if int(found[full]["size"])), next(iter(urls)))
-    file = InputFile(urls[first], int(found[first]["size"]), "", *kinds[first])
+    first = next((url for url, entry in found.items() if entry.size), next(iter(found)))
+    file = InputFile(first, found[first].size, "", *kinds[first])
     read = {"parquet": _parquet, "jsonl": _jsonl}.get(file.format, _delimited)
     try:
         columns = read(file, options)
@@ -81,7 +78,7 @@ def first_rows(path: str, options: dict[str, Any] | None = None) -> FirstRows:
         raise NightrankError("E_SCHEMA", what, file.url, error.do) from None
     formats = sorted({", ".join(filter(None, kind)) for kind in kinds.values()})
     types = {name: kind for name, values in columns.items() if (kind := _type(values))}
-    return FirstRows(len(urls), tuple(formats), {n: list(v) for n, v in columns.items()}, types)
+    return FirstRows(len(found), tuple(formats), {n: list(v) for n, v in columns.items()}, types)
 
 
 def _parquet(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[Any]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 from nightrank.config import PipelineConfig
-from nightrank.diagnosis.finding import Finding
+from nightrank.diagnosis.finding import Finding, examine
 from nightrank.errors import NightrankError
 from nightrank.storage.reach import abandoned_uploads, input_reach, reach_of
 from nightrank.storage.store import Store
@@ -49,16 +50,24 @@ def inputs(config: PipelineConfig, options: dict[str, Any]) -> Iterator[Finding]
         config: names them.
         options: to open them with.
     """
-    sources: list[tuple[str, str, str]] = [
-        ("corpus", config.corpus.path, config.corpus.format),
-        ("queries", config.queries.path, config.queries.format),
+    sources: list[tuple[str, str, str, list[str]]] = [
+        (name, source.path, source.format, source.ignore)
+        for name, source in (("corpus", config.corpus), ("queries", config.queries))
     ]
     if config.evaluate.qrels:
-        sources.append(("qrels", config.evaluate.qrels, "tsv"))
-    for name, path, format in sources:
-        files, size = input_reach(path, format, options)
-        many = "file" if files == 1 else "files"
-        yield Finding(name, "ok", f"{files} {many}, {size / 1e6:,.1f} MB, {path}")
+        sources.append(("qrels", config.evaluate.qrels, "tsv", []))
+    for name, path, format, ignore in sources:
+        look = functools.partial(_input, name, path, format, ignore, options)
+        yield from examine(name, look)
+
+
+def _input(
+    name: str, path: str, format: str, ignore: list[str], options: dict[str, Any]
+) -> Iterator[Finding]:
+    files, size, left_out = input_reach(path, format, options, ignore)
+    many = "file" if files == 1 else "files"
+    more = f"; {left_out}" if left_out else ""
+    yield Finding(name, "ok", f"{files} {many}, {size / 1e6:,.1f} MB, {path}{more}")
 
 
 def _uploads(store: Store) -> Finding:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import fsspec
+from fsspec.utils import glob_translate
 
 from nightrank.errors import NightrankError
 
@@ -38,3 +39,12 @@ def connect(url: str, options: dict[str, Any] | None = None) -> tuple[Any, str]:
     from nightrank.storage.s3 import PatientS3  # Half a second that a local lake does without.
 
     return PatientS3(use_listings_cache=False, **(options or {})), path.rstrip("/")
+
+
+def glob_pattern(glob: str) -> str:
+    """The regular expression of a glob: `*`, `?` and `[..]` within a part, `**` any parts.
+
+    Raises:
+        ValueError: `**` is only a part of a part.
+    """
+    return str(glob_translate(glob))

@@ -11,7 +11,7 @@ import fnmatch
 import functools
 import hashlib
 import os
-import posixpath
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 
 from nightrank.errors import NightrankError
 from nightrank.storage.filesystem import connect, is_remote
-from nightrank.storage.listing import KNOWN, MAGIC, find_files, kind_of, store_errors
+from nightrank.storage.input_files import find_files
+from nightrank.storage.left_out import LeftOut
+from nightrank.storage.listing import KNOWN, MAGIC, kind_of, store_errors
 from nightrank.storage.parquet_footer import PlainFooter
 
 # 128 MiB of JSONL took 1.1 s to read, check and hash on one core: small units, little lost by one.
@@ -85,43 +87,66 @@ class Split:
         return cls(**{**plain, "file": InputFile.from_dict(plain["file"])})
 
 
-def list_inputs(
-    path: str, format: str = "auto", options: dict[str, Any] | None = None
-) -> tuple[InputFile, ...]:
+@dataclass(frozen=True)
+class Inventory:
+    """What lies behind an input's path.
+
+    Attributes:
+        files: to be read, sorted by path.
+        left_out: what is not read, counted by reason.
+    """
+
+    files: tuple[InputFile, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def inventory(
+    path: str,
+    format: str = "auto",
+    options: dict[str, Any] | None = None,
+    ignore: Iterable[str] = (),
+) -> Inventory:
     """Lists and identifies the files behind a path.
 
     Args:
-        path: a file, a folder (read recursively; names that start with `_` or `.` are left out) or
-            a glob of `*`, `?`, `**` and `[..]`; local or s3://. A path that exists is taken
-            literally, magic characters and all.
+        path: a file, a folder (read recursively, links followed; names that start with `_` or `.`
+            are left out) or a glob of `*`, `?`, `**` and `[..]`; local or s3://. A path that exists
+            is taken literally, magic characters and all.
         format: `auto` goes by suffix; any other takes a file or a glob's matches as that format
             and, of a folder, the files with one of its suffixes.
         options: fsspec storage options.
-
-    Returns:
-        The files, sorted by path.
+        ignore: patterns of files to leave out of a folder or a glob.
 
     Raises:
-        NightrankError: E_EMPTY where nothing is found, E_SCHEMA for an unknown suffix, E_AUTH where
-            access is denied, E_STORE_RETRY where the store does not answer.
+        NightrankError: E_EMPTY where nothing is found, or a link leads nowhere; E_SCHEMA for a file
+            of unknown format that nothing says may be left out, or whose name is no UTF-8; E_AUTH
+            where access is denied, E_STORE_RETRY where the store does not answer.
     """
     filesystem, place = connect(path, options)
     with store_errors(path, "E_EMPTY"):
-        found, base, kept = find_files(filesystem, place, path, format)
-    if not found:
+        found = find_files(filesystem, place, path, format, ignore)
+    if not found.files:
         do = "correct the path; a folder is searched for " + KNOWN
-        raise NightrankError("E_EMPTY", "no input files found", path, do)
+        what = "no input files found"
+        if left_out := found.left_out.told():
+            what += f"; {left_out}"
+        raise NightrankError("E_EMPTY", what, path, do)
     files = []
-    for full in sorted(found):
-        url = posixpath.join(kept, posixpath.relpath(full, base)) if full != base else kept
+    for url, entry in found.files.items():
         kind, compression = kind_of(url, format)
         with store_errors(url, "E_EMPTY"):
             # Before it is read: what is written after that is a change.
-            modified = 0 if is_remote(url) else os.stat(full).st_mtime_ns
-            identity = _identity(url, full, found[full])
-        size = int(found[full]["size"])
-        files.append(InputFile(url, size, identity, kind, compression, modified))
-    return tuple(files)
+            modified = 0 if is_remote(url) else os.stat(entry.full).st_mtime_ns
+            identity = f"etag:{entry.etag}" if is_remote(url) else _sha256(entry.full)
+        files.append(InputFile(url, entry.size, identity, kind, compression, modified))
+    return Inventory(tuple(files), found.left_out)
+
+
+def list_inputs(
+    path: str, format: str = "auto", options: dict[str, Any] | None = None
+) -> tuple[InputFile, ...]:
+    """The files of an `inventory`."""
+    return inventory(path, format, options).files
 
 
 def check_partitions(path: str, patterns: list[str], files: tuple[InputFile, ...]) -> None:
@@ -226,12 +251,6 @@ def is_inside(output_root: str, input_path: str) -> bool:
         return root[:fixed] == path[:fixed]
     reached = len(root) < len(path)
     return reached and all(map(fnmatch.fnmatchcase, root, path))
-
-
-def _identity(url: str, full: str, info: dict[str, Any]) -> str:
-    if is_remote(url):
-        return f"etag:{str(info['ETag']).strip(chr(34))}"
-    return _sha256(full)
 
 
 @functools.lru_cache(maxsize=4096)

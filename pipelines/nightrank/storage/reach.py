@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from nightrank.errors import NightrankError
 from nightrank.storage.expiry import modified
 from nightrank.storage.filesystem import connect, is_remote
-from nightrank.storage.listing import find_files, store_errors
+from nightrank.storage.input_files import find_files
+from nightrank.storage.listing import store_errors
 from nightrank.storage.store import PROBES, Store
 
 LOCAL = ("list", "put", "get")
@@ -77,18 +78,22 @@ def reach_of(store: Store) -> Reach:
     return Reach(tuple(refused), skew)
 
 
-def input_reach(path: str, format: str, options: dict[str, Any]) -> tuple[int, int]:
-    """Files and bytes of an input, its first file opened.
+def input_reach(
+    path: str, format: str, options: dict[str, Any], ignore: Iterable[str] = ()
+) -> tuple[int, int, str]:
+    """Files and bytes of an input, its first file opened, and what is left out of it, in words.
 
     Raises:
-        NightrankError: E_EMPTY where there are none; E_AUTH, E_STORE_RETRY as the store answers.
+        NightrankError: E_EMPTY where there are none; E_SCHEMA, E_AUTH, E_STORE_RETRY as
+            `inputs.inventory`.
     """
     filesystem, place = connect(path, options)
     with store_errors(path, "E_EMPTY"):
-        found, _, _ = find_files(filesystem, place, path, format)
-        for first in sorted(found)[:1]:
-            filesystem.cat_file(first, start=0, end=1)
-    return len(found), sum(int(info["size"]) for info in found.values())
+        found = find_files(filesystem, place, path, format, ignore)
+        entries = list(found.files.values())
+        for first in entries[:1]:
+            filesystem.cat_file(first.full, start=0, end=1)
+    return len(entries), sum(entry.size for entry in entries), found.left_out.told()
 
 
 def abandoned_uploads(store: Store, older_than: float) -> list[str]:

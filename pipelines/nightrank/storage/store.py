@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from nightrank.errors import NightrankError
+from nightrank.errors import NightrankError, is_utf8, printable
 from nightrank.storage import disk
 from nightrank.storage.filesystem import connect, is_remote
 
@@ -38,12 +38,19 @@ class StoreSpec:
 
 
 class Store:
-    """Keys under one root, `/`-separated and made by this program, never from users' data."""
+    """Keys under one root, `/`-separated and made by this program, never from users' data.
+
+    Raises:
+        NightrankError: E_CONFIG for a root that is not UTF-8.
+    """
 
     def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
         self.url, self.options = url.rstrip("/"), options or {}
         self.remote = is_remote(url)
         self._fs, self._root = connect(self.url, self.options)
+        if not is_utf8(self._root):
+            what = "the lake's path is not valid UTF-8, and its records could not name it"
+            raise NightrankError("E_CONFIG", what, printable(self._root), "choose another root")
 
     @property
     def place(self) -> tuple[Any, str]:
