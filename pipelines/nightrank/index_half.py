@@ -6,6 +6,7 @@ from typing import Any
 
 from nightrank import compaction, gate, generations
 from nightrank.generations import Corpus, Segment, load_corpus, manifest_at
+from nightrank.planning import Plan
 from nightrank.run import Run
 from nightrank.runtime.events import emit
 from nightrank.stages import (
@@ -104,12 +105,7 @@ def _embed(job: Run, part: Segment) -> None:
 def _train(job: Run) -> None:
     """Keeps the standing template while it fits, else trains one on all segments."""
     plan, config = job.plan, job.plan.config
-    settings = {
-        "index": config.index.model_dump(mode="json", exclude={"shard_bytes"}),
-        "depth": config.retrieve.depth,
-        "encoder": plan.encoder.identity(),
-        "bm25": config.retrieve.bm25.language if config.retrieve.bm25.weight else None,
-    }
+    settings = template_settings(plan)
     key = fingerprint(settings)
     seen, changed = 0, 0
     old = plan.usable_base.body["template"] if plan.usable_base else None
@@ -137,6 +133,17 @@ def _train(job: Run) -> None:
         "documents_seen": seen,
         "documents_changed": changed,
         **job.made["template"].shards[0].stats,
+    }
+
+
+def template_settings(plan: Plan) -> dict[str, Any]:
+    """What an index template depends on beside the documents."""
+    config = plan.config
+    return {
+        "index": config.index.model_dump(mode="json", exclude={"shard_bytes"}),
+        "depth": config.retrieve.depth,
+        "encoder": plan.encoder.identity(),
+        "bm25": config.retrieve.bm25.language if config.retrieve.bm25.weight else None,
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from nightrank import index_half, query_half
 from nightrank.config import PipelineConfig
 from nightrank.errors import NightrankError
+from nightrank.outline import outline
 from nightrank.repair import Repair
 from nightrank.results import manifests_of
 from nightrank.run import STAGES, Run
@@ -52,6 +53,7 @@ def run(job: Run, last: str = "publish") -> Entry | None:
 
 def _run(job: Run) -> Entry | None:
     scope = job.plan.scope
+    job.progress.expect(outline(job.plan, job.last))
     if scope != "results":
         index_half.take_in(job)
     if scope != "index":

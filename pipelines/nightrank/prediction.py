@@ -58,17 +58,16 @@ def kept(store: Store, folder: str) -> dict[str, Any] | None:
 
 
 def expected_seconds(store: Store, folder: str, before: Entry | None) -> dict[str, float]:
-    """Seconds by stage that a run may take: as the generation before did, else by its forecast.
+    """Seconds by stage that a run may take: by its own forecast, else as the night before did.
 
     Args:
         store: the lake.
         folder: the run's, `Plan.folder`.
         before: the entry that the run builds upon.
     """
-    if before and (seconds := before.body.get("stage_seconds")):
-        return dict(seconds)
-    forecast = kept(store, folder)
-    return dict(forecast["stages"]) if forecast else {}
+    if forecast := kept(store, folder) if folder else None:
+        return dict(forecast["stages"])
+    return dict(before.body.get("stage_seconds", {})) if before else {}
 
 
 def told(body: dict[str, Any]) -> str:

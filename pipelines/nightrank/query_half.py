@@ -164,13 +164,10 @@ def _score(job: Run, number: int, lists: Manifest) -> list[Manifest]:
         NightrankError: E_BUDGET, unless a part of the depth is to be published.
     """
     plan, step, model = job.plan, job.plan.config.rerank[number], job.plan.steps[number]
-    bands = plan.bands if number + 1 == len(plan.steps) else ()
-    edges = [0, *sorted({band for band in bands if band < step.depth}), step.depth]
     scored, done = _scored(job, number, lists), []
-    for low, high in itertools.pairwise(edges):
-        whole = len(edges) == 2
-        path = f"{plan.folder}/scores-{number}" + ("" if whole else f"-to-{high}")
-        name = step.name if whole else f"{step.name} {low + 1}-{high}"
+    bands = bands_of(plan, number)
+    for low, high, name in bands:
+        path = f"{plan.folder}/scores-{number}" + ("" if len(bands) == 1 else f"-to-{high}")
         band = dataclasses.replace(scored, ranks=(low, high), head=step.depth)
         stage = rerank.stage(path, name, band, model, step.unit_tokens)
         try:
@@ -186,6 +183,16 @@ def _score(job: Run, number: int, lists: Manifest) -> list[Manifest]:
             job.reached = low
             break
     return done
+
+
+def bands_of(plan: Plan, number: int) -> list[tuple[int, int, str]]:
+    """The stages of one step: ranks above `low` up to `high`, and what the stage is called."""
+    step = plan.config.rerank[number]
+    inner = plan.bands if number + 1 == len(plan.steps) else ()
+    edges = [0, *sorted({band for band in inner if band < step.depth}), step.depth]
+    if len(edges) == 2:
+        return [(0, step.depth, step.name)]
+    return [(low, high, f"{step.name} {low + 1}-{high}") for low, high in itertools.pairwise(edges)]
 
 
 def _scored(job: Run, number: int, lists: Manifest) -> rerank.Scored:

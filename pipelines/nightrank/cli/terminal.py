@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nightrank.config_running import Cluster
     from nightrank.offline_rerank import Run
     from nightrank.planning import Plan, Scope
-    from nightrank.runtime.executor import Executor
+    from nightrank.runtime.executor import Executor, Starting
     from nightrank.storage.store import Store
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
@@ -252,6 +252,17 @@ class LazyExecutor:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._real: Executor | None = None
+
+    def start(self, stage: Any, units: int, store: Any, starting: Starting) -> None:
+        """See `Executor.start`."""
+        if self._real is not None:
+            return
+        if self._cluster.executor == "serial":
+            self._real = self._make()
+            return
+        with starting("Ray"):
+            self._real = self._make()
+            self._real.start(stage, units, store, lambda _: contextlib.nullcontext())
 
     def run(self, stage: Any, tasks: Any, store: Any, *stop: Any) -> Iterator[Any]:
         """See `Executor.run`."""

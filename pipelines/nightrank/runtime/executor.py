@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from nightrank.storage.store import Store, StoreSpec
 
 # Errors that another attempt cannot mend: config, environment, input, integrity.
 FINAL_EXIT_CODES = (2, 3, 4, 7)
+# Given the name of what starts; what is done within counts as its start.
+Starting = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ def never() -> bool:
 
 class Executor(Protocol):
     """Runs tasks and accounts for every one of them exactly once."""
+
+    def start(self, stage: Stage, units: int, store: StoreSpec, starting: Starting) -> None:
+        """Brings up what the first stage runs on, within `starting`; later does nothing."""
+        ...
 
     def run(
         self,
@@ -71,6 +78,9 @@ class SerialExecutor:
         self._threads = threads or os.cpu_count() or 1
         self._attempts = attempts
         self._runner: UnitRunner | None = None
+
+    def start(self, stage: Stage, units: int, store: StoreSpec, starting: Starting) -> None:
+        """Nothing is to be brought up."""
 
     def run(
         self,
@@ -162,6 +172,8 @@ def run_stage(
     done = dataset.records()
     numbers = dataset.next_attempts() if len(done) < len(stage.tasks) else {}
     todo = [(t, numbers.get(t.shard, 0)) for t in stage.tasks if t.shard not in done]
+    if todo:
+        executor.start(stage, len(todo), store.spec, progress.starting)
     started = time.monotonic()
     progress.start(stage.name, len(stage.tasks), len(done))
     failures = []

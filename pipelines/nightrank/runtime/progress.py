@@ -1,17 +1,21 @@
-"""Tells how a run is going: a live bar on a terminal, one plain line per stage elsewhere.
+"""Shows how a run is going: a live bar on a terminal, one plain line per stage elsewhere.
 
-What it is told also goes to the run's events, where a machine may read it.
+Each says which stage of how many it is, how long the run has taken, and when it will end where its
+stages' seconds are expected. All of it also goes to the run's events, where a machine may read it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from nightrank.errors import NightrankError
 from nightrank.runtime.events import emit
@@ -27,7 +31,8 @@ class Progress:
     """Progress of one run, on stderr so that stdout stays for results.
 
     Attributes:
-        seconds: wall seconds by stage, for the run's closing line.
+        seconds: wall seconds by stage, and of the start of what they run on (`ray_start`), for the
+            run's closing line.
         units: units done in this run by stage (a resumed run does fewer).
         before: units of these stages that were done before this run.
         bytes: of data files of all stages that are complete.
@@ -47,6 +52,26 @@ class Progress:
         self._stage, self._total, self._done, self._rows = "", 0, 0, 0
         self._began = self._told = 0.0
         self._slowest: Record | None = None
+        self._run_began = time.monotonic()
+        self._names: list[str] = []
+        self._place = 0
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Names the stages of the run, in order, as far as they are known before it."""
+        self._names, self._place = list(names), 0
+        self.outlook.expect(names)
+
+    @contextlib.contextmanager
+    def starting(self, what: str) -> Iterator[None]:
+        """What stages run on is brought up: its seconds are those of no stage."""
+        began = time.monotonic()
+        live = self._stream.isatty() and not self._quiet
+        with self._console.status(f"starting {what}") if live else contextlib.nullcontext():
+            yield
+        seconds = time.monotonic() - began
+        key = f"{what.lower()}_start"
+        self.seconds[key] = round(self.seconds.get(key, 0.0) + seconds, 2)
+        self.note(f"starting {what}  {seconds:.1f} s")
 
     def start(self, stage: str, total: int, done: int) -> None:
         """A stage begins, `done` of its `total` units already committed."""
@@ -56,6 +81,7 @@ class Progress:
         self.before += done
         self._slowest = None
         self.outlook.begin(stage, total - done)
+        self._reach(stage)
         emit("stage_started", stage=stage, units=total, done=done)
         if self._quiet:
             return
@@ -65,14 +91,16 @@ class Progress:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
+                _Live(self._whole),
                 console=self._console,
                 transient=True,
             )
             self._bar.start()
-            self._bar_task = self._bar.add_task(stage, total=total, completed=done, rate="")
+            described = self._numbered(stage)
+            self._bar_task = self._bar.add_task(described, total=total, completed=done, rate="")
         elif done:
-            self._line(f"{stage}: resuming, {done} of {total} units were done")
+            told = f"{stage}: resuming, {done} of {total} units were done"
+            self._line(self._numbered(told))
 
     def advance(self, record: Record) -> None:
         """One more unit is committed."""
@@ -89,8 +117,8 @@ class Progress:
             self._bar.update(self._bar_task, completed=self._done, rate=rate)
         elif not self._quiet and now - self._told > PLAIN_EVERY_SECONDS:
             self._told = now
-            left = self.outlook.stage_left()
-            self._line(f"{self._stage}: {self._done}/{self._total} units {rate} ETA {left:.0f} s")
+            told = f"{self._stage}: {self._done}/{self._total} units {rate}"
+            self._line(f"{self._numbered(told)}  {self._whole()}")
         settled = not self._warned and now - self._began > SETTLED_SECONDS
         if settled and (warning := self.outlook.warning()):
             self._warned = True
@@ -109,18 +137,20 @@ class Progress:
             rate = f", {self._rows / max(seconds, 1e-9):,.0f}/s" if self._rows else ""
             units = f"{count} unit" + "s" * (count != 1)
             size = _size(manifest.bytes)
-            self._line(f"{stage:<20} done  {units:>10}  {size:>9}  {seconds:7.1f} s{rate}")
+            told = f"{stage:<20} done  {units:>10}  {size:>9}  {seconds:7.1f} s{rate}"
+            self._line(f"{self._numbered(told)}  ({self._whole()})")
 
     def skipped(self, stage: str, manifest: Manifest) -> None:
         """The stage's dataset was complete before."""
         self.outlook.end(stage)
+        self._reach(stage)
         self.seconds.setdefault(stage, 0.0)
         self.units.setdefault(stage, 0)
         self.before += len(manifest.shards)
         self.bytes += manifest.bytes
         emit("stage_reused", stage=stage, units=len(manifest.shards), bytes=manifest.bytes)
         if not self._quiet:
-            self._line(f"{stage:<20} reused {len(manifest.shards):>4} units")
+            self._line(self._numbered(f"{stage:<20} reused {len(manifest.shards):>4} units"))
 
     def unit_failed(self, stage: str, unit: str, error: NightrankError) -> None:
         """A unit is given up; the others go on."""
@@ -138,6 +168,32 @@ class Progress:
         if not self._quiet:
             self._line(text)
 
+    def _reach(self, stage: str) -> None:
+        """Moves on to a stage; one that was not expected makes one more."""
+        if stage in self._names:
+            # One that comes again, for another tokenizer, is no step back.
+            self._place = max(self._place, self._names.index(stage) + 1)
+        elif self._names:
+            self._names.insert(self._place, stage)
+            self._place += 1
+
+    def _numbered(self, text: str) -> str:
+        """The text with the stage's number before it, where the run's stages are known."""
+        if not self._names:
+            return text
+        width = len(str(len(self._names)))
+        return f"stage {self._place:>{width}} of {len(self._names)}  {text}"
+
+    def _whole(self) -> str:
+        """How long the run has taken, what its stage has left, and when the whole will end."""
+        parts = [f"{_clock(time.monotonic() - self._run_began)} elapsed"]
+        left, whole = self.outlook.stage_left(), self.outlook.whole_left()
+        if left:
+            parts.append(f"stage {_clock(left)} left")
+        if whole is not None:
+            parts.append(f"ETA {_clock(whole)}")
+        return ", ".join(parts)
+
     def _tell_slowest(self, stage: str) -> None:
         """Of the units that this run did."""
         if unit := self._slowest:
@@ -151,6 +207,25 @@ class Progress:
         if self._bar:
             self._bar.stop()
             self._bar = None
+
+
+class _Live(ProgressColumn):
+    """A text that is asked for with every refresh of the bar."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        super().__init__()
+        self._text = text
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn.render`."""
+        return Text(self._text())
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are some."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _size(count: int) -> str:

@@ -18,7 +18,7 @@ from nightrank.config_running import Cluster
 from nightrank.errors import NightrankError, UnfitProcessError
 from nightrank.runtime.bisection import Bisection
 from nightrank.runtime.events import emit
-from nightrank.runtime.executor import FINAL_EXIT_CODES, Outcome, as_failure, never
+from nightrank.runtime.executor import FINAL_EXIT_CODES, Outcome, Starting, as_failure, never
 
 # This one comes before Ray itself: it says how Ray is to behave.
 from nightrank.runtime.ray_cluster import connect, first_line, node_of
@@ -35,6 +35,8 @@ import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 POLL_SECONDS = 1.0
+# A worker that takes longer to start waits for its node to come, which is the stage's time.
+START_SECONDS = 60.0
 # Preempted nodes cost a unit no attempt, but one that takes its node down each time must end too.
 MOST_NODES_LOST = 10
 
@@ -49,6 +51,17 @@ class RayExecutor:
             connect(cluster)
         self._metrics = RunMetrics()
         self._pools = Pools(cluster)
+        self._has_started = False
+
+    def start(self, stage: Stage, units: int, store: StoreSpec, starting: Starting) -> None:
+        """See `Executor.start`; waits for the first worker, which has its imports to do."""
+        if self._has_started:
+            return
+        self._has_started = True
+        with starting("Ray"):
+            slots = self._pools.fill(self._pools.name_of(stage), units, store)
+            # Whether it has come up or died is for `run` to see.
+            ray.wait([slot.node for slot in slots], num_returns=1, timeout=START_SECONDS)
 
     def gpus(self) -> float:
         """See `Executor.gpus`; what the cluster has now."""
