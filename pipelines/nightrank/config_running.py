@@ -82,10 +82,11 @@ class Budget(Section):
 
 
 class Gate(Section):
-    """What `nightrank nightly` checks before it publishes, against the generation that stands.
+    """What `nightrank nightly` checks before it publishes, against the generation readers see.
 
     Attributes:
-        max_delete_fraction: share of the documents that one night may remove.
+        max_delete_fraction: share of the published generation's documents that may be removed;
+            before anything is published, of the newest index's.
         max_withdrawn_queries: share of the earlier generation's queries that may be asked no more.
         max_lost_queries: share of the queries asked before and now that may have lost their list.
         min_overlap: least mean rank-biased overlap (p = 0.9) of the old and new published lists.
@@ -124,6 +125,7 @@ OtherStage = Literal[
     "rank",
     "rejects",
     "changes",
+    "removals",
     "copy",
     "compact",
     "evaluate",

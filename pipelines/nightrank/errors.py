@@ -6,14 +6,15 @@ parts (what is wrong, where, what to do next) and is printed on one line::
     nightrank: error[E_SCHEMA]: column 'text' not found (corpus.jsonl, row 0) - set corpus.columns
 
 Exit codes: 2 usage or config, 3 unfit environment, 4 refused input, 5 fenced, 6 rival, 7 integrity,
-8 resources, 9 transient (the same command resumes), 10 out of budget (the same command goes on), 11
-held back by the gate, 70 bug, 130 SIGINT, 143 SIGTERM.
+8 resources, 9 transient (the same command resumes), 10 out of budget (the same command continues),
+11 held back by the gate or a rollback, 70 bug, 130 SIGINT, 143 SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
 import traceback
+from typing import Any
 
 EXIT_CODES = {
     "E_USAGE": 2,
@@ -52,12 +53,21 @@ class NightrankError(Exception):
         what: what was expected and what was found.
         where: file, row, stage, shard or config key; may be empty.
         do: what the user does next; may be empty.
+        details: plain data for machines, which `--json` prints beside the rest.
     """
 
-    def __init__(self, code: str, what: str, where: str = "", do: str = "") -> None:
+    def __init__(
+        self,
+        code: str,
+        what: str,
+        where: str = "",
+        do: str = "",
+        details: dict[str, Any] | None = None,
+    ) -> None:
         if code not in EXIT_CODES:
             raise ValueError(f"unknown error code {code!r}; known: {sorted(EXIT_CODES)}")
         self.code, self.what, self.where, self.do = code, what, where, do
+        self.details = details or {}
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -69,9 +79,21 @@ class NightrankError(Exception):
             text += f" - {self.do}"
         return " ".join(text.split())
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, str, str, str, dict[str, Any]]]:
         """Pickles by its parts, so that an error crosses processes whole."""
-        return (type(self), (self.code, self.what, self.where, self.do))
+        return (type(self), (self.code, self.what, self.where, self.do, self.details))
+
+    def to_dict(self) -> dict[str, Any]:
+        """`code`, `exit_code`, `what`, `where` and `do`, then the details: plain data."""
+        parts = {"what": self.what, "where": self.where}
+        clean = {name: " ".join(_shortened(text).split()) for name, text in parts.items()}
+        return {
+            "code": self.code,
+            "exit_code": self.exit_code,
+            **clean,
+            "do": self.do,
+            **self.details,
+        }
 
     @property
     def exit_code(self) -> int:

@@ -16,7 +16,7 @@ from nightrank.stages.carry import Yesterday
 from nightrank.stages.delta import Standing
 from nightrank.storage import ordinals
 from nightrank.storage.dataset import Dataset, Manifest
-from nightrank.storage.log import Entry, Log
+from nightrank.storage.log import NO_STATE, Entry, Log
 from nightrank.storage.store import Store
 
 # Datasets of a result generation that only the next night needs.
@@ -140,7 +140,7 @@ def after(store: Store, base: Entry | None) -> list[Entry]:
     """Index generations published since `base`."""
     log = Log(store, "index")
     numbers = [number for number in log.generations() if number > (base.generation if base else 0)]
-    return [e for e in map(log.read, numbers) if e.body["kind"] != "condemn"]
+    return [e for e in map(log.read, numbers) if e.body["kind"] not in NO_STATE]
 
 
 def moves(store: Store, steps: list[Entry]) -> list[tuple[int, Manifest]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nightrank import compaction, gate, generations
+from nightrank import compaction, comparison, generations
 from nightrank.generations import Corpus, Segment, load_corpus, manifest_at
 from nightrank.planning import Plan
 from nightrank.run import Run
@@ -33,6 +33,8 @@ def take_in(job: Run) -> None:
     if plan.corpus_stands:
         for name, path in base.body["inputs"].items() if base else ():
             job.made[name] = manifest_at(job.store, path)
+        if job.gate:
+            comparison.refuse_removals(job)
         return
     made = ingest.stage(
         f"{plan.segment}/ingest", config.corpus, plan.corpus_splits, config.storage_options
@@ -43,16 +45,18 @@ def take_in(job: Run) -> None:
         path, policy = f"{plan.segment}/delta", config.corpus.duplicates
         standing = job.corpus.standing()
         stage = delta.stage(path, "corpus", ingested, policy, standing, config.corpus.feed)
-        changes = job.stage("corpus.delta", stage)
-        if job.gate:
-            job.findings = [gate.deletions(config.gate, changes)]
-            if not job.force_publish:
-                gate.refuse(job.findings)  # Now, before an index without them is published.
+        job.stage("corpus.delta", stage)
+        # Now, before an index without them is published. What a feed leaves alone stays: which
+        # documents those are is known once its segment is part of the corpus.
+        if job.gate and not config.corpus.feed:
+            comparison.refuse_removals(job)
 
 
 def run(job: Run) -> None:
     """Extract, segment, tokenize, embed, train, build; then the index log."""
     if job.plan.corpus_stands or _add_segment(job):
+        if job.gate and job.plan.config.corpus.feed and not job.plan.corpus_stands:
+            comparison.refuse_removals(job)
         for part in job.corpus.segments:
             if job.goes_on_to("tokenize"):
                 job.document_tokens(part, job.plan.encoder)

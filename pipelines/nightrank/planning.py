@@ -184,7 +184,8 @@ def make_plan(
     found = _Epoch("", 0, None, base, current, ())
     if scope != "index":
         bands = config.budget.rerank_first if config.budget.limited else []
-        found = _epoch(store, plan_id, identity, base, current, bands)
+        ranked = corpus_id if scope == "results" else ""
+        found = _epoch(store, plan_id, identity, base, current, bands, ranked)
     segment = fingerprint({"corpus": corpus_id, "base": _standing(found.base, source_id)})
     return Plan(
         config,
@@ -288,14 +289,17 @@ def _epoch(
     base: Entry | None,
     current: Entry | None,
     bands: list[int],
+    ranked: str,
 ) -> _Epoch:
     """The run's folder, its watermark, the generation if the plan is published and current.
 
     A plan is a no-op only while it is current; asked for again later it takes the next epoch. What
-    it builds upon is fixed when its folder is made: a resumed run goes on from there, and so does
-    one that was published before all was scored.
+    it builds upon is fixed when its folder is made: a resumed run continues from there, and so does
+    one that was published before all was scored. `ranked` is the corpus of an index that is ranked
+    as it is: a folder whose index generation holds another one is of a run that was to build that
+    corpus first, and stays that run's; the next epoch is taken.
     """
-    log = Log(store, "results")
+    log, index_log = Log(store, "results"), Log(store, "index")
     generation, published = log.last(), None
     if current and current.body["plan_id"] == plan_id:
         folder, generation = current.body["folder"], current.body["watermark"]
@@ -304,8 +308,7 @@ def _epoch(
         epochs = [
             entry.body["epoch"] for entry in log.published() if entry.body["plan_id"] == plan_id
         ]
-        epoch = max(epochs) + 1 if epochs else 0
-        folder = f"results/{plan_id[:SHORT]}.{epoch}"
+        folder = f"results/{plan_id[:SHORT]}.{max(epochs, default=-1) + 1}"
     body = {
         "plan_id": plan_id,
         "watermark": generation,
@@ -314,11 +317,18 @@ def _epoch(
         "bands": bands,
         "identity": identity,
     }
-    key = f"{folder}/plan.json"
-    if store.put_if_absent(key, seal(body, readable=True)):
-        return _Epoch(folder, generation, published, base, current, tuple(bands))
     do = "move the file away and run the same command again: the run is planned anew"
-    given = unseal(store.read(key), store.path(key), do)
+    while True:
+        key = f"{folder}/plan.json"
+        if store.put_if_absent(key, seal(body, readable=True)):
+            return _Epoch(folder, generation, published, base, current, tuple(bands))
+        given = unseal(store.read(key), store.path(key), do)
+        number = given["index_generation"]
+        index = index_log.read(number) if number else None
+        if published or not ranked or (index and index.body["corpus_id"] == ranked):
+            break
+        stem, _, epoch = folder.rpartition(".")
+        folder = f"{stem}.{int(epoch) + 1}"
     # Begun before: it keeps the watermark it was given, unless it was overtaken since, or given up
     # by a collection that did not get so far as to delete it. Then it is planned anew: the plan's
     # identity says that it is still what is asked for.
@@ -326,9 +336,5 @@ def _epoch(
     given_up = any(path.startswith(f"{folder}/") for path in log.condemned(given["watermark"]))
     if published is None and not overtaken and not given_up:
         generation = given["watermark"]
-    numbers = given["index_generation"], given["result_generation"]
-    index, earlier = (
-        Log(store, channel).read(number) if number else None
-        for channel, number in zip(("index", "results"), numbers, strict=True)
-    )
+    earlier = log.read(number) if (number := given["result_generation"]) else None
     return _Epoch(folder, generation, published, index, earlier, tuple(given["bands"]))

@@ -6,43 +6,25 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from nightrank import gate, generations, prediction
+from nightrank import comparison, generations, prediction
 from nightrank.errors import NightrankError
 from nightrank.run import Run
 from nightrank.runtime.events import emit
 from nightrank.stages import (
     accounting,
     carry,
-    changes,
-    evaluate,
     merge,
     publish,
     rejects,
     search,
 )
-from nightrank.storage.dataset import Dataset, FileRef, Manifest
+from nightrank.storage.dataset import FileRef, Manifest
 from nightrank.storage.fingerprint import fingerprint
-from nightrank.storage.log import Entry, Log, Moved
+from nightrank.storage.log import Entry, Moved
 from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
 
 CHECKED_AT_ONCE = 4
-
-
-def compare(job: Run) -> None:
-    """What the new lists change of those that are published at this moment."""
-    job.standing = Log(job.store, "results").current()
-    body = job.standing.body if job.standing else {}
-    # Of this very publication, made by a twin or before a crash: as it was compared then.
-    if body.get("folder") == job.plan.folder and body.get("rerank_depth") == _depth(job):
-        number = body["changes_since"]
-        job.standing = Log(job.store, "results").read(number) if number else None
-    earlier, since = None, 0
-    if job.standing:
-        since = job.standing.generation
-        earlier = generations.manifest_at(job.store, job.standing.body["datasets"]["rank"])
-    stage = changes.stage(f"{at_depth(job, 'changes')}-{since}", job.made["ranked"], earlier)
-    job.stage("changes", stage)
 
 
 def publish_run(job: Run) -> Entry:
@@ -51,16 +33,12 @@ def publish_run(job: Run) -> Entry:
         body, uses = _described(job)
         onto = job.standing.generation if job.standing else 0
         try:
-            entry = publish.publish_results(job.store, body, job.plan.watermark, uses, onto)
+            mark, forced = job.plan.watermark, bool(job.force_publish)
+            entry = publish.publish_results(job.store, body, mark, uses, onto, forced)
             emit("published", generation=entry.generation)
             return entry
         except Moved:
-            compare(job)
-
-
-def _depth(job: Run) -> int:
-    """How deep the last step has scored the lists; 0 without one."""
-    return job.reached or (job.plan.config.rerank[-1].depth if job.plan.steps else 0)
+            comparison.compare(job)
 
 
 def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
@@ -78,7 +56,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         for kind in ("corpus", "queries")
     ]
     dead = corpus.standing().dead()
-    stage = rejects.stage(at_depth(job, "rejects"), sources, made["ranked"], dead)
+    stage = rejects.stage(job.at_depth("rejects"), sources, made["ranked"], dead)
     collected = job.stage("rejects", stage)
     balances = [
         accounting.documents_balance(
@@ -114,7 +92,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         "recall": _recall(made["partials"]),
         "precision": job.precision,
         "unfinished": job.cut_short.what if job.cut_short else "",
-        "rerank_depth": _depth(job),
+        "rerank_depth": job.depth(),
         "changes_since": job.standing.generation if job.standing else 0,
     }
     described["stage_seconds"] = dict(job.progress.seconds)
@@ -124,7 +102,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
     _check_files(job.store, [ref for refs in tables.values() for ref in refs])
     body = publish.results_body(described, balances, tables, job.standing)
     if job.gate:
-        body["gate"] = _examine(job, body)
+        body["gate"] = comparison.examine(job, body)
     uses = generations.datasets_of_results(body) + generations.datasets_to_build_on(body)
     return body, uses + generations.datasets_of(job.index.body)
 
@@ -170,11 +148,6 @@ def _forecast(job: Run) -> dict[str, Any]:
     return {"forecast": forecast, "actual": actual}
 
 
-def at_depth(job: Run, name: str) -> str:
-    """A dataset of what is published; one of its own where only a part of the depth is."""
-    return f"{job.plan.folder}/{name}" + (f"-at-{job.reached}" if job.reached else "")
-
-
 def lists_key(job: Run) -> str:
     """What first-stage lists depend on beside documents and queries."""
     retrieve = job.plan.config.retrieve
@@ -207,35 +180,3 @@ def _recall(searched: Manifest) -> float | None:
     """Measured recall of an approximate index; None where nothing was sampled."""
     wanted = searched.total("recall_wanted")
     return round(searched.total("recall_hits") / wanted, 4) if wanted else None
-
-
-def _examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:
-    """Measures the night and holds it against the limits.
-
-    Raises:
-        NightrankError: E_GATE, unless the operator has said why it is to be published.
-    """
-    config, made = job.plan.config, job.made
-    qrels, measured = job.plan.qrels, None
-    if qrels:
-        manifests = made["ranked"], made["distinct"], job.corpus.made("documents")
-        options = config.storage_options
-        stage = evaluate.stage(body, manifests, config.evaluate, qrels, options, config.name)
-        now = job.stage("evaluation", stage)
-        if job.standing:
-            path = evaluate.dataset_of(job.standing.body, config.evaluate, qrels)
-            then = Dataset(job.store, path)
-            if before := then.manifest():
-                name = config.evaluate.measures[0]
-                means = [m.shards[0].stats["measures"][name]["reranked"] for m in (before, now)]
-                measured = (name, *means)
-    counts = {kind: body["counts"][kind] for kind in ("documents", "queries")}
-    found = gate.examine(config.gate, counts, made["changes"], made["candidates"], measured)
-    found = [*job.findings, *found]
-    kept = [finding for finding in found if finding.passed]
-    job.progress.note(f"gate: {len(kept)} of {len(found)} limits kept")
-    if not job.force_publish:
-        gate.refuse(found)
-    plain = [finding.to_dict() for finding in found]
-    passed = all(finding.passed for finding in found)
-    return {"passed": passed, "forced": job.force_publish or None, "findings": plain}

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from nightrank import generations, publication
+from nightrank import comparison, generations, publication
 from nightrank.errors import NightrankError
 from nightrank.index_half import embeddings_of
 from nightrank.planning import Plan
@@ -70,7 +70,7 @@ def run(job: Run) -> Entry | None:
     if job.goes_on_to("rerank"):
         _rerank(job)
     if job.goes_on_to("changes"):
-        publication.compare(job)
+        comparison.compare(job)
     return publication.publish_run(job) if job.goes_on_to("publish") else None
 
 
@@ -248,7 +248,7 @@ def _rank(job: Run, number: int, lists: Manifest, file: str, scores: list[Manife
         tuple(config.results.document_columns),
         "+".join(f"{s.name}@{d}" for s, d in zip(steps, depths, strict=True)) or "first_stage",
     )
-    path = publication.at_depth(job, "rank") if settings.is_last else f"{plan.folder}/rank-{number}"
+    path = job.at_depth("rank") if settings.is_last else f"{plan.folder}/rank-{number}"
     final = published if settings.is_last else None
     made = job.stage("ranked", rank.stage(path, lists, file, scores, settings, final))
     if steps and (measured := _precision(plan, number, made)):

@@ -44,7 +44,9 @@ def collectable(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
 
     Args:
         store: the lake.
-        retain: generations of either log that are kept, the current one among them.
+        retain: generations of either log that are kept, the current one among them; a rollback
+            and the generation that it shows are one. While a rollback is in force, what was rolled
+            back is kept too.
         min_age_days: nothing younger is touched.
 
     Raises:
@@ -86,13 +88,14 @@ def collectable(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
 def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[str], set[str]]:
     """Datasets that are needed, and folders whose derived data stay with them."""
     results, index = Log(store, "results"), Log(store, "index")
-    entries = results.published()[-retain:]
+    every = results.published()
+    entries = _newest(every, retain)
     # Older generations are kept to be read; only the current one is built upon, and what an
     # unfinished run has begun to build upon.
     bases = entries[-1:]
     indexes: dict[int, Entry] = {e.generation: e for e in index.published()[-retain:]}
     models: list[dict[str, Any]] = []  # By identity.
-    published = {entry.body["folder"] for entry in results.published()}
+    published = {entry.body["folder"] for entry in every}
     for run in store.folders("results"):
         folder = f"results/{run}"
         if run == "_log" or folder in published:
@@ -108,6 +111,8 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
                 number = plan["index_generation"]
                 indexes[number] = index.read(number)
     entries += bases
+    if (rollback := results.in_force()) and (source := rollback.body.get("rolled_back_from")):
+        entries.append(results.read(source))
     for entry in entries:
         number = entry.body["index_generation"]
         indexes[number] = index.read(number)
@@ -125,6 +130,18 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
         kept.update(datasets_to_build_on(entry.body))
     kept.update(map(stored_models.dataset_of, models))
     return kept, folders
+
+
+def _newest(entries: list[Entry], retain: int) -> list[Entry]:
+    """The newest entries that show so many different states, oldest first."""
+    kept: list[Entry] = []
+    states: set[tuple[str, int]] = set()
+    for entry in reversed(entries):
+        states.add((entry.body["folder"], entry.body["rerank_depth"]))
+        if len(states) > retain:
+            break
+        kept.append(entry)
+    return kept[::-1]
 
 
 def _datasets(store: Store) -> list[str]:

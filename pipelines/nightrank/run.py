@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nightrank.errors import NightrankError
-from nightrank.gate import Finding
+from nightrank.gate import Removals
 from nightrank.generations import Corpus, Segment
 from nightrank.models.protocols import ResolvedModel
 from nightrank.planning import Plan
@@ -57,7 +57,8 @@ class Run:
         template: what that entry says of the index template.
         gate: whether the limits of the config decide about publication.
         force_publish: why a night is to be published though it does not pass; empty otherwise.
-        findings: limits that were looked at before the end.
+        removals: documents of a published index generation (0: of the base) that this run's corpus
+            is without, by its number, as counted so far.
         meter: when the run has to end.
         standing: the published generation that the new lists are compared with.
         cut_short: why it ends before all is scored, where a part is published for all that.
@@ -79,7 +80,7 @@ class Run:
     template: dict[str, Any] = field(default_factory=dict)
     gate: bool = False
     force_publish: str = ""
-    findings: list[Finding] = field(default_factory=list)
+    removals: dict[int, Removals] = field(default_factory=dict)
     meter: Meter | None = None
     standing: Entry | None = None
     cut_short: NightrankError | None = None
@@ -90,6 +91,14 @@ class Run:
     def goes_on_to(self, stage: str) -> bool:
         """Whether the run was told to go as far as `stage`."""
         return STAGES.index(stage) <= STAGES.index(self.last)
+
+    def depth(self) -> int:
+        """How deep the last step has scored the lists; 0 without one."""
+        return self.reached or (self.plan.config.rerank[-1].depth if self.plan.steps else 0)
+
+    def at_depth(self, name: str) -> str:
+        """A dataset of what is published; one of its own where only a part of the depth is."""
+        return f"{self.plan.folder}/{name}" + (f"-at-{self.reached}" if self.reached else "")
 
     def start_over(self) -> None:
         """Forgets what was made: the stages are gone through again, and find most of it done."""

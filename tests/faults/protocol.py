@@ -22,7 +22,7 @@ def content(plan: str, shard: int) -> pa.Table:
     return pa.table({"plan": [plan] * 50, "row": list(range(shard * 50, shard * 50 + 50))})
 
 
-def publish(root: str, plan: str, store: Store | None = None) -> Entry:
+def publish(root: str, plan: str, store: Store | None = None, forced: bool = False) -> Entry:
     """Publishes a plan, or resumes it; what it builds upon is frozen when it first begins."""
     store = store or Store(root)
     store.probe()
@@ -60,7 +60,8 @@ def publish(root: str, plan: str, store: Store | None = None) -> Entry:
         current = log.current()
         onto = current.generation if current else 0
         try:
-            return publish_results(store, body, frozen["watermark"], [dataset.path], onto)
+            mark = frozen["watermark"]
+            return publish_results(store, body, mark, [dataset.path], onto, forced)
         except Moved:
             continue
 

@@ -24,9 +24,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from nightrank import retention
+from nightrank import retention, rollbacks
 from nightrank.errors import NightrankError
-from nightrank.generations import datasets_of_results
 from nightrank.storage import expiry
 from nightrank.storage.log import Log
 from nightrank.storage.store import Store
@@ -83,7 +82,9 @@ class Lake(RuleBasedStateMachine):
     def empty(self) -> None:
         self.store = Mortal(f"{self.base}/{uuid.uuid4().hex}")
         self.begun = 0
-        self.log: list[str] = []  # The plan of every number taken; empty for a condemnation.
+        # The plan of every number taken; empty for a condemnation and for a rollback's end.
+        self.log: list[str] = []
+        self.held = False  # A rollback is in force.
         self.marks: dict[str, int] = {}  # By plan, what its plan.json says.
         self.current: str | None = None
         self.mark = 0  # Of the current entry.
@@ -95,8 +96,9 @@ class Lake(RuleBasedStateMachine):
         old=st.none() | consumes(plans),
         left=st.integers(-12, 20),
         after=st.booleans(),
+        forced=st.booleans(),
     )
-    def run(self, old: str | None, left: int, after: bool) -> Any:
+    def run(self, old: str | None, left: int, after: bool, forced: bool) -> Any:
         """Runs a new plan or resumes one; killed at an operation where `left` is above 0."""
         if not old:
             self.begun += 1
@@ -107,17 +109,18 @@ class Lake(RuleBasedStateMachine):
         done = plan == self.current
         stale = self.current is not None and self.mark > mark
         condemned = self.given_up.get(plan, 0) > mark
+        held = self.held and not forced
         self.store.dies(left, after)
         try:
-            entry = publish(self.store.url, plan, self.store)
+            entry = publish(self.store.url, plan, self.store, forced)
         except Killed:
             self._look(plan)
             return plan
         except NightrankError as error:
-            expected = {"E_STALE"} if stale else {"E_CONDEMNED"}
-            assert error.code in expected and (stale or condemned), error
+            expected = "E_GATE" if held else "E_STALE" if stale else "E_CONDEMNED"
+            assert error.code == expected and (held or stale or condemned), error
             return multiple()
-        assert done or not (stale or condemned), f"{plan} was published"
+        assert done or not (held or stale or condemned), f"{plan} was published"
         if not done:
             assert entry.generation == len(self.log) + 1
             self._published(plan, mark)
@@ -134,27 +137,35 @@ class Lake(RuleBasedStateMachine):
     def _published(self, plan: str, mark: int) -> None:
         self.log.append(plan)
         self.kept.append(len(self.log))
-        self.current, self.mark = plan, mark
+        self.current, self.mark, self.held = plan, mark, False
 
     @precondition(lambda self: self.kept)
     @rule(data=st.data())
     def rollback(self, data: st.DataObject) -> None:
-        """An older state again, as `nightrank rollback` has it."""
+        """An older state again: nothing that was planned before, nor that is, replaces it."""
         self.store.dies(0, False)
-        log = Log(self.store, "results")
-        entry = log.read(data.draw(st.sampled_from(self.kept)))
-        body = {**entry.body, "kind": "rollback"}
-        made = log.append(body, log.last(), uses=datasets_of_results(entry.body))
+        number = data.draw(st.sampled_from(self.kept))
+        made = rollbacks.roll_back(self.store, str(number), "wrong")
         assert made.generation == len(self.log) + 1
-        self._published(entry.body["plan_id"], len(self.log))
+        self._published(made.body["plan_id"], made.generation)
+        self.held = True
+
+    @precondition(lambda self: self.log)
+    @rule()
+    def resume(self) -> None:
+        """The end of a rollback; without one nothing happens."""
+        self.store.dies(0, False)
+        assert (rollbacks.resume(self.store) is not None) == self.held
+        self.log += [""] * self.held
+        self.held = False
 
     @precondition(lambda self: self.log)
     @rule(retain=st.integers(1, 3), ends=st.sampled_from(["", "claimed", "half", "before"]))
     def collect(self, retain: int, ends: str) -> None:
         """A month later; killed before its number, between number and deletion, or in that."""
         self.store.dies({"before": 2, "claimed": 3}.get(ends, 0), ends == "claimed")
-        published = [n for n, plan in enumerate(self.log, 1) if plan]
-        spared = {self.log[n - 1] for n in published[-retain:]}
+        newest = dict.fromkeys(plan for plan in reversed(self.log) if plan)
+        spared = set(list(newest)[:retain])  # As many different states.
         steps = [0]
 
         def deleting(store: Store, keys: list[str]) -> None:
@@ -211,6 +222,7 @@ class Lake(RuleBasedStateMachine):
         assert log.generations() == list(range(1, len(self.log) + 1))
         found = read(self.store)
         assert (found[0] if found else None) == self.current
+        assert (log.in_force() is not None) == self.held
         marks = [entry.body["watermark"] for entry in log.published()]
         assert marks == sorted(marks)
         for number in self.kept[-1:] if self.store.remote else self.kept[-3:]:

@@ -166,7 +166,7 @@ def test_a_night_that_fails_the_gate_stays_unpublished_and_says_why(
     said = called(capsys, "nightly", config, code=11)
     assert "min_overlap" in said and "max_measure_drop" in said and "e.g. q0" in said
     assert Log(open_lake(str(root), "tiny"), "results").last() == 1
-    assert "ready, not published: `nightrank nightly` says" in called(capsys, "status", config)
+    assert "ready, not published: `nightrank nightly` says why" in called(capsys, "status", config)
     write_jsonl(made.folder / "queries.jsonl", made.queries[:12])
     said = called(capsys, "nightly", config, code=11)
     assert "max_withdrawn_queries: 0.5, allowed 0.2 (12 of 24 queries" in said
@@ -222,9 +222,12 @@ def test_an_older_generation_can_be_had_again(
         assert "generation 3 holds what generation 1 held" in said
         assert table(root).equals(before)
         verify(config)
+        with pytest.raises(NightrankError, match="E_GATE.*half was missing"):
+            execute(overtaken)
+        called(capsys, "resume", config)
         with pytest.raises(NightrankError, match="E_STALE"):
             execute(overtaken)
-    assert night(capsys, config)["generation"] == 4
+    assert night(capsys, config)["generation"] == 5
     history = called(capsys, "history", config)
     assert "rollback" in history and "half was missing" in history
     assert "no generation 'yesterday'" in called(
@@ -232,7 +235,7 @@ def test_an_older_generation_can_be_had_again(
     )
     today = json.loads(called(capsys, "history", config, "--json"))[0]["time"][:10]
     found = json.loads(called(capsys, "results", config, "--generation", today, "--json"))
-    assert found["generation"] == 4
+    assert found["generation"] == 5
     called(capsys, "results", config, "--generation", "2020-01-01", code=4)
 
 
@@ -288,6 +291,7 @@ def test_collection_keeps_what_readers_and_the_next_night_need(
     # What only its next night needed is gone of an older generation: then that is made anew.
     called(capsys, "rollback", config, "--to", "5")
     assert table(root).equals(tables[5])
+    called(capsys, "resume", config)
     assert run(config)["generation"] > after["generation"]
     assert table(root).equals(table(fresh))
     verify(config)

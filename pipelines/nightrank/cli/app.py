@@ -19,6 +19,7 @@ from nightrank.cli import (
     rank,
     reindex,
     results,
+    resume,
     rollback,
     run,
     status,
@@ -46,6 +47,7 @@ app.command("submit")(submit.submit)
 app.command("status")(status.status)
 app.command("history")(history.history)
 app.command("rollback")(rollback.rollback)
+app.command("resume")(resume.resume)
 app.command("gc")(gc.gc)
 app.command("verify")(verify.verify)
 app.command("results")(results.results)

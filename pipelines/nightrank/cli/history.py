@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import orjson
+from nightrank.cli.terminal import ConfigPath, Json, Sets, command, print_json
 
-from nightrank.cli.terminal import ConfigPath, Json, Sets
+if TYPE_CHECKING:
+    from nightrank.storage.log import Entry
+
+FACTS = ("rolled_back_from", "rolled_back_to", "resumes", "reason", "forecast", "actual")
 
 
 def history(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
-    """Every number of the results log: publications, rollbacks, collections."""
+    """Every number of the results log: publications, rollbacks and their ends, collections."""
     from nightrank.config_file import load_config
     from nightrank.results import open_lake
     from nightrank.storage.log import Log
@@ -18,14 +21,15 @@ def history(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     log = Log(store, "results")
-    lines = [_line(log.read(number)) for number in log.generations()]
+    numbers = log.generations()
+    rollback, current = log.in_force(numbers), log.current()
+    lines = [_line(log.read(number), rollback) for number in numbers]
     if json:
-        print(orjson.dumps(lines).decode())
+        print_json(lines)
         return
     if not lines:
         print(f"nothing published yet in {store.url}")
         return
-    current = log.current()
     print(f"{'number':>6}  {'time (UTC)':<19}  {'kind':<8}  {'index':>5}  what")
     for line in lines:
         mark = " *" if current and line["number"] == current.generation else ""
@@ -35,12 +39,17 @@ def history(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
             f"{line['number']:>6}  {time:<19}  {line['kind']:<8}  {index:>5}  {line['what']}{mark}"
         )
     print("* what readers see now")
+    if rollback:
+        print(f"nights are held until: {command('resume', config, sets)}")
 
 
-def _line(entry: Any) -> dict[str, Any]:
+def _line(entry: Entry, rollback: Entry | None) -> dict[str, Any]:
     body = entry.body
     if body["kind"] == "condemn":
         what = f"{len(body['condemned'])} datasets given up"
+    elif body["kind"] == "resume":
+        why = f": {body['reason']}" if body["reason"] else ""
+        what = f"nights publish again, after rollback {body['resumes']}{why}"
     else:
         rows, counts = body["counts"]["rows"], body["counts"]
         what = (
@@ -48,7 +57,8 @@ def _line(entry: Any) -> dict[str, Any]:
         )
         what += f", {rows['ranked']} rows, {rows['changes']} changes"
         if body["kind"] == "rollback":
-            what = f"to {body['rolled_back_to']}: {body['reason']}; {what}"
+            came = f"from {body['rolled_back_from']} " if body.get("rolled_back_from") else ""
+            what = f"{came}to {body['rolled_back_to']}: {body['reason']}; {what}"
         gate = body.get("gate")
         if gate and gate["forced"]:
             what += f"; published against the gate: {gate['forced']}"
@@ -58,5 +68,7 @@ def _line(entry: Any) -> dict[str, Any]:
         "kind": body["kind"],
         "index_generation": body.get("index_generation"),
         "what": what,
-        **{name: body[name] for name in ("forecast", "actual") if name in body},
+        # Whether this is the rollback over which nothing is published.
+        "in_force": rollback is not None and rollback.generation == entry.generation,
+        **{name: body[name] for name in FACTS if name in body},
     }

@@ -17,7 +17,7 @@ def nightly(
 ) -> None:
     """What changed since last night, ranked; published if it passes the config's gate."""
     started = time.monotonic()
-    with open_job(config, sets, quiet=json, verb="nightly") as job:
-        job.gate, job.force_publish = True, force_publish
+    with open_job(config, sets, json, verb="nightly", force_publish=force_publish) as job:
+        job.gate = True
         summary = execute(job)
     close(summary, job, started, config, json)

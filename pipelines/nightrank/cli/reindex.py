@@ -18,8 +18,8 @@ def reindex(
 ) -> None:
     """Brings the index up to date with the corpus; queries are not touched."""
     started = time.monotonic()
-    with open_job(config, sets, json, scope="index", verb="reindex") as job:
-        job.gate, job.force_publish = True, force_publish
+    with open_job(config, sets, json, "index", verb="reindex", force_publish=force_publish) as job:
+        job.gate = True
         summary = execute(job)
         before = job.plan.base.generation if job.plan.base else 0
     summary["published"] = summary["index_generation"] != before

@@ -1,29 +1,62 @@
-"""An older generation again: `nightrank rollback CONFIG --to N`. Nothing is deleted."""
+"""An older generation again: `nightrank rollback CONFIG --to N --reason "..."`. Deletes nothing.
+
+Until `nightrank resume CONFIG` (or a night with --force-publish) nothing else is published.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from nightrank.cli.terminal import ConfigPath, Sets
+from nightrank.cli.terminal import ConfigPath, Json, Sets, command, print_json
+from nightrank.errors import NightrankError
 
 To = Annotated[str, typer.Option("--to", metavar="N|DATE", help="What readers are to see again.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; stands in the log.")]
+Reason = Annotated[
+    str | None,
+    typer.Option("--reason", metavar="TEXT", help="Why; kept in the log. Asked for on a terminal."),
+]
+NOT_GIVEN = "no reason given"
 
 
-def rollback(config: ConfigPath, to: To, reason: Reason = "", sets: Sets = None) -> None:
-    """Publishes an older generation's files under a new number; runs planned before are stale."""
+def rollback(
+    config: ConfigPath, to: To, reason: Reason = None, sets: Sets = None, json: Json = False
+) -> None:
+    """Publishes an older generation's files under a new number; nights are held until `resume`."""
     from nightrank.config_file import load_config
-    from nightrank.generations import datasets_of_results
-    from nightrank.results import check_files, generation_of, open_lake
-    from nightrank.storage.log import Log
+    from nightrank.results import open_lake
+    from nightrank.rollbacks import roll_back
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
-    log = Log(store, "results")
-    entry, number = generation_of(store, to), log.last()
-    check_files(store, entry)  # Nobody rolls back to find files missing; `verify` reads them.
-    body = {**entry.body, "kind": "rollback", "rolled_back_to": entry.generation, "reason": reason}
-    made = log.append(body, number, uses=datasets_of_results(entry.body))
-    print(f"generation {made.generation} holds what generation {entry.generation} held")
+    entry = roll_back(store, to, _reason(reason))
+    body, resume = entry.body, command("resume", config, sets)
+    if json:
+        names = ("rolled_back_from", "rolled_back_to", "reason", "time")
+        facts = {name: body[name] for name in names}
+        print_json({"generation": entry.generation, **facts, "next": resume})
+        return
+    print(f"generation {entry.generation} holds what generation {body['rolled_back_to']} held")
+    print(f"nights are held until: {resume}")
+
+
+def _reason(given: str | None) -> str:
+    """The reason, asked for on a terminal.
+
+    A script that rolls back in the middle of an incident is not refused for want of a sentence: it
+    is reminded, and the log says that none was given.
+
+    Raises:
+        NightrankError: E_USAGE for an empty one.
+    """
+    if given is None and sys.stdin.isatty():
+        given = typer.prompt("Why is it rolled back?", default="", show_default=False, err=True)
+    if given is None:
+        print('nightrank: no --reason "..." given; the log will say so', file=sys.stderr)
+        return NOT_GIVEN
+    if not given.strip():
+        do = 'say why: --reason "..."; others will ask before they resume'
+        raise NightrankError("E_USAGE", "a rollback needs a reason", "--reason", do)
+    return given.strip()

@@ -44,7 +44,8 @@ def run(
             do = f"stages: {', '.join(STAGES)}"
             raise NightrankError("E_USAGE", f"{option} {name}: no such stage", "", do)
     started = time.monotonic()
-    with open_job(config, sets, quiet=json) as job:
+    publishes = last in (None, *STAGES[STAGES.index("publish") :])
+    with open_job(config, sets, quiet=json, publishes=publishes) as job:
         summary = execute(job, first, last)
     close(summary, job, started, config, json)
 
@@ -64,11 +65,14 @@ def execute(job: Run, first: str | None = None, last: str | None = None) -> dict
     """Runs, publishes and evaluates as asked; returns the closing line's content."""
     from nightrank import offline_rerank as pipeline
     from nightrank.results import generation_of
+    from nightrank.rollbacks import resume
 
     plan = job.plan
     if plan.published is not None and first is None and last is None:
         entry = generation_of(job.store, plan.published)
         job.progress.note("this plan is already published and current: nothing to do")
+        if job.force_publish:  # It was asked for though a rollback is in force: that ends.
+            resume(job.store, job.force_publish)
     else:
         job.first = first or job.first
         wanted = last if last and last != "evaluate" else "publish"

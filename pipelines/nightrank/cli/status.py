@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from nightrank.cli.terminal import ConfigPath, Json, Sets
+from nightrank.cli.terminal import ConfigPath, Json, Sets, command, print_json
 
 # By the exit code that the last run of a plan ended with; for any other the same verb again.
 NEXT = {3: "doctor", 7: "verify"}
@@ -17,11 +15,11 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
     from nightrank import prediction
     from nightrank.config_file import load_config
     from nightrank.results import open_lake
-    from nightrank.storage.log import Log
+    from nightrank.storage.log import Log, held_back
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
-    current = Log(store, "results").current()
+    current, rollback = Log(store, "results").current(), Log(store, "results").in_force()
     index = Log(store, "index").current()
     body = current.body if current else {}
     summary: dict[str, Any] = {
@@ -29,11 +27,12 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
         "index_generation": index.generation if index else None,
         "runs": _story(store, body["folder"]) if current else None,
         "unfinished": _unfinished(store),
+        "rollback": held_back(rollback).details["rollback"] if rollback else None,
     }
-    summary["next"] = f"nightrank {_next(summary, body.get('unfinished', ''))} {config}"
+    summary["next"] = command(_next(summary, body.get("unfinished", "")), config, sets)
     summary |= {name: body[name] for name in ("forecast", "actual") if name in body}
     if json:
-        print(orjson.dumps(summary).decode())
+        print_json(summary)
         return
     if current:
         rows = current.body["counts"]["rows"]["ranked"]
@@ -41,6 +40,9 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
         print(
             f"generation {current.generation} is published: {rows} rows, {queries} queries ranked"
         )
+        if rollback:
+            print(f"held back: {held_back(rollback).what}")
+            print("  until `nightrank resume` nothing else is published: nights end with exit 11")
         if line := prediction.told(body):
             print(line)
         _tell(summary["runs"])
@@ -52,7 +54,8 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
             done = "complete" if stage["complete"] else f"{stage['done']} units done"
             print(f"  {name:<28} {done}")
         if any(name.startswith("changes-") and s["complete"] for name, s in run["stages"].items()):
-            print("  ready, not published: `nightrank nightly` says what holds it back")
+            why = "a rollback is in force" if rollback else "`nightrank nightly` says why"
+            print(f"  ready, not published: {why}")
         _tell(run["runs"])
     print(f"next: {summary['next']}")
 
@@ -133,6 +136,8 @@ def _next(summary: dict[str, Any], cut_short: str) -> str:
         summary: what is known.
         cut_short: why the current generation was published before all was scored; else empty.
     """
+    if summary["rollback"]:
+        return "resume"
     if summary["unfinished"]:
         story = summary["unfinished"][-1]["runs"]
         return NEXT.get(story["ended"].get("exit"), story["verb"])

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import orjson
 import typer
 
 from nightrank.cli import supervision
@@ -43,6 +45,17 @@ Generation = Annotated[
 Force = Annotated[
     str, typer.Option("--force-publish", metavar="REASON", help="Publish though the gate fails.")
 ]
+
+
+def command(verb: str, config: str, sets: list[str] | None, *more: str) -> str:
+    """A command to type, with the same config and overrides, quoted for a shell."""
+    overrides = [part for one in sets or [] for part in ("--set", one)]
+    return shlex.join(["nightrank", verb, config, *more, *overrides])
+
+
+def print_json(plain: Any) -> None:
+    """The one line that `--json` ends with."""
+    print(orjson.dumps(plain).decode(), flush=True)
 
 
 class Stopped(KeyboardInterrupt):
@@ -160,8 +173,21 @@ def open_job(
     scope: Scope = "all",
     index_generation: int | None = None,
     verb: str = "run",
+    publishes: bool = True,
+    force_publish: str = "",
 ) -> Iterator[Run]:
-    """Loads the config, probes the store, plans, and opens the executor; records events."""
+    """Loads the config, probes the store, plans, and opens the executor; records events.
+
+    Args:
+        config_path: the YAML file.
+        sets: overrides, `KEY=VALUE`.
+        quiet: whether no progress is shown.
+        scope: which halves are run.
+        index_generation: as `make_plan`.
+        verb: what was asked for.
+        publishes: whether results are to be published: refused while a rollback is in force.
+        force_publish: why results are published all the same; empty otherwise.
+    """
     from nightrank.config_file import load_config
 
     config = load_config(config_path, sets or [])
@@ -174,6 +200,7 @@ def open_job(
     from nightrank.planning import make_plan, store_models
     from nightrank.prediction import expected_seconds
     from nightrank.results import open_lake
+    from nightrank.rollbacks import refuse_held
     from nightrank.runtime import events
     from nightrank.runtime.budget import Meter
     from nightrank.runtime.outlook import Outlook
@@ -185,6 +212,10 @@ def open_job(
     with events.recording(told):
         try:
             store.probe()
+            if publishes and scope != "index" and not force_publish:
+                # Before inputs are listed and models copied: the work would end unpublished, and
+                # the index would take in what the operator has not looked at yet.
+                refuse_held(store)
             plan = make_plan(config, store, scope, index_generation)
             told.folder, told.plan = plan.own_folder, plan.plan_id
             begun = store.folders(told.folder) or store.folders(plan.segment)
@@ -202,6 +233,7 @@ def open_job(
                     meter.deadline if meter else lambda: None,
                 )
                 job = Run(plan, store, executor, progress, meter=meter)
+                job.force_publish = force_publish
                 yield job
             if job.cut_short:
                 events.ended(job.cut_short)

@@ -86,6 +86,7 @@ class Worker:
             "deletes": gone.num_rows,
             "unchanged": int(same.sum()),
             "before": old.num_rows,
+            "withdrawn_examples": gone["query_id"].slice(0, EXAMPLES).to_pylist(),
         }
         if earlier is not None:
             both, pair = pa.array(known), known & ~same

@@ -90,11 +90,17 @@ SAME = ("plan_id", "epoch", "rerank_depth")
 
 
 def publish_results(
-    store: Store, body: dict[str, Any], watermark: int, uses: list[str], onto: int
+    store: Store,
+    body: dict[str, Any],
+    watermark: int,
+    uses: list[str],
+    onto: int,
+    over_rollback: bool = False,
 ) -> Entry:
-    """Publishes a result generation whose changes are told against `onto`; see `Log.append`."""
+    """Publishes a result generation whose changes are compared with `onto`; see `Log.append`."""
     refuse_gone(store, uses)
-    return Log(store, "results").append(body, watermark, SAME, uses, onto)
+    log = Log(store, "results")
+    return log.append(body, watermark, SAME, uses, onto, over_rollback)
 
 
 def _file(ref: FileRef) -> dict[str, Any]:

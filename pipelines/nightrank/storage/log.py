@@ -4,9 +4,11 @@
 the fencing token: a stale writer finds its number taken, re-reads, and sees why it may not publish.
 No lock, no lease, no clock.
 
-An entry's `kind` is `publish`, `rollback` (an older state again, under a new number) or `condemn`:
-datasets that garbage collection is about to delete. A condemned dataset can no longer be published,
-since the condemnation took the number that its publisher would have taken.
+An entry's `kind` is `publish`, `rollback` (an older state again, under a new number), `condemn`
+(datasets that garbage collection is about to delete) or `resume` (ends the rollback that is in
+force). A condemned dataset can no longer be published, since the condemnation took the number that
+its publisher would have taken. For the same reason nothing is published over a rollback: whoever
+publishes decides by the very entries below the number that it takes.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from nightrank.errors import NightrankError
 from nightrank.storage.sealed import seal, unseal
 from nightrank.storage.store import Store
 
+# Kinds that take a number and publish no state.
+NO_STATE = ("condemn", "resume")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -33,6 +38,22 @@ class Entry:
 
 class Moved(Exception):
     """Another generation is current than the one that an entry was compared with."""
+
+
+def held_back(rollback: Entry) -> NightrankError:
+    """E_GATE: what was rolled back, when and why, and what ends it."""
+    body = rollback.body
+    source = body.get("rolled_back_from")  # Entries of earlier versions do not say.
+    rolled_back = f"generation {source}" if source else "a newer generation"
+    when = body["time"][:16].replace("T", " ")
+    reason = body.get("reason") or "no reason given"
+    target = f"generation {body['rolled_back_to']}"
+    what = f"{rolled_back} was rolled back to {target} at {when} UTC: {reason}"
+    do = 'correct what was wrong, then `nightrank resume CONFIG`, or --force-publish "why"'
+    where = f"generation {rollback.generation} of the results"
+    names = ("rolled_back_from", "rolled_back_to", "time", "reason")
+    details = {"generation": rollback.generation, **{name: body.get(name) for name in names}}
+    return NightrankError("E_GATE", what, where, do, {"rollback": details})
 
 
 class Log:
@@ -68,18 +89,31 @@ class Log:
 
     def current(self) -> Entry | None:
         """The newest published state, or None where there is none."""
-        return self._newest(self.generations())
+        return self._newest(self.generations())[0]
 
-    def _newest(self, generations: list[int]) -> Entry | None:
+    def in_force(self, generations: list[int] | None = None) -> Entry | None:
+        """The rollback over which nothing is published; None where there is none.
+
+        Args:
+            generations: the numbers to decide by, all by default.
+        """
+        entry, resumed = self._newest(self.generations() if generations is None else generations)
+        is_rollback = entry is not None and entry.body.get("kind") == "rollback"
+        return entry if is_rollback and not resumed else None
+
+    def _newest(self, generations: list[int]) -> tuple[Entry | None, bool]:
+        """The newest published state, and whether a `resume` came after it."""
+        resumed = False
         for number in reversed(generations):
             entry = self.read(number)
-            if entry.body.get("kind") != "condemn":
-                return entry
-        return None
+            if entry.body.get("kind") not in NO_STATE:
+                return entry, resumed
+            resumed |= entry.body["kind"] == "resume"
+        return None, resumed
 
     def published(self) -> list[Entry]:
         """All published states, oldest first."""
-        return [e for e in self._all(self.generations()) if e.body.get("kind") != "condemn"]
+        return [e for e in self._all(self.generations()) if e.body.get("kind") not in NO_STATE]
 
     def _all(self, numbers: list[int]) -> list[Entry]:
         """Entries read side by side: a year of nights is some 400 of them."""
@@ -94,8 +128,8 @@ class Log:
         """
         if wanted.isdigit():
             entry = self.read(int(wanted))
-            if entry.body.get("kind") == "condemn":
-                what = f"number {wanted} of {self.channel} is no generation but a condemnation"
+            if (kind := entry.body.get("kind")) in NO_STATE:
+                what = f"number {wanted} of {self.channel} is no generation but a `{kind}` entry"
                 raise NightrankError("E_EMPTY", what, self.store.path(self._folder))
             return entry
         try:
@@ -112,46 +146,54 @@ class Log:
     def append(
         self,
         body: dict[str, Any],
-        watermark: int,
+        watermark: int | None,
         same: tuple[str, ...] = (),
         uses: Iterable[str] = (),
         onto: int | None = None,
+        over_rollback: bool = False,
     ) -> Entry:
         """Publishes: takes the next number, unless something newer was planned and published.
 
         Args:
             body: plain data; `format`, `time`, `watermark` and a unique `write_id` are added.
-            watermark: the generation that was current when the writer planned its work.
+            watermark: the generation that was current when the writer planned its work. None: the
+                entry's own number, which fences off everything that was planned before.
             same: a current entry that agrees with `body` in all of these keys is this very
                 publication, made by a twin or before a crash; it is returned as it stands.
             uses: datasets that the entry depends on.
             onto: the generation (0 for none) that the entry tells the difference to.
+            over_rollback: whether it is published though a rollback is in force.
 
         Raises:
             Moved: another generation than `onto` is current by now.
-            NightrankError: E_STALE where the current entry was planned after this one; E_CONDEMNED
-                where what it uses was given up since; E_CONFLICT after 20 lost races.
+            NightrankError: E_GATE where a rollback is in force; E_STALE where the current entry was
+                planned after this one; E_CONDEMNED where what it uses was given up since;
+                E_CONFLICT after 20 lost races.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        body = {**body, "time": now, "watermark": watermark, "write_id": uuid.uuid4().hex}
-        data = seal(body, readable=True)
+        body = {**body, "time": now, "write_id": uuid.uuid4().hex}
         used = tuple(uses)
         for _ in range(20):
             generations = self.generations()
-            current = self._newest(generations)
+            current, _ = self._newest(generations)
             if current and same and all(current.body.get(key) == body[key] for key in same):
                 return current
-            if current and current.body["watermark"] > watermark:
+            if not over_rollback and (rollback := self.in_force(generations)):
+                raise held_back(rollback)
+            generation = generations[-1] + 1 if generations else 1
+            mark = generation if watermark is None else watermark
+            if current and current.body["watermark"] > mark:
                 what = (
                     f"generation {current.generation} was planned at {current.body['watermark']}, "
-                    f"after this run (planned at {watermark})"
+                    f"after this run (planned at {mark})"
                 )
                 do = "run the same command again to plan anew"
                 raise NightrankError("E_STALE", what, self.channel, do)
-            self._refuse_condemned(used, watermark)
+            self._refuse_condemned(used, onto or 0 if watermark is None else watermark)
             if onto is not None and onto != (current.generation if current else 0):
                 raise Moved
-            generation = generations[-1] + 1 if generations else 1
+            body["watermark"] = mark
+            data = seal(body, readable=True)
             if self.store.put_if_absent(f"{self._folder}/{generation:020d}.json", data):
                 return Entry(generation, body)
         do = "find out who else publishes here"

@@ -1,0 +1,35 @@
+"""Ends a rollback: `nightrank resume CONFIG`. Nights publish again, each after its gate.
+
+Publishes nothing: readers see what the rollback shows until the next night.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nightrank.cli.terminal import ConfigPath, Json, Sets, command, print_json
+
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the log.")]
+
+
+def resume(config: ConfigPath, reason: Reason = "", sets: Sets = None, json: Json = False) -> None:
+    """Lets nights publish again after a rollback; does nothing where none is in force."""
+    from nightrank import rollbacks
+    from nightrank.config_file import load_config
+    from nightrank.results import generation_of, open_lake
+
+    loaded = load_config(config, sets or [])
+    store = open_lake(loaded.root, loaded.name, loaded.storage_options)
+    current = generation_of(store)
+    ended = rollbacks.resume(store, reason)
+    nightly = command("nightly", config, sets)
+    if json:
+        number = ended.generation if ended else None
+        print_json({"generation": current.generation, "resumes": number, "next": nightly})
+    elif ended is None:
+        print(f"no rollback is in force; generation {current.generation} is published")
+    else:
+        print(f"nights publish again; readers see generation {ended.generation} until then")
+        print(f"next: {nightly}")
