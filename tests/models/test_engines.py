@@ -73,7 +73,9 @@ def pooled_model(folder, kind, changes, pooling, normalize):
     tiny(encoder, kind, **changes)
     transformer = Transformer(str(encoder), max_seq_length=32)
     modules = [transformer, Pooling(32, pooling_mode=pooling)]
-    model = SentenceTransformer(modules=[*modules, Normalize()] if normalize else modules)
+    modules = [*modules, Normalize()] if normalize else modules
+    similarity = "cosine" if normalize else "dot"
+    model = SentenceTransformer(modules=modules, similarity_fn_name=similarity)
     model.save(str(folder / "model"))
     return folder / "model"
 

@@ -58,7 +58,7 @@ class SentenceTransformersBiEncoder:
 
     Args:
         model: its `SentenceTransformer`.
-        resolved: prompts, dimension, normalisation.
+        resolved: prompts, dimension, and whether vectors are scaled to unit length once cut.
     """
 
     def __init__(self, model: Any, resolved: ResolvedModel) -> None:
@@ -69,7 +69,9 @@ class SentenceTransformersBiEncoder:
         """float32 [n, dimension]; sentence-transformers sorts by length itself."""
         if len(tokens) == 0:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        vectors = self._model.encode(
+        # These name the task too, which a Router and lengths of its own for queries ask for.
+        encode = self._model.encode_query if kind == "query" else self._model.encode_document
+        vectors = encode(
             decode_utf8(tokens),
             prompt=_prompt(kind, self._resolved),
             truncate_dim=self.dimension,
@@ -112,7 +114,7 @@ def open_sentence_transformer(resolved: ResolvedModel, folder: Path, threads: in
 
     torch_models.use_threads(threads)
     model = torch_models.sentence_transformer(folder, resolved.precision)
-    model.max_seq_length = resolved.max_length_tokens
+    torch_models.cut_at(model, resolved.max_length_tokens)
     return SentenceTransformersBiEncoder(model, resolved)
 
 

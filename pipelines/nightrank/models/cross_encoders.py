@@ -31,6 +31,7 @@ class PairScorer:
         splicer: puts pairs together from stored ids; None where texts are stored.
         tokenizer: makes ids of stored texts; needed without a splicer.
         max_length_tokens: bound on a pair; needed without a splicer.
+        prompt: put before every query; needs the tokenizer.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class PairScorer:
         splicer: Splicer | None,
         tokenizer: Any = None,
         max_length_tokens: int = 0,
+        prompt: str = "",
     ) -> None:
         self._engine, self._splicer = engine, splicer
-        self._tokenizer, self._limit = tokenizer, max_length_tokens
+        self._tokenizer, self._limit, self._prompt = tokenizer, max_length_tokens, prompt
 
     def score(
         self, queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]
@@ -51,9 +53,43 @@ class PairScorer:
         if self._splicer is not None:
             inputs = SplicedInputs(self._splicer, queries, documents, pairs)
         else:
-            texts = decode_utf8(queries), decode_utf8(documents)
+            asked = [self._prompt + text for text in decode_utf8(queries)]
+            texts = asked, decode_utf8(documents)
             inputs = TokenisedInputs.of_pairs(self._tokenizer, *texts, pairs, self._limit)
         return run(inputs, self._engine)
+
+
+class SentenceTransformersCrossEncoder:
+    """Any cross-encoder of sentence-transformers, by that library.
+
+    Args:
+        model: its `CrossEncoder`.
+        prompt: put before every query.
+    """
+
+    def __init__(self, model: Any, prompt: str) -> None:
+        self._model, self._prompt = model, prompt
+
+    def score(
+        self, queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        """float32 [n], raw scores; sentence-transformers sorts by length itself."""
+        if len(pairs) == 0:
+            return np.zeros(0, dtype=np.float32)
+        asked, texts = decode_utf8(queries), decode_utf8(documents)
+        scores = self._model.predict(
+            [(asked[query], texts[document]) for query, document in pairs.tolist()],
+            prompt=self._prompt,
+            activation_fn=_raw,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        return np.ascontiguousarray(scores, dtype=np.float32)
+
+
+def _raw(scores: Any) -> Any:
+    """In place of an activation."""
+    return scores
 
 
 def open_builtin(resolved: ResolvedModel, base: Path, delta: Path, threads: int) -> PairScorer:
@@ -94,4 +130,25 @@ def open_classifier(resolved: ResolvedModel, folder: Path, threads: int) -> Pair
             )
     typed = "token_type_ids" in tokenizer.model_input_names
     engine = engines.classifier(folder, resolved.precision, threads, typed)
-    return PairScorer(engine, splicer, tokenizer, limit)
+    return PairScorer(engine, splicer, tokenizer, limit, resolved.query_prompt)
+
+
+def open_sentence_transformer(
+    resolved: ResolvedModel, folder: Path, threads: int
+) -> SentenceTransformersCrossEncoder:
+    """A cross-encoder that the engines do not implement.
+
+    Args:
+        resolved: a cross-encoder of family sentence_transformers.
+        folder: its files on this machine.
+        threads: CPU threads.
+
+    Raises:
+        NightrankError: E_MODEL, where it cannot be loaded.
+    """
+    from nightrank.models import torch_models
+
+    torch_models.use_threads(threads)
+    model = torch_models.cross_encoder(folder, resolved.precision)
+    torch_models.cut_at(model, resolved.max_length_tokens)
+    return SentenceTransformersCrossEncoder(model, resolved.query_prompt)

@@ -10,17 +10,16 @@ torch on a machine without CUDA.
 
 from __future__ import annotations
 
-import json
 import platform
 from pathlib import Path
 from typing import Any
 
 from nightrank.models import bert
-from nightrank.models.folders import read_json
 from nightrank.models.hardware import has_cuda
 from nightrank.models.inputs import Engine
 from nightrank.models.protocols import Precision, ResolvedModel
 from nightrank.models.reranker_tensors import encoder_tensors, trained_tensors
+from nightrank.models.settings import normalizes, pools_by_mean
 
 
 def interaction(base: Path, delta: Path, precision: Precision, threads: int) -> Engine:
@@ -76,7 +75,8 @@ def pooled(folder: Path, resolved: ResolvedModel, threads: int) -> Engine | None
         threads: CPU threads.
     """
     mean = pools_by_mean(folder)
-    if mean is None:
+    # Where a Normalize comes first, a cut vector is no longer of unit length.
+    if mean is None or normalizes(folder) > resolved.normalize:
         return None
     if not _on_openvino():
         return _torch(threads).pooled_engine(folder, resolved, mean)
@@ -89,30 +89,6 @@ def pooled(folder: Path, resolved: ResolvedModel, threads: int) -> Engine | None
     head = graphs.pooling_head(encoder.hidden, mean, resolved.dimension, resolved.normalize)
     made = graphs.encoder(encoder, first_only=not mean)
     return OpenVinoEngine(made, head, resolved.precision, threads)
-
-
-def pools_by_mean(folder: Path) -> bool | None:
-    """Whether a sentence-transformers model takes the mean (True) or the first token (False).
-
-    None where it is more than that, or says so in another form.
-    """
-    listed = folder / "modules.json"
-    if not listed.is_file():
-        return None
-    modules = json.loads(listed.read_text(encoding="utf-8"))
-    names = [module["type"].rpartition(".")[2] for module in modules]
-    if names[:2] != ["Transformer", "Pooling"] or names[2:] not in ([], ["Normalize"]):
-        return None
-    settings = folder / "sentence_bert_config.json"
-    lowered = settings.is_file() and read_json(settings).get("do_lower_case", False)
-    pooling = read_json(folder / modules[1]["path"] / "config.json")
-    if modules[0]["path"] or lowered or not pooling.get("include_prompt", True):
-        return None
-    modes = {n.removeprefix("pooling_mode_") for n, on in pooling.items() if on is True}
-    modes = {pooling["pooling_mode"]} if "pooling_mode" in pooling else modes - {"include_prompt"}
-    return {"mean_tokens": True, "mean": True, "cls_token": False, "cls": False}.get(
-        modes.pop() if len(modes) == 1 else ""
-    )
 
 
 def _torch(threads: int) -> Any:

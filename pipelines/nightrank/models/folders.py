@@ -20,10 +20,23 @@ from nightrank.errors import NightrankError
 
 REVISION = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-DIGESTED = (".safetensors", ".json", ".txt", ".model")
+# Weights, configuration, chat templates, and the vocabularies that transformers' tokenizers name
+# (VOCAB_FILES_NAMES of version 5: *.model, *.spm, bpe.codes, prophetnet.tokenizer, ...).
+LOADED = (
+    ".safetensors", ".json", ".txt", ".jinja",
+    ".model", ".spm", ".codes", ".bpe", ".tiktoken", ".tokenizer", ".vocab",
+)  # fmt: skip
 OWN_MODULES = re.compile(r"sentence_transformers\.[\w.]+$")
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-DOWNLOADED = ("*.safetensors", "*.json", "*.txt")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Configurations in which a model can ask for code of its own.
+NAMES_CODE = (
+    "config.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
+TEMPLATES = "additional_chat_templates"
 
 
 def file_digest(path: Path) -> str:
@@ -50,10 +63,53 @@ def folder_digest(folder: Path) -> str:
 
 
 def model_files(folder: Path) -> list[str]:
-    """The relative names of the files that matter, sorted as paths are."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix in DIGESTED and p.is_file())
-    names = [path.relative_to(folder) for path in found]
+    """The relative names of the files that a model is loaded from, sorted as paths are.
+
+    Those are the folder's own and its modules'; other forms of the weights (onnx/, openvino/),
+    checkpoints of a training and read-me files are never opened, and not stored either.
+    """
+    found: set[Path] = set()
+    for part in (*loaded_folders(folder), folder / TEMPLATES):
+        if part.is_dir():
+            found.update(p for p in part.iterdir() if p.suffix in LOADED and p.is_file())
+    names = [path.relative_to(folder) for path in sorted(found)]
     return [name.as_posix() for name in names if not any(p.startswith(".") for p in name.parts)]
+
+
+def loaded_folders(folder: Path) -> list[Path]:
+    """The folder, and those of the modules that its modules.json and router_config.json list."""
+    found = [folder]
+    listed = folder / "modules.json"
+    for module in module_list(listed) if listed.is_file() else ():
+        found.extend(_with_routes(_within(folder, str(module.get("path") or ""))))
+    return list(dict.fromkeys(found))
+
+
+def _weights_at_top(folder: Path) -> bool:
+    """Whether a module, or the whole model, keeps its weights in the folder itself."""
+    listed = folder / "modules.json"
+    return not listed.is_file() or any(not module.get("path") for module in module_list(listed))
+
+
+def _with_routes(folder: Path) -> list[Path]:
+    """A module's folder, and those of a Router's own modules."""
+    file = folder / "router_config.json"
+    if not file.is_file():
+        return [folder]
+    types = read_json(file).get("types")
+    return [folder, *(_within(folder, str(name)) for name in types or ())]
+
+
+def _within(folder: Path, name: str) -> Path:
+    """A folder within another.
+
+    Raises:
+        NightrankError: E_MODEL, where the name leads out of it.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        what = f"a module's folder lies outside the model's: {name!r:.80}"
+        raise NightrankError("E_MODEL", what, str(folder), "check modules.json")
+    return folder / name
 
 
 def go_offline() -> None:
@@ -92,29 +148,49 @@ def checked(folder: Path, model: str) -> Path:
     Raises:
         NightrankError: E_MODEL.
     """
-    for path in folder.rglob("*.safetensors"):
-        if fault := _fault(path):
-            do = "fetch or convert the model again"
-            raise NightrankError("E_MODEL", f"{path.name} {fault}", model, do)
-    safe = {path.parent for path in folder.rglob("*.safetensors")}
-    pickled = {path.parent for suffix in PICKLED for path in folder.rglob(suffix)}
-    if not safe or pickled - safe:
+    parts = [part for part in loaded_folders(folder) if part.is_dir()]
+    weighty = parts if _weights_at_top(folder) else parts[1:]
+    safe: set[Path] = set()
+    for part in parts:
+        for path in part.glob("*.safetensors"):
+            safe.add(part)
+            if fault := _fault(path):
+                do = "fetch or convert the model again"
+                raise NightrankError("E_MODEL", f"{path.name} {fault}", model, do)
+    pickled = {
+        part: path.relative_to(folder)
+        for part in weighty
+        for path in sorted(part.iterdir())
+        if path.suffix in PICKLED
+    }
+    others = [name for part, name in pickled.items() if part not in safe]
+    if not safe or others:
+        found = f", found {others[0]}" if others else ""
         raise NightrankError(
             "E_MODEL",
-            "no .safetensors weights" if not safe else "some weights are not in safetensors",
+            f"no .safetensors weights{found}"
+            if not safe
+            else f"some weights are not in safetensors: {others[0]}",
             model,
             "only safetensors are loaded; convert the weights with save_pretrained",
         )
-    for path in folder.rglob("*config.json"):
-        if "auto_map" in read_json(path):
+    if (folder / "adapter_config.json").exists():
+        raise NightrankError(
+            "E_MODEL",
+            "the folder holds an adapter (adapter_config.json) to the weights of another model",
+            model,
+            "merge the adapter into its model with peft's merge_and_unload, and save that",
+        )
+    for path in (part / name for part in parts for name in NAMES_CODE):
+        if path.is_file() and "auto_map" in read_json(path):
             raise NightrankError(
                 "E_MODEL",
                 f"the model asks to run its own code (auto_map in {path.name})",
                 model,
                 "remote code is never run; use a model of an architecture that transformers has",
             )
-    for path in folder.rglob("modules.json"):
-        for module in _modules(path):
+    if (path := folder / "modules.json").is_file():
+        for module in module_list(path):
             if not OWN_MODULES.match(str(module.get("type"))):
                 raise NightrankError(
                     "E_MODEL",
@@ -145,7 +221,7 @@ def _fault(path: Path) -> str:
     return "" if 8 + length + max(ends) == size else "is not as long as its header says"
 
 
-def _modules(path: Path) -> list[dict[str, Any]]:
+def module_list(path: Path) -> list[dict[str, Any]]:
     """What a modules.json lists.
 
     Raises:
@@ -203,7 +279,7 @@ def _download(model: str, revision: str) -> Path:
     wanted: dict[str, Any] = {
         "repo_id": model,
         "revision": revision,
-        "allow_patterns": list(DOWNLOADED),
+        "allow_patterns": [f"*{suffix}" for suffix in LOADED],
     }
     # Absence from the cache is told in several ways; each means: try the network.
     with suppress(Exception):

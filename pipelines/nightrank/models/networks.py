@@ -13,6 +13,7 @@ from nightrank.errors import NightrankError
 from nightrank.models import builtin
 from nightrank.models.folders import read_json
 from nightrank.models.protocols import ResolvedModel
+from nightrank.models.settings import config_folder
 
 # (hidden size up to, share of the maker's peak), measured on an H100 (benchmarks/results/gpu.md):
 # MiniLM 384, bge-reranker-v2-m3 1024, 4 B models 2560.
@@ -78,7 +79,7 @@ def network_of(model: ResolvedModel) -> Network | None:
         return None
     minilm = model.family == "minilm"
     folder = builtin.minilm_folder() if minilm else Path(model.path)
-    return read_network(read_json(folder / "config.json"), model.model)
+    return read_network(read_json(config_folder(folder) / "config.json"), model.model)
 
 
 def read_network(config: dict[str, Any], where: str) -> Network:

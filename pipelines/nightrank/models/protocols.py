@@ -77,8 +77,8 @@ class ResolvedModel:
         max_length_tokens: tokens of one input (a pair for a cross-encoder), special ones counted.
         tokenizer: names how tokens are made; models with equal names share stored tokens.
         dimension: width of a bi-encoder's vectors, 0 for a cross-encoder.
-        normalize: whether the vectors have unit length.
-        query_prompt: put before every query.
+        normalize: whether the vectors have unit length, their dot product then being their cosine.
+        query_prompt: put before every query, by a cross-encoder too.
         document_prompt: put before every document.
         recommended_first_stage_weight: share of the first stage in the fused score; 0 where the
             model recommends none.

@@ -173,12 +173,14 @@ def load_cross_encoder(resolved: ResolvedModel, threads: int) -> CrossEncoder:
     if resolved.family == "toy":
         return toy.ToyCrossEncoder(resolved.max_length_tokens)
     require_precision(resolved.precision, resolved.model)
-    from nightrank.models.cross_encoders import open_builtin, open_classifier
+    from nightrank.models import cross_encoders
 
     folder = _verified_folder(resolved)
     if resolved.family == "minilm":
-        return open_builtin(resolved, builtin.minilm_folder(), folder, threads)
-    return open_classifier(resolved, folder, threads)
+        return cross_encoders.open_builtin(resolved, builtin.minilm_folder(), folder, threads)
+    if resolved.family == "sentence_transformers":
+        return cross_encoders.open_sentence_transformer(resolved, folder, threads)
+    return cross_encoders.open_classifier(resolved, folder, threads)
 
 
 def _verified_folder(resolved: ResolvedModel) -> Path:

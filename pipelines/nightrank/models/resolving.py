@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from nightrank.errors import NightrankError
-from nightrank.models import builtin
+from nightrank.models import builtin, settings
 from nightrank.models.folders import folder_digest, read_json
 from nightrank.models.hardware import resolve_precision
 from nightrank.models.protocols import ResolvedModel
@@ -69,19 +70,21 @@ def sentence_transformer(
     """Any sentence-transformers folder; see `registry.resolve_bi_encoder`."""
     from nightrank.models import torch_models
 
+    settings.require_kind(folder, "bi_encoder", model)
+    query, document = settings.bi_encoder_prompts(folder, model, *prompts)
     resolved_precision = resolve_precision(precision)
     opened = torch_models.sentence_transformer(folder, resolved_precision)
+    settings.require_similarity(opened.similarity_fn_name, model)
     full = int(opened.get_embedding_dimension() or 0)
     if full < 1:
         raise NightrankError("E_MODEL", "the model names no dimension", model, "use another model")
     if dimension is not None and dimension > full:
         do = f"set dimension to at most {full}"
         raise NightrankError("E_MODEL", f"dimension {dimension} of {full}", model, do)
-    own_limit = int(opened.max_seq_length or FALLBACK_MAX_LENGTH_TOKENS)
-    limit = _limit(model, max_length_tokens, own_limit, max(own_limit, positions(folder)))
-    own = dict(opened.prompts or {})
-    query = prompts[0] if prompts[0] is not None else own.get("query")
-    document = prompts[1] if prompts[1] is not None else own.get("document", own.get("passage"))
+    kept = dimension or full
+    cosine = opened.similarity_fn_name == "cosine"
+    whole = kept == _untruncated(opened)
+    limit = _limit_of_opened(model, opened, folder, max_length_tokens)
     return ResolvedModel(
         model=model,
         role="bi_encoder",
@@ -91,10 +94,11 @@ def sentence_transformer(
         precision=resolved_precision,
         max_length_tokens=limit,
         tokenizer=utf8_name(limit),
-        dimension=dimension or full,
-        normalize=any(type(module).__name__ == "Normalize" for module in opened),
-        query_prompt=query or "",
-        document_prompt=document or "",
+        dimension=kept,
+        # Cosine is the dot product of unit vectors, and they are scaled after they are cut.
+        normalize=cosine or (whole and settings.normalizes(folder)),
+        query_prompt=query,
+        document_prompt=document,
     )
 
 
@@ -106,24 +110,25 @@ def sequence_classifier(
     Raises:
         NightrankError: E_MODEL, for more than one label or a tokenizer without padding.
     """
-    labels = _labels(folder)
-    if labels != 1:
-        raise NightrankError(
-            "E_MODEL",
-            f"a cross-encoder has 1 label, this model has {labels}",
-            model,
-            "use a reranker; classifiers of several labels give no single score",
-        )
+    settings.require_kind(folder, "cross_encoder", model)
+    settings.require_monotone(folder, model)
+    if settings.modules(folder) and not settings.plain_classifier(folder):
+        return _chain(model, folder, precision, max_length_tokens)
+    _require_one_label(_labels(folder), model)
+    if not settings.plain_classifier(folder):
+        return _chain(model, folder, precision, max_length_tokens)
+    prompt = settings.default_prompt(folder)
     tokenizer = pretrained_tokenizer(folder)
     if tokenizer.pad_token_id is None:
         raise NightrankError(
             "E_MODEL", "the tokenizer has no padding token", model, "add pad_token to its config"
         )
     most = positions(folder)
-    stated = int(tokenizer.model_max_length)
+    stated = settings.max_seq_length(folder) or int(tokenizer.model_max_length)
     own = min(stated, most) if stated < UNSTATED else most
     limit = _limit(model, max_length_tokens, own, most)
-    spliced = provable_template(tokenizer, pair=True) is not None
+    # A prompt becomes part of the query's text: tokens of the bare query cannot be spliced.
+    spliced = not prompt and provable_template(tokenizer, pair=True) is not None
     return ResolvedModel(
         model=model,
         role="cross_encoder",
@@ -134,7 +139,65 @@ def sequence_classifier(
         max_length_tokens=limit,
         tokenizer=spliced_name(folder, limit) if spliced else utf8_name(limit),
         recommended_first_stage_weight=_recommended_weight(folder),
+        query_prompt=prompt,
     )
+
+
+def _chain(
+    model: str, folder: Path, precision: str, max_length_tokens: int | None
+) -> ResolvedModel:
+    """A cross-encoder that sentence-transformers itself has to run."""
+    from nightrank.models import torch_models
+
+    resolved_precision = resolve_precision(precision)
+    opened = torch_models.cross_encoder(folder, resolved_precision)
+    _require_one_label(int(opened.num_labels), model)
+    limit = _limit_of_opened(model, opened, folder, max_length_tokens)
+    return ResolvedModel(
+        model=model,
+        role="cross_encoder",
+        family="sentence_transformers",
+        path=str(folder),
+        digest=folder_digest(folder),
+        precision=resolved_precision,
+        max_length_tokens=limit,
+        tokenizer=utf8_name(limit),
+        query_prompt=settings.default_prompt(folder),
+    )
+
+
+def _require_one_label(labels: int, model: str) -> None:
+    if labels != 1:
+        raise NightrankError(
+            "E_MODEL",
+            f"a cross-encoder has 1 label, this model has {labels}",
+            model,
+            "use a reranker; classifiers of several labels give no single score",
+        )
+
+
+def _limit_of_opened(model: str, opened: Any, folder: Path, asked: int | None) -> int:
+    """The bound on an input of a model that sentence-transformers opened.
+
+    Raises:
+        NightrankError: E_MODEL, where the model cannot take what was asked for.
+    """
+    stated = opened.max_seq_length
+    if stated == math.inf:  # A table of vectors of single tokens: nothing is cut.
+        if asked is not None:
+            what = "the model takes texts of any length"
+            raise NightrankError("E_MODEL", what, model, "leave out max_length_tokens")
+        return UNSTATED
+    has_network = (settings.config_folder(folder) / "config.json").is_file()
+    most = positions(folder) if has_network else UNSTATED
+    own = int(stated) if stated is not None and stated < UNSTATED else min(most, UNSTATED)
+    return _limit(model, asked, own, max(own, most))
+
+
+def _untruncated(opened: Any) -> int:
+    """The dimension before a declared `truncate_dim`."""
+    with opened.truncate_embeddings(None):
+        return int(opened.get_embedding_dimension())
 
 
 def _recommended_weight(folder: Path) -> float:
@@ -159,7 +222,7 @@ def _labels(folder: Path) -> int:
 
 def positions(folder: Path) -> int:
     """The longest input that the architecture can take."""
-    config = read_json(folder / "config.json")
+    config = read_json(settings.config_folder(folder) / "config.json")
     positions = int(config.get("max_position_embeddings", FALLBACK_MAX_LENGTH_TOKENS))
     # RoBERTa and its kin count positions from behind the padding id.
     roberta = config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")

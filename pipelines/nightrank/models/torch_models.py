@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,23 @@ def sentence_transformer(folder: Path, precision: Precision) -> Any:
     """
     from sentence_transformers import SentenceTransformer
 
+    return _by_sentence_transformers(SentenceTransformer, folder, precision)
+
+
+def cross_encoder(folder: Path, precision: Precision) -> Any:
+    """A folder's `CrossEncoder`.
+
+    Raises:
+        NightrankError: E_MODEL, where it cannot be loaded.
+    """
+    from sentence_transformers import CrossEncoder
+
+    return _by_sentence_transformers(CrossEncoder, folder, precision)
+
+
+def _by_sentence_transformers(kind: Any, folder: Path, precision: Precision) -> Any:
     try:
-        model = SentenceTransformer(
+        model = kind(
             str(folder),
             device=str(choose_device()),
             trust_remote_code=False,
@@ -186,6 +202,12 @@ def sentence_transformer(folder: Path, precision: Precision) -> Any:
         raise cannot_load(folder, error) from None
     pack_linears(model)
     return model
+
+
+def cut_at(model: Any, max_length_tokens: int) -> None:
+    """Sets where sentence-transformers cuts inputs; a model without a limit has nothing to set."""
+    if model.max_seq_length != math.inf:
+        model.max_seq_length = max_length_tokens
 
 
 def cannot_load(folder: Path, error: Exception) -> NightrankError:
