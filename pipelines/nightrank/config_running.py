@@ -52,9 +52,10 @@ class Budget(Section):
 
     Attributes:
         until: the time of day, `HH:MM` on the clock of the machine that runs the job, next reached
-            after its start.
-        gpu_hours: GPUs of the cluster times hours since the start.
-        usd: `usd_per_hour` times hours since the start.
+            after the night began: a retry of the same plan keeps the first try's deadline, which
+            is recorded in the lake (`runtime/night.py` says when the next night begins).
+        gpu_hours: GPUs of the cluster times hours since the start, those of failed tries included.
+        usd: `usd_per_hour` times hours since the start, those of failed tries included.
         usd_per_hour: price of the whole cluster.
         rerank_first: the last rerank step scores the first so many of every list before any deeper
             candidate of any list, and so on; a run that was begun so goes on so.

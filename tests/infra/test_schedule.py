@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -29,6 +30,7 @@ class RayJobs(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.objects: dict[str, Any] = {template["metadata"]["name"]: template}
         self.then, self.created, self.failures = then, 0, 0
+        self.times = [f"2026-11-{day}T23:30:0{day % 10}Z" for day in range(20, 30)]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         name = made["metadata"]["name"]
         if self.path != PATH or name in self.server.objects:
             return self._answer(409, {"message": "already exists"})
+        made["metadata"]["creationTimestamp"] = self.server.times.pop(0)
         self.server.objects[name] = {**made, "status": self.server.then.pop(0)}
         self.server.created += 1
         # Answered as a real API server does: before any controller has seen the object.
@@ -117,7 +120,12 @@ def test_a_night_is_a_clone_of_the_template_that_the_job_owns(
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": JOB, "uid": UID}
     assert made["metadata"]["ownerReferences"] == [owner]
     template = one(manifests, "RayJob")
-    assert made["spec"] == {**template["spec"], "suspend": False}
+    entrypoint = made["spec"]["entrypoint"]
+    assert made["spec"] == {**template["spec"], "suspend": False, "entrypoint": entrypoint}
+    command, _, began = entrypoint.partition(" --began ")
+    assert command == template["spec"]["entrypoint"]
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(began)
+    assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=2)
     # KubeRay refuses a longer name.
     assert len(made["metadata"]["name"]) <= 47
 
@@ -145,6 +153,10 @@ def test_a_retry_makes_the_next_clone(server: RayJobs, tmp_path: Path) -> None:
     assert night(server, tmp_path).returncode == 9
     assert night(server, tmp_path).returncode == 0
     assert {f"{JOB}-1", f"{JOB}-2"} < set(server.objects)
+    # The night began with the first try, as the API server has it, and so did its deadline.
+    entrypoint = server.objects[f"{JOB}-2"]["spec"]["entrypoint"]
+    first = server.objects[f"{JOB}-1"]["metadata"]["creationTimestamp"]
+    assert entrypoint.endswith(f" --began {first}")
 
 
 def test_a_pod_that_replaces_an_evicted_one_joins_what_is_going_on(

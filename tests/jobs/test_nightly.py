@@ -332,7 +332,7 @@ def test_out_of_budget_it_stops_and_the_same_command_goes_on(
     made, root = lake
     config = write_config(made.config(root, budget={"usd": 0.0, "usd_per_hour": 9.0}))
     said = called(capsys, "nightly", config, code=10)
-    assert "budget.usd = 0 is spent" in said and "goes on from here" in said
+    assert "budget.usd = 0 is spent" in said and "continues from here" in said
     assert Log(open_lake(str(root), "tiny"), "results").last() == 0
     assert night(capsys, config, "--set", "budget.usd=5")["generation"] == 1
 

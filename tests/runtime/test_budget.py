@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
+import time
 
 import pytest
 
 from nightrank.config_running import Budget
-from nightrank.runtime.budget import Meter, _seconds_until
+from nightrank.runtime.budget import Meter
+from nightrank.runtime.night import Night
 
 
 def test_without_a_limit_there_is_no_end() -> None:
@@ -37,11 +38,50 @@ def test_money_is_the_clusters_price_times_hours(monkeypatch: pytest.MonkeyPatch
         Budget(usd=30.0)
 
 
-@pytest.mark.parametrize("minutes", [-1, 1, 90])
-def test_a_time_of_day_is_the_next_one(minutes: int) -> None:
-    then = datetime.datetime.now() + datetime.timedelta(minutes=minutes)
-    left = _seconds_until(f"{then:%H:%M}")
-    wanted = minutes * 60 if minutes > 0 else 86_400 + minutes * 60
-    assert wanted - 61 <= left <= wanted
-    budget = Budget(until=f"{then:%H:%M}")
-    assert budget.limited and Meter(budget, lambda: 0.0).reason() == ""
+@pytest.mark.parametrize(
+    "budget", [Budget(gpu_hours=4.0), Budget(usd=10.0, usd_per_hour=20.0)], ids=["gpus", "money"]
+)
+def test_what_failed_tries_took_is_spent(monkeypatch: pytest.MonkeyPatch, budget: Budget) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.time", lambda: 1e9 + now[0])
+    meter = Meter(budget, lambda: 8.0, before=lambda: 20 * 60.0)  # Both last half an hour.
+    assert meter.deadline() == 1e9 + 10 * 60.0
+    now[0] = 9 * 60.0
+    assert meter.reason() == "" and meter.deadline() == 1e9 + 10 * 60.0
+    now[0] = 10 * 60.0
+    assert meter.reason() != ""
+
+
+def test_the_night_is_asked_for_once_and_not_before_there_is_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, asked = [1e9], []
+    monkeypatch.setattr("time.time", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def night(until: str, began: float) -> Night:
+        asked.append((until, began))
+        return Night(until, began - 3600, began + 600)
+
+    meter = Meter(Budget(until="06:00"), lambda: 0.0, night)
+    now[0] += 599
+    assert not asked
+    assert meter.reason() == "" and meter.deadline() == 1e9 + 600
+    now[0] += 1
+    assert meter.reason().startswith("it is past budget.until = 06:00 (the next night begins at ")
+    assert asked == [("06:00", 1e9)]
+
+
+def test_a_clock_that_is_set_during_a_run_moves_no_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elapsed, offset = [0.0], [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: elapsed[0])
+    monkeypatch.setattr("time.time", lambda: 1e9 + elapsed[0] + offset[0])
+    meter = Meter(Budget(until="06:00"), lambda: 0.0, lambda u, began: Night(u, began, began + 600))
+    offset[0] = 3600.0
+    assert meter.reason() == ""
+    elapsed[0], offset[0] = 601.0, -3600.0
+    assert meter.reason() != ""
+    assert time.time() < 1e9 + 600

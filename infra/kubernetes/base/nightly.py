@@ -2,8 +2,9 @@
 
 Run by the CronJob's pod as `python nightly.py TEMPLATE`, with Python's own library alone. Clones
 are named after the Kubernetes Job and numbered: a pod that replaces an evicted one joins the clone
-that is still going, a pod that retries a transient failure makes the next. The Job owns its clones,
-so deleting it ends them.
+that is still going, a pod that retries a transient failure makes the next, which is given the time
+at which the first was created: `budget.until` is the night's. The Job owns its clones, so deleting
+it ends them.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Api:
             return json.load(reply)
 
 
-def clone(template: dict[str, Any], job: str, uid: str, number: int) -> dict[str, Any]:
+def clone(template: dict[str, Any], job: str, uid: str, number: int, began: str) -> dict[str, Any]:
     """Tonight's RayJob: the template, no longer suspended, owned by the Kubernetes Job."""
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
     return {
@@ -67,7 +68,11 @@ def clone(template: dict[str, Any], job: str, uid: str, number: int) -> dict[str
             "labels": {**template["metadata"].get("labels", {}), JOB_LABEL: job},
             "ownerReferences": [owner],
         },
-        "spec": {**template["spec"], "suspend": False},
+        "spec": {
+            **template["spec"],
+            "suspend": False,
+            "entrypoint": f"{template['spec']['entrypoint']} --began {began}",
+        },
     }
 
 
@@ -98,7 +103,9 @@ def tonight(api: Api, template: str, job: str, uid: str) -> dict[str, Any]:
     if mine and not ended(mine[-1]):
         print(f"joining {mine[-1]['metadata']['name']}", flush=True)
         return dict(mine[-1])
-    made = clone(api.call("GET", f"/{template}"), job, uid, len(mine) + 1)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    began = mine[0]["metadata"].get("creationTimestamp", now) if mine else now
+    made = clone(api.call("GET", f"/{template}"), job, uid, len(mine) + 1, began)
     print(f"creating {made['metadata']['name']}", flush=True)
     return dict(api.call("POST", "", made))
 

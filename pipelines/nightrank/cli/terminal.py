@@ -175,6 +175,7 @@ def open_job(
     verb: str = "run",
     publishes: bool = True,
     force_publish: str = "",
+    began: float | None = None,
 ) -> Iterator[Run]:
     """Loads the config, probes the store, plans, and opens the executor; records events.
 
@@ -187,6 +188,7 @@ def open_job(
         verb: what was asked for.
         publishes: whether results are to be published: refused while a rollback is in force.
         force_publish: why results are published all the same; empty otherwise.
+        began: when the schedule of this night did, in seconds since the epoch; by default now.
     """
     from nightrank.config_file import load_config
 
@@ -201,7 +203,7 @@ def open_job(
     from nightrank.prediction import expected_seconds
     from nightrank.results import open_lake
     from nightrank.rollbacks import refuse_held
-    from nightrank.runtime import events
+    from nightrank.runtime import events, night
     from nightrank.runtime.budget import Meter
     from nightrank.runtime.outlook import Outlook
     from nightrank.runtime.progress import Progress
@@ -227,10 +229,15 @@ def open_job(
                     progress.note(f"{name}: {left_out}")
             plan = store_models(plan, store, progress.note)
             with open_executor(config) as executor:
-                meter = Meter(config.budget, executor.gpus) if config.budget.limited else None
+                meter = Meter(
+                    config.budget,
+                    executor.gpus,
+                    lambda until, now: night.tonight(store, plan.own_folder, until, began or now),
+                    lambda: night.spent_before(store, plan.own_folder, told.run, time.time()),
+                )
                 progress.outlook = Outlook(
                     expected_seconds(store, plan.folder, plan.earlier),
-                    meter.deadline if meter else lambda: None,
+                    meter.deadline,
                 )
                 job = Run(plan, store, executor, progress, meter=meter)
                 job.force_publish = force_publish

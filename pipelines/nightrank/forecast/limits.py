@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from nightrank.headroom import free_of
 from nightrank.models.hardware import has_cuda
 from nightrank.models.networks import CUDA_BYTES, Network
 from nightrank.retrieval.faiss_products import GPU_BYTES
+from nightrank.runtime.night import clock, next_reached
 from nightrank.runtime.unit import MAX_UNITS
 
 # Of a sample of n rows the mean length of a text has an error of its spread / sqrt(n): 3 % at 1000.
@@ -165,14 +166,10 @@ def _deadline(config: PipelineConfig, pools: Pools, seconds: float) -> list[str]
     """Limits of the budget that come before the predicted end."""
     budget, found = config.budget, []
     if budget.until:
-        now = datetime.datetime.now()
-        hour, minute = map(int, budget.until.split(":"))
-        end = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-        end += datetime.timedelta(days=int(end <= now))
-        if seconds > (end - now).total_seconds():
-            done = now + datetime.timedelta(seconds=seconds)
-            late = f"begun now it ends {done:%Y-%m-%d %H:%M}"
-            found.append(f"{late}, budget.until is {end:%Y-%m-%d %H:%M}")
+        now = time.time()
+        end, done = next_reached(budget.until, now), now + seconds
+        if done > end:
+            found.append(f"begun now it ends {clock(done)}, budget.until is {clock(end)}")
     hours = seconds / 3600
     if budget.gpu_hours is not None and pools.gpus * hours > budget.gpu_hours:
         found.append(f"{pools.gpus * hours:.1f} GPU-hours, budget.gpu_hours = {budget.gpu_hours:g}")

@@ -2,53 +2,78 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable
 
 from nightrank.config_running import Budget
+from nightrank.runtime.night import Night, clock, starting
 
 
 class Meter:
-    """Counts from its making on; `reason` is empty while there is time left."""
+    """Counts from its creation on; `reason` is empty while there is time left.
 
-    def __init__(self, budget: Budget, gpus: Callable[[], float]) -> None:
+    Args:
+        budget: the limits.
+        gpus: GPUs of the cluster at present.
+        night: the night that a run belongs to, given `until` and when the run started in seconds
+            since the epoch. Asked once, and not before there is work: a run that has nothing to do
+            records no night. By default a night that begins with the run.
+        before: seconds that earlier tries of the same budget took. Asked as late.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        gpus: Callable[[], float],
+        night: Callable[[str, float], Night] = starting,
+        before: Callable[[], float] = float,
+    ) -> None:
         self._budget, self._gpus = budget, gpus
-        self._began = time.monotonic()
-        self._ends = _seconds_until(budget.until) if budget.until else None
+        self._began, self._began_at = time.monotonic(), time.time()
+        self._find_night, self._find_before = night, before
+        self._night: Night | None = None
+        self._before: float | None = None
 
     def deadline(self) -> float | None:
-        """When the run has to end, in seconds since the epoch, as far as that can be told now.
+        """When the run has to end, in seconds since the epoch, as far as is known now.
 
-        GPU hours and money are told for the GPUs that there are now.
+        GPU hours and money are counted with the GPUs that there are now.
         """
-        budget, gpus = self._budget, self._gpus()
-        limits = [self._ends]
+        budget, gpus, limits = self._budget, self._gpus(), []
+        if budget.until:
+            limits.append(self._tonight(budget.until).deadline - self._began_at)
         if budget.gpu_hours is not None and gpus:
-            limits.append(budget.gpu_hours / gpus * 3600)
+            limits.append(budget.gpu_hours / gpus * 3600 - self._spent_before())
         if budget.usd is not None and budget.usd_per_hour:
-            limits.append(budget.usd / budget.usd_per_hour * 3600)
-        known = [limit for limit in limits if limit is not None]
-        return time.time() - (time.monotonic() - self._began) + min(known) if known else None
+            limits.append(budget.usd / budget.usd_per_hour * 3600 - self._spent_before())
+        return time.time() - self._running() + min(limits) if limits else None
 
     def reason(self) -> str:
         """The limit that is reached, with its value; empty while none is."""
-        budget, spent = self._budget, time.monotonic() - self._began
-        if self._ends is not None and spent >= self._ends:
-            return f"it is past budget.until = {budget.until}"
-        hours = spent / 3600
-        if budget.gpu_hours is not None and self._gpus() * hours >= budget.gpu_hours:
-            return f"budget.gpu_hours = {budget.gpu_hours:g} are used up"
-        if budget.usd is not None and (budget.usd_per_hour or 0.0) * hours >= budget.usd:
-            return f"budget.usd = {budget.usd:g} is spent"
+        budget, running = self._budget, self._running()
+        if budget.until:
+            night = self._tonight(budget.until)
+            # By the clock as it was at the start: one that is set meanwhile moves no deadline.
+            if self._began_at + running >= night.deadline:
+                over = clock(night.over)
+                return f"it is past budget.until = {budget.until} (the next night begins at {over})"
+        if budget.gpu_hours is not None or budget.usd is not None:
+            hours = (running + self._spent_before()) / 3600
+            if budget.gpu_hours is not None and self._gpus() * hours >= budget.gpu_hours:
+                return f"budget.gpu_hours = {budget.gpu_hours:g} are used up"
+            if budget.usd is not None and (budget.usd_per_hour or 0.0) * hours >= budget.usd:
+                return f"budget.usd = {budget.usd:g} is spent"
         return ""
 
+    def _running(self) -> float:
+        return time.monotonic() - self._began
 
-def _seconds_until(clock: str) -> float:
-    """Seconds from now to the next time the local clock shows HH:MM."""
-    now = datetime.datetime.now()
-    hour, minute = map(int, clock.split(":"))
-    end = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    if end <= now:
-        end += datetime.timedelta(days=1)
-    return (end - now).total_seconds()
+    def _tonight(self, until: str) -> Night:
+        if self._night is None:
+            self._night = self._find_night(until, self._began_at)
+        return self._night
+
+    def _spent_before(self) -> float:
+        if self._before is None:
+            self._before = self._find_before()
+        return self._before

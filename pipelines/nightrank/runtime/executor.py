@@ -198,7 +198,7 @@ def run_stage(
     if missing and (reason := limit()):
         progress.failed(stage.name)
         what = f"{reason}: {len(missing)} of {len(stage.tasks)} units of {stage.name} are left"
-        raise NightrankError("E_BUDGET", what, "", "the same command goes on from here")
+        raise NightrankError("E_BUDGET", what, "", "the same command continues from here")
     if missing:
         what = f"{len(missing)} of {len(stage.tasks)} units were never accounted for"
         raise NightrankError("E_ACCOUNTING", what, f"{stage.name}, e.g. {missing[0]}")

@@ -1,0 +1,146 @@
+"""The night that `budget.until` ends: recorded with the plan, so that a retry gets no other end.
+
+`<folder>/night-<n>.json` holds when the night began, the `until` it was given, and the instant that
+is. The first run of a plan that has work creates it; every later one reads it back, on whatever
+machine, in whatever time zone, after the deadline too: it then does nothing more. A night is over
+halfway between its deadline and 24 hours after its beginning. Whoever asks for the same plan then
+begins the next night, so a schedule may start a little earlier or later on some evenings. Another
+`until` is another deadline, counted from the run that has it first.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from dataclasses import dataclass
+
+from nightrank.runtime.events import ENDINGS, events_of
+from nightrank.storage.sealed import seal, unseal
+from nightrank.storage.store import Store
+
+DAY = 86_400.0
+# A night may have begun, by its own machine's clock, so much later than it is here.
+CLOCKS_DIFFER = 3600.0
+_DO = "move the file away: the night then begins with the next run"
+
+
+@dataclass(frozen=True)
+class Night:
+    """One night; instants in seconds since the epoch.
+
+    Attributes:
+        until: `HH:MM`, as configured.
+        began: when its first run started.
+        deadline: when it has to end: the first `until` after it began.
+    """
+
+    until: str
+    began: float
+    deadline: float
+
+    @property
+    def over(self) -> float:
+        """From here on the same command belongs to the next night."""
+        return (self.deadline + self.began + DAY) / 2
+
+    def holds(self, until: str, instant: float) -> bool:
+        """Whether a run that starts then with this `until` belongs to it."""
+        return self.until == until and self.began - CLOCKS_DIFFER <= instant < self.over
+
+
+def next_reached(until: str, began: float) -> float:
+    """When the local clock first shows `HH:MM` after an instant, both in seconds since the epoch.
+
+    By the calendar, not by 24 hours: a day on which clocks change is an hour shorter or longer.
+    """
+    local = datetime.datetime.fromtimestamp(began)
+    hour, minute = map(int, until.split(":"))
+    end = local.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
+    if end.timestamp() <= began:
+        end += datetime.timedelta(days=1)
+    return end.timestamp()
+
+
+def starting(until: str, began: float) -> Night:
+    """A night that begins at an instant."""
+    return Night(until, began, next_reached(until, began))
+
+
+def tonight(store: Store, folder: str, until: str, began: float) -> Night:
+    """The night that a run of a plan belongs to; created with the plan where it is the first.
+
+    Args:
+        store: the lake.
+        folder: where the plan's own files lie, `Plan.own_folder`.
+        until: `budget.until`.
+        began: when the run started, or its schedule for this night did, in seconds since the
+            epoch. A retry that is given the latter belongs to the night though its plan is another.
+
+    Raises:
+        NightrankError: E_CORRUPT where a recorded night is damaged.
+    """
+    while True:
+        found, number = recorded(store, folder)
+        if found and found.holds(until, began):
+            return found
+        night = starting(until, began)
+        if store.put_if_absent(_key(folder, number + 1), _sealed(night)):
+            return night
+
+
+def spent_before(store: Store, folder: str, run: str, now: float) -> float:
+    """Seconds that earlier tries of a plan took, by their events in the lake.
+
+    Those of the last 24 hours that failed or were killed, back to the last run that ended as it
+    should: a retry does not get the GPU hours and the money of the night once more, while a run
+    that has used them up is continued with new ones.
+
+    Args:
+        store: the lake.
+        folder: where the plan's own files lie.
+        run: this run's own name, which does not count.
+        now: seconds since the epoch.
+    """
+    total = 0.0
+    for lines in reversed(events_of(store, folder)):
+        if lines[0]["run"] == run:
+            continue
+        first, last = (_seconds(line["time"]) for line in (lines[0], lines[-1]))
+        if lines[-1]["event"] in set(ENDINGS) - {"run_failed"} or first < now - DAY:
+            break
+        total += last - first
+    return total
+
+
+def recorded(store: Store, folder: str) -> tuple[Night | None, int]:
+    """The last night of a plan and its number; None and 0 before the first."""
+    names = [name for name in store.files(folder) if name.startswith("night-")]
+    if not names:
+        return None, 0
+    number = max(int(name.removeprefix("night-").removesuffix(".json")) for name in names)
+    key = _key(folder, number)
+    plain = unseal(store.read(key), store.path(key), _DO)
+    began, deadline = (_seconds(plain[name]) for name in ("began", "deadline"))
+    return Night(plain["until"], began, deadline), number
+
+
+def clock(instant: float) -> str:
+    """An instant as people read it, on this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(instant))
+
+
+def _key(folder: str, number: int) -> str:
+    return f"{folder}/night-{number:04d}.json"
+
+
+def _sealed(night: Night) -> bytes:
+    instants = {"began": _text(night.began), "deadline": _text(night.deadline)}
+    return seal({"until": night.until, **instants}, readable=True)
+
+
+def _text(instant: float) -> str:
+    return datetime.datetime.fromtimestamp(instant, datetime.UTC).isoformat()
+
+
+def _seconds(text: str) -> float:
+    return datetime.datetime.fromisoformat(text).timestamp()

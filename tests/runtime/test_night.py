@@ -1,0 +1,232 @@
+"""`budget.until` is the night's: what a retry, a resumption and the next evening get."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightrank.cli.run import execute
+from nightrank.cli.terminal import open_job
+from nightrank.errors import NightrankError
+from nightrank.results import open_lake
+from nightrank.runtime import night
+from nightrank.runtime.events import Events
+from nightrank.storage.store import Store
+from tests.conftest import Collection
+
+PLAN = "results/p.0"
+Write = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets the machine's time zone; UTC at first."""
+
+    def to(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    to("UTC")
+    yield to
+    monkeypatch.undo()
+    time.tzset()
+
+
+def at(text: str) -> float:
+    """Seconds since the epoch of a UTC time."""
+    return datetime.datetime.fromisoformat(f"{text}+00:00").timestamp()
+
+
+FIRST, DEADLINE = at("2026-11-29T23:30"), at("2026-11-30T06:00")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    found = Store(str(tmp_path / "lake"))
+    assert night.tonight(found, PLAN, "06:00", FIRST).deadline == DEADLINE
+    return found
+
+
+@pytest.mark.parametrize("retry", ["29T23:31", "30T00:10", "30T05:59", "30T06:05", "30T14:44"])
+def test_a_retry_has_the_deadline_of_the_first_try(store: Store, retry: str) -> None:
+    assert night.tonight(store, PLAN, "06:00", at(f"2026-11-{retry}")).deadline == DEADLINE
+
+
+@pytest.mark.parametrize("later", ["2026-11-30T14:46", "2026-11-30T23:29", "2026-12-07T23:30"])
+def test_the_same_plan_asked_for_later_has_a_night_of_its_own(store: Store, later: str) -> None:
+    began = at(later)
+    second = night.tonight(store, PLAN, "06:00", began)
+    assert (second.began, second.deadline) == (began, night.next_reached("06:00", began))
+    assert second.deadline > began
+    # Its own retries are held to that one.
+    assert night.tonight(store, PLAN, "06:00", second.deadline + 300) == second
+    assert sorted(store.files(PLAN)) == ["night-0001.json", "night-0002.json"]
+
+
+def test_another_plan_has_a_night_of_its_own(store: Store) -> None:
+    began = at("2026-11-30T06:05")
+    assert night.tonight(store, "results/q.0", "06:00", began).deadline == at("2026-12-01T06:00")
+
+
+def test_a_retry_of_a_schedule_is_of_its_night_though_the_plan_changed(store: Store) -> None:
+    # At 06:05 the input is another: what counts is when the schedule began.
+    assert night.tonight(store, "results/q.0", "06:00", FIRST).deadline == DEADLINE
+
+
+def test_another_until_is_another_deadline(store: Store) -> None:
+    raised = night.tonight(store, PLAN, "08:30", at("2026-11-30T06:10"))
+    assert raised.deadline == at("2026-11-30T08:30")
+    assert night.tonight(store, PLAN, "08:30", at("2026-11-30T08:40")) == raised
+
+
+@pytest.mark.parametrize("until", ["00:15", "06:30", "23:00"])
+@pytest.mark.parametrize("shift", [-600, 0, 900])
+def test_every_evening_of_a_schedule_is_a_new_night(tmp_path: Path, until: str, shift: int) -> None:
+    store, began = Store(str(tmp_path / "lake")), at("2026-11-29T01:30")
+    first = night.tonight(store, PLAN, until, began + 60)
+    second = night.tonight(store, PLAN, until, began + night.DAY + shift)
+    assert second.deadline == first.deadline + night.DAY
+    assert first.began < first.deadline < first.over < first.began + night.DAY
+
+
+def test_a_retry_in_another_time_zone_has_the_same_instant(
+    store: Store, zone: Callable[[str], None]
+) -> None:
+    zone("Asia/Tokyo")  # Where 06:00 was reached two and a half hours before the first try.
+    assert night.tonight(store, PLAN, "06:00", at("2026-11-30T00:10")).deadline == DEADLINE
+
+
+@pytest.mark.parametrize(
+    ("began", "deadline"),
+    [
+        ("2026-03-28T22:30", "2026-03-29T04:00"),  # Berlin's clocks go forward at 02:00.
+        ("2026-10-24T21:30", "2026-10-25T05:00"),  # And back at 03:00.
+        ("2026-03-28T05:30", "2026-03-29T04:00"),  # 06:30 there: nearly a day, an hour shorter.
+        ("2026-10-24T04:00", "2026-10-25T05:00"),  # At 06:00 itself: the next one, 25 hours on.
+    ],
+)
+def test_the_calendar_counts_where_clocks_change(
+    zone: Callable[[str], None], began: str, deadline: str
+) -> None:
+    zone("Europe/Berlin")
+    assert night.next_reached("06:00", at(began)) == at(deadline)
+
+
+def test_of_two_runs_that_begin_at_once_both_have_the_first_ones_night(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, rival = Store(str(tmp_path / "lake")), Store(str(tmp_path / "lake"))
+    first = night.starting("06:00", FIRST)
+    create = store.put_if_absent
+
+    def overtaken(key: str, data: bytes) -> bool:
+        night.tonight(rival, PLAN, "06:00", FIRST)
+        return create(key, data)
+
+    monkeypatch.setattr(store, "put_if_absent", overtaken)
+    assert night.tonight(store, PLAN, "06:00", FIRST + 2) == first
+
+
+def test_a_night_recorded_by_a_clock_that_is_days_ahead_is_not_ours(store: Store) -> None:
+    began = FIRST - 3 * night.DAY
+    assert night.tonight(store, PLAN, "06:00", began).deadline == DEADLINE - 3 * night.DAY
+
+
+def test_a_damaged_record_is_named(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "lake" / PLAN / "night-0001.json"
+    file.write_bytes(file.read_bytes().replace(b"06:00:00", b"07:00:00"))
+    with pytest.raises(NightrankError) as caught:
+        night.tonight(store, PLAN, "06:00", FIRST)
+    assert caught.value.code == "E_CORRUPT" and str(file) in caught.value.where
+
+
+def test_tries_that_failed_are_spent_and_a_run_that_ended_well_is_not(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "lake"))
+    clock = [at("2026-11-29T20:00")]
+
+    def tried(seconds: float, end: str | None) -> str:
+        """One run's events as `Events` stores them, `seconds` long."""
+        run = Events(store).run
+        lines = [("run_started", clock[0]), ("stage_started", clock[0] + seconds)]
+        clock[0] += seconds
+        if end:
+            lines.append((end, clock[0]))
+        stamp = datetime.datetime.fromtimestamp
+        data = b"".join(
+            json.dumps(
+                {"time": stamp(t, datetime.UTC).isoformat(), "run": run, "plan": "p", "event": name}
+            ).encode()
+            + b"\n"
+            for name, t in lines
+        )
+        assert store.put_if_absent(f"{PLAN}/events-{run}.jsonl", data)
+        return run
+
+    def spent(run: str = "") -> float:
+        return night.spent_before(store, PLAN, run, clock[0])
+
+    assert spent() == 0
+    tried(5000, "budget_reached")
+    assert spent() == 0  # The same command continues it, with a budget of its own.
+    tried(100, "run_failed")
+    own = tried(20, None)  # Killed.
+    assert spent() == 120 and spent(own) == 100
+    clock[0] += night.DAY
+    assert spent() == 0
+
+
+def test_a_night_through_the_command(
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Write,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake", budget={"until": "06:00"}))
+    now = [FIRST]
+    monkeypatch.setattr("time.time", lambda: now[0])
+
+    def tried(last: str | None = None) -> Any:
+        with open_job(config, [], quiet=True, verb="nightly") as job:
+            execute(job, last=last)
+            assert job.meter is not None
+            # The clock is still, the run is not.
+            return pytest.approx(job.meter.deadline(), abs=30)
+
+    assert tried("delta") == DEADLINE
+    now[0] = at("2026-11-30T00:10")
+    assert tried("merge") == DEADLINE
+    now[0] = at("2026-11-30T06:05")
+    with pytest.raises(NightrankError) as caught:
+        tried()
+    assert caught.value.exit_code == 10
+    assert "the next night begins at 2026-11-30 14:45" in str(caught.value)
+    lake = open_lake(str(tmp_path / "lake"), "tiny")
+    (plan,) = (name for name in lake.folders("results") if name != "_log")
+    assert len([name for name in lake.files(f"results/{plan}") if "night" in name]) == 1
+    now[0] = at("2026-11-30T23:30")
+    assert tried() == at("2026-12-01T06:00")
+    # Published and current: nothing to do, whatever the time.
+    now[0] = at("2026-12-01T06:05")
+    with open_job(config, [], quiet=True, verb="nightly") as job:
+        assert execute(job)["already_published"]
+
+
+def test_the_schedule_of_a_night_can_be_given(
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Write,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = write_config(collection.config(tmp_path / "lake", budget={"until": "06:00"}))
+    monkeypatch.setattr("time.time", lambda: at("2026-11-30T06:05"))
+    # A first try of another plan began it: this plan's own first run is late already.
+    night_of = open_job(config, [], quiet=True, verb="nightly", began=FIRST)
+    with pytest.raises(NightrankError) as caught, night_of as job:
+        execute(job)
+    assert caught.value.code == "E_BUDGET"
