@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightrank.config import Corpus
-from nightrank.config_file import parse
+from nightrank.config_yaml import parse
 from nightrank.errors import NightrankError
 from nightrank.retrieval import faiss_files, trec
 from nightrank.retrieval.faiss_library import library

@@ -14,7 +14,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from nightrank import column_names
-from nightrank.config_running import Budget, Cluster, Fraction, Gate, Nightly, Search, Section
+from nightrank.config_running import (
+    Budget,
+    Cluster,
+    Fraction,
+    Gate,
+    ModelName,
+    Nightly,
+    Search,
+    Section,
+    UserPath,
+)
 from nightrank.redaction import SECRET_NAME
 
 ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "date32"]
@@ -44,7 +54,7 @@ class Source(Section):
         allow_empty: accept an input without a single row.
     """
 
-    path: str = Field(min_length=1)
+    path: UserPath
     format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = "auto"
     ignore: list[str] = []
     columns: dict[str, str] = {}
@@ -134,7 +144,7 @@ class Encoder(Section):
             0.9250), and the first stage sets the ceiling.
     """
 
-    model: str = "builtin:minilm"
+    model: ModelName = "builtin:minilm"
     revision: str | None = None
     precision: Precision = "exact"
     max_length_tokens: int | None = Field(default=None, ge=8, le=131072)
@@ -205,7 +215,7 @@ class RerankStep(Section):
     """
 
     name: Name = "rerank"
-    model: str = "builtin:reranker"
+    model: ModelName = "builtin:reranker"
     revision: str | None = None
     precision: Precision = "auto"
     max_length_tokens: int | None = Field(default=None, ge=8, le=131072)
@@ -230,7 +240,7 @@ class Results(Section):
 class Evaluate(Section):
     """Judgements and measures (ir-measures names, e.g. `nDCG@10`, `RR@10`, `R@100`)."""
 
-    qrels: str | None = None
+    qrels: UserPath | None = None
     measures: list[str] = Field(default=["nDCG@10", "RR@10", "R@100"], min_length=1)
 
 
@@ -255,7 +265,7 @@ class PipelineConfig(Section):
     """The whole experiment, sections in pipeline order."""
 
     name: Name
-    root: str = Field(min_length=1)
+    root: UserPath
     storage_options: dict[str, Any] = {}
     corpus: Corpus
     queries: Queries

@@ -1,32 +1,32 @@
-"""Reads a configuration file strictly; the only door to YAML.
+"""Loads a configuration file; every error names file, line and key.
 
-PyYAML's safe loader still lets a second key win silently, reads `no` as False and `012` as 10, and
-expands aliases without bound. This loader refuses duplicate keys, aliases, tags and `${...}`, reads
-only the YAML 1.2 core scalars, and caps size and depth. Every error names file, line and key.
+The YAML is that of `config_yaml`; keys and values are those of the models in `config`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
-from nightrank import config
 from nightrank.config import PipelineConfig
-from nightrank.config_running import Section
+from nightrank.config_keys import (
+    annotation_at,
+    closest,
+    did_you_mean,
+    is_text,
+    known,
+    may_be_null,
+    meant,
+)
+from nightrank.config_running import Section, at_home
+from nightrank.config_yaml import parse
 from nightrank.errors import NightrankError, is_utf8, printable
 
 S = TypeVar("S", bound=Section)
-MAX_BYTES = 1 << 20
-MAX_DEPTH = 20
-# Without characters that YAML gives a meaning to, whatever their place.
-PLAIN_TEXT = re.compile(r"[\w./~][\w./~+-]*(?:(?::|://)[\w./~+-]+)?")
-PLAIN = "tag:yaml.org,2002:"
 # pydantic's kinds of errors whose own words speak of Python.
 WORDS = {
     "missing": "this key is required",
@@ -41,134 +41,6 @@ WORDS = {
 }
 
 
-class _CoreLoader(yaml.SafeLoader):
-    """SafeLoader that resolves only null, true/false, decimal integers and floats."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-
-
-for _tag, _pattern, _first in (
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
-    (
-        "float",
-        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$",
-        list("-+.0123456789"),
-    ),
-):
-    _CoreLoader.add_implicit_resolver(PLAIN + _tag, re.compile(_pattern), _first)
-
-
-def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """Parses strict YAML.
-
-    Args:
-        text: the document.
-        where: what to call it in errors.
-
-    Returns:
-        The top mapping, and the line number (from 1) of every dotted key.
-
-    Raises:
-        NightrankError: E_CONFIG, naming the line.
-    """
-
-    def bad(what: str, line: int) -> NightrankError:
-        return NightrankError("E_CONFIG", what, f"{where}, line {line}", "correct the file")
-
-    if len(text.encode()) > MAX_BYTES:
-        raise bad(f"a config holds at most {MAX_BYTES} bytes, found {len(text.encode())}", 1)
-    lines: dict[str, int] = {}
-
-    def check(node: yaml.Node, path: str, depth: int) -> None:
-        line = node.start_mark.line + 1
-        if depth > MAX_DEPTH:
-            raise bad(f"nested deeper than {MAX_DEPTH} levels", line)
-        if path:
-            lines[path] = line
-        if not node.tag.startswith(PLAIN) or node.tag[len(PLAIN) :] not in (
-            *("map", "seq", "str", "null", "bool", "int", "float"),
-        ):
-            raise bad(f"tag {node.tag} is not allowed", line)
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                name = str(key.value)
-                if name in seen:
-                    raise bad(f"key '{name}' stands twice", key.start_mark.line + 1)
-                seen.add(name)
-                check(key, "", depth + 1)
-                check(value, f"{path}.{name}" if path else name, depth + 1)
-        elif isinstance(node, yaml.SequenceNode):
-            for i, item in enumerate(node.value):
-                check(item, f"{path}.{i}", depth + 1)
-        elif "${" in node.value:
-            raise bad("${...} is not expanded here", line)
-        elif "\0" in node.value:
-            raise bad("NUL characters are not allowed", line)
-
-    try:
-        depth = 0
-        for event in yaml.parse(text, Loader=_CoreLoader):
-            mark = event.start_mark.line + 1
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise bad("aliases and anchors are not allowed", mark)
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise bad(f"nested deeper than {MAX_DEPTH} levels", mark)
-        node = yaml.compose(text, Loader=_CoreLoader)
-        if not isinstance(node, yaml.MappingNode):
-            raise bad("expected a mapping of keys to values", 1)
-        check(node, "", 0)
-        return _CoreLoader(text).construct_document(node), lines
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "unreadable characters"
-        raise bad(f"not valid YAML: {problem}", mark.line + 1 if mark else 1) from None
-
-
-def written(value: str) -> str:
-    """A text as YAML that reads back as this text, on one line and quoted where that is needed."""
-    if PLAIN_TEXT.fullmatch(value):
-        with contextlib.suppress(NightrankError):
-            if parse(f"value: [{value}]", "")[0]["value"] == [value]:
-                return value
-    return str(yaml.dump(value, default_style='"', allow_unicode=True, width=MAX_BYTES)).rstrip()
-
-
-def apply_sets(plain: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
-    """Applies `--set a.b=value` overrides; the value is read as YAML.
-
-    Raises:
-        NightrankError: E_USAGE where an override is no UTF-8, has no `=` or its path crosses a
-            plain value.
-    """
-    for override in sets:
-        if not is_utf8(override):
-            what, do = "the value is not valid UTF-8", "rename what it names"
-            raise NightrankError("E_USAGE", what, f"--set {printable(override)}", do)
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise NightrankError(
-                "E_USAGE", f"--set {override!r} is not KEY=VALUE", "", "e.g. --set rerank.depth=50"
-            )
-        where: Any = plain
-        *parents, last = key.split(".")
-        for part in parents:
-            if isinstance(where, list) and part.isdigit() and int(part) < len(where):
-                where = where[int(part)]
-                continue
-            if not isinstance(where, dict):
-                raise NightrankError("E_USAGE", f"--set {key}: '{part}' is inside a plain value")
-            where = where.setdefault(part, {})
-        if not isinstance(where, dict):
-            raise NightrankError("E_USAGE", f"--set {key}: '{last}' is inside a plain value")
-        where[last] = parse(f"value: {value}", f"--set {key}")[0]["value"]
-    return plain
-
-
 def load_section(kind: type[S], path: str, sets: Sequence[str] = ()) -> S:
     """Loads a YAML file as a configuration of one kind.
 
@@ -181,8 +53,10 @@ def load_section(kind: type[S], path: str, sets: Sequence[str] = ()) -> S:
         NightrankError: E_CONFIG with file, line and key; E_USAGE for a bad override.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
+        text = Path(at_home(path)).read_text(encoding="utf-8")
+    except ValueError as error:
+        if not isinstance(error, UnicodeDecodeError):
+            raise NightrankError("E_CONFIG", str(error), path) from None
         raise NightrankError("E_CONFIG", "not UTF-8 text", path, "save the file as UTF-8") from None
     except OSError as error:
         do = "give the path of a YAML config; `nightrank init` writes one"
@@ -206,27 +80,52 @@ def load_text(kind: type[S], text: str, path: str, sets: Sequence[str] = ()) -> 
     """
     plain, lines = parse(text, path)
     try:
-        return kind.model_validate(apply_sets(plain, sets))
+        return kind.model_validate(apply_sets(kind, plain, sets))
     except ValidationError as error:
-        first = error.errors()[0]
-        parts = [str(p) for p in first["loc"] if not str(p).startswith(("function-", "literal["))]
+        parts, what = _explained(kind, error)
         key = ".".join(parts)
-        found = f", found {first['input']!r:.80}"
-        # Nobody looks for a secret in an error: what stands in the options is not repeated.
-        if first["type"] in ("missing", "extra_forbidden") or key.startswith("storage_options"):
-            found = ""
-        what = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-        what = WORDS.get(first["type"], what)
-        if first["type"] == "extra_forbidden":
-            what = f"unknown key; known here: {', '.join(_known(kind, first['loc'][:-1]))}"
-        if first["type"] in ("value_error",):
-            found = ""
-        line = _line(lines, key, what)
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        text = f"{key}: {what}{found}{more}" if key else f"{what}{more}"
-        raise NightrankError(
-            "E_CONFIG", text, f"{path}, line {line}", "correct the config"
-        ) from None
+        where, do = f"{path}, line {_line(lines, key, what)}", "correct the config"
+        if setting := _setting(sets, parts, key in lines):
+            where, do = f"--set {setting}", "correct the option"
+        raise NightrankError("E_CONFIG", f"{key}: {what}" if key else what, where, do) from None
+
+
+def _setting(sets: Sequence[str], parts: list[str], in_file: bool) -> str:
+    """The override that an error's key comes from; empty where that is the file."""
+    wrong = [part for part in parts if not part.isdigit()]
+    for override in sets:
+        key = override.partition("=")[0]
+        named = [part for part in key.split(".") if not part.isdigit()]
+        inside = wrong[: len(named)] == named
+        if wrong and (inside or (not in_file and named[: len(wrong)] == wrong)):
+            return key
+    return ""
+
+
+def _explained(kind: type[Section], error: ValidationError) -> tuple[list[str], str]:
+    """The key of the first error, in parts, and what is wrong with it in our words."""
+    errors = error.errors()
+    # A key that is misspelt is also missing: the misspelling says more.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    parts = [str(p) for p in first["loc"] if not str(p).startswith(("function-", "literal["))]
+    found = f", found {first['input']!r:.80}"
+    # Nobody looks for a secret in an error: what the options hold is not repeated.
+    if first["type"] in ("missing", "extra_forbidden", "value_error") or "storage_options" in parts:
+        found = ""
+    what = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    what = WORDS.get(first["type"], what)
+    if first["type"] == "extra_forbidden":
+        suggestion = did_you_mean(meant(kind, parts))
+        listed = ", ".join(known(kind, parts[:-1]))
+        what = (
+            f"unknown key{suggestion} Known here: " if suggestion else "unknown key; known here: "
+        )
+        what += listed
+    elif first["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        found += did_you_mean(closest(str(first["input"]), allowed))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return parts, f"{what}{found}{more}"
 
 
 def _line(lines: dict[str, int], key: str, what: str) -> int:
@@ -238,17 +137,67 @@ def _line(lines: dict[str, int], key: str, what: str) -> int:
     return next((lines[name] for name in longest if name in lines), 1)
 
 
-def _known(kind: Any, loc: Sequence[Any]) -> list[str]:
-    """The keys that the section at `loc` knows."""
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        annotation = kind.model_fields[part].annotation
-        found = re.search(r"nightrank\.config\.(\w+)", str(annotation))
-        kind = getattr(config, found.group(1)) if found else kind
-    return list(kind.model_fields)
-
-
 def load_config(path: str, sets: Sequence[str] = ()) -> PipelineConfig:
     """Loads a pipeline configuration; see `load_section`."""
     return load_section(PipelineConfig, path, sets)
+
+
+def apply_sets(kind: type[Section], plain: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
+    """Applies `--set a.b=value` overrides.
+
+    A key that takes text takes it as it is typed, `a: b` and `2024` too; what is wholly in quotes
+    is read without them, and nothing or `null` is null where the key may be null. The value of any
+    other key is read as YAML.
+
+    Args:
+        kind: the model of the configuration, which says what a key takes.
+        plain: the configuration so far; changed in place.
+        sets: the overrides.
+
+    Raises:
+        NightrankError: E_USAGE where an override is no UTF-8, has no `=` or its path crosses a
+            plain value; E_CONFIG for a value that is no YAML.
+    """
+    for override in sets:
+        if not is_utf8(override):
+            what, do = "the value is not valid UTF-8", "rename what it names"
+            raise NightrankError("E_USAGE", what, f"--set {printable(override)}", do)
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise NightrankError(
+                "E_USAGE", f"--set {override!r} is not KEY=VALUE", "", "e.g. --set rerank.depth=50"
+            )
+        place: Any = plain
+        *parents, last = key.split(".")
+        for part in parents:
+            if not isinstance(place, dict):
+                place = place[_item(place, key, part)]
+            else:
+                place = place.setdefault(part, {})
+        found = _value(kind, key, value)
+        if isinstance(place, dict):
+            place[last] = found
+        else:
+            place[_item(place, key, last)] = found
+    return plain
+
+
+def _item(place: Any, key: str, part: str) -> int:
+    """The number of an item of a list."""
+    if not isinstance(place, list):
+        what = f"--set {key}: {part!r} is inside a plain value"
+        raise NightrankError("E_USAGE", what, "", "set the key above it")
+    if not part.isdigit() or int(part) >= len(place):
+        what = f"--set {key}: expected an item's number below {len(place)}, found {part!r}"
+        raise NightrankError("E_USAGE", what, "", "e.g. --set rerank.0.depth=50")
+    return int(part)
+
+
+def _value(kind: type[Section], key: str, value: str) -> Any:
+    annotation, quoted = annotation_at(kind, key.split(".")), value[:1] in ("'", '"')
+    if is_text(annotation):
+        if value in ("", "null") and may_be_null(annotation):
+            return None
+        if not (quoted and len(value) > 1 and value[0] == value[-1]):
+            return value
+    return parse(f"value: {value}", f"--set {key}")[0]["value"]

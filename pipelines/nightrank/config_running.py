@@ -8,10 +8,37 @@ from __future__ import annotations
 import os
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 STANDARD_POOLS = ("general", "index", "model")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+
+
+def at_home(path: str) -> str:
+    """A path with the home folder in place of a leading `~` or `~user`.
+
+    Raises:
+        ValueError: no home folder is known.
+    """
+    if not path.startswith("~"):
+        return path
+    expanded = os.path.expanduser(path)
+    if expanded == path:
+        user = path.partition("/")[0]
+        what = f"no home folder is known for {user!r}"
+        raise ValueError(f"{what}; write ./{path} where that is a name of its own")
+    return expanded
+
+
+def _with_a_home(path: str) -> str:
+    at_home(path)
+    return path
+
+
+# A local path or s3:// url. `~` is this machine's: the config of a job is read where it runs.
+UserPath = Annotated[str, Field(min_length=1), AfterValidator(at_home)]
+# A model's name stays as it is written, `~` too: the lake knows models by it.
+ModelName = Annotated[str, Field(min_length=1), AfterValidator(_with_a_home)]
 
 
 class Section(BaseModel):

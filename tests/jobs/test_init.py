@@ -17,7 +17,8 @@ import pytest
 from nightrank.cli.app import app
 from nightrank.cli.init import experiment_name
 from nightrank.cli.terminal import guarded
-from nightrank.config_file import load_config, parse, written
+from nightrank.config_file import load_config
+from nightrank.config_yaml import parse, written
 from nightrank.diagnosis.first_rows import PIECE_BYTES, first_rows
 from nightrank.errors import NightrankError
 from nightrank.planning import make_plan
@@ -36,7 +37,7 @@ ODD = (
     *("two  blanks", " leading", "trailing ", "line\nfeed", "tab\tbed", "carriage\rreturn"),
     *(
         "null",
-        "~x",
+        "./~x",
         "true",
         "no",
         "2024",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightrank.cli.paths import any_path, local_path
 from nightrank.cli.terminal import ConfigPath, Generation, Sets
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Full = Annotated[bool, typer.Option("--full", help="TREC: every scored candidate
 Tag = Annotated[str, typer.Option("--tag", help="TREC: the run's name, last column of the file.")]
 Hive = Annotated[
     str | None,
-    typer.Option("--hive", metavar="DIR", help="Hive folder: what it lacks of every day."),
+    typer.Option("--hive", metavar="DIR", help="Hive folder: its missing days are added."),
 ]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Hive: exchange days that hold another generation.")
@@ -60,9 +61,9 @@ def export(
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     if trec is not None:
-        _trec(store, trec, generation, full, tag)
+        _trec(store, local_path(trec), generation, full, tag)
     elif hive is not None:
-        _hive(loaded, store, hive, generation, replace)
+        _hive(loaded, store, any_path(hive), generation, replace)
     elif iceberg is not None:
         _iceberg(loaded, store, iceberg, generation, catalog, table)
 

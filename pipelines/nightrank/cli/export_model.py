@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nightrank.cli.paths import any_path, local_path
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -20,4 +22,4 @@ def export_model(model: Model, target: Target) -> None:
     """Writes a model as a Hugging Face folder, and prints how to load it."""
     from nightrank.models.exporting import export_model
 
-    print(export_model(model, target), end="")
+    print(export_model(any_path(model), local_path(target)), end="")

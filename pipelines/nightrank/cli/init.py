@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightrank.cli.paths import any_path, local_path
 from nightrank.errors import NightrankError
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def init(
 ) -> None:
     """Writes a commented config after a look at the first rows; every line works as written."""
     from nightrank.config import PipelineConfig
-    from nightrank.config_file import load_text, written
+    from nightrank.config_file import load_text
+    from nightrank.config_yaml import written
     from nightrank.storage.inputs import is_inside
 
     given = {
@@ -86,10 +88,11 @@ def init(
     for option, value in given.items():
         if value is not None:
             _check(option, value)
+    file = local_path(file)
     if os.path.lexists(file):
         raise _exists(file)
     for option, path in (("--corpus", corpus), ("--queries", queries)):
-        if is_inside(root, path):
+        if is_inside(any_path(root), any_path(path)):
             what = f"--root {root} and {option} {path} lie one inside the other"
             raise NightrankError("E_USAGE", what, "", "choose another --root")
     judged, notes = _judged(qrels)
@@ -111,8 +114,11 @@ def init(
         evaluate=evaluate,
     )
     read = load_text(PipelineConfig, text, str(file))
-    same = (read.name, read.root, read.corpus.path, read.queries.path, read.evaluate.qrels)
-    if same != (name, root, corpus, queries, qrels):
+    places = [read.root, read.corpus.path, read.queries.path, read.evaluate.qrels]
+    if [read.name, *places] != [
+        name,
+        *(at and any_path(at) for at in (root, corpus, queries, qrels)),
+    ]:
         raise NightrankError("E_USAGE", "these paths cannot be written into a config", str(file))
     try:
         with open(file, "x", encoding="utf-8") as out:
@@ -171,7 +177,7 @@ def _judged(qrels: str | None) -> tuple[set[str] | None, list[str]]:
         return None, []
     try:
         with store_errors(qrels, "E_EMPTY"):
-            table = load_qrels(qrels, HASTY if qrels.startswith("s3://") else {})
+            table = load_qrels(any_path(qrels), HASTY if qrels.startswith("s3://") else {})
     except NightrankError as error:
         return None, [f"  qrels: {error.what}: the path is written all the same"]
     judged = set(table["query_id"].to_pylist())
@@ -184,7 +190,7 @@ def _look(kind: str, path: str, judged: set[str] | None) -> tuple[Suggestion | N
     from nightrank.diagnosis.suggestion import suggest
 
     try:
-        rows = first_rows(path, HASTY if path.startswith("s3://") else {})
+        rows = first_rows(any_path(path), HASTY if path.startswith("s3://") else {})
     except NightrankError as error:
         return None, [f"  {kind}: {error.what}: the path is written all the same"]
     found = suggest(kind, rows, judged)
@@ -197,7 +203,7 @@ def _look(kind: str, path: str, judged: set[str] | None) -> tuple[Suggestion | N
 
 def _section(kind: str, found: Suggestion | None) -> str:
     """The lines of an input's section below its path."""
-    from nightrank.config_file import written
+    from nightrank.config_yaml import written
 
     columns, attributes = EXAMPLES[kind]
     lines = []

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nightrank.cli.paths import local_path
 from nightrank.cli.quickstart_corpus import extract
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import Sets, open_job
@@ -26,7 +27,7 @@ Folder = Annotated[
 
 def quickstart(sets: Sets = None, clone: Folder = Path()) -> None:
     """Real text through real models on Ray, in about three minutes on two cores."""
-    config = clone / CONFIG
+    config = local_path(clone) / CONFIG
     if not config.is_file():
         do = "run it in the project's folder, or name it with --clone"
         raise NightrankError("E_USAGE", f"{CONFIG} not found", str(clone.resolve()), do)

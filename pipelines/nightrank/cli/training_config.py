@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from nightrank.config_running import Fraction, Section
+from nightrank.config_running import Fraction, ModelName, Section, UserPath
 from nightrank.errors import NightrankError
 from nightrank.models.folders import file_digest
 
@@ -30,10 +30,10 @@ class TrainingCollection(Section):
     """
 
     name: str
-    corpus: str
-    queries: str
-    qrels: list[str] = []
-    teacher: str | None = None
+    corpus: UserPath
+    queries: UserPath
+    qrels: list[UserPath] = []
+    teacher: UserPath | None = None
     teacher_column: str = "rerank_score"
     weight: float = Field(gt=0)
     dev_queries: int = Field(default=0, ge=0)
@@ -51,8 +51,8 @@ class TrainingCollection(Section):
 class ReportedSet(Section):
     """A set whose queries must not be trained on: queries, and the qrels that select them."""
 
-    queries: str
-    qrels: str
+    queries: UserPath
+    qrels: UserPath
 
 
 class TrainConfig(Section):
@@ -95,13 +95,13 @@ class TrainConfig(Section):
         threads: CPU threads of each process.
     """
 
-    data: str = "."
-    output: str
-    work: str | None = None
-    base: str = "builtin:minilm"
+    data: UserPath = "."
+    output: UserPath
+    work: UserPath | None = None
+    base: ModelName = "builtin:minilm"
     revision: str | None = None
     head: Literal["interaction", "classifier"] = "interaction"
-    encoder: str = "builtin:minilm"
+    encoder: ModelName = "builtin:minilm"
     encoder_revision: str | None = None
     encoder_precision: Literal["auto", "exact", "bf16"] = "exact"
     collections: list[TrainingCollection] = Field(min_length=1)
