@@ -28,6 +28,7 @@ from nightrank.cli import (
     verify,
 )
 from nightrank.cli.terminal import program
+from nightrank.home import ensure_home
 from nightrank.search_path import leave_out_working_directory
 
 app = typer.Typer(
@@ -62,4 +63,5 @@ app.command("quickstart")(quickstart.quickstart)
 def main() -> None:
     """Runs the program; see `nightrank.__main__`."""
     leave_out_working_directory()
+    ensure_home()
     program(app)

@@ -6,9 +6,9 @@ import functools
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
+from nightrank.models.openvino_library import openvino
 from nightrank.models.pieces import Batch
 from nightrank.models.protocols import Precision
 

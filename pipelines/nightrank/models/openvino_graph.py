@@ -19,10 +19,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino
-from openvino import opset15 as op
 
 from nightrank.models.bert import Bert, Float32
+from nightrank.models.openvino_library import openvino
+from nightrank.models.openvino_library import opset15 as op
 
 MASKED = -1e4  # far below any attention score, and a number in bfloat16 too
 Node = Any

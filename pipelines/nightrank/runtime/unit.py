@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from nightrank.errors import NightrankError
+from nightrank.home import ensure_home
 from nightrank.models.batching import SPENT
 from nightrank.models.folders import go_offline
 from nightrank.runtime.stage import Stage, Task, Worker, WorkerSpec
@@ -55,6 +56,7 @@ class UnitRunner:
             os.chdir(folder)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        ensure_home()
         go_offline()
         self._store = Store.open(store)
         self._threads = threads

@@ -1,0 +1,35 @@
+"""A home directory and a user name where the system knows none.
+
+Containers often run under an arbitrary user id, without an entry in /etc/passwd and without HOME.
+`Path.home()` and `getpass.getuser()` then raise, and libraries call them: torch's compiler for its
+cache, Ray for its token. `expanduser("~")` gives a folder named "~" in the working directory.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import tempfile
+from pathlib import Path
+
+
+def ensure_home() -> None:
+    """Sets HOME and LOGNAME, for child processes too, where there is no entry to take them from."""
+    user = os.getuid()
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+            os.environ["LOGNAME"] = f"uid-{user}"
+        if not os.environ.get("HOME"):
+            os.environ["HOME"] = str(_private_folder(user))
+
+
+def _private_folder(user: int) -> Path:
+    """A folder for temporary files that only this user may enter, the same one for each process."""
+    folder = Path(tempfile.gettempdir()) / f"nightrank-home-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if folder.is_symlink() or status.st_uid != user or status.st_mode & 0o077:
+        return Path(tempfile.mkdtemp(prefix="nightrank-home-"))  # Another user took the name.
+    return folder

@@ -1,0 +1,18 @@
+"""The door to OpenVINO, without its telemetry.
+
+OpenVINO imports the package openvino_telemetry where it is installed, and a stub of its own where
+it is not. The package reads and writes the home directory, fails where there is none, and reports
+to its maker; a batch job does none of that.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# None makes the import fail as that of a package that is not installed.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+from openvino import opset15  # noqa: E402
+
+__all__ = ["openvino", "opset15"]
