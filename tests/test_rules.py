@@ -111,13 +111,14 @@ def test_models_are_loaded_from_safetensors_without_code_of_their_own() -> None:
     loads = [
         (f"{name}:{call.lineno}", called, {word.arg for word in call.keywords})
         for name, called, call in calls()
-        if ends_with(called, "SentenceTransformer")
+        if any(ends_with(called, name) for name in ("SentenceTransformer", "CrossEncoder"))
         or (called.endswith("from_pretrained") and called not in OWN_CLASSES)
     ]
     assert len(loads) >= 5
     for where, called, given in loads:
         assert "trust_remote_code" in given, where
-        weights = not called.startswith(("AutoConfig", "AutoTokenizer", "SentenceTransformer"))
+        by_library = ("AutoConfig", "AutoTokenizer", "SentenceTransformer", "CrossEncoder")
+        weights = not called.startswith(by_library)
         assert not weights or "use_safetensors" in given, where
 
 

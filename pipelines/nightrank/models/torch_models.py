@@ -175,7 +175,18 @@ def sentence_transformer(folder: Path, precision: Precision) -> Any:
     """
     from sentence_transformers import SentenceTransformer
 
-    return _by_sentence_transformers(SentenceTransformer, folder, precision)
+    try:
+        model = SentenceTransformer(
+            str(folder),
+            device=str(choose_device()),
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"dtype": DTYPES[precision], "use_safetensors": True},
+        )
+    except Exception as error:
+        raise cannot_load(folder, error) from None
+    pack_linears(model)
+    return model
 
 
 def cross_encoder(folder: Path, precision: Precision) -> Any:
@@ -186,12 +197,8 @@ def cross_encoder(folder: Path, precision: Precision) -> Any:
     """
     from sentence_transformers import CrossEncoder
 
-    return _by_sentence_transformers(CrossEncoder, folder, precision)
-
-
-def _by_sentence_transformers(kind: Any, folder: Path, precision: Precision) -> Any:
     try:
-        model = kind(
+        model = CrossEncoder(
             str(folder),
             device=str(choose_device()),
             trust_remote_code=False,
