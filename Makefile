@@ -85,7 +85,8 @@ images: ## Build the CPU and the GPU image.
 manifests: ## Print what `kubectl apply -k infra/kubernetes/aws` would apply.
 	kubectl kustomize infra/kubernetes/aws
 
-# Collections in BEIR layout make better texts than docstrings: make bench DATA=folder.
+# Collections in BEIR layout (DATA/NAME/corpus.jsonl[.gz], queries.jsonl[.gz], qrels/SPLIT.tsv) make
+# better texts than docstrings: make bench DATA=folder. bench-e2e takes one collection itself.
 DATA ?=
 BENCH_WORK ?= bench
 WITH_DATA := $(if $(DATA),--data $(DATA))

@@ -17,12 +17,12 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import side_by_side
+from benchmarks.arguments import add_data, add_out
 from benchmarks.reporting import machine, table
 from benchmarks.side_by_side import Contestant
 from benchmarks.texts import mixed
@@ -79,11 +79,11 @@ def fidelity(one: Contestant, reference: Contestant) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
+    add_data(parser)
     parser.add_argument("--documents", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     args = parser.parse_args()
     import torch
 

@@ -15,7 +15,6 @@ worker that idles at the end of a stage counts as overhead.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import subprocess
@@ -24,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import beir
+from benchmarks.arguments import add_collection, add_out
 from benchmarks.cold_runs import cold_run, write
 from benchmarks.reporting import machine, table
 
@@ -31,20 +32,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 FEW = 100
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 def inputs(data: Path, work: Path) -> dict[str, list[dict[str, Any]]]:
     """Writes the corpus; queries that are judged come first, as many as are asked for."""
-    header, *lines = (data / "qrels" / "test.tsv").read_text().splitlines()
+    header, *lines = beir.qrels(data, "test").read_text().splitlines()
     judged = sorted({line.split("\t")[0] for line in lines})
     (work / "qrels.tsv").write_text("\n".join([header, *lines]) + "\n")
-    corpus = [row for row in rows(data / "corpus.jsonl.gz") if row["text"].strip()]
+    corpus = [row for row in beir.rows(data, "corpus") if row["text"].strip()]
     plain = [{"_id": r["_id"], "title": r.get("title", ""), "text": r["text"]} for r in corpus]
     write(work / "corpus.jsonl", plain)
-    texts = {row["_id"]: row["text"] for row in rows(data / "queries.jsonl.gz")}
+    texts = {row["_id"]: row["text"] for row in beir.rows(data, "queries")}
     asked = [{"_id": name, "text": texts.pop(name)} for name in judged]
     others = [{"_id": name, "text": text} for name, text in sorted(texts.items())]
     titles = [{"_id": f"title-{r['_id']}", "text": r["title"]} for r in plain if r["title"]]
@@ -116,10 +112,10 @@ def ndcg(ranked: Path, qrels: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("--data", "--work"):
-        parser.add_argument(name, type=Path, required=True)
+    add_collection(parser, "test")
+    parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--large", action="store_true", help="a run of five times as many, too")
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     args = parser.parse_args()
     if (args.work / "lake").exists():
         raise SystemExit(f"{args.work / 'lake'} exists: the lake is to be cold; remove it")

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import add_data, add_out
 from benchmarks.cold_runs import write
 from benchmarks.reporting import machine, table
 from benchmarks.texts import mixed
@@ -98,9 +99,9 @@ def as_markdown(runs: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
+    add_data(parser)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     parser.add_argument("--executor", choices=["ray", "serial"], help="one of the two alone")
     args = parser.parse_args()
     texts = mixed(args.data, max(SIZES.values()) * QUERIES, random.Random(0))

@@ -21,12 +21,12 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.arguments import add_out
 from benchmarks.reporting import machine, table
 from nightrank.models import torch_models
 from nightrank.models.hardware import choose_device
@@ -142,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=20_000)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     args = parser.parse_args()
     device, random = choose_device(), np.random.default_rng(0)
     name = torch.cuda.get_device_name(0) if device.type == "cuda" else "cpu"

@@ -10,14 +10,16 @@ models' layers, the second finds them compiled, as a night does that is not a ma
 from __future__ import annotations
 
 import argparse
-import gzip
+import itertools
 import json
 import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cold_runs import cold_run
+from benchmarks import beir
+from benchmarks.arguments import add_collection, add_out
+from benchmarks.cold_runs import cold_run, write
 from benchmarks.reporting import machine, table
 
 Sample = tuple[float, float]
@@ -63,17 +65,17 @@ def told(lake: Path, busy: list[Sample]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    add_collection(parser)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=100_000)
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     queries = args.work / "queries.jsonl"
-    with gzip.open(args.data / "queries.jsonl.gz", "rt") as lines:
-        queries.write_text("".join(list(lines)[: args.queries]))
+    few = itertools.islice(beir.rows(args.data, "queries"), args.queries)
+    write(queries, list(few))
     sections: dict[str, Any] = {
-        "corpus": {"path": str(args.data / "corpus.jsonl.gz")},
+        "corpus": {"path": str(beir.path(args.data, "corpus"))},
         "queries": {"path": str(queries)},
         "retrieve": {"depth": 100},
         "rerank": {"depth": 100},

@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import add_data, add_out
 from benchmarks.cold_runs import cold_run, write
 from benchmarks.reporting import machine, table
 from benchmarks.texts import mixed
@@ -32,9 +33,9 @@ RUNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
+    add_data(parser)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     texts = mixed(args.data, 4 * QUERIES, random.Random(0))

@@ -12,7 +12,6 @@ apart as what a night without any change takes.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import random
 import subprocess
@@ -21,15 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import beir
+from benchmarks.arguments import add_data, add_out, need_collections
 from benchmarks.reporting import machine, table
 
 SHARES = (0.0, 0.01, 0.10)
 COLLECTIONS = (("medquad", "dev"), ("liveqa-med", "test"))
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def write(path: Path, content: list[dict[str, Any]]) -> None:
@@ -41,9 +37,9 @@ def inputs(data: Path, work: Path, queries: int) -> list[dict[str, Any]]:
     """Writes queries and judgements; gives the documents."""
     documents, asked, judged = [], [], ["query-id\tcorpus-id\tscore"]
     for name, split in COLLECTIONS:
-        lines = (data / name / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]
+        lines = beir.qrels(data / name, split).read_text().splitlines()[1:]
         wanted = {line.split("\t")[0] for line in lines}
-        found = [q for q in rows(data / name / "queries.jsonl.gz") if q["_id"] in wanted]
+        found = [q for q in beir.rows(data / name, "queries") if q["_id"] in wanted]
         few = random.Random(0).sample(found, min(len(found), queries // len(COLLECTIONS)))
         ids = {query["_id"] for query in few}
         asked += [{"_id": f"{name}/{q['_id']}", "text": q["text"], "vertical": name} for q in few]
@@ -51,7 +47,7 @@ def inputs(data: Path, work: Path, queries: int) -> list[dict[str, Any]]:
             query, document, grade = line.split("\t")
             if query in ids:
                 judged.append(f"{name}/{query}\t{name}/{document}\t{grade}")
-        for document in rows(data / name / "corpus.jsonl.gz"):
+        for document in beir.rows(data / name, "corpus"):
             title = document.get("title", "")
             plain = {"_id": f"{name}/{document['_id']}", "title": title, "text": document["text"]}
             documents.append(plain)
@@ -127,16 +123,17 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--data", "--work", "--out"):
-        parser.add_argument(name, type=Path, required=True)
+    add_data(parser, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    add_out(parser, required=True)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--precision", default="bf16", help="of the bi-encoder")
     given = parser.parse_args()
+    need_collections(parser, given.data, COLLECTIONS)
     work, root = given.work, given.work / "lake"
     if root.exists():
         raise SystemExit(f"{root} exists: the first run is to be a full one; remove it")
-    for folder in (work, given.out):
-        folder.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     documents, rng = inputs(given.data, work, given.queries), random.Random(1)
     path = config(work, root, given.precision)
     nights: list[dict[str, Any]] = []

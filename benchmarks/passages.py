@@ -8,9 +8,7 @@ own encoder, in parts, so that an interrupted run goes on where it stood.
 from __future__ import annotations
 
 import ast
-import gzip
 import hashlib
-import json
 import os
 import random
 import re
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import beir
 from nightrank.models import registry
 
 WORDS = 32
@@ -73,8 +72,8 @@ def cpus() -> int:
 
 
 def _documents(data: Path | None) -> Iterator[str]:
-    for path in sorted(data.glob("*/corpus.jsonl.gz")) if data else []:
-        for row in _rows(path):
+    for folder in beir.collections(data) if data else []:
+        for row in beir.rows(folder, "corpus"):
             yield f"{row.get('title', '')} {row['text']}"
     if data is None:
         yield from _docstrings()
@@ -83,8 +82,8 @@ def _documents(data: Path | None) -> Iterator[str]:
 def _queries(data: Path | None, order: random.Random) -> list[str]:
     """In turns from every collection, so that the largest is not all there is."""
     pools = []
-    for path in sorted(data.glob("*/queries.jsonl.gz")) if data else []:
-        pool = sorted({row["text"] for row in _rows(path)})
+    for folder in beir.collections(data) if data else []:
+        pool = sorted({row["text"] for row in beir.rows(folder, "queries")})
         order.shuffle(pool)
         pools.append(pool)
     longest = max(map(len, pools), default=0)
@@ -118,11 +117,6 @@ def _cut(texts: Iterator[str]) -> Iterator[str]:
             passage = " ".join(word[:40] for word in words[begin : begin + WORDS])
             if len(WORD.findall(passage)) >= FEWEST_WORDS:
                 yield passage
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def _embed(texts: list[str], cache: Path, threads: int) -> np.ndarray:

@@ -28,6 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks import beir
+from benchmarks.arguments import add_data, add_out, need_collections
 from benchmarks.reporting import as_json, machine, table
 from nightrank import stages
 from nightrank.cli.run import execute
@@ -149,8 +151,8 @@ def _measure(name: str, split: str, settings: Settings) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "name": name,
         "root": str(work / "lake"),
-        "corpus": {"path": str(folder / "corpus.jsonl.gz")},
-        "queries": {"path": str(folder / "queries.jsonl.gz"), "only_judged": True},
+        "corpus": {"path": str(beir.path(folder, "corpus"))},
+        "queries": {"path": str(beir.path(folder, "queries")), "only_judged": True},
         "encoder": {"precision": settings.precision},
         "rerank": {"model": settings.model, "depth": settings.depth},
         "evaluate": {"qrels": str(qrels_path), "measures": [MEASURE, "R@100"]},
@@ -256,9 +258,9 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """What the quality benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, required=True)
+    add_data(parser, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    add_out(parser, required=True)
     parser.add_argument("--precision", default="exact", help="of the bi-encoder")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     return parser
@@ -274,10 +276,11 @@ def main() -> None:
     plain = vars(parser.parse_args())
     out, only, weight = (plain.pop(name) for name in ("out", "only", "weight"))
     settings = Settings(**plain)
+    splits = [(name, split) for name, split, *_ in COLLECTIONS if name in only]
+    need_collections(parser, settings.data, splits)
     if weight is None:
         weight = resolve_cross_encoder(settings.model).recommended_first_stage_weight
-    for folder in (settings.work, out):
-        folder.mkdir(parents=True, exist_ok=True)
+    settings.work.mkdir(parents=True, exist_ok=True)
     measured: dict[str, dict[str, Any]] = {}
     for name, split, _, _ in COLLECTIONS:
         if name not in only:

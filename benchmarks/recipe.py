@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import quality
+from benchmarks.arguments import need_collections
 from benchmarks.reporting import machine, table
 from nightrank.cli.train_reranker import run
 from nightrank.cli.training_config import TrainConfig
@@ -129,6 +130,8 @@ def main() -> None:
     settings = quality.Settings(**plain, model="")
     settings.work.mkdir(parents=True, exist_ok=True)
     splits = {name: split for name, split, *_ in quality.COLLECTIONS}
+    measured = {n for name in ("base", *only) for n in VARIANTS[name].measured}
+    need_collections(parser, settings.data, [(name, splits[name]) for name in sorted(measured)])
     found: dict[str, Measured] = {}
     trainings, rows = {}, []
     for name in dict.fromkeys(["base", *only]):

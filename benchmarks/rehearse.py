@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import add_out
 from benchmarks.memory import Watch, peak_bytes
 from benchmarks.rehearsal import Rehearsal
 from benchmarks.reporting import let_workers_import, machine, table
@@ -153,7 +154,7 @@ def as_markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     parser.add_argument("--documents", type=int, default=640, help="document shards")
     parser.add_argument("--queries", type=int, default=100, help="query shards")
     parser.add_argument("--slices", type=int, default=50, help="rerank units a document shard")

@@ -26,6 +26,7 @@ import faiss
 import numpy as np
 
 from benchmarks import passages, retrieval_parts
+from benchmarks.arguments import add_data, add_out
 from benchmarks.reporting import machine, table
 from benchmarks.retrieval_parts import K, open_shard
 from nightrank.retrieval import (
@@ -188,8 +189,8 @@ def as_markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, required=True, help="folder of embedded texts")
-    parser.add_argument("--data", type=Path, help="collections in BEIR layout")
-    parser.add_argument("--out", type=Path, required=True)
+    add_data(parser)
+    add_out(parser, required=True)
     parser.add_argument("--passages", type=int, default=200_000)
     parser.add_argument("--queries", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=5)
@@ -266,7 +267,6 @@ def main() -> None:
     }
     if texts:
         result |= retrieval_parts.measure(texts, choice, mine, exact, given.threads, given.rounds)
-    given.out.mkdir(parents=True, exist_ok=True)
     stem = "retrieval-quick" if given.quick else "retrieval"
     stem += "-synthetic" if given.synthetic else ""
     (given.out / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")

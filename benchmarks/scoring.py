@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import side_by_side
+from benchmarks.arguments import add_data, add_out
 from benchmarks.reporting import machine, table
 from benchmarks.side_by_side import Contestant
 from benchmarks.texts import Texts, mixed
@@ -163,11 +164,11 @@ def fidelity(one: Contestant, reference: Contestant, pairs: np.ndarray) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
+    add_data(parser)
     parser.add_argument("--queries", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     args = parser.parse_args()
     import torch
 

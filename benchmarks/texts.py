@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import beir
+
 QUERY_WORDS, DOCUMENT_WORDS = (5, 15), (20, 300)
 DOCUMENTS_OF_EACH = 250
+FEWEST_DOCUMENTS = 100
 QUESTIONS = Path(__file__).parents[1] / "configs" / "quickstart" / "questions.jsonl"
 
 
@@ -29,7 +31,10 @@ def mixed(data: Path | None, queries: int, order: random.Random) -> Texts:
         order: fixes the choice.
     """
     pools = [_of_length(*pool) for pool in (_collections(data) if data else [_quickstart()])]
-    pools = [pool for pool in pools if pool[0] and len(pool[1]) >= 100]
+    pools = [pool for pool in pools if pool[0] and len(pool[1]) >= FEWEST_DOCUMENTS]
+    if not pools:
+        asked_for = f"{FEWEST_DOCUMENTS} documents of {DOCUMENT_WORDS} words and a query"
+        raise SystemExit(f"{data}: no collection has {asked_for} of {QUERY_WORDS} words")
     asked: list[str] = []
     documents: list[str] = []
     for number, (mine, theirs) in enumerate(pools):
@@ -48,11 +53,10 @@ def _of_length(queries: list[str], documents: list[str]) -> tuple[list[str], lis
 
 
 def _collections(data: Path) -> Iterator[tuple[list[str], list[str]]]:
-    for folder in sorted(path.parent for path in data.glob("*/queries.jsonl.gz")):
-        queries = [row["text"] for row in _rows(folder / "queries.jsonl.gz")]
+    for folder in beir.collections(data):
+        queries = [row["text"] for row in beir.rows(folder, "queries")]
         documents = [
-            f"{row.get('title', '')} {row['text']}".strip()
-            for row in _rows(folder / "corpus.jsonl.gz")
+            f"{row.get('title', '')} {row['text']}".strip() for row in beir.rows(folder, "corpus")
         ]
         yield sorted(set(queries)), documents
 
@@ -64,8 +68,3 @@ def _quickstart() -> tuple[list[str], list[str]]:
         json.loads(line)["text"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()
     ]
     return queries, [f"{one.title} {one.text}" for one in documents()]
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        yield from map(json.loads, file)

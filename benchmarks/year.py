@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import add_out
 from benchmarks.nightly import size, write
 from benchmarks.reporting import machine
 from nightrank.cli.run import execute
@@ -131,11 +132,10 @@ def state(store: Any, root: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--work", "--out"):
-        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    add_out(parser, required=True)
     parser.add_argument("--nights", type=int, default=365)
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
     year = Nights(given.work, random.Random(0), documents=2000, queries=200)
     store = open_lake(str(year.root), "year")
     nights: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import add_out
 from benchmarks.reporting import machine, table
 from benchmarks.torture import fuzz, kills, soak
 
@@ -29,7 +30,7 @@ PARTS = ("kills", "soak", "fuzz")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--out", type=Path, required=True)
+    add_out(parser, required=True)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
     given = parser.parse_args()
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 << 30
@@ -44,7 +45,6 @@ def main() -> None:
     result["fuzz"] = fuzz.run(quarter, given.seed)
     print(json.dumps(result["fuzz"]), flush=True)
     result["seconds"] = round(time.monotonic() - started)
-    given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "torture.json").write_text(json.dumps(result, indent=1) + "\n")
     (given.out / "torture.md").write_text(as_markdown(result))
     if any(result[part].get("wrong") or result[part].get("failures") for part in PARTS):
