@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from nightrank.config import Corpus
 from nightrank.config_yaml import parse
 from nightrank.errors import NightrankError
-from nightrank.retrieval import faiss_files, trec
+from nightrank.retrieval import faiss_files, qrels
 from nightrank.retrieval.faiss_library import library
 from nightrank.storage.formats import read_split
 from nightrank.storage.inputs import InputFile, Split
@@ -184,7 +184,7 @@ TARGETS = {
     "record": Target(_sealed, lambda data: unseal(data, "record", ""), proves=True),
     "scatter": Target(_scattered, _read_scattered, proves=True),
     "config": Target(_config, lambda data: parse(data.decode("utf-8", "replace"), "config")),
-    "qrels": Target(_qrels, lambda data: trec.read_qrels(io.BytesIO(data), "qrels")),
+    "qrels": Target(_qrels, lambda data: qrels.read_qrels(io.BytesIO(data), "qrels")),
 }
 
 

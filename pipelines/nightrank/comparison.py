@@ -123,7 +123,7 @@ def _measured(job: Run, body: dict[str, Any]) -> Measured | None:
     qrels, config, published = job.plan.qrels, job.plan.config, job.standing
     if qrels is None:
         return None
-    made = job.made["ranked"], job.made["distinct"], job.corpus.made("documents")
+    made = job.made["ranked"], job.made["distinct"], job.corpus.standing()
 
     def evaluated(name: str, of: dict[str, Any], manifests: Any) -> Manifest:
         options = config.storage_options

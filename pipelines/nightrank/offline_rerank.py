@@ -18,8 +18,8 @@ from nightrank.runtime.events import emit
 from nightrank.runtime.executor import Executor, run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.stages import evaluate
+from nightrank.stages.judgements import find_qrels
 from nightrank.storage.dataset import Manifest
-from nightrank.storage.inputs import list_inputs
 from nightrank.storage.log import Entry
 from nightrank.storage.store import Store
 
@@ -77,7 +77,7 @@ def run_evaluation(
         do = "set evaluate.qrels to a TREC or BEIR file"
         raise NightrankError("E_CONFIG", "no judgements given", "evaluate.qrels", do)
     options = config.storage_options
-    qrels = list_inputs(config.evaluate.qrels, "tsv", options)[0]
+    qrels = find_qrels(config.evaluate.qrels, options)
     manifests = manifests_of(store, entry)
     made = evaluate.stage(entry.body, manifests, config.evaluate, qrels, options, config.name)
     return run_stage(made, store, executor, progress)

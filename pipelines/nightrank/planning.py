@@ -21,7 +21,7 @@ from nightrank.evaluation import measures
 from nightrank.models.protocols import ResolvedModel
 from nightrank.planned_models import kept_in_the_lake, resolve_models
 from nightrank.retrieval.terms import languages
-from nightrank.stages.ingest import load_qrels
+from nightrank.stages.judgements import find_qrels, load_qrels
 from nightrank.storage.fingerprint import SHORT, digest, fingerprint
 from nightrank.storage.inputs import (
     InputFile,
@@ -30,7 +30,6 @@ from nightrank.storage.inputs import (
     check_partitions,
     inventory,
     is_inside,
-    list_inputs,
     plan_splits,
 )
 from nightrank.storage.left_out import LeftOut
@@ -157,8 +156,7 @@ def make_plan(
     if scope != "index":
         query_files = input_inventory(config.queries, options)
         if config.evaluate.qrels:
-            # Judgements are one file in one of two text forms, whatever its name ends with.
-            qrels = list_inputs(config.evaluate.qrels, "tsv", options)[0]
+            qrels = find_qrels(config.evaluate.qrels, options)
             load_qrels(qrels.url, options)
     queries = {
         "source": _source(config.queries, config),

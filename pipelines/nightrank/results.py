@@ -15,6 +15,7 @@ import pyarrow.dataset as pads
 
 from nightrank.errors import NightrankError
 from nightrank.generations import datasets_of_results, load_corpus, manifest_at
+from nightrank.stages.delta import Standing
 from nightrank.stages.fan_out import by_query_id
 from nightrank.storage.dataset import Dataset, FileRef, Manifest
 from nightrank.storage.filesystem import connect
@@ -172,12 +173,12 @@ def full_lists(store: Store, entry: Entry, query_ids: pa.Array | None = None) ->
     return pa.concat_tables(parts).drop_columns(["ordinal"])
 
 
-def manifests_of(store: Store, entry: Entry) -> tuple[Manifest, Manifest, dict[int, Manifest]]:
-    """The rank and distinct manifests of a generation, and the documents of its segments."""
+def manifests_of(store: Store, entry: Entry) -> tuple[Manifest, Manifest, Standing]:
+    """The rank and distinct manifests of a generation, and its corpus."""
     body = entry.body
     index = Log(store, "index").read(body["index_generation"])
     return (
         manifest_at(store, body["datasets"]["rank"]),
         manifest_at(store, f"{body['queries']}/distinct"),
-        load_corpus(store, index).made("documents"),
+        load_corpus(store, index).standing(),
     )

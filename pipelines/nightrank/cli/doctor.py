@@ -47,7 +47,7 @@ def doctor(config: MaybeConfig = None, sets: Sets = None, json: Json = False) ->
 def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
     """All findings, what is quick and near first."""
     from nightrank.config_file import load_config
-    from nightrank.diagnosis import lake, machine, models
+    from nightrank.diagnosis import judgements, lake, machine, models
     from nightrank.diagnosis.finding import Finding, examine
     from nightrank.results import open_lake
 
@@ -80,5 +80,11 @@ def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
     for finding in examine("store", lambda: lake.lake(store)):
         answers = answers and finding.state != "fail"
         yield finding
-    yield from lake.inputs(loaded, options)
+    readable = True
+    for finding in lake.inputs(loaded, options):
+        readable = readable and finding.state != "fail"
+        yield finding
+    known = store if answers else None
+    if readable:
+        yield from examine("judgements", lambda: judgements.judgements(loaded, known, options))
     yield from models.models(loaded, store if answers else None)

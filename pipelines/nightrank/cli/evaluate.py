@@ -26,9 +26,8 @@ def evaluate(
         manifest = run_evaluation(loaded, store, executor, Progress(quiet=True), entry)
     shard = manifest.shards[0]
     if json:
-        print(
-            orjson.dumps({"measures": shard.stats["measures"], **shard.stats["details"]}).decode()
-        )
+        plain = {name: shard.stats[name] for name in ("measures", "judgements")}
+        print(orjson.dumps({**plain, **shard.stats["details"]}).decode())
         return
     print(shard.stats["summary"])
     print(f"report: {store.path(shard.files['report'].key)}")

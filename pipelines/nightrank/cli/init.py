@@ -170,7 +170,7 @@ def _check(option: str, value: str) -> None:
 
 def _judged(qrels: str | None) -> tuple[set[str] | None, list[str]]:
     """The judged query ids, and a line for the user."""
-    from nightrank.stages.ingest import load_qrels
+    from nightrank.stages.judgements import load_qrels
     from nightrank.storage.listing import store_errors
 
     if qrels is None:

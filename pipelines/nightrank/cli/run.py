@@ -112,6 +112,7 @@ def execute(job: Run, first: str | None = None, last: str | None = None) -> dict
                 return {**summary, "not_measured": what}
             raise NightrankError(error.code, what, error.where, error.do) from error
         summary["measures"] = manifest.shards[0].stats["measures"]
+        summary["judgements"] = manifest.shards[0].stats["judgements"]
         summary["evaluation"] = manifest.path
         summary["report"] = job.store.path(manifest.shards[0].files["report"].key)
     return summary
@@ -147,6 +148,8 @@ def night(job: Run) -> dict[str, Any]:
 def tell(summary: dict[str, Any], config: str) -> None:
     """The closing lines for a person."""
     from nightrank import prediction
+    from nightrank.evaluation import coverage
+    from nightrank.evaluation.coverage import Coverage
 
     if summary["generation"] is None:
         print(f"stopped after {summary['stopped_after']} as asked; nothing was published")
@@ -174,6 +177,9 @@ def tell(summary: dict[str, Any], config: str) -> None:
     for name, values in summary.get("measures", {}).items():
         before, after, best = (values[k] for k in ("first_stage", "reranked", "ceiling"))
         print(f"{name}: {before:.4f} first stage -> {after:.4f} reranked (ceiling {best:.4f})")
+    if "judgements" in summary:
+        covered = [Coverage.from_dict(one) for one in summary["judgements"].values()]
+        print(*coverage.describe(covered), sep="\n")
     if "report" in summary:
         print(f"report: {summary['report']}")
     for step, measured in summary["precision"].items():

@@ -90,6 +90,7 @@ class Report:
         cutoff: the `cutoff` that `moves` were counted at.
         examples: a few queries.
         facts: name to value, shown at the end: digests, models, counts, the time.
+        warnings: a line each, shown above the numbers: what makes them say little.
     """
 
     title: str
@@ -98,6 +99,7 @@ class Report:
     cutoff: int = 10
     examples: Sequence[Example] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 def render(report: Report) -> str:
@@ -115,6 +117,7 @@ def render(report: Report) -> str:
         f"<h1>{escape(report.title)}</h1>",
         f'<p class="soft">What reranking bought on {_count(rows[0]["num_queries"])} judged '
         "queries.</p>",
+        *(f'<p class="bad">Warning: {escape(line)}</p>' for line in report.warnings),
         _headline(measure, rows[0]),
         *(_verticals(name, lifts.to_pylist()) for name, lifts in report.lifts.items()),
         _movement(report.moves, report.cutoff),

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from nightrank.config import Corpus, Queries
 from nightrank.errors import NightrankError
-from nightrank.stages.ingest import load_qrels
+from nightrank.stages.judgements import load_qrels
 from nightrank.storage.filesystem import connect
 from nightrank.storage.formats import read_split
 from nightrank.storage.inputs import InputFile, Split

@@ -16,24 +16,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightrank.config import Evaluate
+from nightrank.errors import NightrankError
 from nightrank.evaluation import lift, measures, movement
+from nightrank.evaluation.coverage import Coverage, describe
 from nightrank.evaluation.report import Candidate, Example, Report, render
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages.delta import Standing
 from nightrank.stages.fan_out import by_query_id, document_column, document_files
-from nightrank.stages.ingest import load_qrels
+from nightrank.stages.judgements import load_qrels, look_up
 from nightrank.storage.dataset import Blob, FileRef, Manifest, Payload
 from nightrank.storage.fingerprint import fingerprint
 from nightrank.storage.inputs import InputFile
 from nightrank.storage.reader import Reader
 
-VERSION = 2
+VERSION = 3
 CUTOFF = 10
 EXAMPLES = 3
 SHOWN = 3
 
 
 def plan(
-    ranked: Manifest, distinct: Manifest, documents: dict[int, Manifest], body: dict[str, Any]
+    ranked: Manifest, distinct: Manifest, corpus: Standing, body: dict[str, Any]
 ) -> tuple[Task, ...]:
     """One task: judged queries are few."""
     shards = [
@@ -43,8 +46,8 @@ def plan(
     rejects = [
         FileRef(f["key"], f["size"], f["sha256"], f["rows"]) for f in body["files"]["rejects"]
     ]
-    files = document_files(documents)
-    return (Task("evaluation", {"shards": shards, "rejects": rejects, "documents": files}),)
+    files = {"documents": document_files(corpus.documents), "corpus": corpus}
+    return (Task("evaluation", {"shards": shards, "rejects": rejects, **files}),)
 
 
 class Worker:
@@ -63,6 +66,12 @@ class Worker:
         first = lists.set_column(
             lists.schema.get_field_index("score"), "score", lists["first_stage_score"]
         )
+        covered = [
+            look_up(pc.unique(self._qrels["doc_id"]), task.args["corpus"], read),
+            self._queries(judged, held, task, read),
+        ]
+        if not len(held):
+            raise NightrankError("E_EMPTY", covered[1].warning, "evaluate.qrels", "correct the ids")
         best = measures.ceiling(self._qrels, lists)
         runs = {"first_stage": first, "reranked": lists, "ceiling": best}
         per_query = measures.evaluate(self._qrels, runs, self._measures, held)
@@ -73,15 +82,18 @@ class Worker:
             movement.movement(self._qrels, before, lists, CUTOFF, held), verticals
         )
         examples = self._examples(per_query, lists, texts, task, read)
-        facts = {**self._facts, "judged queries": str(len(held))}
-        page = render(Report(self._title, lifts, moves, CUTOFF, examples, facts)).encode()
+        facts = {**self._facts, **{f"judged {c.kind} {c.place}": c.share for c in covered}}
+        warnings = [one.warning for one in covered if one.warning]
+        shown = Report(self._title, lifts, moves, CUTOFF, examples, facts, warnings)
+        page = render(shown).encode()
         stats = {
             "measures": {name: _overall(table) for name, table in lifts.items()},
             "details": {
                 "lifts": {name: table.to_pylist() for name, table in lifts.items()},
                 "movement": moves,
             },
-            "summary": _summary(lifts, moves),
+            "judgements": {one.kind: one.to_dict() for one in covered},
+            "summary": "\n".join([_summary(lifts, moves), *describe(covered)]),
         }
         files: dict[str, Any] = {"per_query": per_query}
         files["report"] = Blob(lambda file: file.write(page), extension="html")
@@ -111,6 +123,14 @@ class Worker:
         mine = pc.and_(pc.equal(table["kind"], "queries"), pc.is_in(table["id"], judged))
         mine = pc.and_(mine, pc.not_equal(table["reason"], "duplicate_id"))
         return [str(value) for value in pc.unique(table["id"].filter(mine)).to_pylist()]
+
+    def _queries(self, judged: pa.Array, held: pa.Array, task: Task, read: Reader) -> Coverage:
+        """How many judged queries the input held; an id of the input to compare with."""
+        least = ""
+        for _, members, _ in task.args["shards"]:
+            ids = read.table(members, ["query_id"])["query_id"]
+            least = least or pc.min(ids).as_py() or ""
+        return Coverage.of("queries", len(judged), judged, pc.is_in(judged, held), least)
 
     def _examples(
         self,
@@ -207,7 +227,7 @@ def dataset_of(body: dict[str, Any], config: Evaluate, qrels: InputFile) -> str:
 
 def stage(
     body: dict[str, Any],
-    manifests: tuple[Manifest, Manifest, dict[int, Manifest]],
+    manifests: tuple[Manifest, Manifest, Standing],
     config: Evaluate,
     qrels: InputFile,
     options: dict[str, Any],
@@ -217,7 +237,7 @@ def stage(
 
     Args:
         body: of a log entry, or what it will be once the run may be published.
-        manifests: those of rank, distinct and documents.
+        manifests: those of rank and distinct; and the corpus.
         config: measures.
         qrels: the judgements.
         options: fsspec storage options.

@@ -17,11 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightrank.config import Corpus, Queries
-from nightrank.retrieval import trec
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages.judgements import load_qrels
 from nightrank.storage import buckets, schemas
 from nightrank.storage.dataset import Payload, shard_names
-from nightrank.storage.filesystem import connect
 from nightrank.storage.formats import read_split
 from nightrank.storage.inputs import Split
 from nightrank.storage.raw import rejects_schema
@@ -116,13 +115,6 @@ def ids_schema(source: Corpus | Queries) -> pa.Schema:
     """`schemas.IDS`, of a change feed with two columns more."""
     feed = isinstance(source, Corpus) and source.feed
     return schemas.FEED_IDS if feed else schemas.IDS
-
-
-def load_qrels(path: str, options: dict[str, Any]) -> pa.Table:
-    """Reads qrels from a local path or s3:// url; see `retrieval.trec.read_qrels`."""
-    filesystem, place = connect(path, options)
-    with filesystem.open(place, "rb") as file:
-        return trec.read_qrels(file, path)
 
 
 def stage(

@@ -1,0 +1,200 @@
+"""Judgements: which document is relevant to which query.
+
+They come in three forms, told apart by their first bytes and first line: TREC's
+`query_id iteration doc_id relevance`, separated by white space; a tab-separated table with a
+header, as BEIR's `query-id corpus-id score`; and Parquet with such columns. Text may be compressed
+by gzip or zstd. No message holds a line of the file, which may be another file than was meant.
+
+Knows nothing about: where files lie. It reads open files.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+from numpy.typing import NDArray
+
+from nightrank.errors import NightrankError
+
+REPAIR = "repair the judgements, or leave evaluate.qrels out"
+QRELS_SCHEMA = pa.schema(
+    [("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int32())]
+)
+GZIP_MAGIC, ZSTD_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+WHITE = r"[ \t\r\f\v]+"
+# The names in use, lower case and with underscores: BEIR's and MTEB's, ir_datasets', MS MARCO's,
+# PyTerrier's.
+NAMES: dict[str, tuple[str, ...]] = {
+    "query_id": ("query_id", "qid", "q_id", "queryid", "query", "topic_id", "topic"),
+    "doc_id": (
+        "doc_id", "docid", "docno", "did", "document_id", "corpus_id", "pid", "passage_id",
+    ),
+    "relevance": (
+        "relevance", "score", "label", "rel", "grade", "judgment", "judgement", "relevance_label",
+    ),
+}  # fmt: skip
+
+
+def read_qrels(file: IO[Any], name: str = "qrels") -> pa.Table:
+    """Reads judgements.
+
+    Args:
+        file: an open file, of text or of bytes.
+        name: what errors call it.
+
+    Returns:
+        `QRELS_SCHEMA`, in the file's order; a judgement that is repeated with the same relevance is
+        kept once.
+
+    Raises:
+        NightrankError: E_SCHEMA with the line's (or row's) number for one that is not of the file's
+            form, a relevance that is not an integer, or a document judged twice with different
+            relevance; E_EMPTY for a file without judgements.
+    """
+    content = file.read()
+    raw = content.encode() if isinstance(content, str) else bytes(content)
+    if raw.startswith(PARQUET_MAGIC):
+        table, number, unit = *_parquet(raw, name), "row"
+    else:
+        table, number, unit = *_text(_decompressed(raw, name), name), "line"
+    if not table.num_rows:
+        raise NightrankError("E_EMPTY", "no judgements", name, REPAIR)
+    return _distinct(table, number, unit, name)
+
+
+def _decompressed(raw: bytes, name: str) -> bytes:
+    kind = "gzip" if raw.startswith(GZIP_MAGIC) else "zstd" if raw.startswith(ZSTD_MAGIC) else ""
+    try:
+        if kind == "zstd":
+            with pa.CompressedInputStream(pa.BufferReader(raw), "zstd") as stream:
+                return bytes(stream.read())
+        return gzip.decompress(raw) if kind else raw
+    except (OSError, EOFError, pa.ArrowException) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise NightrankError("E_SCHEMA", f"damaged {kind}: {first}", name, REPAIR) from None
+
+
+def _places(names: Sequence[str]) -> list[int] | None:
+    """Where query, document and relevance stand among some column names; None unless all do."""
+    plain = [name.strip().strip('"').lower().replace("-", "_") for name in names]
+    found = [next((plain.index(n) for n in one if n in plain), None) for one in NAMES.values()]
+    return None if None in found else [place for place in found if place is not None]
+
+
+def _text(raw: bytes, name: str) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Judgements, and the number of each one's line."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise NightrankError("E_SCHEMA", "not UTF-8", f"{name}, line {line}", REPAIR) from None
+    lines = pa.array(text.split("\n"), pa.large_string())
+    number = np.arange(1, len(lines) + 1)
+    filled = pc.not_equal(pc.utf8_trim_whitespace(lines), "")
+    lines, number = lines.filter(filled), number[filled.to_numpy(zero_copy_only=False)]
+    header = lines[0].as_py().rstrip("\r").split("\t") if len(lines) else []
+    places = _places(header)
+    if places:
+        lines, number = lines[1:], number[1:]
+        fields = pc.split_pattern(pc.utf8_rtrim(lines, "\r"), "\t")
+        width, form = len(header), "those of the header, separated by tabs"
+    else:
+        places = [0, 2, 3]
+        fields = pc.split_pattern_regex(pc.utf8_trim_whitespace(lines), WHITE)
+        width, form = 4, "query_id iteration doc_id relevance"
+    found = pc.list_value_length(fields).to_numpy()
+    if (wrong := np.flatnonzero(found != width)).size:
+        row = int(wrong[0])
+        many = "1 field" if found[row] == 1 else f"{found[row]} fields"
+        what = f"expected {width} fields ({form}), found {many}"
+        raise NightrankError("E_SCHEMA", what, f"{name}, line {number[row]}", REPAIR)
+    query_id, doc_id, grade = (pc.list_element(fields, place) for place in places)
+    return _table(query_id, doc_id, grade, number, "line", name), number
+
+
+def _parquet(raw: bytes, name: str) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Judgements, and the number of each one's row, from 0."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(raw), arrow_extensions_enabled=False)
+        names = file.schema_arrow.names
+        places = _places(names)
+        if places is None:
+            shown = ", ".join(names[:12])
+            what = f"expected columns query_id, doc_id and relevance, found: {shown or 'none'}"
+            raise NightrankError("E_SCHEMA", what, name, "rename them, e.g. as in BEIR's files")
+        table = file.read([names[place] for place in places])
+        columns = [table[names[place]].combine_chunks() for place in places]
+    except (pa.ArrowException, OSError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise NightrankError("E_SCHEMA", f"damaged Parquet: {first}", name, REPAIR) from None
+    number = np.arange(len(columns[0]))
+    for ours, column in zip(NAMES, columns, strict=True):
+        if column.null_count:
+            row = pc.index(column.is_null(), True).as_py()
+            what = f"{ours} is null"
+            raise NightrankError("E_SCHEMA", what, f"{name}, row {row}", REPAIR)
+    query_id, doc_id, grade = (
+        _spelt(column, ours, name) for ours, column in zip(NAMES, columns, strict=True)
+    )
+    return _table(query_id, doc_id, grade, number, "row", name), number
+
+
+def _spelt(column: pa.Array, ours: str, name: str) -> pa.Array:
+    """A Parquet column as strings; whole numbers without a fraction."""
+    kind = column.type.value_type if pt.is_dictionary(column.type) else column.type
+    if pt.is_floating(kind) and ours == "relevance":
+        whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 1e9))
+        number = pc.if_else(pc.fill_null(whole, False), column, 0.0).cast(pa.int64())
+        return pc.if_else(whole, number.cast(pa.large_string()), "no integer")
+    if pt.is_boolean(kind) and ours == "relevance":
+        return column.cast(pa.int8()).cast(pa.large_string())
+    texts = pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+    if not texts and not pt.is_integer(kind):
+        what = f"{ours} is {kind}, expected strings or integers"
+        raise NightrankError("E_SCHEMA", what, name, REPAIR)
+    return column.cast(pa.large_string())
+
+
+def _table(
+    query_id: pa.Array,
+    doc_id: pa.Array,
+    grade: pa.Array,
+    number: NDArray[np.int64],
+    unit: str,
+    name: str,
+) -> pa.Table:
+    # Strings of digits within int32; a cast alone would name no line.
+    integral = pc.match_substring_regex(grade, r"^[+-]?\d{1,9}$")
+    if (row := pc.index(integral, False).as_py()) >= 0:
+        what = "relevance must be an integer of at most 9 digits"
+        raise NightrankError("E_SCHEMA", what, f"{name}, {unit} {number[row]}", REPAIR)
+    relevance = pc.replace_substring_regex(grade, r"^\+", "").cast(pa.int32())
+    parts = [query_id.cast(pa.string()), doc_id.cast(pa.string()), relevance]
+    return pa.Table.from_arrays(parts, schema=QRELS_SCHEMA)
+
+
+def _distinct(table: pa.Table, number: NDArray[np.int64], unit: str, name: str) -> pa.Table:
+    numbered = table.append_column("row", pa.array(np.arange(len(table))))
+    groups = numbered.group_by(["query_id", "doc_id"]).aggregate(
+        [("relevance", "min"), ("relevance", "max"), ("row", "min"), ("row", "max")]
+    )
+    if len(groups) == len(table):
+        return table
+    conflict = groups.filter(pc.not_equal(groups["relevance_min"], groups["relevance_max"]))
+    if len(conflict):
+        one = conflict.sort_by("row_max").slice(0, 1).to_pylist()[0]
+        raise NightrankError(
+            "E_SCHEMA",
+            f"query {one['query_id']!r}, doc_id {one['doc_id']!r} is judged twice, "
+            f"{one['relevance_min']} and {one['relevance_max']}",
+            f"{name}, {unit}s {number[one['row_min']]} and {number[one['row_max']]}",
+            REPAIR,
+        )
+    return table.take(pa.array(np.sort(groups["row_min"].to_numpy())))
