@@ -308,6 +308,8 @@ sys.exit(guarded(verb))
 
 def test_redaction(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "abcdef123456")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/no/such/credentials")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "sometimes")
     shown = {
         "it was abcdef123456 then": "it was *** then",
         "s3://me:pw@bucket/x": "s3://***@bucket/x",
@@ -315,8 +317,48 @@ def test_redaction(monkeypatch: pytest.MonkeyPatch) -> None:
             "{'aws_secret_access_key': ***, 'anon': False}"
         ),
         "token=abcd1234&x=1": "token=***&x=1",
+        "token=abcdefgh": "token=***",
+        "credentials=abcdefgh": "credentials=***",
+        "token: ghp1abcd": "token: ***",
+        "token: abcdefghijklmnopqrst": "token: ***",
+        "password: hunter": "password: ***",
+        "session_token: abcdefgh": "session_token: ***",
+        "X-Amz-Security-Token: abcdefgh": "X-Amz-Security-Token: ***",
+        '"SessionToken": "abcdefgh"': '"SessionToken": ***',
+        "SecretAccessKey: wJalrXUtnFEMI/K7MDENG": "SecretAccessKey: ***",
         "Authorization: Bearer xyz12345": "Authorization: ***",
-        "max_length_tokens 3 is outside 8 to 512": "max_length_tokens 3 is outside 8 to 512",
-        "see s3://bucket/x@v2": "see s3://bucket/x@v2",
+        "Authorization: Basic xyzabcde": "Authorization: ***",
+        "NoCredentialsError: token=abcd1234": "NoCredentialsError: ***",
     }
     assert {text: redacted(text) for text in shown} == shown
+    for text in (
+        "max_length_tokens 3 is outside 8 to 512",
+        "encoder.max_length_tokens: expected a whole number",
+        "tokens_per_second: 12345",
+        "see s3://bucket/x@v2",
+        "no usable credentials: NoCredentialsError",
+        "no usable credentials: botocore.exceptions.TokenRetrievalError",
+        "cannot read /no/such/credentials, sometimes",
+        "An error occurred (ExpiredToken) when calling the ListObjectsV2 operation: The token",
+        "ExpiredToken: The provided token has expired",
+        "InvalidAccessKeyId: This key does not exist",
+    ):
+        assert redacted(text) == text
+
+
+def test_botocores_errors_are_not_eaten_by_redaction() -> None:
+    import inspect
+
+    from botocore import exceptions
+
+    class Words(dict[str, str]):
+        def __missing__(self, key: str) -> str:
+            return "something"
+
+    checked = 0
+    for name, kind in inspect.getmembers(exceptions, inspect.isclass):
+        if form := getattr(kind, "fmt", None):
+            text = f"no usable credentials: {name}: {form.format_map(Words())}"
+            assert redacted(text) == text
+            checked += 1
+    assert checked > 50
