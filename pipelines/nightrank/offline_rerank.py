@@ -12,13 +12,12 @@ from nightrank.config import PipelineConfig
 from nightrank.errors import NightrankError
 from nightrank.outline import outline
 from nightrank.repair import Repair
-from nightrank.results import manifests_of
+from nightrank.results import evaluated_by, manifests_of
 from nightrank.run import STAGES, Run
 from nightrank.runtime.events import emit
 from nightrank.runtime.executor import Executor, run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.stages import evaluate
-from nightrank.stages.judgements import find_qrels
 from nightrank.storage.dataset import Manifest
 from nightrank.storage.log import Entry
 from nightrank.storage.store import Store
@@ -73,11 +72,7 @@ def run_evaluation(
     Raises:
         NightrankError: E_CONFIG without qrels, E_EMPTY where they judge none of the queries.
     """
-    if config.evaluate.qrels is None:
-        do = "set evaluate.qrels to a TREC or BEIR file"
-        raise NightrankError("E_CONFIG", "no judgements given", "evaluate.qrels", do)
-    options = config.storage_options
-    qrels = find_qrels(config.evaluate.qrels, options)
+    qrels, options = evaluated_by(config), config.storage_options
     manifests = manifests_of(store, entry)
     made = evaluate.stage(entry.body, manifests, config.evaluate, qrels, options, config.name)
     return run_stage(made, store, executor, progress)

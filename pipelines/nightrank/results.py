@@ -13,12 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from nightrank.config import PipelineConfig
+from nightrank.config_keys import closest, did_you_mean
 from nightrank.errors import NightrankError
 from nightrank.generations import datasets_of_results, load_corpus, manifest_at
 from nightrank.stages.delta import Standing
 from nightrank.stages.fan_out import by_query_id
+from nightrank.stages.judgements import find_qrels
 from nightrank.storage.dataset import Dataset, FileRef, Manifest
 from nightrank.storage.filesystem import connect
+from nightrank.storage.inputs import InputFile
 from nightrank.storage.log import Entry, Log
 from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
@@ -80,8 +84,42 @@ def file_list(store: Store, entry: Entry, table: str = "ranked") -> list[str]:
     """
     if table not in TABLES:
         do = f"choose one of {', '.join(TABLES)}"
-        raise NightrankError("E_USAGE", f"no table {table!r}", "", do)
+        suggestion = did_you_mean(closest(table, TABLES))
+        raise NightrankError("E_USAGE", f"no table {table!r}{suggestion}", "", do)
     return [store.path(file["key"]) for file in entry.body["files"][table]]
+
+
+def evaluation_file(store: Store, entry: Entry, config: PipelineConfig) -> FileRef:
+    """The values of every measure, query and run, as `evaluate` wrote them (`PER_QUERY_SCHEMA`).
+
+    Args:
+        store: the lake.
+        entry: a published generation.
+        config: names the judgements and measures, and with them which evaluation.
+
+    Raises:
+        NightrankError: E_CONFIG without judgements; E_EMPTY where these were not evaluated.
+    """
+    from nightrank.stages import evaluate  # Slow to import, and `read_results` needs none of it.
+
+    qrels = evaluated_by(config)
+    made = Dataset(store, evaluate.dataset_of(entry.body, config.evaluate, qrels)).manifest()
+    if made is None:
+        what = f"generation {entry.generation} was not evaluated by these judgements and measures"
+        raise NightrankError("E_EMPTY", what, store.url, "run `nightrank evaluate CONFIG` first")
+    return made.shards[0].files["per_query"]
+
+
+def evaluated_by(config: PipelineConfig) -> InputFile:
+    """The file of the config's judgements.
+
+    Raises:
+        NightrankError: E_CONFIG where it names none; as `find_qrels`.
+    """
+    if config.evaluate.qrels is None:
+        do = "set evaluate.qrels to a TREC or BEIR file"
+        raise NightrankError("E_CONFIG", "no judgements given", "evaluate.qrels", do)
+    return find_qrels(config.evaluate.qrels, config.storage_options)
 
 
 def check_files(store: Store, entry: Entry) -> None:

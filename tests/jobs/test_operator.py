@@ -208,3 +208,74 @@ def test_probes_of_roles_that_may_not_delete_are_collected(published: str) -> No
     assert ("_probe", ("_probe/old",)) in [(one.path, one.keys) for one in collectable(store, 1, 7)]
     collect(store, 1, 7)
     assert list(store.files("_probe")) == ["new"]
+
+
+def test_the_version_is_that_of_the_package(capsys) -> None:
+    import importlib.metadata
+
+    for option in ("--version", "-V"):
+        assert called(capsys, option) == f"nightrank {importlib.metadata.version('nightrank')}\n"
+    done = nightrank("--version")
+    assert done.stdout.startswith("nightrank ") and done.returncode == 0
+
+
+def test_a_report_is_written_where_it_is_asked_for(
+    published: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    target = tmp_path / "r.html"
+    said = called(capsys, "evaluate", published)
+    kept = Path(said.splitlines()[-1].removeprefix("report: ")).read_bytes()
+    assert f"report: {target}" in called(capsys, "evaluate", published, "--report", "~/r.html")
+    assert target.read_bytes() == kept and b"<html" in kept
+    target.write_text("an older one")
+    last = called(capsys, "evaluate", published, "--report", str(target), "--json").splitlines()[-1]
+    assert "measures" in json.loads(last) and target.read_bytes() == kept
+    assert os.listdir(tmp_path) == ["r.html"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["evaluate", "--report"], ["export", "--full", "--trec"]], ids=lambda a: a[0]
+)
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    published: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    from nightrank import offline_rerank, results
+
+    def work(*_: object) -> None:
+        raise AssertionError("worked for a file that cannot be written")
+
+    monkeypatch.setattr(offline_rerank, "run_evaluation", work)
+    monkeypatch.setattr(results, "full_lists", work)
+    verb, *options = arguments
+    for place, words in ((tmp_path / "no" / "x", "does not exist"), (tmp_path, "found a folder")):
+        assert guarded(lambda place=place, **_: app([verb, published, *options, str(place)])) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_the_evaluation_is_a_table_like_the_others(
+    published: str, collection: Collection, tmp_path: Path, write_config, capsys
+) -> None:
+    measured = json.loads(called(capsys, "evaluate", published, "--json").splitlines()[-1])
+    connection = duckdb.connect()
+    connection.execute(called(capsys, "results", published, "--duckdb", "--table", "evaluation"))
+    mean = connection.execute(
+        "SELECT avg(value) FROM evaluation WHERE run = 'reranked' AND measure = 'nDCG@10'"
+    ).fetchone()
+    assert mean == (pytest.approx(measured["measures"]["nDCG@10"]["reranked"]),)
+    (path,) = called(capsys, "results", published, "--files", "--table", "evaluation").split()
+    plain = json.loads(called(capsys, "results", published, "--json", "--table", "evaluation"))
+    assert plain["files"] == [path] and plain["rows"] == 60 * 3 * 3
+    assert "evaluation: 540 rows in 1 file(s)" in called(
+        capsys, "results", published, "--table", "evaluation"
+    )
+    for sets, code, words in (
+        (["evaluate.qrels=null"], 2, "no judgements given"),
+        (["evaluate.measures=[R@7]"], 4, "was not evaluated by these"),
+    ):
+        options = [part for one in sets for part in ("--set", one)]
+        arguments = ["results", published, "--table", "evaluation", *options]
+        assert guarded(lambda arguments=arguments, **_: app(arguments)) == code
+        assert words in capsys.readouterr().err
+    assert guarded(lambda **_: app(["results", published, "--table", "rankd"])) == 2
+    assert "did you mean 'ranked'?" in capsys.readouterr().err

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from typing import Annotated
+
 import typer
 
 from nightrank.cli import (
@@ -37,6 +40,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Offline retrieve-then-rerank on Ray: a corpus and queries in, ranked Parquet out.",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        try:
+            print(f"nightrank {importlib.metadata.version('nightrank')}")
+        except importlib.metadata.PackageNotFoundError:
+            print("nightrank, of a version unknown here: it is not installed as a package")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_print_version, is_eager=True, help="The version."
+        ),
+    ] = False,
+) -> None:
+    """Options that come before any verb."""
+
+
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)
 app.command("plan")(plan.plan)

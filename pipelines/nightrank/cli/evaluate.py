@@ -5,29 +5,54 @@ Reads the full depth of the current generation, not just what `results.keep` pub
 
 from __future__ import annotations
 
-import orjson
+from pathlib import Path
+from typing import Annotated
 
-from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets, open_executor
+import typer
+
+from nightrank.cli.paths import check_writable, local_path, replace_file
+from nightrank.cli.terminal import (
+    ConfigPath,
+    Generation,
+    Json,
+    Sets,
+    open_executor,
+    print_json,
+)
+
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="HTML report to write.")
+]
 
 
 def evaluate(
-    config: ConfigPath, sets: Sets = None, generation: Generation = None, json: Json = False
+    config: ConfigPath,
+    sets: Sets = None,
+    generation: Generation = None,
+    report: ReportFile = None,
+    json: Json = False,
 ) -> None:
     """First stage, reranked and ceiling of every measure; what moved; by vertical."""
     from nightrank.config_file import load_config
     from nightrank.offline_rerank import run_evaluation
     from nightrank.results import generation_of, open_lake
     from nightrank.runtime.progress import Progress
+    from nightrank.storage.reader import Reader
 
+    target = local_path(report) if report else None
+    if target:
+        check_writable(target)
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     entry = generation_of(store, generation)
     with open_executor(loaded) as executor:
         manifest = run_evaluation(loaded, store, executor, Progress(quiet=True), entry)
     shard = manifest.shards[0]
+    if target:
+        replace_file(target, Reader(store).buffer(shard.files["report"]).to_pybytes())
     if json:
         plain = {name: shard.stats[name] for name in ("measures", "judgements")}
-        print(orjson.dumps({**plain, **shard.stats["details"]}).decode())
+        print_json({**plain, **shard.stats["details"]})
         return
     print(shard.stats["summary"])
-    print(f"report: {store.path(shard.files['report'].key)}")
+    print(f"report: {target or store.path(shard.files['report'].key)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nightrank.cli.paths import any_path, local_path
+from nightrank.cli.paths import any_path, check_writable, local_path, replacing
 from nightrank.cli.terminal import ConfigPath, Generation, Sets
 
 if TYPE_CHECKING:
@@ -74,23 +74,15 @@ def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str
     from nightrank.results import full_lists, generation_of, published_table
     from nightrank.retrieval.trec import write_run
 
+    check_writable(trec)
     if tag.split() != [tag]:
         do = "choose a tag without white space"
         raise NightrankError("E_USAGE", f"--tag {tag!r} cannot stand in a TREC run", "", do)
     entry = generation_of(store, generation)
     columns = ["query_id", "doc_id", "rank", "score"]
     table = full_lists(store, entry) if full else published_table(store, entry, "ranked", columns)
-    try:
-        unfinished = trec.with_name(f"{trec.name}.part")
-        try:
-            with open(unfinished, "wb") as file:
-                write_run(table.select(columns), file, tag)
-            unfinished.replace(trec)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        what = f"cannot write: {error.strerror}"
-        raise NightrankError("E_USAGE", what, str(trec), "choose another file") from None
+    with replacing(trec) as file:
+        write_run(table.select(columns), file, tag)
     print(f"{table.num_rows} rows of generation {entry.generation} -> {trec}")
 
 

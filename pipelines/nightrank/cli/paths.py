@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from nightrank.config_running import at_home
 from nightrank.errors import NightrankError
@@ -23,3 +28,48 @@ def any_path(text: str) -> str:
 def local_path(path: Path) -> Path:
     """A local path; see `any_path`."""
     return Path(any_path(str(path)))
+
+
+def check_writable(target: Path) -> None:
+    """Refuses a file that cannot be written, before the work that it is to hold.
+
+    Raises:
+        NightrankError: E_USAGE for a folder, a folder that is missing, or one without permission.
+    """
+    folder = target.parent
+    if target.is_dir():
+        raise NightrankError(
+            "E_USAGE", "expected a file, found a folder", str(target), "name a file"
+        )
+    if not folder.is_dir():
+        do = "make it first, or name another"
+        raise NightrankError("E_USAGE", "the folder does not exist", str(folder), do)
+    if not os.access(folder, os.W_OK):
+        raise NightrankError("E_USAGE", "the folder is not writable", str(folder), "name another")
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """Opens a file that takes its name when it is whole; until then the old one keeps it.
+
+    Raises:
+        NightrankError: E_USAGE where it cannot be written.
+    """
+    check_writable(target)
+    unfinished = target.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with open(unfinished, "wb") as file:
+            yield file
+        unfinished.replace(target)
+    except OSError as error:
+        what = f"cannot write: {error.strerror}"
+        raise NightrankError("E_USAGE", what, str(target), "name another file") from None
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def replace_file(target: Path, data: bytes) -> None:
+    """Writes a whole file; see `replacing`."""
+    with replacing(target) as file:
+        file.write(data)
