@@ -17,6 +17,11 @@ ATTRIBUTE_TYPES: dict[ColumnType, pa.DataType] = {
     "timestamp": pa.timestamp("us", "UTC"),
     "date32": pa.date32(),
 }
+# First and last value: 0001-01-01 and 9999-12-31T23:59:59.999999, in microseconds; in days.
+YEARS = {
+    "timestamp": (-62_135_596_800_000_000, 253_402_300_799_999_999),
+    "date32": (-719_162, 2_932_896),
+}
 # A time of day followed by Z or an offset.
 ZONED = r"[T ]\d{2}.*(Z|[+-]\d{2}(:?\d{2})?)$"
 
@@ -24,7 +29,8 @@ ZONED = r"[T ]\d{2}.*(Z|[+-]\d{2}(:?\d{2})?)$"
 def cast_attribute(array: pa.Array, declared: ColumnType) -> tuple[pa.Array, np.ndarray]:
     """Casts a column to its declared type, without loss.
 
-    A time without a zone is taken as UTC.
+    A time without a zone is taken as UTC. Times and days are of the years 1 to 9999: beyond them
+    SQL, Python and Arrow's own text forms have no value to show.
 
     Args:
         array: n values of any type that a reader lets through.
@@ -47,6 +53,27 @@ def cast_attribute(array: pa.Array, declared: ColumnType) -> tuple[pa.Array, np.
 
 
 def _cast(array: pa.Array, declared: ColumnType) -> pa.Array:
+    """The column as declared.
+
+    Raises:
+        pa.ArrowInvalid: a value cannot be cast without loss, or is no time or day of those years.
+    """
+    if declared == "string" and (pt.is_timestamp(array.type) or pt.is_date(array.type)):
+        spelt = array.cast(pa.string())
+        # What Arrow writes for a time that its formatter cannot: `<value out of range: ...>`.
+        if pc.any(pc.starts_with(spelt, "<")).as_py():
+            raise pa.ArrowInvalid("out of range")
+        return spelt
+    made = _converted(array, declared)
+    if declared in YEARS:
+        bounds = pc.min_max(made.cast(pa.int64() if declared == "timestamp" else pa.int32()))
+        low, high = (bounds[name].as_py() for name in ("min", "max"))
+        if low is not None and (low < YEARS[declared][0] or high > YEARS[declared][1]):
+            raise pa.ArrowInvalid("out of range")
+    return made
+
+
+def _converted(array: pa.Array, declared: ColumnType) -> pa.Array:
     target = ATTRIBUTE_TYPES[declared]
     if array.type == target:
         return array

@@ -29,6 +29,10 @@ from nightrank.storage.raw import (
     place,
 )
 
+# Spark's timestamps. In nanoseconds, which is Arrow's default, years before 1677 and after 2262
+# become others without an error.
+INT96_UNIT = "us"
+
 
 def _is_text(type: pa.DataType) -> bool:
     return pt.is_string(type) or pt.is_large_string(type) or pt.is_string_view(type)
@@ -64,7 +68,9 @@ def read_parquet(
     """
     with open_raw(split.file, options) as raw:
         plain = PlainFooter(raw, split.file.size)
-        footer = pq.ParquetFile(plain, arrow_extensions_enabled=False)
+        footer = pq.ParquetFile(
+            plain, arrow_extensions_enabled=False, coerce_int96_timestamp_unit=INT96_UNIT
+        )
         schema = footer.schema_arrow
         names = wanted.resolve(schema.names)
         texts = _check_types(schema, names, wanted, source)
@@ -76,6 +82,7 @@ def read_parquet(
             page_checksum_verification=True,
             arrow_extensions_enabled=False,
             read_dictionary=texts,
+            coerce_int96_timestamp_unit=INT96_UNIT,
         )
         id_type = _id_type(schema.field(names[id_name(wanted.kind)]).type)
         count = footer.metadata.num_row_groups
