@@ -25,6 +25,7 @@ from nightrank.cli import (
     resume,
     rollback,
     run,
+    show,
     status,
     submit,
     train_reranker,
@@ -78,6 +79,7 @@ app.command("resume")(resume.resume)
 app.command("gc")(gc.gc)
 app.command("verify")(verify.verify)
 app.command("results")(results.results)
+app.command("show")(show.show)
 app.command("export")(export.export)
 app.command("export-model")(export_model.export_model)
 app.command("exporter")(exporter.exporter)
