@@ -13,6 +13,7 @@ from nightrank.runtime.events import emit
 from nightrank.stages import (
     accounting,
     carry,
+    cut_inputs,
     merge,
     publish,
     rejects,
@@ -91,6 +92,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         "night": plan.earlier.body["night"] + 1 if plan.earlier else 0,
         "recall": _recall(made["partials"]),
         "precision": job.precision,
+        "cut": _cut(job),
         "unfinished": job.cut_short.what if job.cut_short else "",
         "rerank_depth": job.depth(),
         "changes_since": job.standing.generation if job.standing else 0,
@@ -105,6 +107,20 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         body["gate"] = comparison.examine(job, body)
     uses = generations.datasets_of_results(body) + generations.datasets_to_build_on(body)
     return body, uses + generations.datasets_of(job.index.body)
+
+
+def _cut(job: Run) -> list[dict[str, Any]]:
+    """What was longer than its model takes; see `cut_inputs.summary`."""
+    plan, made = job.plan, job.made
+    steps = {
+        step.name: (
+            model,
+            [one for name, one in made.items() if name.startswith(f"scores.{number}.")],
+        )
+        for number, (step, model) in enumerate(zip(plan.config.rerank, plan.steps, strict=True))
+    }
+    documents = job.corpus.made("documents.embeddings").values()
+    return cut_inputs.summary(plan.encoder, documents, [made["queries.embeddings"]], steps)
 
 
 def _check_files(store: Store, refs: list[FileRef]) -> None:

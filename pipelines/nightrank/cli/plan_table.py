@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nightrank.stages.cut_inputs import share
+
 # Stages below this share of the time are told in one line: 25 stages would fill the screen.
 LEAST_SHARE, MOST_STAGES, MOST_ARTIFACTS = 0.01, 12, 10
 
@@ -42,6 +44,12 @@ def _counts(forecast: dict[str, Any]) -> list[str]:
         if real:
             more = padded / real - 1
             lines.append(f"tokens     {count(real):>9}  {name}, +{more:.0%} padding")
+    for cut in forecast["cut"]:
+        if cut["share"]:
+            lines.append(
+                f"cut        {share(cut['share']):>9}  of {cut['kind']} are cut at"
+                f" {cut['tokens']} tokens ({cut['model']})"
+            )
     return lines
 
 

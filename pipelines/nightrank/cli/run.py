@@ -15,6 +15,7 @@ import typer
 
 from nightrank.cli.terminal import ConfigPath, Json, Sets, open_job
 from nightrank.errors import NightrankError
+from nightrank.stages import cut_inputs
 
 if TYPE_CHECKING:
     from nightrank.offline_rerank import Run
@@ -93,6 +94,7 @@ def execute(job: Run, first: str | None = None, last: str | None = None) -> dict
         "gate": entry.body.get("gate"),
         "unfinished": entry.body["unfinished"],
         "precision": entry.body.get("precision", {}),
+        "cut": entry.body.get("cut", []),
         **night(job),
         **entry.body["counts"],
         **{name: entry.body[name] for name in ("forecast", "actual") if name in entry.body},
@@ -174,6 +176,8 @@ def tell(summary: dict[str, Any], config: str) -> None:
             f"pairs: {summary['pairs_needed']} = {summary['pairs_reused']} known + "
             f"{summary['pairs_scored']} scored"
         )
+    for line in cut_inputs.lines(summary["cut"]):
+        print(line)
     for name, values in summary.get("measures", {}).items():
         before, after, best = (values[k] for k in ("first_stage", "reranked", "ceiling"))
         print(f"{name}: {before:.4f} first stage -> {after:.4f} reranked (ceiling {best:.4f})")

@@ -15,7 +15,14 @@ from nightrank.forecast.calibration import Rate, Searching
 from nightrank.forecast.hardware import Device
 from nightrank.forecast.miniature import Miniature, run_miniature
 from nightrank.forecast.sampling import Sample, sample_input
-from nightrank.forecast.tokens_sample import Load, Texts, pair_load, single_load, tokenise
+from nightrank.forecast.tokens_sample import (
+    Load,
+    Texts,
+    cut_shares,
+    pair_load,
+    single_load,
+    tokenise,
+)
 from nightrank.models.networks import network_of
 from nightrank.models.protocols import ResolvedModel
 from nightrank.retrieval.standing import kept_rows
@@ -136,6 +143,7 @@ def predict(ask: Question) -> dict[str, Any]:
         "queries": {**asdict(job.queries), "files": samples[1].files},
         "pairs": job.pairs,
         "tokens": _told(tokens, job),
+        "cut": cut_shares(ask.encoder, tokens.documents, tokens.queries, ask.steps, tokens.pairs),
         "stages": stages,
         "artifacts": sizes,
         "bytes": size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,12 @@ class Load:
     Attributes:
         lengths: of the sampled inputs.
         padded: tokens that go through the model for each input, padding counted.
+        cut: the share of inputs that are longer than the model takes.
     """
 
     lengths: NDArray[np.int64]
     padded: float
+    cut: float
 
     @property
     def real(self) -> float:
@@ -108,8 +111,9 @@ class Load:
 
 def single_load(lengths: NDArray[np.int64], limit: int, budget: int) -> Load:
     """Texts one by one, batches of `budget` padded tokens; lengths int64 [n]."""
-    cut = np.minimum(lengths + SPECIAL_SINGLE, limit)
-    return Load(cut, padded_tokens(cut, budget) / max(1, len(cut)))
+    whole = lengths + SPECIAL_SINGLE
+    kept = np.minimum(whole, limit)
+    return Load(kept, padded_tokens(kept, budget) / max(1, len(kept)), _share(whole > limit))
 
 
 def pair_load(texts: Texts, limit: int, budget: int) -> tuple[Load, NDArray[np.int32]]:
@@ -121,7 +125,44 @@ def pair_load(texts: Texts, limit: int, budget: int) -> tuple[Load, NDArray[np.i
     kept = longest_first(first, second, limit - SPECIAL_PAIR)
     lengths = kept[0] + kept[1] + SPECIAL_PAIR
     pairs = np.stack([query, document], axis=1).astype(np.int32)
-    return Load(lengths, padded_tokens(lengths, budget) / PAIRS), pairs
+    cut = _share(first + second > limit - SPECIAL_PAIR)
+    return Load(lengths, padded_tokens(lengths, budget) / PAIRS, cut), pairs
+
+
+def _share(chosen: NDArray[np.bool_]) -> float:
+    return float(chosen.mean()) if len(chosen) else 0.0
+
+
+def cut_shares(
+    encoder: ResolvedModel,
+    documents: Load,
+    queries: Load,
+    steps: Sequence[ResolvedModel],
+    pairs: Sequence[tuple[Load, Any]],
+) -> list[dict[str, Any]]:
+    """What is longer than its model takes, of documents, queries and each step's pairs.
+
+    Args:
+        encoder: of documents and queries.
+        documents: its load.
+        queries: its load.
+        steps: the rerankers.
+        pairs: their loads, as `pair_load` gives them: of pairs drawn at random.
+
+    Returns:
+        `kind`, `model`, `tokens` (the limit) and `share` of each.
+    """
+    loads = [("documents", encoder, documents), ("queries", encoder, queries)]
+    loads += [("pairs", step, load) for step, (load, _) in zip(steps, pairs, strict=True)]
+    return [
+        {
+            "kind": kind,
+            "model": model.model,
+            "tokens": model.max_length_tokens,
+            "share": round(load.cut, 4),
+        }
+        for kind, model, load in loads
+    ]
 
 
 def padded_tokens(lengths: NDArray[np.int64], budget: int) -> int:

@@ -21,11 +21,13 @@ class Tally:
         tokens: of texts.
         padding: added to them.
         halved: batches that were too large for the device and went through in halves.
+        cut: inputs that were longer than their model takes.
     """
 
     tokens: int = 0
     padding: int = 0
     halved: int = 0
+    cut: int = 0
 
 
 # One a process, as models are; read by whoever reports how the process does.

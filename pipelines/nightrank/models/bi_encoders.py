@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightrank.models import engines
+from nightrank.models.batching import SPENT
 from nightrank.models.inputs import Engine, SplicedInputs, TokenisedInputs, run
 from nightrank.models.protocols import BiEncoder, Kind, ResolvedModel
 from nightrank.models.splicing import Splicer
@@ -69,11 +70,15 @@ class SentenceTransformersBiEncoder:
         """float32 [n, dimension]; sentence-transformers sorts by length itself."""
         if len(tokens) == 0:
             return np.zeros((0, self.dimension), dtype=np.float32)
+        from nightrank.models.torch_models import cut_by
+
+        prompt, texts = _prompt(kind, self._resolved), decode_utf8(tokens)
+        SPENT.cut += cut_by(self._model, kind, [prompt + text for text in texts])
         # These name the task too, which a Router and lengths of its own for queries ask for.
         encode = self._model.encode_query if kind == "query" else self._model.encode_document
         vectors = encode(
-            decode_utf8(tokens),
-            prompt=_prompt(kind, self._resolved),
+            texts,
+            prompt=prompt,
             truncate_dim=self.dimension,
             normalize_embeddings=self._resolved.normalize,
             convert_to_numpy=True,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
 from nightrank.models import engines
+from nightrank.models.batching import SPENT
 from nightrank.models.inputs import Engine, Inputs, SplicedInputs, TokenisedInputs, run
 from nightrank.models.protocols import ResolvedModel
 from nightrank.models.splicing import Splicer
@@ -74,11 +75,16 @@ class SentenceTransformersCrossEncoder:
         self, queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]
     ) -> NDArray[np.float32]:
         """float32 [n], raw scores; sentence-transformers sorts by length itself."""
+        from nightrank.models.torch_models import cut_by
+
         if len(pairs) == 0:
             return np.zeros(0, dtype=np.float32)
         asked, texts = decode_utf8(queries), decode_utf8(documents)
+        sides = [(asked[query], texts[document]) for query, document in pairs.tolist()]
+        first, second = [self._prompt + query for query, _ in sides], [text for _, text in sides]
+        SPENT.cut += cut_by(self._model, "", first, second)
         scores = self._model.predict(
-            [(asked[query], texts[document]) for query, document in pairs.tolist()],
+            sides,
             prompt=self._prompt,
             activation_fn=_raw,
             convert_to_numpy=True,

@@ -22,9 +22,15 @@ from nightrank.tokens import Tokens
 
 
 class Inputs(Protocol):
-    """n inputs whose lengths are known before they are made."""
+    """n inputs whose lengths are known before they are made.
+
+    Attributes:
+        lengths: int64 [n], tokens of each, special ones counted.
+        cut: how many were longer than the limit.
+    """
 
     lengths: NDArray[np.int64]
+    cut: int
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """The inputs at `rows`."""
@@ -53,10 +59,14 @@ class SplicedInputs:
         if second is None or pairs is None:
             self._rows: NDArray[Any] = np.arange(len(first))
             self._others: NDArray[Any] | None = None
-            self.lengths = splicer.lengths(first.lengths)
+            whole = first.lengths
+            self.lengths = splicer.lengths(whole)
         else:
             self._rows, self._others = pairs[:, 0], pairs[:, 1]
-            self.lengths = splicer.lengths(first.lengths[self._rows], second.lengths[self._others])
+            sides = first.lengths[self._rows], second.lengths[self._others]
+            whole = sides[0] + sides[1]
+            self.lengths = splicer.lengths(*sides)
+        self.cut = int((whole > splicer.room).sum())
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """See `Inputs`."""
@@ -80,6 +90,8 @@ class TokenisedInputs:
         kinds = np.zeros_like(tokens.ids) if types is None else Tokens.from_lists(types).ids
         self._source, self._starts = Source(tokens.ids, kinds), tokens.offsets[:-1]
         self.lengths = tokens.lengths
+        # What a tokenizer cuts off it keeps beside what it gives.
+        self.cut = sum(bool(one.overflowing) for one in getattr(encoded, "encodings", None) or ())
 
     @staticmethod
     def of_texts(tokenizer: Any, texts: list[str], max_length_tokens: int) -> TokenisedInputs:
@@ -129,6 +141,35 @@ class TokenisedInputs:
         return Batch.of_rows(self._source, self._starts[rows], self.lengths[rows], self._padding)
 
 
+def longer_than(
+    tokenizer: Any, max_length_tokens: int, texts: Sequence[str], seconds: Sequence[str] = ()
+) -> int:
+    """How many texts, or pairs of texts, a Hugging Face tokenizer would cut.
+
+    A token is at least a byte, special ones and a mark of a word's start apart: texts that are
+    short enough by their bytes are not tokenised.
+
+    Args:
+        tokenizer: the model's.
+        max_length_tokens: bound on an input.
+        texts: single texts, or a pair's first ones.
+        seconds: a pair's second texts.
+    """
+    paired = bool(seconds)
+    others = seconds if paired else [""] * len(texts)
+    room = max_length_tokens - tokenizer.num_special_tokens_to_add(pair=paired) - 1 - paired
+    long = [
+        (one, other)
+        for one, other in zip(texts, others, strict=True)
+        if len(one.encode()) + len(other.encode()) > room
+    ]
+    if not long:
+        return 0
+    sides = [[one for one, _ in long], *([[other for _, other in long]] if paired else [])]
+    encoded = tokenizer(*sides, truncation=False, padding=False, verbose=False)
+    return sum(len(ids) > max_length_tokens for ids in encoded["input_ids"])
+
+
 class DeviceMemoryError(Exception):
     """A batch did not fit into the device's memory; what it took is free again."""
 
@@ -171,6 +212,7 @@ def run(inputs: Inputs, engine: Engine, columns: int = 0) -> NDArray[np.float32]
         NightrankError: E_OOM, where a single input is too large for the device.
     """
     count = len(inputs.lengths)
+    SPENT.cut += inputs.cut
     outputs = np.zeros((count, columns) if columns else count, dtype=np.float32)
     waiting = deque(pack(inputs.lengths, engine.token_budget))
     started: list[tuple[NDArray[np.int64], Any]] = []

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from nightrank.errors import NightrankError
@@ -17,6 +18,7 @@ from nightrank.models.bert import HEADS, KINDS, first_position
 from nightrank.models.builtin_reranker import load_reranker
 from nightrank.models.folders import read_json
 from nightrank.models.hardware import choose_device
+from nightrank.models.inputs import longer_than
 from nightrank.models.packed import pack_linears
 from nightrank.models.packing import DECODERS
 from nightrank.models.pieces import Batch
@@ -215,6 +217,22 @@ def cut_at(model: Any, max_length_tokens: int) -> None:
     """Sets where sentence-transformers cuts inputs; a model without a limit has nothing to set."""
     if model.max_seq_length != math.inf:
         model.max_seq_length = max_length_tokens
+
+
+def cut_by(model: Any, task: str, texts: list[str], seconds: list[str] | None = None) -> int:
+    """How many inputs sentence-transformers cuts; 0 where it has no tokenizer of transformers.
+
+    Args:
+        model: opened by `sentence_transformer` or `cross_encoder`.
+        task: "query" or "document", for which a model may have a limit of its own.
+        texts: behind their prompt; a pair's first ones.
+        seconds: a pair's second texts.
+    """
+    tokenizer = model.tokenizer
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return 0
+    limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
+    return longer_than(tokenizer, limit, texts, seconds or ())
 
 
 def cannot_load(folder: Path, error: Exception) -> NightrankError:

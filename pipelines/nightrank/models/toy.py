@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nightrank.models.batching import SPENT
 from nightrank.models.protocols import Kind
 from nightrank.tokens import Tokens
 
@@ -62,6 +63,7 @@ class ToyBiEncoder:
 
     def encode(self, tokens: Tokens, kind: Kind) -> NDArray[np.float32]:
         """float32 [n, dimension]; queries and documents alike."""
+        SPENT.cut += int((tokens.lengths > self.max_length_tokens).sum())
         cut = tokens.truncate(self.max_length_tokens)
         rows = np.repeat(np.arange(len(cut)), cut.lengths)
         words = cut.ids[cut.offsets[0] : cut.offsets[-1]].astype(np.uint64)
@@ -100,6 +102,8 @@ class ToyCrossEncoder:
         for position, (query, document) in enumerate(pairs.tolist()):
             words = query_words[query]
             room = self.max_length_tokens - len(words)
+            is_cut = queries.lengths[query] > half or len(document_words[document]) > room
+            SPENT.cut += int(is_cut)
             scores[position] = _overlap(words, document_words[document][:room])
         return scores.astype(np.float32)
 

@@ -17,9 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrank.models.batching import SPENT
 from nightrank.models.protocols import BiEncoder, ResolvedModel
 from nightrank.models.registry import load_bi_encoder
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages import cut_inputs
 from nightrank.stages.distinct import overlapping
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Manifest, Payload
@@ -77,7 +79,7 @@ class Worker:
         tokens = Tokens.from_arrow(table["tokens"])
         vectors, missing = self._known(task, len(tokens), read)
         chosen = task.chosen(len(missing))
-        model_seconds = 0.0
+        model_seconds, cut = 0.0, SPENT.cut
         if chosen.any():
             rows, encoder, begin = missing[chosen], self._opened(read), time.perf_counter()
             vectors[rows] = encoder.encode(tokens.take(rows), self._kind)
@@ -100,6 +102,7 @@ class Worker:
             "rejected": len(bad),
             "set_aside": int(crashed.sum()),
             "encoded": len(missing),
+            cut_inputs.STAT: SPENT.cut - cut,
             "model_seconds": round(model_seconds, 3),
             "tokens": int(tokens.offsets[-1]),
         }

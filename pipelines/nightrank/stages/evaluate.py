@@ -21,6 +21,7 @@ from nightrank.evaluation import lift, measures, movement
 from nightrank.evaluation.coverage import Coverage, describe
 from nightrank.evaluation.report import Candidate, Example, Report, render
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages import cut_inputs
 from nightrank.stages.delta import Standing
 from nightrank.stages.fan_out import by_query_id, document_column, document_files
 from nightrank.stages.judgements import load_qrels, look_up
@@ -245,6 +246,8 @@ def stage(
     """
     facts = {"index generation": str(body["index_generation"]), "plan": body["plan_id"][:16]}
     facts |= {model["role"].replace("_", "-"): model["model"] for model in body["models"]}
+    if cut := cut_inputs.lines(body.get("cut", [])):
+        facts["cut"] = "; ".join(cut)
     settings = {
         "qrels": qrels.url,
         "options": options,

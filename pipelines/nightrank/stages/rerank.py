@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nightrank.models.batching import SPENT
 from nightrank.models.protocols import CrossEncoder, Precision, ResolvedModel
 from nightrank.models.registry import load_cross_encoder
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages import cut_inputs
 from nightrank.storage import ordinals, pair_scores, schemas
 from nightrank.storage.dataset import FileRef, Manifest, Payload, Record
 from nightrank.storage.gather import gather
@@ -199,12 +201,13 @@ class Worker:
         documents, document_index = np.unique(rows[unseen], return_inverse=True)
         tokens = Tokens.from_arrow(read.table(args["tokens"])["tokens"]).take(documents)
         pairs = np.stack([query_index[unseen], document_index], axis=1).astype(np.int32)
-        model_seconds = 0.0
+        model_seconds, cut = 0.0, SPENT.cut
         if len(unseen):
             model = self._opened(read, self._model.precision)
             begin = time.perf_counter()
             scores[unseen] = model.score(query_tokens, tokens, pairs)
             model_seconds = time.perf_counter() - begin
+        cut = SPENT.cut - cut
         places = (np.int64(args["key"]) << ordinals.ROW_BITS) | rows
         column = pa.array(scores, pa.float32(), mask=crashed)
         columns = [pa.array(queries, pa.int32()), pa.array(places), column]
@@ -216,6 +219,7 @@ class Worker:
             "rate_unit": "pairs",
             "pairs": len(rows),
             "pairs_scored": len(unseen),
+            cut_inputs.STAT: cut,
             "model_seconds": round(model_seconds, 3),
             "tokens": int(lengths.sum()),
             "nonfinite": int((~np.isfinite(scores)).sum()),
