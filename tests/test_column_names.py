@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightrank import column_names, read_results
-from nightrank.column_names import FEED, OWN, READERS
+from nightrank.column_names import OWN, READERS
 from nightrank.config import Corpus, PipelineConfig, Queries
 from nightrank.config_file import load_config
 from nightrank.errors import NightrankError
@@ -31,7 +31,7 @@ TWO_STEPS = [{"model": "toy:overlap", "depth": 20}, {"model": "toy:overlap", "de
 
 
 def test_the_reserved_names_are_those_of_the_tables_that_hold_attributes() -> None:
-    corpus, queries = Corpus(path="c"), Queries(path="q")
+    corpus, queries = Corpus(path="c", feed=True), Queries(path="q")
     tables = [
         corpus_schema(corpus),
         queries_schema(queries),
@@ -43,8 +43,6 @@ def test_the_reserved_names_are_those_of_the_tables_that_hold_attributes() -> No
     ]
     # `id` is a name under which an id column is looked for.
     assert {name for table in tables for name in table.names} | {"id"} == OWN
-    feed = corpus_schema(Corpus(path="c", feed=True))
-    assert set(feed.names) - OWN == FEED
     assert {DENSE, BM25} <= OWN
 
 
@@ -64,16 +62,13 @@ def test_a_taken_attribute_is_refused_when_the_config_is_read(
         assert caught.value.exit_code == 2 and repr(name) in caught.value.what
 
 
-def test_columns_of_a_feed_are_taken_in_a_feed_alone(
+def test_an_input_without_a_feed_does_not_take_its_columns_either(
     collection: Collection, tmp_path: Path
 ) -> None:
     for name in ("op", "Sequence"):
         corpus = {"attributes": {name: "string"}}
-        PipelineConfig.model_validate(collection.config(tmp_path, corpus=corpus))
-        with pytest.raises(ValueError, match="feed itself"):
-            PipelineConfig.model_validate(
-                collection.config(tmp_path, corpus={**corpus, "feed": True})
-            )
+        with pytest.raises(ValueError, match="Nightrank's own"):
+            PipelineConfig.model_validate(collection.config(tmp_path, corpus=corpus))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +140,31 @@ def test_one_step_is_called_rerank(collection: Collection, tmp_path: Path) -> No
     for steps in ({"depth": 10}, [{"depth": 10}], [{"depth": 10, "name": "rerank"}]):
         plain = {**collection.config(tmp_path), "rerank": steps}
         assert [s.name for s in PipelineConfig.model_validate(plain).rerank] == ["rerank"]
+
+
+def test_names_of_other_internal_tables_are_free(
+    tmp_path: Path, write_config: Callable[..., str]
+) -> None:
+    internal = {
+        name
+        for table in vars(schemas).values()
+        if isinstance(table, pa.Schema)
+        for name in table.names
+    }
+    names = sorted(internal - OWN) + ["found_by_vector", "vector", "rerank", "step1_score", "a b"]
+    assert len(names) > 15
+    attributes = {"attributes": dict.fromkeys(names, "string")}
+    small = Collection(tmp_path / "in", documents=30, queries=3)
+    for night in ("first", "second"):
+        values = {name: f"{night} {name}" for name in names}
+        documents = [{**row, **values} for row in small.documents]
+        write_jsonl(small.folder / "corpus.jsonl", documents)
+        write_jsonl(small.folder / "queries.jsonl", [{**row, **values} for row in small.queries])
+        plain = small.config(tmp_path / "lake", corpus=attributes, queries=attributes)
+        run(write_config({**plain, "results": {"keep": 5, "document_columns": names}}))
+        for table in ("ranked", "queries"):
+            rows = read_results(str(tmp_path / "lake"), "tiny", table).to_table().to_pylist()
+            assert all(row[name] == values[name] for row in rows for name in names) and rows
 
 
 def test_readers_own_columns_do_break_what_holds_them(tmp_path: Path) -> None:

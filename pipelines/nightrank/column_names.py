@@ -16,10 +16,10 @@ OWN = frozenset(
         *("ordinal", "rank", "score", "rerank_score", "first_stage_rank", "first_stage_score"),
         *("first_stage_dense_score", "first_stage_bm25_score"),
         *("status", "reason", "num_candidates", "policy"),
+        # Of a change feed. Taken in any input: what a column is is seen from its name.
+        *("op", "sequence"),
     }
 )
-# A change feed's own columns.
-FEED = frozenset({"op", "sequence"})
 READERS = {
     "run_date": "the partition column of the Hive export",
     # https://iceberg.apache.org/spec/#reserved-field-ids; Spark refuses a table that holds one.
@@ -37,12 +37,11 @@ READERS = {
 }
 
 
-def check_attributes(names: Iterable[str], feed: bool = False, steps: Iterable[str] = ()) -> None:
+def check_attributes(names: Iterable[str], steps: Iterable[str] = ()) -> None:
     """Refuses attributes that cannot be a column beside Nightrank's own and beside each other.
 
     Args:
         names: the attributes of one input.
-        feed: whether that input is a change feed.
         steps: names of the rerank steps, each of which has a column `<step>_score`.
 
     Raises:
@@ -56,8 +55,6 @@ def check_attributes(names: Iterable[str], feed: bool = False, steps: Iterable[s
             raise ValueError("attributes: a name is empty")
         if folded in OWN:
             taken = "a name of Nightrank's own"
-        elif feed and folded in FEED:
-            taken = "a column of the feed itself"
         elif folded in READERS:
             taken = READERS[folded]
         elif folded in scores:

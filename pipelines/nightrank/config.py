@@ -116,7 +116,6 @@ class Corpus(Source):
 
     @model_validator(mode="after")
     def _feed(self) -> Corpus:
-        column_names.check_attributes(self.attributes, self.feed)
         if self.feed and self.duplicates == "strict":
             raise ValueError("duplicates=strict: in a feed the highest sequence of an id counts")
         return self
