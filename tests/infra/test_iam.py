@@ -18,6 +18,11 @@ ENTRY = f"{LAKE}/results/_log/00000000000000000007.json"
 MODEL = f"{LAKE}/models/5e/_data/file-00000-of-00001.file-3f.bin"
 PROBE = f"{LAKE}/_probe/3f"
 INPUT = "arn:aws:s3:::example-nightrank-input/documents/a.jsonl"
+KEYS = {
+    name: f"arn:aws:kms:eu-central-1:111122223333:key/{number}0000000-0000-4000-8000-000000000000"
+    for number, name in enumerate(("lake", "input", "exports"), start=1)
+}
+VIA_S3 = {"kms__ViaService": "s3.eu-central-1.amazonaws.com"}
 EXPORT = "arn:aws:s3:::example-nightrank-analytics/exports/run_date=2026-01-31/a.parquet"
 ROLES = {
     "writer": ("writer", "input"),
@@ -43,6 +48,8 @@ def holds(condition: dict[str, Any], request: dict[str, str]) -> bool:
                 good = (found is None) == (wanted == "true")
             elif operator == "Bool":
                 good = found == wanted
+            elif operator == "StringLike":
+                good = found is not None and any(fnmatchcase(found, w) for w in many(wanted))
             elif operator == "StringLikeIfExists":
                 good = found is None or any(fnmatchcase(found, w) for w in many(wanted))
             else:
@@ -89,6 +96,27 @@ def test_the_writer_adds_and_takes_nothing_away() -> None:
         assert not allowed("writer", "s3:DeleteObject", key)
         assert not allowed("writer", "s3:DeleteObjectVersion", key)
     assert not allowed("writer", "s3:PutObject", f"{BUCKET}/elsewhere/x", **CREATE)
+
+
+@pytest.mark.parametrize(
+    ("role", "reads", "writes"),
+    [
+        ("writer", {"lake", "input"}, {"lake"}),
+        ("reader", {"lake"}, set()),
+        ("gc", {"lake"}, {"lake"}),  # It condemns in the log.
+        ("exporter", {"lake", "exports"}, {"exports"}),
+    ],
+)
+def test_a_role_may_use_the_keys_of_what_it_reads_and_writes_and_no_others(
+    role: str, reads: set[str], writes: set[str]
+) -> None:
+    # S3 asks for both where a file goes up in parts: it reads back what it has encrypted.
+    for action, names in (("kms:Decrypt", reads), ("kms:GenerateDataKey", writes)):
+        assert {n for n, key in KEYS.items() if allowed(role, action, key, **VIA_S3)} == names
+        for key in KEYS.values():  # Through S3 alone.
+            assert not allowed(role, action, key)
+            assert not allowed(role, action, key, kms__ViaService="ec2.eu-central-1.amazonaws.com")
+    assert writes <= reads
 
 
 def test_inputs_are_only_read() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -17,6 +19,7 @@ from tests.infra.conftest import INFRA, Manifest, one, pod_templates, render
 from tests.infra.custom_resources import SCHEMAS
 
 KUBERNETES = "1.33"
+BOTH = ("UDP", "TCP")
 UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,7 +126,7 @@ def test_the_nightly_config_is_valid_and_lies_on_s3(manifests: list[Manifest]) -
 
 def test_pods_are_unprivileged_bounded_and_probed(manifests: list[Manifest]) -> None:
     templates = dict(pod_templates(manifests))
-    assert len(templates) == 12
+    assert len(templates) == 13
     for where, template in templates.items():
         pod = template["spec"]
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 9999
@@ -240,15 +243,100 @@ def test_prometheus_finds_a_port_called_metrics_on_every_pod_it_selects(
     assert found == set(selected)
 
 
-def test_the_network_lets_in_who_must_come_in_and_keeps_the_metadata_service_out(
-    manifests: list[Manifest],
-) -> None:
+def test_the_network_lets_in_who_must_come_in(manifests: list[Manifest]) -> None:
     ingress = one(manifests, "NetworkPolicy", "nightrank-ingress")["spec"]["ingress"]
     ports = {rule["port"] for peer in ingress for rule in peer.get("ports", [])}
     assert ports == {8265, 8080, 9464}
     open_to_all = [peer for peer in ingress if not peer.get("from")]
     assert open_to_all == []
-    egress = one(manifests, "NetworkPolicy", "nightrank-egress")["spec"]["egress"]
-    blocks = [to["ipBlock"] for rule in egress for to in rule["to"] if "ipBlock" in to]
-    assert {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]} in blocks
-    assert {"cidr": "169.254.170.23/32"} in blocks
+
+
+def reaches(egress: list[dict[str, Any]], address: str, port: int, protocol: str) -> bool:
+    """Whether a policy lets pods out to an address that belongs to no pod."""
+    host = ipaddress.ip_address(address)
+    for rule in egress:
+        if {"port": port, "protocol": protocol} not in rule.get("ports", []):
+            continue
+        for block in (to["ipBlock"] for to in rule["to"] if "ipBlock" in to):
+            outside = (ipaddress.ip_network(each) for each in block.get("except", []))
+            if host in ipaddress.ip_network(block["cidr"]) and not any(host in o for o in outside):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("folder", ["base", "aws"])
+def test_the_network_lets_out_to_names_stores_and_identities_alone(folder: str) -> None:
+    policy = one(render(folder), "NetworkPolicy", "nightrank-egress")["spec"]
+    egress, on_aws = policy["egress"], folder == "aws"
+    kube_system = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    names = [rule for rule in egress if {"namespaceSelector": kube_system} in rule["to"]]
+    assert [rule["ports"] for rule in names] == [[{"port": 53, "protocol": p} for p in BOTH]]
+    for protocol in BOTH:
+        # NodeLocal DNSCache, which is no pod of kube-system but a process of the node.
+        assert reaches(egress, "169.254.20.10", 53, protocol)
+        # What it takes over: the DNS service of EKS, in either of its ranges.
+        for service in ("10.100.0.10", "172.20.0.10"):
+            assert reaches(egress, service, 53, protocol) == on_aws
+        assert not reaches(egress, "8.8.8.8", 53, protocol)
+    assert reaches(egress, "52.218.0.1", 443, "TCP")
+    assert reaches(egress, "169.254.170.23", 80, "TCP") == on_aws  # Pod Identity.
+    for port in (53, 80, 443):  # The instance's metadata, with the node's own role.
+        assert not reaches(egress, "169.254.169.254", port, "TCP")
+
+
+def test_no_consolidation_takes_a_head_or_who_waits_for_one(manifests: list[Manifest]) -> None:
+    kept = {
+        "karpenter.sh/do-not-disrupt": "true",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    }
+    budget = one(manifests, "PodDisruptionBudget")["spec"]
+    # Of pods that an operator owns Kubernetes counts this one form alone.
+    assert set(budget) == {"minAvailable", "selector"} and isinstance(budget["minAvailable"], int)
+    wanted, heads = budget["selector"]["matchLabels"], 0
+    for where, template in pod_templates(manifests):
+        labels = template.get("metadata", {}).get("labels", {})
+        annotations = template.get("metadata", {}).get("annotations", {})
+        is_head = "headGroup" in where
+        heads += is_head
+        assert (labels.items() >= wanted.items()) == is_head, where
+        drives = is_head or "submitter" in where or "nightrank-nightly" in where.partition(".")[0]
+        is_worker = "workerGroup" in where
+        assert (annotations.items() >= kept.items()) == (drives and not is_worker), where
+    assert 1 < heads < budget["minAvailable"]
+
+
+def test_where_there_is_no_spot_or_no_first_choice_of_gpu_there_is_another(
+    manifests: list[Manifest],
+) -> None:
+    for group in one(manifests, "RayCluster")["spec"]["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        assert "nodeSelector" not in pod, "a selector has no second choice"
+        affinity = pod["affinity"]["nodeAffinity"]
+        (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        allowed = {e["key"]: e["values"] for e in term["matchExpressions"]}
+        assert set(allowed["karpenter.sh/capacity-type"]) == {"spot", "on-demand"}
+        gpus = allowed.get("karpenter.k8s.aws/instance-gpu-name")
+        if group["groupName"] != "gpu-rerank":
+            assert gpus is None  # Any GPU, or none at all.
+            continue
+        preferred = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+        (first,) = preferred[0]["preference"]["matchExpressions"]
+        assert len(gpus) >= 2 and set(first["values"]) < set(gpus)
+
+
+def test_what_is_published_is_exported_after_the_night_by_a_role_of_its_own(
+    manifests: list[Manifest],
+) -> None:
+    export, night = (one(manifests, "CronJob", f"nightrank-{n}") for n in ("export", "nightly"))
+    pod = export["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "nightrank-export" and not export["spec"].get("suspend")
+    (container,) = pod["containers"]
+    target = container["args"][container["args"].index("--hive") + 1]
+    policy = json.loads((INFRA / "iam/export.json").read_text())
+    writable = [s["Resource"] for s in policy["Statement"] if "s3:PutObject" in s["Action"]]
+    assert writable == [target.replace("s3://", "arn:aws:s3:::") + "*"]
+    # Once the night is over, by the clock of both.
+    assert export["spec"]["timeZone"] == night["spec"]["timeZone"] == "Etc/UTC"
+    minute, hour, *rest = export["spec"]["schedule"].split()
+    until = load_config(str(INFRA / "kubernetes/aws/config.yaml")).budget.until
+    assert until and until < f"{int(hour):02d}:{int(minute):02d}" and rest == ["*"] * 3

@@ -86,7 +86,7 @@ def server(manifests: list[Manifest]) -> Iterator[RayJobs]:
     made.server_close()
 
 
-def night(server: RayJobs, folder: Path, token: str = "of-the-account") -> Any:
+def night(server: RayJobs, folder: Path, token: str = "of-the-account", queue: str = "") -> Any:
     (folder / "token").write_text(token)
     (folder / "namespace").write_text("nightrank")
     env = {
@@ -96,6 +96,7 @@ def night(server: RayJobs, folder: Path, token: str = "of-the-account") -> Any:
         "API_SCHEME": "http",
         "ACCOUNT_FOLDER": str(folder),
         "JOB_NAME": JOB,
+        "QUEUE_NAME": queue,
         "JOB_UID": UID,
         "POLL_SECONDS": "0.05",
         "PATIENCE_SECONDS": "2",
@@ -128,6 +129,17 @@ def test_a_night_is_a_clone_of_the_template_that_the_job_owns(
     assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=2)
     # KubeRay refuses a longer name.
     assert len(made["metadata"]["name"]) <= 47
+
+
+def test_a_night_is_given_to_a_queue_and_the_template_is_not(
+    server: RayJobs, tmp_path: Path, manifests: list[Manifest]
+) -> None:
+    server.then, label = [ENDED, ENDED], "kueue.x-k8s.io/queue-name"
+    assert night(server, tmp_path).returncode == 0
+    assert night(server, tmp_path, queue="nights").returncode == 0
+    given = [server.objects[f"{JOB}-{n}"]["metadata"]["labels"].get(label) for n in (1, 2)]
+    assert given == [None, "nights"]
+    assert label not in one(manifests, "RayJob")["metadata"]["labels"]
 
 
 @pytest.mark.parametrize(

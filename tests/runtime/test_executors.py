@@ -274,6 +274,10 @@ def test_a_pool_that_no_node_can_hold_is_an_error_and_no_wait_without_end(
 
     # The cluster has no GPU; where one is brought by an autoscaler it would come in time.
     starved = RayExecutor(Cluster(pools={"model": Pool(workers=2, gpus=1.0)}, deadline_seconds=2.0))
+    told: list[tuple[int, int]] = []
+    queue = starved._metrics.queue
+    # An alert is on it: units wait, none runs, for as long as that is so.
+    starved._metrics.queue = lambda *now: (told.append(now), queue(*now))[1]  # type: ignore[method-assign]
     try:
         with pytest.raises(NightrankError) as caught:
             run(replace(stage(tmp_path, {}), pool="model"), starved, tmp_path)
@@ -281,6 +285,7 @@ def test_a_pool_that_no_node_can_hold_is_an_error_and_no_wait_without_end(
         starved.close()
     assert caught.value.exit_code == 9
     assert "no worker for square" in str(caught.value) and "1 GPUs" in str(caught.value)
+    assert len(told) > 2 and set(told[:-1]) == {(len(SQUARES), 0)} and told[-1] == (0, 0)
 
 
 class Stillborn:

@@ -21,6 +21,8 @@ from typing import Any
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 JOB_LABEL = "nightrank.io/job"
+# A local queue of Kueue's. Not a label of the template: that one is never to be admitted.
+QUEUE_LABEL, QUEUE = "kueue.x-k8s.io/queue-name", os.environ.get("QUEUE_NAME", "")
 POLL_SECONDS = float(os.environ.get("POLL_SECONDS", "15"))
 # The API server may be away for a while, e.g. when it is upgraded.
 PATIENCE_SECONDS = float(os.environ.get("PATIENCE_SECONDS", "600"))
@@ -60,12 +62,13 @@ class Api:
 def clone(template: dict[str, Any], job: str, uid: str, number: int, began: str) -> dict[str, Any]:
     """Tonight's RayJob: the template, no longer suspended, owned by the Kubernetes Job."""
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
+    labels = {**template["metadata"].get("labels", {}), JOB_LABEL: job}
     return {
         "apiVersion": template["apiVersion"],
         "kind": template["kind"],
         "metadata": {
             "name": f"{job}-{number}",
-            "labels": {**template["metadata"].get("labels", {}), JOB_LABEL: job},
+            "labels": {**labels, QUEUE_LABEL: QUEUE} if QUEUE else labels,
             "ownerReferences": [owner],
         },
         "spec": {
