@@ -19,6 +19,7 @@ from typing import Any
 EXIT_CODES = {
     "E_USAGE": 2,
     "E_CONFIG": 2,
+    "E_UNFIT": 3,
     "E_STORE_UNFIT": 3,
     "E_AUTH": 3,
     "E_MODEL": 3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -38,11 +39,18 @@ def records(root: Path) -> dict[str, bytes]:
 
 def start(config: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "nightrank", "run", config],
+        [sys.executable, "-m", "nightrank", "run", config, "--json"],
         cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+
+
+def stopped(stdout: bytes) -> tuple[str, int]:
+    """What the one line of --json says of the end."""
+    [line] = stdout.splitlines()
+    plain = json.loads(line)
+    return plain["code"], plain["exit_code"]
 
 
 def when(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -131,9 +139,10 @@ def test_a_signal_stops_cleanly_and_the_same_command_resumes(
     process = start(config)
     wait_for_records(tmp_path / "lake", 5, process)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     assert b"Traceback" not in stderr and b"the same command resumes" in stderr
+    assert stopped(stdout) == (number.name, code)
     run(config)
     assert digests(tmp_path / "lake") == undisturbed
 
@@ -165,8 +174,9 @@ def test_a_signal_stops_a_run_on_ray_cleanly(
         when(lambda: any("gcs_server" in of for of in under(process.pid, 2).values()), process, 60)
     [child] = under(process.pid, 1)
     os.kill(child if to_the_child else process.pid, number)
-    _, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
+    assert stopped(stdout) == (number.name, code)
     assert stderr.splitlines()[-1] == b"nightrank: stopped; the same command resumes"
     assert b"Traceback" not in stderr and b"received at time" not in stderr
     if records_first:

@@ -46,7 +46,11 @@ def child_of(process: subprocess.Popen[str]) -> int:
         ("sys.exit(7)", 7, ""),
         ("os._exit(1)", 9, "nightrank: error[E_CLUSTER]: Ray ended this run's process"),
         ("os.kill(os.getpid(), signal.SIGKILL)", 8, "nightrank: error[E_OOM]: this run's process"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", 139, ""),
+        (
+            "os.kill(os.getpid(), signal.SIGSEGV)",
+            139,
+            "nightrank: this run's process was ended by SIGSEGV",
+        ),
     ],
 )
 def test_it_ends_as_the_child_ends(does: str, code: int, words: str) -> None:

@@ -31,11 +31,13 @@ from nightrank.cli import (
     train_reranker,
     verify,
 )
+from nightrank.cli.closing import Program
 from nightrank.cli.terminal import program
 from nightrank.home import ensure_home
 from nightrank.search_path import leave_out_working_directory
 
 app = typer.Typer(
+    cls=Program,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -26,22 +26,26 @@ if TYPE_CHECKING:
 MaybeConfig = Annotated[
     str | None, typer.Argument(metavar="[CONFIG]", help="YAML file of the experiment.")
 ]
-UNFIT = 3
 HASTY = {"tries": 3}
 
 
 def doctor(config: MaybeConfig = None, sets: Sets = None, json: Json = False) -> None:
     """Environment, store, credentials, models, GPU and limits, a line each."""
-    states = set()
+    count, failed = 0, []
     for finding in _findings(config, sets or []):
-        states.add(finding.state)
+        count += 1
+        failed += [finding.check] if finding.state == "fail" else []
         if json:
             print(orjson.dumps(asdict(finding)).decode(), flush=True)
         else:
             do = f" - {finding.do}" if finding.do else ""
             print(f"{finding.state:<5} {finding.check:<14} {finding.found}{do}", flush=True)
-    if "fail" in states:
-        raise typer.Exit(UNFIT)
+    if failed:
+        what = f"{len(failed)} of {count} checks fail: {', '.join(dict.fromkeys(failed))}"
+        # Its line has a finding's keys too, for whoever reads all lines alike.
+        details = {"check": "doctor", "state": "end", "found": what}
+        do = "their lines say what to do"
+        raise NightrankError("E_UNFIT", what, config or "this machine", do, details)
 
 
 def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:

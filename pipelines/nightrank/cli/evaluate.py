@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from nightrank.cli.closing import print_json
 from nightrank.cli.paths import check_writable, local_path, replace_file
 from nightrank.cli.terminal import (
     ConfigPath,
@@ -17,7 +18,6 @@ from nightrank.cli.terminal import (
     Json,
     Sets,
     open_executor,
-    print_json,
 )
 
 ReportFile = Annotated[

@@ -8,12 +8,13 @@ nightrank export my.yaml --iceberg search.ranked      # one snapshot a generatio
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightrank.cli.closing import print_json
 from nightrank.cli.paths import any_path, check_writable, local_path, replacing
-from nightrank.cli.terminal import ConfigPath, Generation, Sets
+from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets
 
 if TYPE_CHECKING:
     from nightrank.config import PipelineConfig
@@ -49,6 +50,7 @@ def export(
     replace: Replace = False,
     catalog: Catalog = None,
     table: Table = "ranked",
+    json: Json = False,
 ) -> None:
     """Writes what is published in one other form; what is there already is left as it is."""
     from nightrank.config_file import load_config
@@ -61,14 +63,22 @@ def export(
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     if trec is not None:
-        _trec(store, local_path(trec), generation, full, tag)
+        lines, plain = _trec(store, local_path(trec), generation, full, tag)
     elif hive is not None:
-        _hive(loaded, store, any_path(hive), generation, replace)
-    elif iceberg is not None:
-        _iceberg(loaded, store, iceberg, generation, catalog, table)
+        lines, plain = _hive(loaded, store, any_path(hive), generation, replace)
+    else:
+        lines, plain = _iceberg(loaded, store, str(iceberg), generation, catalog, table)
+    if json:
+        print_json(plain)
+    else:
+        print("\n".join(lines))
 
 
-def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str) -> None:
+# What a form says of itself: lines for a person, facts for a machine.
+Said = tuple[list[str], dict[str, Any]]
+
+
+def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str) -> Said:
     """A TREC run; trec_eval derives from it the very ranks that were published."""
     from nightrank.errors import NightrankError
     from nightrank.results import full_lists, generation_of, published_table
@@ -83,22 +93,29 @@ def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str
     table = full_lists(store, entry) if full else published_table(store, entry, "ranked", columns)
     with replacing(trec) as file:
         write_run(table.select(columns), file, tag)
-    print(f"{table.num_rows} rows of generation {entry.generation} -> {trec}")
+    line = f"{table.num_rows} rows of generation {entry.generation} -> {trec}"
+    return [line], {
+        "generation": entry.generation,
+        "rows": table.num_rows,
+        "file": str(trec),
+    }
 
 
 def _hive(
     loaded: PipelineConfig, store: Store, folder: str, generation: str | None, replace: bool
-) -> None:
+) -> Said:
     from nightrank.hive_export import export_hive
     from nightrank.storage.store import Store
 
     target = Store(folder, loaded.storage_options)
     done = export_hive(store, target, loaded.name, generation, replace)
-    for day, number in done.written.items():
-        print(f"generation {number} -> run_date={day}")
-    print(f"{len(done.written)} day(s) exported, {len(done.present)} there already -> {folder}")
+    lines = [f"generation {number} -> run_date={day}" for day, number in done.written.items()]
+    counts = f"{len(done.written)} day(s) exported, {len(done.present)} there already"
+    lines.append(f"{counts} -> {folder}")
     if done.expired:
-        print(f"{len(done.expired)} day(s) up to {done.expired[-1]} had expired before")
+        lines.append(f"{len(done.expired)} day(s) up to {done.expired[-1]} had expired before")
+    days = {"written": done.written, "present": done.present, "expired": done.expired}
+    return lines, {"folder": folder, **days}
 
 
 def _iceberg(
@@ -108,11 +125,13 @@ def _iceberg(
     generation: str | None,
     catalog: str | None,
     table: str,
-) -> None:
+) -> Said:
     from nightrank.iceberg_export import register
     from nightrank.results import generation_of
 
     entry = generation_of(store, generation)
     made = register(store, entry, identifier, loaded.name, table, catalog)
     said = "is now" if made.new else "was already"
-    print(f"{identifier} {said} generation {entry.generation}, snapshot {made.snapshot_id}")
+    line = f"{identifier} {said} generation {entry.generation}, snapshot {made.snapshot_id}"
+    facts = {"generation": entry.generation, "table": identifier, "new": made.new}
+    return [line], {**facts, "snapshot": made.snapshot_id}

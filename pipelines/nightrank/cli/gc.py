@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import orjson
 import typer
 
+from nightrank.cli.closing import command, print_json
 from nightrank.cli.terminal import ConfigPath, Json, Sets
 
+RETAIN, MIN_AGE_DAYS = 3, 7.0
 Retain = Annotated[int, typer.Option("--retain", metavar="N", help="Generations that are kept.")]
 Age = Annotated[
     float, typer.Option("--min-age-days", metavar="D", help="Nothing younger is touched.")
@@ -23,8 +24,8 @@ Delete = Annotated[bool, typer.Option("--delete", help="Condemn in the logs, the
 def gc(
     config: ConfigPath,
     sets: Sets = None,
-    retain: Retain = 3,
-    min_age_days: Age = 7.0,
+    retain: Retain = RETAIN,
+    min_age_days: Age = MIN_AGE_DAYS,
     delete: Delete = False,
     json: Json = False,
 ) -> None:
@@ -39,11 +40,14 @@ def gc(
     total = sum(one.bytes for one in found)
     if json:
         paths = [one.path for one in found]
-        print(orjson.dumps({"deleted": delete, "datasets": paths, "bytes": total}).decode())
+        print_json({"deleted": delete, "datasets": paths, "bytes": total})
         return
     for one in found:
         print(f"{one.bytes / 1e6:10.2f} MB  {one.path}")
     done = "deleted" if delete else "would be deleted"
     print(f"{len(found)} datasets, {total / 1e6:.2f} MB {done}")
     if found and not delete:
-        print(f"to delete them: nightrank gc {config} --delete")
+        given = ["--delete"]
+        given += ["--retain", str(retain)] if retain != RETAIN else []
+        given += ["--min-age-days", f"{min_age_days:g}"] if min_age_days != MIN_AGE_DAYS else []
+        print(f"to delete them: {command('gc', config, sets, *given)}")

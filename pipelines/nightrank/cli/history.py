@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nightrank.cli.terminal import ConfigPath, Json, Sets, command, print_json
+from nightrank.cli.closing import command, print_json
+from nightrank.cli.terminal import ConfigPath, Json, Sets
 
 if TYPE_CHECKING:
     from nightrank.storage.log import Entry

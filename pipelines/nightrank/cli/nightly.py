@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from nightrank.cli.closing import command
 from nightrank.cli.run import close, execute
 from nightrank.cli.terminal import ConfigPath, Force, Json, Sets, open_job
 from nightrank.errors import NightrankError
@@ -41,7 +42,7 @@ def nightly(
     ) as job:
         job.gate = True
         summary = execute(job)
-    close(summary, job, started, config, json)
+    close(summary, job, started, command("results", config, sets, "--files"), json)
 
 
 def _instant(began: str) -> float | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
+from nightrank.cli.closing import print_json
 from nightrank.cli.terminal import ConfigPath, Json, Sets
 
 if TYPE_CHECKING:
@@ -97,7 +97,10 @@ def plan(
         f"{name}: {files}" for name, one in left_out.items() if (files := one.told())
     ]
     forecast |= {"stored": note.startswith("stored"), "note": note}
-    print(orjson.dumps(forecast).decode() if json else "\n".join(table(forecast, loaded.name)))
+    if json:
+        print_json(forecast)
+    else:
+        print("\n".join(table(forecast, loaded.name)))
 
 
 def _elsewhere(config: PipelineConfig, store: Store) -> tuple[_Found, _LeftOut]:

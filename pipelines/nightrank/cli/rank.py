@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from nightrank.cli.closing import command
 from nightrank.cli.run import close, execute
 from nightrank.cli.terminal import ConfigPath, Json, Sets, open_job
 
@@ -26,4 +27,4 @@ def rank(
     started = time.monotonic()
     with open_job(config, sets, json, "results", index_generation, "rank") as job:
         summary = execute(job)
-    close(summary, job, started, config, json)
+    close(summary, job, started, command("results", config, sets, "--files"), json)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 
-import orjson
-
+from nightrank.cli.closing import command, print_json
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import ConfigPath, Force, Json, Sets, open_job
 
@@ -25,7 +24,7 @@ def reindex(
     summary["published"] = summary["index_generation"] != before
     summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
     if json:
-        print(orjson.dumps(summary).decode())
+        print_json(summary)
         return
     counts = ", ".join(f"{summary[f'documents_{n}']} {n}" for n in ("added", "changed", "removed"))
     done = "published" if summary["published"] else "nothing to do, still"
@@ -33,4 +32,4 @@ def reindex(
         f"{done} index generation {summary['index_generation']}: {counts}, "
         f"{summary['documents_embedded']} embedded, {summary['seconds']['total']:.1f} s"
     )
-    print(f"rank against it: nightrank rank {config}")
+    print(f"rank against it: {command('rank', config, sets)}")

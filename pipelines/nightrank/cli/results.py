@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets, print_json
+from nightrank.cli.closing import print_json
+from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets
 
 Files = Annotated[bool, typer.Option("--files", help="Only the paths, one a line.")]
 DuckDB = Annotated[bool, typer.Option("--duckdb", help="A CREATE VIEW statement over the files.")]

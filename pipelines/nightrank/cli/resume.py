@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from nightrank.cli.terminal import ConfigPath, Json, Sets, command, print_json
+from nightrank.cli.closing import command, print_json
+from nightrank.cli.terminal import ConfigPath, Json, Sets
 
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the log.")]
 

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from nightrank.cli.terminal import ConfigPath, Json, Sets, command, print_json
+from nightrank.cli.closing import command, print_json
+from nightrank.cli.terminal import ConfigPath, Json, Sets
 from nightrank.errors import NightrankError
 
 To = Annotated[str, typer.Option("--to", metavar="N|DATE", help="What readers are to see again.")]
@@ -52,7 +53,8 @@ def _reason(given: str | None) -> str:
         NightrankError: E_USAGE for an empty one.
     """
     if given is None and sys.stdin.isatty():
-        given = typer.prompt("Why is it rolled back?", default="", show_default=False, err=True)
+        print("Why is it rolled back? ", end="", file=sys.stderr, flush=True)
+        given = sys.stdin.readline()
     if given is None:
         print('nightrank: no --reason "..." given; the log will say so', file=sys.stderr)
         return NOT_GIVEN

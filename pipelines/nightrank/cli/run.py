@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
+from nightrank.cli.closing import command, print_json
 from nightrank.cli.terminal import ConfigPath, Json, Sets, open_job
 from nightrank.errors import NightrankError
 from nightrank.stages import cut_inputs
@@ -48,16 +48,24 @@ def run(
     publishes = last in (None, *STAGES[STAGES.index("publish") :])
     with open_job(config, sets, quiet=json, publishes=publishes) as job:
         summary = execute(job, first, last)
-    close(summary, job, started, config, json)
+    close(summary, job, started, command("results", config, sets, "--files"), json)
 
 
-def close(summary: dict[str, Any], job: Run, started: float, config: str, json: bool) -> None:
-    """The closing line or lines; a run that was cut short ends with its reason all the same."""
+def close(summary: dict[str, Any], job: Run, started: float, then: str, json: bool) -> None:
+    """The closing line or lines; a run that was cut short ends with its reason all the same.
+
+    Args:
+        summary: as `execute` returns it.
+        job: the run.
+        started: `time.monotonic()` when the verb was.
+        then: the command that shows what is published.
+        json: whether one line is asked for.
+    """
     summary["seconds"] |= {"total": round(time.monotonic() - started, 2)}
     if json:
-        print(orjson.dumps(summary).decode())
+        print_json({**summary, **(job.cut_short.to_dict() if job.cut_short else {})})
     else:
-        tell(summary, config)
+        tell(summary, then)
     if job.cut_short:
         raise job.cut_short
 
@@ -147,8 +155,8 @@ def night(job: Run) -> dict[str, Any]:
     }
 
 
-def tell(summary: dict[str, Any], config: str) -> None:
-    """The closing lines for a person."""
+def tell(summary: dict[str, Any], then: str) -> None:
+    """The closing lines for a person; `then` is the command that shows what is published."""
     from nightrank import prediction
     from nightrank.evaluation import coverage
     from nightrank.evaluation.coverage import Coverage
@@ -197,8 +205,9 @@ def tell(summary: dict[str, Any], config: str) -> None:
     if line := prediction.told(summary):
         print(line)
     rows = summary["rows"]["ranked"]
+    done = "already published as" if summary["already_published"] else "published"
     print(
-        f"published generation {summary['generation']}: {rows} ranked rows in "
+        f"{done} generation {summary['generation']}: {rows} ranked rows in "
         f"{len(summary['files'])} Parquet file(s), {summary['seconds']['total']:.1f} s"
     )
-    print(f"read them: nightrank results {config} --files")
+    print(f"read them: {then}")

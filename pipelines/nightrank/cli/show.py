@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets, print_json
+from nightrank.cli.closing import print_json
+from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets
 from nightrank.errors import NightrankError
 
 if TYPE_CHECKING:

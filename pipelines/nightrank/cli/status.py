@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nightrank.cli.terminal import ConfigPath, Json, Sets, command, print_json
+from nightrank.cli.closing import command, print_json
+from nightrank.cli.terminal import ConfigPath, Json, Sets
 
 # By the exit code that the last run of a plan ended with; for any other the same verb again.
 NEXT = {3: "doctor", 7: "verify"}

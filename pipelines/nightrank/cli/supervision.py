@@ -14,6 +14,7 @@ import signal
 import sys
 from types import FrameType
 
+from nightrank.cli import closing
 from nightrank.errors import NightrankError
 
 RAYS_END = 1  # No ending of this program's own has this code.
@@ -81,4 +82,8 @@ def outlive(where: str) -> None:
         what = "this run's process was killed, most likely for want of memory"
         do = "give its machine more, or fewer workers; the same command resumes"
         raise NightrankError("E_OOM", what, where, do)
+    if code < 0:
+        what = f"this run's process was ended by {signal.Signals(-code).name}"
+        print(f"nightrank: {what}; the same command resumes", file=sys.stderr)
+        closing.stopped(128 - code, what, "the same command resumes")
     raise SystemExit(code if code >= 0 else 128 - code)

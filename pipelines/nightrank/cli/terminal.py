@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import logging
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -17,10 +16,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import orjson
 import typer
 
-from nightrank.cli import supervision
+from nightrank.cli import closing, supervision
 from nightrank.errors import NightrankError, unexpected
 from nightrank.redaction import redacted
 
@@ -45,17 +43,6 @@ Generation = Annotated[
 Force = Annotated[
     str, typer.Option("--force-publish", metavar="REASON", help="Publish though the gate fails.")
 ]
-
-
-def command(verb: str, config: str, sets: list[str] | None, *more: str) -> str:
-    """A command to type, with the same config and overrides, quoted for a shell."""
-    overrides = [part for one in sets or [] for part in ("--set", one)]
-    return shlex.join(["nightrank", verb, config, *more, *overrides])
-
-
-def print_json(plain: Any) -> None:
-    """The one line that `--json` ends with."""
-    print(orjson.dumps(plain).decode(), flush=True)
 
 
 class Stopped(KeyboardInterrupt):
@@ -101,12 +88,15 @@ def leave(code: int) -> NoReturn:
 
 
 def guarded(app: Callable[..., Any]) -> int:
-    """Calls a typer app and turns every ending into an exit code and at most one line.
+    """Calls a typer app and turns every ending into an exit code and at most one line on stderr.
+
+    With `--json` standard output ends with one line too (`closing`).
 
     Returns:
         0, the code of an expected error, 70 for a bug, 130 after Ctrl-C, 143 after SIGTERM.
     """
     logging.getLogger().setLevel(logging.ERROR)
+    closing.begin()
     with contextlib.suppress(ValueError):  # Not in the main thread (tests): leave signals alone.
         for number in supervision.SIGNALS:
             signal.signal(number, _stop)
@@ -117,11 +107,13 @@ def guarded(app: Callable[..., Any]) -> int:
     except SystemExit as end:
         if _came and end.code == TYPERS_STOP:
             return _stopped()
+        closing.ended()
         return int(end.code) if isinstance(end.code, int) else int(end.code is not None)
     except NightrankError as error:
         if error.code == "E_BUG":
             return _bug(error)
         print(redacted(f"nightrank: {error}"), file=sys.stderr)
+        closing.failed(error)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -135,10 +127,12 @@ def _bug(error: BaseException) -> int:
     """One line; the message, which may quote a text, stands in a file of this user alone."""
     with tempfile.NamedTemporaryFile("w", prefix="nightrank-", suffix=".log", delete=False) as file:
         file.write(redacted("".join(traceback.format_exception(error))))
-    told = isinstance(error, NightrankError)
-    text = str(error) if told else f"error[E_BUG]: {unexpected(error)}"
-    line = redacted(f"nightrank: {' '.join(text.split())}")[:600]
+    if not isinstance(error, NightrankError):
+        error = NightrankError("E_BUG", unexpected(error))
+    line = redacted(f"nightrank: {error}")[:600]
     print(f"{line} - details in {file.name}", file=sys.stderr)
+    do = f"details in {file.name}"
+    closing.failed(NightrankError("E_BUG", error.what, error.where, do))
     return 70
 
 
@@ -149,7 +143,9 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def _stopped() -> int:
     print("nightrank: stopped; the same command resumes", file=sys.stderr)
-    return _came[-1].exit_code if _came else TYPERS_STOP
+    code = _came[-1].exit_code if _came else TYPERS_STOP
+    closing.stopped(code, "stopped", "the same command resumes")
+    return code
 
 
 def _come_again(told: sys.UnraisableHookArgs) -> None:

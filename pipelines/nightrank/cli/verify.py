@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import orjson
-
+from nightrank.cli.closing import print_json
 from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets
 
 
@@ -20,7 +19,7 @@ def verify(
     entry = generation_of(store, generation)
     checked = verify_generation(store, entry)
     if json:
-        print(orjson.dumps({"generation": entry.generation, "checked": checked}).decode())
+        print_json({"generation": entry.generation, "checked": checked})
         return
     print(f"generation {entry.generation} is sound:")
     for name, count in checked.items():
