@@ -191,7 +191,7 @@ def _rows_of(file: InputFile, options: dict[str, Any]) -> float:
             return float(pq.ParquetFile(PlainFooter(stream, file.size)).metadata.num_rows)
         raw = stream.read(PIECE_BYTES)
     piece = _decoded(raw, file.compression) if file.compression else raw
-    if file.format == "jsonl":
+    if file.format in ("jsonl", "tsv"):
         rows = piece.count(b"\n")
     else:
         csv.field_size_limit(PIECE_BYTES * 64)

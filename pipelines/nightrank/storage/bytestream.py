@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 
 from nightrank.errors import NightrankError
+from nightrank.storage.compressed import decompressed
 from nightrank.storage.filesystem import connect
 from nightrank.storage.inputs import InputFile, changed
 from nightrank.storage.listing import store_errors
@@ -120,13 +121,10 @@ class Decoded(io.RawIOBase):
 
     def __init__(self, raw: RawFile, text: TextMode = "bytes") -> None:
         super().__init__()
-        compression = raw.file.compression
         self.raw, self._text = raw, text
         self._last, self._rest, self._ended = b"\n", b"", text == "bytes"
         self._check = codecs.getincrementaldecoder("utf-8")()
-        self._stream: Any = raw
-        if compression:
-            self._stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
+        self._stream = decompressed(raw, raw.file.compression)
         self.decoded = 0
         self.failure: BadFile | NotUtf8 | None = None
 
@@ -161,7 +159,7 @@ class Decoded(io.RawIOBase):
         # Arrow takes a short read for the end and never asks again.
         while len(self._rest) < size:
             wanted = size - len(self._rest)
-            data = bytes(self._stream.read(wanted))
+            data = self._stream.read(wanted)
             short = len(data) < wanted
             if self._text == "latin1" and not self.decoded and data.startswith(BOM):
                 self.decoded, data = len(BOM), data[len(BOM) :]
