@@ -50,7 +50,17 @@ def test_a_fit_config_passes_every_check(
     code, found = told(capsys, config)
     assert code == 0 and {line["state"] for line in found.values()} <= {"ok", "warn"}
     looked_at = {"python", "packages", "faiss", "ray auth", "disk", "open files", "gpu", "config"}
-    looked_at |= {"access", "store", "corpus", "queries", "qrels", "encoder", "rerank"}
+    looked_at |= {
+        "access",
+        "store",
+        "corpus",
+        "queries",
+        "qrels",
+        "encoder",
+        "rerank",
+        "encoder means",
+        "rerank means",
+    }
     assert looked_at <= set(found)
     assert guarded(lambda **_: app(["doctor"])) == 0
     plain = capsys.readouterr().out.splitlines()

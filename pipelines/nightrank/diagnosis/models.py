@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nightrank import stored_models
 from nightrank.config import PipelineConfig, RerankStep
 from nightrank.diagnosis.finding import Finding, examine
+from nightrank.models.describing import Beside, as_stored, beside, describe
 from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import (
     comes_with_the_program,
@@ -36,12 +40,13 @@ def models(config: PipelineConfig, store: Store | None) -> Iterator[Finding]:
     """
     settings = config.encoder.model_dump()
     name = settings.pop("model")
+    prompts = config.encoder.query_prompt, config.encoder.document_prompt
 
     def encoder() -> ResolvedModel:
         found = stored_models.find(store, name, config.encoder.revision) if store else None
         return resolve_bi_encoder(name, **settings, found=found)
 
-    yield from examine("encoder", lambda: _opened("encoder", encoder, store))
+    yield from examine("encoder", lambda: _opened("encoder", encoder, store, prompts))
     for step in config.rerank:
         resolve = functools.partial(_reranker, step, store)
         yield from examine(step.name, functools.partial(_opened, step.name, resolve, store))
@@ -58,26 +63,56 @@ def _reranker(step: RerankStep, store: Store | None) -> ResolvedModel:
 
 
 def _opened(
-    check: str, resolve: Callable[[], ResolvedModel], store: Store | None
+    check: str,
+    resolve: Callable[[], ResolvedModel],
+    store: Store | None,
+    prompts: tuple[str | None, str | None] = (None, None),
 ) -> Iterator[Finding]:
-    """Resolves a model, loads it and runs one text through it."""
+    """Resolves a model, opens it as workers will, and runs texts through it.
+
+    A worker has what the lake keeps of a folder: the model is opened from a folder of just that.
+    """
     began, threads = time.monotonic(), os.cpu_count() or 1
     model = resolve()
+    folder = Path(model.path)
+    with tempfile.TemporaryDirectory(prefix="nightrank-model-") as copy:
+        own = not comes_with_the_program(model.model)
+        stored = as_stored(model, Path(copy)) if own else model
+        made = _outputs(stored, threads)
+        found = f"{model.model} in {model.precision}, opened in {time.monotonic() - began:.1f} s"
+        if not np.isfinite(made).all():
+            do = "use precision: exact, or another model"
+            yield Finding(check, "fail", f"{found}, gives values that are not finite", do)
+            return
+        yield Finding(check, "ok", f"{found}; {_place(model, store)}")
+        yield Finding(f"{check} means", "ok", describe(model, folder))
+        if own:
+            yield _compared(check, beside(stored, folder, prompts, threads))
+
+
+def _outputs(model: ResolvedModel, threads: int) -> NDArray[np.float32]:
+    """Of one text, or of a pair of it with itself."""
     tokens = load_tokenizer(model)(TEXT)
     if model.role == "bi_encoder":
-        made = load_bi_encoder(model, threads).encode(tokens, "query")
-    else:
-        pairs = np.zeros((1, 2), np.int32)
-        made = load_cross_encoder(model, threads).score(tokens, tokens, pairs)
-    found = f"{model.model} in {model.precision}, opened in {time.monotonic() - began:.1f} s"
-    if not np.isfinite(made).all():
-        do = "use precision: exact, or another model"
-        yield Finding(check, "fail", f"{found}, gives values that are not finite", do)
-        return
+        return load_bi_encoder(model, threads).encode(tokens, "query")
+    pairs = np.zeros((1, 2), np.int32)
+    return load_cross_encoder(model, threads).score(tokens, tokens, pairs)
+
+
+def _place(model: ResolvedModel, store: Store | None) -> str:
     if comes_with_the_program(model.model):
-        where = "comes with the program"
-    elif store and Dataset(store, stored_models.dataset_of(model.identity())).manifest():
-        where = "stored in the lake"
-    else:
-        where = "the first run stores it in the lake"
-    yield Finding(check, "ok", f"{found}; {where}")
+        return "comes with the program"
+    if store and Dataset(store, stored_models.dataset_of(model.identity())).manifest():
+        return "stored in the lake"
+    return "the first run stores it in the lake"
+
+
+def _compared(check: str, compared: Beside | None) -> Finding:
+    name = f"{check} beside"
+    if compared is None:
+        return Finding(name, "ok", "not compared: there is no sentence-transformers model to hold")
+    found = f"differs from sentence-transformers by at most {compared.largest:.1e} of its outputs"
+    if compared.largest <= compared.tolerance:
+        return Finding(name, "ok", found)
+    do = "do not use it: a setting of the folder is not honoured; report it"
+    return Finding(name, "fail", f"{found}, allowed are {compared.tolerance:.0e}", do)

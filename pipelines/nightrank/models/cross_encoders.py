@@ -75,7 +75,7 @@ class SentenceTransformersCrossEncoder:
         self, queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]
     ) -> NDArray[np.float32]:
         """float32 [n], raw scores; sentence-transformers sorts by length itself."""
-        from nightrank.models.torch_models import cut_by
+        from nightrank.models.torch_models import cut_by, raw
 
         if len(pairs) == 0:
             return np.zeros(0, dtype=np.float32)
@@ -86,16 +86,11 @@ class SentenceTransformersCrossEncoder:
         scores = self._model.predict(
             sides,
             prompt=self._prompt,
-            activation_fn=_raw,
+            activation_fn=raw,
             convert_to_numpy=True,
             show_progress_bar=False,
         )
         return np.ascontiguousarray(scores, dtype=np.float32)
-
-
-def _raw(scores: Any) -> Any:
-    """In place of an activation."""
-    return scores
 
 
 def open_builtin(resolved: ResolvedModel, base: Path, delta: Path, threads: int) -> PairScorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from nightrank.models.torch_engine import (
 # Its bars, and its report of tensors that a model has no use for, are not for our users' terminals.
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+# It warns of a default prompt, which is applied.
+logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -233,6 +236,11 @@ def cut_by(model: Any, task: str, texts: list[str], seconds: list[str] | None = 
         return 0
     limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
     return longer_than(tokenizer, limit, texts, seconds or ())
+
+
+def raw(scores: Tensor) -> Tensor:
+    """Logits as they are, in place of an activation."""
+    return scores
 
 
 def cannot_load(folder: Path, error: Exception) -> NightrankError:

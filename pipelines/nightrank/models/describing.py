@@ -1,0 +1,167 @@
+"""A resolved model's meaning in words, and its outputs beside sentence-transformers' own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightrank.models import settings
+from nightrank.models.folders import model_files, read_json
+from nightrank.models.protocols import BiEncoder, CrossEncoder, ResolvedModel
+from nightrank.models.registry import load_bi_encoder, load_cross_encoder, load_tokenizer
+
+TEXTS = ("what is a bi-encoder?", "A bi-encoder maps texts to vectors.", "Rivers flow to the sea.")
+# Of what is compared: rounding of two orders of summation, or of bfloat16's 8 bits through layers.
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
+# Beside another copy in memory; a model of a billion parameters in bfloat16 is compared.
+LARGEST_BYTES = 3 << 30
+
+
+@dataclass(frozen=True)
+class Beside:
+    """How far outputs lie from sentence-transformers'.
+
+    Attributes:
+        largest: difference of a score, or of a vector's number, over the largest of the outputs.
+        tolerance: what two ways of rounding explain.
+    """
+
+    largest: float
+    tolerance: float
+
+
+def describe(model: ResolvedModel, folder: Path) -> str:
+    """What a model's outputs mean: similarity or score, pooling, prompts, and where it cuts.
+
+    Args:
+        model: resolved.
+        folder: its files; not looked at for built-in models and toys.
+    """
+    cut = f"cut at {model.max_length_tokens:,} tokens"
+    if model.role == "cross_encoder":
+        parts = [_score(model, folder), f"pairs {cut}, the longer text first"]
+        parts.append(f"queries {_prompt(model.query_prompt)}")
+        if weight := model.recommended_first_stage_weight:
+            parts.append(f"recommends a first-stage weight of {weight:g}")
+        return "; ".join(parts)
+    compared = "cosine" if model.normalize else "dot product"
+    if model.family == "sentence_transformers" and "similarity_fn_name" not in _declared(folder):
+        compared += " (none is declared: sentence-transformers' default)"
+    parts = [f"similarity {compared}", _modules(model, folder), f"{model.dimension} dimensions"]
+    parts.append(f"queries {_prompt(model.query_prompt)}")
+    parts.append(f"documents {_prompt(model.document_prompt)}")
+    return "; ".join([*parts, f"texts {cut}"])
+
+
+def as_stored(model: ResolvedModel, target: Path) -> ResolvedModel:
+    """The model opened from a folder of the files that would be stored, and no others.
+
+    Args:
+        model: of a folder.
+        target: an empty folder, which gets links.
+    """
+    folder = Path(model.path)
+    for name in model_files(folder):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).symlink_to(folder / name)
+    return replace(model, path=str(target))
+
+
+def beside(
+    model: ResolvedModel, folder: Path, prompts: tuple[str | None, str | None], threads: int
+) -> Beside | None:
+    """Two pairs' scores, or a query's and a document's vectors, beside sentence-transformers'.
+
+    Args:
+        model: resolved; opened from where its path leads.
+        folder: what sentence-transformers opens.
+        prompts: the configuration's for queries and documents; None leaves them to the folder.
+        threads: CPU threads.
+
+    Returns:
+        None where there is nothing to compare with, or the model is too large to be held twice.
+    """
+    size = sum((folder / n).stat().st_size for n in model_files(folder) if n.endswith("tensors"))
+    if model.family not in ("sentence_transformers", "sequence_classification"):
+        return None
+    if size > LARGEST_BYTES:
+        return None
+    if model.role == "bi_encoder":
+        ours, theirs = _vectors(model, folder, prompts, threads)
+    else:
+        ours, theirs = _scores(model, folder, threads)
+    scale = max(float(np.abs(theirs).max()), 1e-6)
+    return Beside(float(np.abs(ours - theirs).max()) / scale, TOLERANCE[model.precision])
+
+
+def _scores(model: ResolvedModel, folder: Path, threads: int) -> tuple[Any, Any]:
+    from nightrank.models import torch_models
+
+    tokenizer = load_tokenizer(model)
+    pairs = np.array([[0, 0], [0, 1]], np.int32)
+    opened: CrossEncoder = load_cross_encoder(model, threads)
+    ours = opened.score(tokenizer(TEXTS[:1]), tokenizer(TEXTS[1:]), pairs)
+    own = torch_models.cross_encoder(folder, model.precision)
+    torch_models.cut_at(own, model.max_length_tokens)
+    asked = [(TEXTS[0], text) for text in TEXTS[1:]]
+    return ours, own.predict(asked, activation_fn=torch_models.raw, show_progress_bar=False)
+
+
+def _vectors(
+    model: ResolvedModel, folder: Path, prompts: tuple[str | None, str | None], threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    from nightrank.models import torch_models
+
+    tokenizer = load_tokenizer(model)
+    opened: BiEncoder = load_bi_encoder(model, threads)
+    ours = [opened.encode(tokenizer(TEXTS[:1]), "query")]
+    ours.append(opened.encode(tokenizer(TEXTS[1:]), "document"))
+    own = torch_models.sentence_transformer(folder, model.precision)
+    torch_models.cut_at(own, model.max_length_tokens)
+    options = {
+        "truncate_dim": model.dimension,
+        "normalize_embeddings": own.similarity_fn_name == "cosine",
+        "show_progress_bar": False,
+    }
+    theirs = [
+        own.encode_query(list(TEXTS[:1]), prompt=prompts[0], **options),
+        own.encode_document(list(TEXTS[1:]), prompt=prompts[1], **options),
+    ]
+    return np.concatenate(ours), np.concatenate(theirs).astype(np.float32)
+
+
+def _declared(folder: Path) -> dict[str, Any]:
+    return {name: value for name, value in settings.declared(folder).items() if value is not None}
+
+
+def _score(model: ResolvedModel, folder: Path) -> str:
+    if model.family in ("toy", "minilm"):
+        return "scores are the model's own, without an activation"
+    named = settings.activation(folder).rpartition(".")[2]
+    return "one label; scores are its logits" + (
+        "" if named == "Identity" else f", of which sentence-transformers shows the {named}"
+    )
+
+
+def _modules(model: ResolvedModel, folder: Path) -> str:
+    if model.family == "toy":
+        return "counts of words"
+    if model.family == "minilm":
+        return "mean of the tokens"
+    names = []
+    for module in settings.modules(folder):
+        config = folder / module.path / "config.json"
+        modes = read_json(config).get("pooling_mode") if module.name == "Pooling" else None
+        mean = settings.pools_by_mean(folder) if module.name == "Pooling" else None
+        said = {True: "mean", False: "cls", None: ""}[mean] if modes is None else modes
+        said = said if isinstance(said, str) else " and ".join(said)
+        names.append(f"{module.name} ({said})" if said else module.name)
+    return " > ".join(names) or "Transformer > Pooling, sentence-transformers' defaults"
+
+
+def _prompt(text: str) -> str:
+    return f"behind the prompt {text!r:.120}" if text else "without a prompt"
