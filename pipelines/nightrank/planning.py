@@ -111,7 +111,11 @@ class Plan:
 
 
 def make_plan(
-    config: PipelineConfig, store: Store, scope: Scope = "all", index_generation: int | None = None
+    config: PipelineConfig,
+    store: Store,
+    scope: Scope = "all",
+    index_generation: int | None = None,
+    keeps: bool = True,
 ) -> Plan:
     """Lists and digests inputs, resolves models, and finds or creates the run's folder.
 
@@ -120,6 +124,7 @@ def make_plan(
         store: its lake.
         scope: which halves are to be run; the inputs of the other need not exist.
         index_generation: with scope `results`, rank against this one and not the current.
+        keeps: whether the plan is written to the lake; without, nothing is written at all.
 
     Raises:
         NightrankError: E_EMPTY, E_SCHEMA for inputs; E_MODEL for models; E_CONFIG where the lake
@@ -183,7 +188,7 @@ def make_plan(
     if scope != "index":
         bands = config.budget.rerank_first if config.budget.limited else []
         ranked = corpus_id if scope == "results" else ""
-        found = _epoch(store, plan_id, identity, base, current, bands, ranked)
+        found = _epoch(store, plan_id, identity, base, current, bands, ranked, keeps)
     segment = fingerprint({"corpus": corpus_id, "base": _standing(found.base, source_id)})
     return Plan(
         config,
@@ -288,6 +293,7 @@ def _epoch(
     current: Entry | None,
     bands: list[int],
     ranked: str,
+    keeps: bool,
 ) -> _Epoch:
     """The run's folder, its watermark, the generation if the plan is published and current.
 
@@ -318,7 +324,7 @@ def _epoch(
     do = "move the file away and run the same command again: the run is planned anew"
     while True:
         key = f"{folder}/plan.json"
-        if store.put_if_absent(key, seal(body, readable=True)):
+        if store.put_if_absent(key, seal(body, readable=True)) if keeps else not store.exists(key):
             return _Epoch(folder, generation, published, base, current, tuple(bands))
         given = unseal(store.read(key), store.path(key), do)
         number = given["index_generation"]

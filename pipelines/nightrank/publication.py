@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from nightrank import comparison, generations, prediction
+from nightrank.config import PipelineConfig
 from nightrank.errors import NightrankError
 from nightrank.run import Run
 from nightrank.runtime.events import emit
@@ -80,7 +81,7 @@ def _described(job: Run) -> tuple[dict[str, Any], list[str]]:
         "config": plan.config.semantic(),
         "models": [plan.encoder.identity(), *(step.identity() for step in plan.steps)],
         "stored_models": sorted({m.stored for m in (plan.encoder, *plan.steps) if m.stored}),
-        "lists_key": lists_key(job),
+        "lists_key": lists_key(plan.config, job.template),
         "stores": _stores(job),
         "datasets": {
             "candidates": made["candidates"].path,
@@ -164,14 +165,19 @@ def _forecast(job: Run) -> dict[str, Any]:
     return {"forecast": forecast, "actual": actual}
 
 
-def lists_key(job: Run) -> str:
-    """What first-stage lists depend on beside documents and queries."""
-    retrieve = job.plan.config.retrieve
+def lists_key(config: PipelineConfig, template: dict[str, Any]) -> str:
+    """What first-stage lists depend on beside documents and queries.
+
+    Args:
+        config: the experiment.
+        template: what an index entry says of its template.
+    """
+    retrieve = config.retrieve
     settings = retrieve.bm25.model_dump(mode="json", exclude={"weight"})
     return fingerprint(
         {
-            "template": job.template["path"],
-            "search_parameters": job.template["search_parameters"],
+            "template": template["path"],
+            "search_parameters": template["search_parameters"],
             "depth": retrieve.depth,
             "bm25": settings if retrieve.bm25.weight else None,
             "stages": [carry.VERSION, search.VERSION, merge.VERSION],

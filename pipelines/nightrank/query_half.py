@@ -95,7 +95,7 @@ def _retrieve(job: Run) -> None:
     """Lists of all queries: carried over and completed where they stand, else searched."""
     plan, config, made, index = job.plan, job.plan.config, job.made, job.index
     assert index is not None
-    key, carried = publication.lists_key(job), None
+    key, carried = publication.lists_key(config, job.template), None
     found = generations.yesterday(job.store, plan.earlier, index, key)
     if found and plan.earlier:
         carried = _carry(job, *found)

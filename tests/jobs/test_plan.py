@@ -173,16 +173,6 @@ def test_a_run_without_a_forecast_records_none(
     assert entry is not None and not {"forecast", "actual"} & set(entry.body)
 
 
-def test_a_lake_with_earlier_work_keeps_no_forecast_of_a_run_from_nothing(
-    made_up: Collection, tmp_path: Path, write_config: Config, asked: Callable[..., dict[str, Any]]
-) -> None:
-    config = write_config(made_up.config(tmp_path / "lake"))
-    run(config)
-    said = asked(config, sets=["results.keep=3"])
-    assert not said["stored"] and "from nothing" in said["note"]
-    assert not list((tmp_path / "lake").rglob(prediction.NAME))
-
-
 def test_a_damaged_forecast_is_named(tmp_path: Path) -> None:
     store = open_lake(str(tmp_path), "tiny")
     assert prediction.kept(store, "results/x.0") is None

@@ -1,6 +1,7 @@
 """The nightly run: `nightrank nightly CONFIG`, `python -m nightrank nightly CONFIG`.
 
 nightrank nightly my.yaml                    # reindex, rank, evaluate, gate, publish
+nightrank nightly my.yaml --dry-run          # what that would do and cost; nothing is written
 nightrank nightly my.yaml --force-publish "the catalogue was cut by half on purpose"
 """
 
@@ -13,6 +14,16 @@ from typing import Annotated
 import typer
 
 from nightrank.cli.closing import command
+from nightrank.cli.plan import (
+    CpuHour,
+    Get1000,
+    GpuHour,
+    NodeMemory,
+    OnDevice,
+    Put1000,
+    SampleRows,
+    usd,
+)
 from nightrank.cli.run import close, execute
 from nightrank.cli.terminal import ConfigPath, Force, Json, Sets, open_job
 from nightrank.errors import NightrankError
@@ -27,15 +38,35 @@ Began = Annotated[
     ),
 ]
 
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what changed and what that costs; write nothing."),
+]
+
 
 def nightly(
     config: ConfigPath,
     sets: Sets = None,
     force_publish: Force = "",
     began: Began = "",
+    dry_run: DryRun = False,
+    device: OnDevice = None,
+    sample: SampleRows = 2000,
+    node_memory: NodeMemory = None,
+    cpu_hour: CpuHour = None,
+    gpu_hour: GpuHour = None,
+    put_1000: Put1000 = None,
+    get_1000: Get1000 = None,
     json: Json = False,
 ) -> None:
     """What changed since last night, ranked; published if it passes the config's gate."""
+    if dry_run:
+        from nightrank.cli.dry_run import Pricing
+        from nightrank.cli.dry_run import dry_run as tell
+
+        prices = usd(cpu_hour, gpu_hour, put_1000, get_1000)
+        tell(config, sets, Pricing(prices, device, sample, node_memory), json)
+        return
     started, scheduled = time.monotonic(), _instant(began)
     with open_job(
         config, sets, json, verb="nightly", force_publish=force_publish, began=scheduled

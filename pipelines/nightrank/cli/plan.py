@@ -1,6 +1,7 @@
-"""What a run will take, before anything is spent: `nightrank plan CONFIG`.
+"""What the next run will take, before anything is spent: `nightrank plan CONFIG`.
 
-nightrank plan my.yaml                                   # on this machine
+nightrank plan my.yaml                                   # on this machine, with what the lake holds
+nightrank plan my.yaml --from-scratch                    # as if the lake held nothing
 nightrank plan my.yaml --device H100 --gpu-hour 2.5      # on a GPU that is not here
 nightrank plan my.yaml --documents 100000000 --queries 10000000   # the same kind of texts, more
 """
@@ -16,7 +17,9 @@ from nightrank.cli.terminal import ConfigPath, Json, Sets
 
 if TYPE_CHECKING:
     from nightrank.config import PipelineConfig
+    from nightrank.forecast.hardware import Device
     from nightrank.models.protocols import ResolvedModel
+    from nightrank.planning import Plan
     from nightrank.storage.inputs import Split
     from nightrank.storage.left_out import LeftOut
     from nightrank.storage.store import Store
@@ -45,6 +48,7 @@ NodeMemory = Annotated[
 Change = Annotated[
     float, typer.Option("--change", min=0.0, max=1.0, help="Share that a night replaces.")
 ]
+FromScratch = Annotated[bool, typer.Option("--from-scratch", help="As if the lake held nothing.")]
 CpuHour = Annotated[float | None, typer.Option("--cpu-hour", min=0.0, help="USD a CPU-hour.")]
 GpuHour = Annotated[float | None, typer.Option("--gpu-hour", min=0.0, help="USD a GPU-hour.")]
 Put1000 = Annotated[float | None, typer.Option("--put-1000", min=0.0, help="USD a 1,000 PUTs.")]
@@ -60,47 +64,114 @@ def plan(
     sample: SampleRows = 2000,
     node_memory: NodeMemory = None,
     change: Change = 0.01,
+    from_scratch: FromScratch = False,
     cpu_hour: CpuHour = None,
     gpu_hour: GpuHour = None,
     put_1000: Put1000 = None,
     get_1000: Get1000 = None,
     json: Json = False,
 ) -> None:
-    """Counts, bytes, memory, time, requests and money of a run, from a sample of the input."""
+    """Counts, bytes, memory, time, requests and money of the next run, from a sample of the input.
+
+    On a lake with work that is what is left to do: see `forecast.tonight`.
+    """
     from nightrank.cli.plan_table import table
     from nightrank.config_file import load_config
     from nightrank.forecast.hardware import GIB, device_named
-    from nightrank.forecast.limits import lacks_its_gpus
     from nightrank.forecast.predict import Question, predict
+    from nightrank.planning import make_plan
     from nightrank.results import open_lake
 
     loaded = load_config(config, sets or [])
     gpu = device_named(device) if device else None
     memory = round(node_memory * GIB) if node_memory else None
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
+    made: Plan | None = None
     # What is asked of another size than the input's is no run's forecast: the lake is not touched.
     if documents or queries:
         found, left_out = _elsewhere(loaded, store)
-        folder, note = "", "another size than the input's: not stored"
     else:
-        found, left_out, folder, note = _planned(loaded, store)
+        store.probe()
+        made = make_plan(loaded, store)
+        found, left_out = found_by(made), made.left_out
     ask = Question(loaded, *found, sample, documents, queries, gpu, memory, change)
     forecast = predict(ask)
-    prices = {"cpu": cpu_hour, "gpu": gpu_hour, "put": put_1000, "get": get_1000}
-    forecast["usd"] = _money(forecast, prices)
-    if folder and lacks_its_gpus(loaded, gpu):
-        note = "timed on a CPU for a run on GPUs: not stored"  # A first night would be held to it.
-    elif folder:
-        note = _store(store, folder, forecast)
-    forecast["files_left_out"] = {name: files.counts for name, files in left_out.items()}
-    forecast["warnings"] += [
-        f"{name}: {files}" for name, one in left_out.items() if (files := one.told())
-    ]
-    forecast |= {"stored": note.startswith("stored"), "note": note}
+    forecast["note"], folder = _kept(made, store, from_scratch, loaded, gpu)
+    if made and not from_scratch and holds_work(made, store):
+        forecast = _of_next_run(forecast, made, store, change)
+    finish(forecast, loaded, left_out, usd(cpu_hour, gpu_hour, put_1000, get_1000))
+    if folder:
+        forecast["note"] = _store(store, folder, forecast)
+    forecast["stored"] = forecast["note"].startswith("stored")
     if json:
         print_json(forecast)
     else:
         print("\n".join(table(forecast, loaded.name)))
+
+
+def usd(
+    cpu_hour: float | None, gpu_hour: float | None, put_1000: float | None, get_1000: float | None
+) -> dict[str, float | None]:
+    """Prices by what they are of."""
+    return {"cpu": cpu_hour, "gpu": gpu_hour, "put": put_1000, "get": get_1000}
+
+
+def found_by(made: Plan) -> _Found:
+    """Models and splits of a plan."""
+    return made.encoder, made.steps, made.corpus_splits, made.query_splits
+
+
+def finish(
+    forecast: dict[str, Any],
+    config: PipelineConfig,
+    left_out: _LeftOut,
+    prices: dict[str, float | None],
+) -> None:
+    """Adds what every forecast ends with: money, the bottleneck, files that are not read."""
+    from nightrank.forecast.bottleneck import bottleneck
+
+    forecast["usd"] = _money(forecast, prices)
+    forecast["bottleneck"] = bottleneck(config, forecast)
+    forecast["files_left_out"] = {name: files.counts for name, files in left_out.items()}
+    forecast["warnings"] += [
+        f"{name}: {files}" for name, one in left_out.items() if (files := one.told())
+    ]
+
+
+def holds_work(made: Plan, store: Store) -> bool:
+    """Whether the lake holds something that the next run builds upon or resumes."""
+    begun = any(store.folders(at) for at in (made.folder, made.segment, made.queries))
+    return bool(made.usable_base or made.earlier or begun)
+
+
+def _of_next_run(full: dict[str, Any], made: Plan, store: Store, change: float) -> dict[str, Any]:
+    """What is left to do; a large input is not read for that."""
+    from nightrank.forecast.tonight import assumed, counted, tonight
+
+    if full["whole"]:
+        return tonight(full, made, store, *counted(made, store))
+    forecast = tonight(full, made, store, *assumed(made, store, full, change), exact=False)
+    if not made.corpus_stands:
+        what = f"the corpus was not read: {change:.1%} of it is taken as changed (--change)"
+        forecast["warnings"].append(f"{what}; `nightrank nightly --dry-run` reads and counts it")
+    return forecast
+
+
+def _kept(
+    made: Plan | None, store: Store, from_scratch: bool, config: PipelineConfig, gpu: Device | None
+) -> tuple[str, str]:
+    """Why the forecast is not stored, and ""; or "", and the folder of the run to store it in."""
+    from nightrank.forecast.limits import lacks_its_gpus
+
+    if made is None:
+        return "another size than the input's: not stored", ""
+    if made.published is not None:
+        return "already published: the next run does nothing; --from-scratch prices a whole run", ""
+    if from_scratch and holds_work(made, store):
+        return "as if the lake held nothing: not stored", ""
+    if lacks_its_gpus(config, gpu):  # A run would be held to it.
+        return "timed on a CPU for a run on GPUs: not stored", ""
+    return "", made.folder
 
 
 def _elsewhere(config: PipelineConfig, store: Store) -> tuple[_Found, _LeftOut]:
@@ -116,22 +187,6 @@ def _elsewhere(config: PipelineConfig, store: Store) -> tuple[_Found, _LeftOut]:
     )
     left_out = {"corpus": corpus.left_out, "queries": queries.left_out}
     return (*resolve_models(config, store), *splits), left_out
-
-
-def _planned(config: PipelineConfig, store: Store) -> tuple[_Found, _LeftOut, str, str]:
-    """The run that would come: models and splits, its folder, or why no forecast is stored."""
-    from nightrank.planning import make_plan
-
-    store.probe()
-    made = make_plan(config, store)
-    found = (made.encoder, made.steps, made.corpus_splits, made.query_splits)
-    folder, note = made.folder, ""
-    if made.published is not None:
-        folder, note = "", "already published: the run would do nothing; this is one from nothing"
-    elif made.usable_base or made.earlier:
-        folder = ""
-        note = "the lake holds earlier work, which a run reuses; this is one from nothing"
-    return found, made.left_out, folder, note
 
 
 def _store(store: Store, folder: str, forecast: dict[str, Any]) -> str:

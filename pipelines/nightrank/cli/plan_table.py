@@ -18,9 +18,15 @@ def table(forecast: dict[str, Any], name: str) -> list[str]:
         name: of the experiment.
     """
     kind = "all of it was read" if forecast["whole"] else _sampled(forecast)
-    lines = [f"forecast of {name} on {forecast['device']} ({kind})", ""]
-    lines += [*_counts(forecast), "", *_stages(forecast), "", *_artifacts(forecast), ""]
-    lines += [*_needs(forecast), *_money(forecast), _night(forecast)]
+    if "tonight" in forecast:
+        lines = [f"forecast of the next run of {name} on {forecast['device']}", ""]
+        lines += [*_changes(forecast["tonight"]), ""]
+        lines += [*_stages(forecast), ""] if forecast["stages"] else []
+        lines += [*_needs(forecast), *_bottleneck(forecast), *_money(forecast)]
+    else:
+        lines = [f"forecast of {name} on {forecast['device']} ({kind})", ""]
+        lines += [*_counts(forecast), "", *_stages(forecast), "", *_artifacts(forecast), ""]
+        lines += [*_needs(forecast), *_bottleneck(forecast), *_money(forecast), _night(forecast)]
     lines += [f"warning: {warning}" for warning in forecast["warnings"]]
     return [*lines, forecast["note"]]
 
@@ -51,6 +57,33 @@ def _counts(forecast: dict[str, Any]) -> list[str]:
                 f" {cut['tokens']} tokens ({cut['model']})"
             )
     return lines
+
+
+def _changes(tonight: dict[str, Any]) -> list[str]:
+    """What changed, how many pairs are new, what is computed again and what is done already."""
+    documents, queries, pairs = (tonight[name] for name in ("documents", "queries", "pairs"))
+    about = "" if tonight["counted"] else ", assumed"
+    lines = [
+        f"documents  {count(documents['rows']):>9}  {_came(documents)}{about}",
+        f"queries    {count(queries['rows']):>9}  {_came(queries)}{about};"
+        f" {queries['new_texts']:,} of {queries['texts']:,} texts are new",
+        f"pairs      {count(pairs['needed']):>9}  {pairs['known']:,} known,"
+        f" {pairs['to_score']:,} to score ({'exact' if pairs['exact'] else 'an estimate'})",
+    ]
+    for one in tonight["again"]:
+        lines.append(f"again      {one['what']}: {one['before']} -> {one['now']}: {one['again']}")
+    if done := tonight["done"]:
+        lines.append(f"done       {sum(done.values()):,} units of {len(done)} stages, by now")
+    return lines
+
+
+def _came(counts: dict[str, int]) -> str:
+    return ", ".join(f"{counts[name]:,} {name}" for name in ("added", "changed", "removed"))
+
+
+def _bottleneck(forecast: dict[str, Any]) -> list[str]:
+    found = forecast["bottleneck"]
+    return [f"bottleneck {found['text']}"] if found else []
 
 
 def _stages(forecast: dict[str, Any]) -> list[str]:

@@ -1,0 +1,60 @@
+"""What a night would do, before anything is spent: `nightrank nightly CONFIG --dry-run`.
+
+Both inputs are read in full, in this process, and compared with what the lake holds; the lake is
+read and not written, not even a plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from nightrank.cli.plan import finish, found_by
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """What a forecast is asked for beside the config; see `nightrank plan`.
+
+    Attributes:
+        prices: USD by `cpu`, `gpu` (hours), `put`, `get` (thousands).
+        device: a GPU of the table; None takes this machine.
+        sample: rows of either input that are looked at.
+        node_memory: GiB of a node; None takes this machine's.
+    """
+
+    prices: dict[str, float | None]
+    device: str | None = None
+    sample: int = 2000
+    node_memory: float | None = None
+
+
+def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> None:
+    """Prints what changed, which pairs are new, what is computed again, time and money.
+
+    Raises:
+        NightrankError: as the night itself would refuse the config or an input.
+    """
+    from nightrank.cli.plan_table import table
+    from nightrank.config_file import load_config
+    from nightrank.forecast.hardware import GIB, device_named
+    from nightrank.forecast.predict import Question, predict
+    from nightrank.forecast.tonight import counted, tonight
+    from nightrank.planning import make_plan
+    from nightrank.results import open_lake
+
+    loaded = load_config(config, sets or [])
+    gpu = device_named(asked.device) if asked.device else None
+    memory = round(asked.node_memory * GIB) if asked.node_memory else None
+    store = open_lake(loaded.root, loaded.name, loaded.storage_options)
+    made = make_plan(loaded, store, keeps=False)
+    counts = counted(made, store)
+    ask = Question(loaded, *found_by(made), asked.sample, device=gpu, node_memory=memory)
+    forecast = tonight(predict(ask), made, store, *counts)
+    finish(forecast, loaded, made.left_out, asked.prices)
+    note = "dry run: both inputs were read, nothing was written to the lake"
+    if made.published is not None:
+        note = f"{note}; generation {made.published} holds this already: the night does nothing"
+    forecast |= {"dry_run": True, "stored": False, "note": note}
+    print(orjson.dumps(forecast).decode() if json else "\n".join(table(forecast, loaded.name)))

@@ -1,0 +1,139 @@
+"""What a run computes again that the current generation holds already, and why.
+
+The plan of the current generation lies beside its results; what differs between its identity and
+the next run's is what an upgrade, another model or another setting changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nightrank import stages
+from nightrank.outline import keeps_template
+from nightrank.planning import Plan
+from nightrank.publication import lists_key
+from nightrank.storage.fingerprint import fingerprint
+from nightrank.storage.sealed import unseal
+from nightrank.storage.store import Store
+
+CORPUS = "the whole corpus is read, embedded and indexed again, every pair is scored again"
+INDEX = "the template and the indexes are built again, every query is searched in all segments"
+LISTS = "every query is searched again in all segments"
+PAIRS = "every pair of this step is scored again"
+NEW = "only what is new is computed by it; what the lake holds is kept"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run takes over of what the lake holds.
+
+    Attributes:
+        segments: documents as the standing segments hold them.
+        vectors: their embeddings.
+        template: the index template, and with it the indexes.
+        lists: the standing lists of the generation before.
+        scores: by rerank step, whether known scores are of its very model.
+    """
+
+    segments: bool
+    vectors: bool
+    template: bool
+    lists: bool
+    scores: tuple[bool, ...]
+
+
+def kept(plan: Plan) -> Kept:
+    """By the very keys that the run itself compares."""
+    base, earlier = plan.usable_base, plan.earlier
+    vectors = base is not None and base.body["encoder"] == plan.encoder.identity()
+    template = vectors and keeps_template(plan)
+    lists, stores = False, dict[str, Any]()
+    if base and earlier:
+        key = lists_key(plan.config, base.body["template"])
+        lists = template and key == earlier.body["lists_key"]
+        stores = earlier.body["stores"]
+    scores = tuple(fingerprint(model.identity()) in stores for model in plan.steps)
+    return Kept(base is not None, vectors, template, lists, scores)
+
+
+def again(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """Every difference from the current generation, and what is computed again for it.
+
+    Returns:
+        `what` differs, `before`, `now`, and `again`; empty where nothing is published, the plan of
+        the current generation was collected, or nothing differs.
+    """
+    if plan.earlier is None:
+        return []
+    key = f"{plan.earlier.body['folder']}/plan.json"
+    try:
+        data = store.read(key)
+    except FileNotFoundError:
+        return []
+    before = unseal(data, store.path(key), "restore the file: it says how results were made")
+    old, held = before["identity"], kept(plan)
+    found = []
+    for name, version in old["stages"].items():
+        if version != (now := stages.VERSIONS.get(name)):
+            found.append(_line(f"stage {name}", version, now, _of_stage(name, held)))
+    encoder = plan.encoder.identity()
+    if encoder != old["encoder"]:
+        what = f"every document and query is embedded again, {INDEX}; known scores are kept"
+        found.append(_line("encoder", _named(old["encoder"]), _named(encoder), what))
+    for number, (step, model) in enumerate(zip(plan.config.rerank, plan.steps, strict=True)):
+        olds = [_named(one) for one in old["rerank"]]
+        if not held.scores[number] and _named(model.identity()) not in olds:
+            known = ", ".join(olds) or "none"
+            found.append(_line(f"model of {step.name}", known, _named(model.identity()), PAIRS))
+    asked, then = _leaves(plan.config.semantic()), _leaves(old["config"])
+    for name in sorted({*then, *asked}):
+        before_it, after_it = then.get(name), asked.get(name)
+        if before_it != after_it and not name.endswith((".model", ".revision")):
+            found.append(_line(name, before_it, after_it, _of_setting(name, held)))
+    return found
+
+
+def _of_stage(name: str, held: Kept) -> str:
+    """What another version of a stage makes void: what its datasets are named by decides."""
+    if name in ("ingest", "delta", "extract", "segment") and not held.segments:
+        return CORPUS
+    if name in ("carry", "search", "merge") and not held.lists:
+        return LISTS
+    return NEW
+
+
+def _of_setting(name: str, held: Kept) -> str:
+    """What another value of a key of the config makes void."""
+    section = name.partition(".")[0]
+    if section in ("corpus", "layout") and not held.segments:
+        return CORPUS
+    if section in ("index", "retrieve", "encoder") and not held.template:
+        return INDEX
+    if section in ("index", "retrieve") and not held.lists:
+        return LISTS
+    return NEW
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys; items of a list by their number, from 1."""
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        inner = ((str(number), one) for number, one in enumerate(value, start=1))  # type: ignore[assignment]
+    else:
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, one in inner:
+        found |= _leaves(one, f"{name}.{key}" if name else key)
+    return found
+
+
+def _named(identity: dict[str, Any]) -> str:
+    """A model in few words: its name, the beginning of its digest, its precision."""
+    parts = identity["model"], str(identity["digest"])[:8], identity["precision"]
+    return " ".join(str(part) for part in parts if part)
+
+
+def _line(what: str, before: Any, now: Any, computed: str) -> dict[str, Any]:
+    return {"what": what, "before": before, "now": now, "again": computed}

@@ -1,0 +1,78 @@
+"""What a run waits for longest, and the setting that moves it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from nightrank.config import PipelineConfig
+from nightrank.config_running import STANDARD_POOLS
+from nightrank.forecast.times import KINDS
+
+# What cuts a stage's units, where there are fewer than workers; of a stage that is not named here
+# nothing does.
+CUT_BY = {
+    **dict.fromkeys(
+        ("segment", "tokenize documents", "terms of documents", "embed documents"),
+        "layout.document_shard_rows",
+    ),
+    **dict.fromkeys(
+        ("distinct", "tokenize queries", "terms of queries", "embed queries", "carry", "merge"),
+        "layout.query_shard_rows",
+    ),
+    "search": "layout.query_shard_rows",
+    "search new": "layout.query_shard_rows",
+    "rank": "layout.query_shard_rows",
+    "build index": "index.shard_bytes",
+    "train index": "index.train_rows",
+}
+MODEL, INDEX = ("tokenize", "embed", "rerank"), ("search", "train_index", "build_index")
+
+
+def bottleneck(config: PipelineConfig, forecast: dict[str, Any]) -> dict[str, Any] | None:
+    """The stage that takes longest, what it waits for, and the key of the config for that.
+
+    Args:
+        config: the experiment.
+        forecast: as `predict` or `tonight` gives it.
+
+    Returns:
+        `stage`, `seconds`, `setting`, and all of it as `text`; None where nothing is to be done.
+    """
+    stages = {name: one for name, one in forecast["stages"].items() if name != "start"}
+    if not any(stage["seconds"] for stage in stages.values()):
+        return None
+    name = max(stages, key=lambda each: float(stages[each]["seconds"]))
+    setting, waits = _waits(config, forecast["pools"], name, int(stages[name]["units"]))
+    text = f"{name} {waits}: {setting}" if setting else f"{name} {waits}"
+    return {"stage": name, "seconds": stages[name]["seconds"], "setting": setting, "text": text}
+
+
+def _waits(config: PipelineConfig, pools: dict[str, Any], name: str, units: int) -> tuple[str, str]:
+    """The setting (empty without one) and what the stage waits for."""
+    if not pools["is_ray"]:
+        return "cluster.executor", "waits for the one process that does all (serial)"
+    word = name.partition(" ")[0]
+    steps = {step.name for step in config.rerank}
+    is_step = name in steps or name.rpartition(" ")[0] in steps and word != "rank"
+    kind = "rerank" if is_step else KINDS.get(word, word)
+    pool, workers = _pool(config, pools, kind)
+    if units > workers:
+        waits = f"waits for {workers} {pool} worker" + "s" * (workers != 1)
+        cores = os.cpu_count() or 1
+        if not config.cluster.standing and not pools["gpus"] and workers >= cores:
+            waits += f" on this machine's {cores} cores (more of them need cluster.address)"
+        return f"cluster.pools.{pool}.workers", waits
+    cut = "rerank.unit_tokens" if is_step else CUT_BY.get(name, "")
+    return cut, f"is {units} unit" + "s" * (units != 1) + f" for {workers} {pool} workers"
+
+
+def _pool(config: PipelineConfig, pools: dict[str, Any], kind: str) -> tuple[str, int]:
+    """The pool that a kind of stage runs on, and its workers; see `Pools.name_of` of Ray's."""
+    for name, wanted in config.cluster.pools.items():
+        if kind in wanted.stages and name not in STANDARD_POOLS:
+            return name, int(pools["own"][kind]["workers"])
+    pool = "model" if kind in MODEL else "index" if kind in INDEX else "general"
+    if pool == "index" and "index" not in config.cluster.pools and not pools["index"]["gpus"]:
+        pool = "general"
+    return pool, int(pools[pool]["workers"])

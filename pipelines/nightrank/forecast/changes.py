@@ -1,0 +1,183 @@
+"""What a run would find changed, counted as its own stages count it, without writing to the lake.
+
+Both inputs go through the ingest and delta stages in this process; what those make lies in a
+temporary lake (about 100 bytes a row) and is deleted again. What the lake already holds of this
+very plan is read from there instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightrank.generations import Corpus, load_corpus, manifest_at
+from nightrank.planning import Plan
+from nightrank.runtime.executor import SerialExecutor, run_stage
+from nightrank.runtime.progress import Progress
+from nightrank.runtime.stage import Stage
+from nightrank.stages import accounting, delta, distinct, ingest
+from nightrank.storage.dataset import Dataset, FileRef, Manifest
+from nightrank.storage.ranges import Range
+from nightrank.storage.reader import Reader
+from nightrank.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The corpus beside the standing one; `rows` were read, `living` documents count after it."""
+
+    rows: int
+    added: int
+    changed: int
+    removed: int
+    living: int
+
+    @property
+    def new(self) -> int:
+        """Documents that no segment holds yet."""
+        return self.added + self.changed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The queries beside those of the generation that a run builds upon.
+
+    Attributes:
+        rows: rows that were read.
+        queries: query_ids that count.
+        added: of them, new.
+        changed: of them, with another text than before.
+        removed: query_ids that are asked no more.
+        texts: distinct texts.
+        new_texts: of them, such as were not asked before.
+    """
+
+    rows: int
+    queries: int
+    added: int
+    changed: int
+    removed: int
+    texts: int
+    new_texts: int
+
+
+def documents(plan: Plan, store: Store, scratch: Store) -> Documents:
+    """Counts what a run would find changed in the corpus.
+
+    Args:
+        plan: the run.
+        store: its lake.
+        scratch: an empty local lake.
+
+    Raises:
+        NightrankError: as the run itself would refuse the input.
+    """
+    base = plan.usable_base
+    corpus = load_corpus(store, base) if base else Corpus()
+    if base and plan.corpus_stands:
+        rows = manifest_at(store, base.body["inputs"]["corpus.ingest"]).total("rows_in")
+        return Documents(rows, 0, 0, 0, corpus.living())
+    config, names = plan.config, ("added", "changed", "removed", "unchanged")
+    path = f"{plan.segment}/ingest"
+    source, options = config.corpus, config.storage_options
+    ingested = _made(ingest.stage(path, source, plan.corpus_splits, options), store, scratch)
+    accounting.check_input("corpus", source, ingested)
+    done = Dataset(store, f"{plan.segment}/delta").manifest()
+    if done is not None:
+        counts = {name: done.total(name) for name in names}
+    else:
+        standing, policy = corpus.standing(), source.duplicates
+        at = f"{plan.segment}/delta"
+        stage = delta.stage(at, "corpus", ingested, policy, standing, source.feed)
+        counts = _compared(stage, ingested, store, scratch, names)
+    living = counts["unchanged"] + counts["added"] + counts["changed"]
+    rows = ingested.total("rows_in")
+    return Documents(rows, counts["added"], counts["changed"], counts["removed"], living)
+
+
+def _made(stage: Stage, store: Store, scratch: Store) -> Manifest:
+    """What the lake holds of a stage, else what it makes of the same in the temporary lake."""
+    if done := Dataset(store, stage.dataset).manifest():
+        return done
+    return run_stage(stage, scratch, SerialExecutor(), Progress(quiet=True))
+
+
+def _compared(
+    stage: Stage, ingested: Manifest, store: Store, scratch: Store, names: Sequence[str]
+) -> dict[str, int]:
+    """The delta stage's counts; its tables are dropped."""
+    worker = stage.worker.make(stage.worker.config, 1)
+    read = _Both(store, scratch, {ref.key for ref in ingested.files("ids")})
+    totals = dict.fromkeys(names, 0)
+    for task in stage.tasks:
+        stats = worker(task, read).stats
+        for name in names:
+            totals[name] += int(stats[name])
+    return totals
+
+
+class _Both(Reader):
+    """Reads the lake, and of the temporary one what was made there."""
+
+    def __init__(self, store: Store, scratch: Store, made: set[str]) -> None:
+        super().__init__(store)
+        here = {key for key in made if scratch.exists(key)}
+        self._made, self._scratch = here, Reader(scratch)
+
+    def ranges(self, ref: FileRef, adjacent: Sequence[Range]) -> pa.Table:
+        """See `Reader.ranges`."""
+        if ref.key in self._made:
+            return self._scratch.ranges(ref, adjacent)
+        return super().ranges(ref, adjacent)
+
+
+def asked(plan: Plan, store: Store, scratch: Store) -> Asked:
+    """Counts what a run would find changed in the queries; see `documents`."""
+    config = plan.config
+    source, options, folder = config.queries, config.storage_options, plan.queries
+    judged = plan.qrels.url if plan.qrels and source.only_judged else None
+    at = scratch
+    if Dataset(store, f"{folder}/distinct").manifest():
+        at = store  # All three are there.
+    stage = ingest.stage(f"{folder}/ingest", source, plan.query_splits, options, judged)
+    ingested = _made(stage, at, at)
+    accounting.check_input("queries", source, ingested)
+    keep = "first" if source.on_dup_query == "reject" else "error"
+    compared = _made(delta.stage(f"{folder}/delta", "queries", ingested, keep), at, at)
+    wanted = config.layout.query_shard_rows
+    made = distinct.stage(f"{folder}/distinct", source, ingested, compared, wanted)
+    now = _texts(_made(made, at, at), at)
+    rows, texts = ingested.total("rows_in"), pc.count_distinct(now["text"]).as_py()
+    if plan.earlier is None:
+        return Asked(rows, len(now), len(now), 0, 0, texts, texts)
+    before = _texts(manifest_at(store, f"{plan.earlier.body['queries']}/distinct"), store)
+    place = pc.index_in(now["id"], before["id"])
+    known = place.is_valid()
+    same = pc.equal(before["text"].take(place.filter(known)), now["text"].filter(known))
+    changed = len(same) - (pc.sum(same).as_py() or 0)
+    stayed = pc.sum(known).as_py() or 0
+    fresh = now.filter(pc.invert(pc.is_in(now["text"], before["text"])))
+    new_texts = pc.count_distinct(fresh["text"]).as_py()
+    gone = len(before) - stayed
+    return Asked(rows, len(now), len(now) - stayed, changed, gone, texts, new_texts)
+
+
+def _texts(made: Manifest, store: Store) -> pa.Table:
+    """Every query_id (`id`) and the hash of its text (`text`), by a `distinct` manifest."""
+    read, parts = Reader(store), []
+    for shard in made.shards:
+        members = read.table(shard.files["members"], ["query_id", "query"])
+        hashes = read.table(shard.files["queries"], ["query_hash"])["query_hash"]
+        parts.append(pa.table({"id": members["query_id"], "text": hashes.take(members["query"])}))
+    if not parts:
+        return pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.binary(16))})
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def plain(counts: Documents | Asked) -> dict[str, int]:
+    """The counts by name, for JSON."""
+    return {name: int(np.int64(value)) for name, value in asdict(counts).items()}

@@ -1,0 +1,294 @@
+"""What the next run takes on this lake: a run from nothing, less what the lake holds already.
+
+A full forecast (`predict`) says what every stage costs on all rows. Here each stage gets the share
+that is left of it: documents and texts that are new, pairs without a known score, units that no
+earlier attempt has committed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nightrank.forecast import changes
+from nightrank.forecast.again import Kept, again, kept
+from nightrank.forecast.changes import Asked, Documents
+from nightrank.forecast.night import CARRY, NEW_PAIRS, OF_DOCUMENTS
+from nightrank.generations import load_corpus
+from nightrank.outline import outline
+from nightrank.planning import Plan
+from nightrank.query_half import bands_of
+from nightrank.run import tokens_name
+from nightrank.storage.dataset import Dataset
+from nightrank.storage.fingerprint import fingerprint
+from nightrank.storage.store import Store
+
+SPENT = ("seconds", "core_seconds", "gpu_seconds", "gpu_hours")
+# Stages of a night that a run from nothing does not have, and those that do the like.
+LIKE = {"search new": "search", "carry": "merge"}
+
+
+@dataclass(frozen=True)
+class StepPairs:
+    """Pairs of one rerank step: of all lists to its depth, and those without a known score."""
+
+    needed: int
+    to_score: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of all rerank steps.
+
+    Attributes:
+        needed: pairs of all lists to their depths.
+        known: of them, such as an earlier night or an earlier attempt at this one has scored.
+        to_score: the others.
+        exact: whether that is counted; else it is estimated from what changed.
+    """
+
+    needed: int
+    known: int
+    to_score: int
+    exact: bool
+
+
+def counted(plan: Plan, store: Store) -> tuple[Documents, Asked]:
+    """Reads both inputs in full and counts what changed; writes to a temporary lake alone."""
+    with tempfile.TemporaryDirectory(prefix="nightrank-changes-") as folder:
+        scratch = Store(folder)
+        return changes.documents(plan, store, scratch), changes.asked(plan, store, scratch)
+
+
+def assumed(
+    plan: Plan, store: Store, full: dict[str, Any], share: float
+) -> tuple[Documents, Asked]:
+    """As if this share of documents and texts were replaced, where an input is not read.
+
+    Args:
+        plan: the run.
+        store: its lake.
+        full: the forecast of a run from nothing.
+        share: 0 to 1.
+    """
+    rows, kept_rows, texts = full["documents"]["rows"], full["documents"]["kept"], full["queries"]
+    base = plan.usable_base
+    living = load_corpus(store, base).living() if base else 0
+    if base is None:
+        documents = Documents(rows, kept_rows, 0, 0, kept_rows)
+    elif plan.corpus_stands:
+        documents = Documents(rows, 0, 0, 0, living)
+    else:
+        documents = Documents(rows, 0, round(share * living), 0, living)
+    new = texts["distinct"] if plan.earlier is None else round(share * texts["distinct"])
+    if plan.earlier and plan.earlier.body["queries"] == plan.queries:
+        new = 0
+    added = texts["kept"] if plan.earlier is None else 0
+    changed = 0 if plan.earlier is None else new
+    return documents, Asked(texts["rows"], texts["kept"], added, changed, 0, texts["distinct"], new)
+
+
+def tonight(
+    full: dict[str, Any],
+    plan: Plan,
+    store: Store,
+    documents: Documents,
+    asked: Asked,
+    exact: bool = True,
+) -> dict[str, Any]:
+    """The forecast of the next run.
+
+    Args:
+        full: that of a run from nothing, as `predict` gives it.
+        plan: the run.
+        store: its lake.
+        documents: what changed in the corpus.
+        asked: what changed in the queries.
+        exact: whether both were counted.
+
+    Returns:
+        `full` with `stages`, `seconds`, `bytes`, hours, requests and `pairs` (needed) of the next
+        run, without what is said of the whole lake; and `tonight`: `documents`, `queries`, `pairs`
+        (see `Pairs`), what is computed `again`, and `done` units of earlier attempts.
+    """
+    held = kept(plan)
+    steps, counts = pairs(plan, held, documents, asked)
+    shares = _shares(plan, held, documents, asked, steps)
+    stages: dict[str, dict[str, Any]] = {}
+    finished: dict[str, int] = {}
+    paths = _datasets(plan)
+    for name in [] if plan.published else outline(plan):
+        of_all = full["stages"].get(LIKE.get(name, name))
+        if of_all is None:
+            continue
+        time, written = shares.get(name, (1.0, 1.0))
+        # A night's lists have their units whatever is new in them, its segment only its own.
+        units = of_all["units"]
+        if name in OF_DOCUMENTS:
+            units = max(1, round(units * time)) if time else 0
+        done = _done(store, paths.get(name, ""), units)
+        left = 1.0 - done / units if units else 0.0
+        if done:
+            finished[name] = done
+        stages[name] = {
+            "units": units - done,
+            **{key: round(of_all[key] * time * left, 4) for key in SPENT},
+            "bytes": round(of_all["bytes"] * written * left),
+        }
+    if stages:
+        stages = {"start": full["stages"]["start"], **stages}
+    needed = sum(step.needed for step in steps)
+    to_score = 0 if plan.published else _to_score(plan, store, steps, paths)
+    found = Pairs(needed, needed - to_score, to_score, exact and counts)
+    return _summed(full, stages) | {
+        "pairs": needed,
+        "tonight": {
+            "documents": changes.plain(documents),
+            "queries": changes.plain(asked),
+            "counted": exact,
+            "pairs": asdict(found),
+            "again": again(plan, store),
+            "done": finished,
+        },
+    }
+
+
+def _summed(full: dict[str, Any], stages: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The forecast with these stages; requests go with what is written."""
+    whole = {name: value for name, value in full.items() if name not in ("artifacts", "lake_bytes")}
+    seconds, size = (sum(stage[key] for stage in stages.values()) for key in ("seconds", "bytes"))
+    written = size / max(1, full["bytes"])
+    time = seconds / max(1e-9, full["seconds"])
+    return whole | {
+        "stages": stages,
+        "seconds": round(seconds, 2),
+        "bytes": size,
+        "cpu_hours": round(full["cpu_hours"] * time, 4),
+        "gpu_hours": round(sum(stage["gpu_hours"] for stage in stages.values()), 4),
+        "requests": {name: round(count * written) for name, count in full["requests"].items()},
+    }
+
+
+def pairs(
+    plan: Plan, held: Kept, documents: Documents, asked: Asked
+) -> tuple[list[StepPairs], bool]:
+    """Pairs of every step, and whether they follow from what changed without an estimate.
+
+    Where documents came or went the lists are not known before they are searched: per share of the
+    documents that was replaced `NEW_PAIRS` times that share of the pairs is taken to be new.
+    """
+    depth = min(plan.config.retrieve.depth, documents.living)
+    gone = documents.removed + documents.changed
+    before = documents.living - documents.added + documents.removed
+    replaced = max(documents.new / max(1, documents.living), gone / max(1, before))
+    standing = asked.texts - asked.new_texts
+    found, exact = [], True
+    for number, step in enumerate(plan.config.rerank):
+        deep = min(step.depth, depth)
+        known = min(deep, _known_depth(plan, number)) if held.scores[number] else 0
+        moved = round(standing * known * min(1.0, NEW_PAIRS * replaced))
+        fresh = asked.new_texts * deep + standing * (deep - known) + moved
+        found.append(StepPairs(asked.texts * deep, fresh))
+        if held.scores[number]:
+            # What was asked in an older night may still be known, beyond the last one's texts.
+            older = bool(plan.earlier and plan.earlier.body["night"])
+            exact &= not replaced and held.lists and not (older and asked.new_texts)
+    return found, exact
+
+
+def _to_score(plan: Plan, store: Store, steps: list[StepPairs], paths: dict[str, str]) -> int:
+    """Pairs without a score that earlier attempts at this run have not scored either."""
+    left = 0
+    for number, step in enumerate(steps):
+        names = [name for _, _, name in bands_of(plan, number)]
+        datasets = [Dataset(store, paths[name]) for name in names]
+        if all(dataset.manifest() for dataset in datasets):
+            continue
+        records = [one for dataset in datasets for one in dataset.records().values()]
+        scored = sum(int(record.stats["pairs_scored"]) for record in records)
+        left += max(0, step.to_score - scored)
+    return left
+
+
+def _known_depth(plan: Plan, number: int) -> int:
+    """How deep the generation before has scored its lists by a step's model."""
+    if plan.earlier is None:
+        return 0
+    body, identity = plan.earlier.body, plan.steps[number].identity()
+    depths = [
+        step["depth"]
+        for step, model in zip(body["config"]["rerank"], body["models"][1:], strict=True)
+        if model == identity
+    ]
+    if depths and body["models"][-1] == identity:  # A part of the depth was published.
+        depths[-1] = body["rerank_depth"]
+    return max(depths, default=0)
+
+
+def _shares(
+    plan: Plan, held: Kept, documents: Documents, asked: Asked, steps: list[StepPairs]
+) -> dict[str, tuple[float, float]]:
+    """What is left of a stage's seconds and bytes, by its name; all of one that is not named."""
+    new = min(1.0, documents.new / max(1, documents.living))
+    texts = asked.new_texts / max(1, asked.texts)
+    searched = min(1.0, texts + 1.0 / plan.config.nightly.audit_nights) if held.lists else 1.0
+    vectors, indexed = (new if held.vectors else 1.0), (new if held.template else 1.0)
+    shares = {
+        "extract": (float(new > 0), new),
+        "segment": (new, new),
+        "tokenize documents": (vectors, vectors),
+        "terms of documents": (new, new),
+        "embed documents": (vectors, vectors),
+        "build index": (indexed, indexed),
+        "embed queries": (texts, 1.0) if held.vectors and plan.earlier else (1.0, 1.0),
+        "search new": (new, new),
+        "carry": (CARRY, CARRY) if held.lists else (0.0, 0.0),
+        "search": (searched, searched),
+        "merge": (CARRY + searched / 2, 1.0) if held.lists else (1.0, 1.0),
+    }
+    for number, step in enumerate(steps):
+        # Scores of all pairs travel to their lists again, known or not.
+        scored = step.to_score / max(1, step.needed)
+        shares |= {name: (scored, 1.0) for _, _, name in bands_of(plan, number)}
+    return shares
+
+
+def _datasets(plan: Plan) -> dict[str, str]:
+    """Where stages leave what they make, as far as the plan alone says."""
+    segment, queries = plan.segment, plan.queries
+    tokens = tokens_name(plan.encoder)
+    vectors = f"embeddings-{fingerprint(plan.encoder.identity())}"
+    found = {
+        "ingest corpus": f"{segment}/ingest",
+        "delta corpus": f"{segment}/delta",
+        "extract": f"{segment}/rows",
+        "segment": f"{segment}/documents",
+        "tokenize documents": f"{segment}/{tokens}",
+        "embed documents": f"{segment}/{vectors}",
+        "ingest queries": f"{queries}/ingest",
+        "delta queries": f"{queries}/delta",
+        "distinct": f"{queries}/distinct",
+        "tokenize queries": f"{queries}/{tokens}",
+        "embed queries": f"{queries}/{vectors}",
+        "carry": f"{plan.folder}/carried",
+        "merge": f"{plan.folder}/candidates",
+        "rank": f"{plan.folder}/rank",
+    }
+    for number in range(len(plan.config.rerank)):
+        bands = bands_of(plan, number)
+        for _, high, name in bands:
+            band = "" if len(bands) == 1 else f"-to-{high}"
+            found[name] = f"{plan.folder}/scores-{number}{band}"
+    return found
+
+
+def _done(store: Store, path: str, units: int) -> int:
+    """Units of a dataset that earlier attempts have committed, all where it is complete."""
+    if not path:
+        return 0
+    if store.exists(f"{path}/manifest.json"):
+        return units
+    if not store.folders(path):
+        return 0
+    return min(units, len(Dataset(store, path).next_attempts()))
