@@ -43,6 +43,7 @@ def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> 
     from nightrank.forecast.tonight import counted, tonight
     from nightrank.planning import make_plan
     from nightrank.results import open_lake
+    from nightrank.storage.log import Log, held_back
 
     loaded = load_config(config, sets or [])
     gpu = device_named(asked.device) if asked.device else None
@@ -53,6 +54,8 @@ def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> 
     ask = Question(loaded, *found_by(made), asked.sample, device=gpu, node_memory=memory)
     forecast = tonight(predict(ask), made, store, *counts)
     finish(forecast, loaded, made.left_out, asked.prices)
+    if rollback := Log(store, "results").in_force():
+        forecast["warnings"].append(f"the night would end at once: {held_back(rollback)}")
     note = "dry run: both inputs were read, nothing was written to the lake"
     if made.published is not None:
         note = f"{note}; generation {made.published} holds this already: the night does nothing"

@@ -20,7 +20,7 @@ def table(forecast: dict[str, Any], name: str) -> list[str]:
     kind = "all of it was read" if forecast["whole"] else _sampled(forecast)
     if "tonight" in forecast:
         lines = [f"forecast of the next run of {name} on {forecast['device']}", ""]
-        lines += [*_changes(forecast["tonight"]), ""]
+        lines += [*_changes(forecast["tonight"]), *_cut(forecast), ""]
         lines += [*_stages(forecast), ""] if forecast["stages"] else []
         lines += [*_needs(forecast), *_bottleneck(forecast), *_money(forecast)]
     else:
@@ -50,13 +50,17 @@ def _counts(forecast: dict[str, Any]) -> list[str]:
         if real:
             more = padded / real - 1
             lines.append(f"tokens     {count(real):>9}  {name}, +{more:.0%} padding")
-    for cut in forecast["cut"]:
-        if cut["share"]:
-            lines.append(
-                f"cut        {share(cut['share']):>9}  of {cut['kind']} are cut at"
-                f" {cut['tokens']} tokens ({cut['model']})"
-            )
-    return lines
+    return lines + _cut(forecast)
+
+
+def _cut(forecast: dict[str, Any]) -> list[str]:
+    """Inputs that are longer than a model takes."""
+    return [
+        f"cut        {share(cut['share']):>9}  of {cut['kind']} are cut at"
+        f" {cut['tokens']} tokens ({cut['model']})"
+        for cut in forecast["cut"]
+        if cut["share"]
+    ]
 
 
 def _changes(tonight: dict[str, Any]) -> list[str]:
