@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
-
+from nightrank.cli.closing import print_json
 from nightrank.cli.plan import finish, found_by
 
 
@@ -60,4 +59,7 @@ def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> 
     if made.published is not None:
         note = f"{note}; generation {made.published} holds this already: the night does nothing"
     forecast |= {"dry_run": True, "stored": False, "note": note}
-    print(orjson.dumps(forecast).decode() if json else "\n".join(table(forecast, loaded.name)))
+    if json:
+        print_json(forecast)
+    else:
+        print("\n".join(table(forecast, loaded.name)))
