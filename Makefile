@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test test-faults torture lock sbom audit images manifests \
+.PHONY: help install install-dev quickstart check test test-faults torture lock sizes sbom audit images manifests \
 	bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
 
 help: ## Show this list.
@@ -50,8 +50,17 @@ MINUTES ?= 30
 torture: install-dev ## The same without end: random kills, fuzzing, simulated nights, for MINUTES=30.
 	$(BIN)/python -m benchmarks.torture --minutes $(MINUTES) --out $(RESULTS)
 
-lock: install-dev ## Write constraints/cpu.lock and gpu.lock anew, with the hashes of PyPI's files.
+lock: install-dev ## Write constraints/*.lock again, with the hashes of PyPI's files.
 	$(BIN)/python constraints/lock.py
+
+WHEELS ?= build/wheels
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+sizes: install-dev ## Download the wheels of all locks (5 GB) and write what images weigh: constraints/sizes.json.
+	for lock in constraints/*.lock; do $(BIN)/pip download --quiet --require-hashes --no-deps \
+		--only-binary :all: --dest $(WHEELS) --requirement $$lock || exit 1; done
+	$(BIN)/pip download --quiet --no-deps --dest $(WHEELS) --index-url $(TORCH_INDEX) \
+		"$$(grep '^torch==' constraints/py311.txt)+cpu"
+	$(BIN)/python constraints/sizes.py $(WHEELS)
 
 # In an environment of their own, which what they look at shares nothing with.
 RELEASE := build/release
@@ -63,14 +72,15 @@ $(RELEASE)/.installed: constraints/release.txt
 # torch stands in gpu.lock alone; an image for CPUs takes the same version.
 CYCLONEDX := $(RELEASE)/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml \
 	--output-reproducible --mc-type application
-sbom: $(RELEASE)/.installed ## CycloneDX bills of what the locks install: dist/sbom-cpu.json, sbom-gpu.json.
+sbom: $(RELEASE)/.installed ## CycloneDX bills of what the locks install: dist/sbom-cpu.json and so on.
 	@mkdir -p dist
-	(cat constraints/cpu.lock; grep '^torch==' constraints/py311.txt) | $(CYCLONEDX) - -o dist/sbom-cpu.json
+	for lock in cpu gpu-index; do (cat constraints/$$lock.lock; grep '^torch==' constraints/py311.txt) \
+		| $(CYCLONEDX) - -o dist/sbom-$$lock.json || exit 1; done
 	$(CYCLONEDX) constraints/gpu.lock -o dist/sbom-gpu.json
 
 audit: $(RELEASE)/.installed ## Ask PyPI for known advisories of what the locks name; fails where there is one.
 	$(RELEASE)/bin/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
-		-r constraints/gpu.lock -r constraints/cpu.lock
+		-r constraints/gpu.lock -r constraints/cpu.lock -r constraints/gpu-index.lock
 
 # e.g. make images IMAGE=registry.example.com/nightrank PYTHON_IMAGE=docker.io/library/python@sha256:...
 IMAGE ?= nightrank
@@ -78,9 +88,10 @@ PYTHON_IMAGE ?= docker.io/library/python:3.11-slim-bookworm
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUILD := docker build --file infra/images/Dockerfile --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)
 
-images: ## Build the CPU and the GPU image.
+images: ## Build the images: for CPUs, for models and for indexes on GPUs.
 	$(BUILD) --tag $(IMAGE):$(VERSION)-cpu .
-	$(BUILD) --build-arg EXTRA=gpu --build-arg TORCH_INDEX= --tag $(IMAGE):$(VERSION)-gpu .
+	$(BUILD) --build-arg LOCK=gpu --build-arg TORCH_INDEX= --tag $(IMAGE):$(VERSION)-gpu .
+	$(BUILD) --build-arg LOCK=gpu-index --tag $(IMAGE):$(VERSION)-gpu-index .
 
 manifests: ## Print what `kubectl apply -k infra/kubernetes/aws` would apply.
 	kubectl kustomize infra/kubernetes/aws

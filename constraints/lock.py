@@ -1,8 +1,10 @@
-"""Writes cpu.lock and gpu.lock beside this file: `make lock`.
+"""Writes cpu.lock, gpu.lock and gpu-index.lock beside this file: `make lock`.
 
-Every version is that of py311.txt where it stands there, every hash is what PyPI states of a file.
+Every version is that of py311.txt where that names it, every hash is what PyPI states of a file.
 torch is in gpu.lock alone, with the CUDA libraries of its wheel: its build for CPUs comes from
-PyTorch's own index, which no hash of PyPI's is of.
+PyTorch's own index, which no hash of PyPI's is of. FAISS for GPUs is in gpu-index.lock alone: its
+wheel is built for CUDA 12, torch's for CUDA 13, and two majors in one image are 1.5 GB that no
+process of it loads (models and indexes never share a process, nor a pool).
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ HEAD = """\
 # Made by `make lock`; do not edit. Every file's sha256 as PyPI states it; Python 3.11, x86-64.
 # pip install --require-hashes --no-deps --only-binary :all: -r constraints/{name}.lock
 """
-CPU_HEAD = """\
+WITHOUT_TORCH = """\
 # Then torch, by its exact version, for CPUs: see infra/images/Dockerfile.
 """
-OF_TORCH_FOR_GPUS = re.compile(r"^(torch|triton|nvidia-|cuda-)")
+# Of torch's CUDA libraries some have 13 in their names and others no number; FAISS's have 12.
+OF_TORCH_FOR_GPUS = re.compile(r"^(torch|triton|cuda-|nvidia-(?!\S+-cu12==))")
+# The extra that a lock file is of.
+EXTRAS = {"cpu": "cpu", "gpu": "cpu", "gpu-index": "gpu"}
 
 
 def compiled(extra: str) -> str:
@@ -46,11 +51,11 @@ def without_torch(text: str) -> str:
 
 
 def main() -> None:
-    """Writes both files."""
-    for name in ("cpu", "gpu"):
-        text, head = compiled(name), HEAD.format(name=name)
-        if name == "cpu":
-            text, head = without_torch(text), head + CPU_HEAD
+    """Writes the files."""
+    for name, extra in EXTRAS.items():
+        text, head = compiled(extra), HEAD.format(name=name)
+        if name != "gpu":
+            text, head = without_torch(text), head + WITHOUT_TORCH
         (HERE / f"{name}.lock").write_text(head + text)
 
 

@@ -67,13 +67,18 @@ def test_what_is_copied_exists_and_reaches_the_builder() -> None:
     assert {project["readme"], *project["license-files"]} <= sources
 
 
-def test_make_builds_the_image_for_each_extra() -> None:
+def test_make_builds_an_image_of_each_lock_file() -> None:
     shown = subprocess.run(["make", "-n", "images"], cwd=ROOT, capture_output=True, text=True)
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    version = extras["version"]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     builds = [line for line in shown.stdout.splitlines() if line.startswith("docker build")]
-    assert len(builds) == 2 and all("infra/images/Dockerfile" in line for line in builds)
-    assert f":{version}-cpu" in builds[0] and f":{version}-gpu" in builds[1]
-    default = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")["EXTRA"]
-    assert {default, "gpu"} == {"cpu", "gpu"} <= set(extras["optional-dependencies"])
-    assert "EXTRA=gpu" in builds[1] and "TORCH_INDEX= " in builds[1]
+    assert all("infra/images/Dockerfile" in line for line in builds)
+    default = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")["LOCK"]
+    locks = []
+    for line in builds:
+        given = re.search(r"LOCK=(\S+)", line)
+        locks.append(given.group(1) if given else default)
+        assert f"--tag nightrank:{version}-{locks[-1]} " in line
+        # torch comes from PyTorch's index where the lock file leaves it out.
+        locked = "\ntorch==" in (ROOT / f"constraints/{locks[-1]}.lock").read_text()
+        assert ("TORCH_INDEX= " in line) == locked
+    assert sorted(locks) == sorted(p.stem for p in (ROOT / "constraints").glob("*.lock"))

@@ -20,6 +20,7 @@ from tests.infra.custom_resources import SCHEMAS
 
 KUBERNETES = "1.33"
 BOTH = ("UDP", "TCP")
+KINDS = ("cpu", "gpu", "gpu-index")
 UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,7 +102,8 @@ def test_each_pool_has_its_group_and_the_head_takes_no_units(manifests: list[Man
         ray = group["template"]["spec"]["containers"][0]
         gpus = ray["resources"]["limits"].get("nvidia.com/gpu")
         assert (gpus == "1") == name.startswith("gpu-")
-        assert ray["image"].endswith("-gpu" if gpus else "-cpu")
+        images = {"gpu-index": "-gpu-index", "gpu-rerank": "-gpu", "cpu": "-cpu"}
+        assert ray["image"].endswith(images[name])
         assert group["minReplicas"] == 0 < group["maxReplicas"]
 
 
@@ -180,7 +182,7 @@ def test_what_a_pod_mounts_exists_and_fits_its_limits(manifests: list[Manifest])
 def test_images_are_pinned_and_of_one_registry(manifests: list[Manifest]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = {c["image"] for _, t in pod_templates(manifests) for c in t["spec"]["containers"]}
-    assert images == {f"registry.example.com/nightrank:{version}-{kind}" for kind in ("cpu", "gpu")}
+    assert images == {f"registry.example.com/nightrank:{version}-{kind}" for kind in KINDS}
 
 
 def test_one_night_runs_at_a_time_and_only_what_is_transient_is_tried_again(

@@ -156,8 +156,8 @@ def accelerators() -> Iterator[Finding]:
         bf16 = "with" if cpu_has_bf16() else "without"
         yield Finding("gpu", "ok", f"none; CPU {bf16} native bfloat16")
     if not devices and faiss is not None:
-        do = "install faiss-cpu in its place"
-        yield Finding("faiss gpu", "warn", "the GPU build of FAISS, and no GPU", do)
+        do = "install faiss-cpu in its place, unless FAISS itself counts GPUs (see `faiss`)"
+        yield Finding("faiss gpu", "warn", "the GPU build of FAISS, and torch sees no GPU", do)
     elif devices and faiss is None:
         found = "faiss-cpu: indexes are built and searched on the CPU"
         yield Finding("faiss gpu", "warn", found, "pip install '.[gpu]' to use the GPU for them")
