@@ -128,6 +128,7 @@ def test_items_of_lists_are_set_by_their_number(
         ({"cluster": {"executor": "seriel"}}, "found 'seriel'; did you mean 'serial'?"),
         ({"corpus": {"format": "json"}}, "did you mean 'jsonl'?"),
         ({"corpus": {"attributes": {"year": "int"}}}, "found 'int'; did you mean 'int64'"),
+        ({"name": 2024}, "name: expected text, found 2024: put it in quotes"),
         ({"zzzzzz": 1}, "zzzzzz: unknown key; known here: name, root"),
     ],
 )

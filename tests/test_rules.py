@@ -45,7 +45,7 @@ WRITERS = {
     "pipelines/nightrank/models/reranker_tensors.py",
     "pipelines/nightrank/models/trainee.py",
     "pipelines/nightrank/models/builtin_reranker.py",
-    "pipelines/nightrank/cli/export.py",  # A run file where the user asks for it.
+    "pipelines/nightrank/cli/paths.py",  # A run or a report where the user asks for it.
     "pipelines/nightrank/cli/init.py",
     "pipelines/nightrank/cli/quickstart.py",
     "pipelines/nightrank/cli/quickstart_corpus.py",
@@ -56,7 +56,7 @@ WRITERS = {
 # Files of stores are opened where their errors are told and their digests checked.
 OPENERS = {
     "pipelines/nightrank/storage/",
-    "pipelines/nightrank/stages/ingest.py",
+    "pipelines/nightrank/stages/judgements.py",
     "pipelines/nightrank/forecast/sampling.py",
 }
 # Classes that are named in the source: no file decides which one is made.

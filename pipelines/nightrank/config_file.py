@@ -124,6 +124,8 @@ def _explained(kind: type[Section], error: ValidationError) -> tuple[list[str], 
     elif first["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         found += did_you_mean(closest(str(first["input"]), allowed))
+    elif first["type"] == "string_type" and isinstance(first["input"], int | float):
+        found += ": put it in quotes"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return parts, f"{what}{found}{more}"
 

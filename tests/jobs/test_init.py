@@ -291,3 +291,32 @@ def test_the_config_plans_as_written_but_for_models(
     (file,) = make_plan(config, open_lake(config.root, config.name)).corpus_files
     assert file.url == "data #2/c.jsonl"
     assert not re.search(r"nightrank run c.yaml", Path("c.yaml").read_text())
+
+
+def test_odd_values_do_not_stop_a_look(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    far = pa.array([1 << 60, -(1 << 60)], pa.int64())
+    columns = {
+        "_id": ["a", "b"],
+        "text": ["x y", "z"],
+        "far": far.view(pa.timestamp("us")),
+        "took": far.view(pa.duration("us")),
+        "price": pa.array([1, 2]).cast(pa.decimal128(22, 2)),
+        "list": [[1], [2]],
+        "large": pa.array([2**64 - 1, 0], pa.uint64()),
+    }
+    pq.write_table(pa.table(columns), path)
+    rows = first_rows(str(path))
+    assert rows.columns["_id"] == ["a", "b"] and set(rows.columns) == set(columns)
+    assert rows.types["price"] == "string" and not {"list", "large"} & set(rows.types)
+    write_jsonl(tmp_path / "c.jsonl", [{"_id": "a", "text": "x", "n": 10**30, "m": [1], "z": None}])
+    assert rows.types["text"] == "string"
+    assert first_rows(str(tmp_path / "c.jsonl")).types["z"] == "string"
+    # Unicode's other line ends are characters of a field.
+    (tmp_path / "c.tsv").write_text("id\ttext\n1\ta\u2028b\n2\tc\x0bd \x85e\n")
+    assert first_rows(str(tmp_path / "c.tsv")).columns == {
+        "id": ["1", "2"],
+        "text": ["a\u2028b", "c\x0bd \x85e"],
+    }
+    (tmp_path / "c.tsv").write_bytes(b'id\ttext\r\n1\ta\rb\r\n\r\n2\t"c\r\n')
+    assert first_rows(str(tmp_path / "c.tsv")).columns == {"id": ["1", "2"], "text": ["a\rb", '"c']}

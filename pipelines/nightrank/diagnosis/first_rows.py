@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
@@ -86,7 +88,18 @@ def _parquet(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[
         held = pq.ParquetFile(PlainFooter(raw, file.size), arrow_extensions_enabled=False)
         batches = held.iter_batches(batch_size=ROWS)
         batch = next(batches, pa.RecordBatch.from_pylist([], schema=held.schema_arrow))
-        return {name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)}
+        return {name: _values(batch.column(i)) for i, name in enumerate(batch.schema.names)}
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """A column as Python's values; what Python cannot hold, such as the year 10000, as text."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):
+        try:
+            return list(column.cast(pa.string()).to_pylist())
+        except pa.ArrowException:
+            return [None] * len(column)
 
 
 def _text(file: InputFile, options: dict[str, Any] | None) -> list[str]:
@@ -97,7 +110,7 @@ def _text(file: InputFile, options: dict[str, Any] | None) -> list[str]:
         text = data.decode("utf-8-sig", errors="strict" if len(data) < PIECE_BYTES else "ignore")
     except UnicodeDecodeError:
         raise BadFile("unreadable_file", "not UTF-8", "save the file as UTF-8") from None
-    lines = text.splitlines(keepends=True)
+    lines = text.split("\n")
     return lines if len(data) < PIECE_BYTES or len(lines) < 2 else lines[:-1]
 
 
@@ -123,17 +136,18 @@ def _jsonl(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[An
 
 def _delimited(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[Any]]:
     lines = _text(file, options)
+    read: Iterator[list[str]]
     if file.format == "tsv":  # A quote is a character like any other.
-        read = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        read = (line.removesuffix("\r").split("\t") for line in lines if line)
     else:
-        read = csv.reader(io.StringIO("".join(lines), newline=""))
-    csv.field_size_limit(PIECE_BYTES * 2)
+        csv.field_size_limit(2 * PIECE_BYTES)
+        read = csv.reader(io.StringIO("\n".join(lines), newline=""))
     header = next(read, [])
+    rows = [row for row, _ in zip(read, range(ROWS), strict=False) if len(row) == len(header)]
     named = [len(n) <= LONGEST_NAME and any(c.isalpha() for c in n) for n in header]
     if not header or not all(named):
         what = "the first line is no header: expected a name for every column"
         raise BadFile("unreadable_file", what, "add a line of column names, or set header")
-    rows = [row for row, _ in zip(read, range(ROWS), strict=False) if len(row) == len(header)]
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
 
@@ -143,17 +157,21 @@ def _type(values: list[Any]) -> ColumnType | None:
     if not filled:
         return "string"
     try:
-        array = pa.array(filled)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return _narrowest(pa.array(filled))
+    except (pa.ArrowException, OverflowError):
         return None
+
+
+def _narrowest(array: pa.Array) -> ColumnType | None:
     kind = array.type
     if pt.is_nested(kind) or pt.is_binary(kind) or pt.is_large_binary(kind):
         return None
     if pt.is_boolean(kind):
         return "bool"
     if pt.is_integer(kind):
+        array.cast(pa.int64())  # Raises where a value is too large.
         return "int64"
-    if pt.is_floating(kind) or pt.is_decimal(kind):
+    if pt.is_floating(kind):
         return "float64"
     if pt.is_date(kind):
         return "date32"
@@ -161,8 +179,11 @@ def _type(values: list[Any]) -> ColumnType | None:
         return "timestamp"
     narrower: tuple[ColumnType, ...] = ("int64", "float64", "date32", "timestamp")
     # `007` is a name, not a number.
-    zeros = any(str(v).lstrip("+-")[:1] == "0" and str(v)[1:2].isdigit() for v in filled)
+    texts = array.cast(pa.string())
+    zeros = pc.any(pc.match_substring_regex(texts, "^[+-]?0[0-9]")).as_py()
+    if pt.is_decimal(kind):  # Without loss.
+        narrower = ()
     for declared in narrower[2:] if zeros else narrower:
-        if not cast_attribute(array.cast(pa.string()), declared)[1].any():
+        if not cast_attribute(texts, declared)[1].any():
             return declared
     return "string"
