@@ -13,6 +13,7 @@ import pytest
 
 from nightrank import retention, rollbacks
 from nightrank.cli.app import app
+from nightrank.cli.exporter import Published
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import guarded, open_job
 from nightrank.cli.verify import verify
@@ -54,6 +55,13 @@ def config_of(lake: tuple[Collection, Path], write: Config, **sections: Any) -> 
     return write(lake[0].config(lake[1], gate=gate, **sections))
 
 
+def metrics(root: Path) -> dict[str, float]:
+    """What the exporter says of the results."""
+    families = Published(open_lake(str(root), "tiny"), "tiny").collect()
+    samples = [sample for family in families for sample in family.samples]
+    return {s.name: s.value for s in samples if s.labels.get("log", "results") == "results"}
+
+
 def log_of(root: Path) -> Log:
     return Log(open_lake(str(root), "tiny"), "results")
 
@@ -67,7 +75,10 @@ def test_nothing_is_published_over_a_rollback_until_it_is_ended(
     before = table(root)
     keep(made, 5)
     called("nightly", config)
+    assert metrics(root)["nightrank_rollback_in_force"] == 0
     called("rollback", config, "--to", "1", "--reason", "a shop was missing")
+    told = metrics(root)
+    assert told["nightrank_rollback_in_force"] == 1 and told["nightrank_generation"] == 3
     files = sorted(root.rglob("*"))
     for verb in ("nightly", "run", "rank"):
         _, err = called(verb, config, code=11)
@@ -79,6 +90,8 @@ def test_nothing_is_published_over_a_rollback_until_it_is_ended(
     called("reindex", config)  # Readers do not see the index.
     assert log_of(root).last() == 3 and table(root).equals(before)
     called("resume", config, "--reason", "the shop is back")
+    told = metrics(root)
+    assert told["nightrank_rollback_in_force"] == 0 and told["nightrank_generation"] == 3
     out, _ = called("nightly", config)
     assert "published generation 5" in out and not table(root).equals(before)
     verify(config)

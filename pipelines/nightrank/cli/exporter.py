@@ -53,7 +53,7 @@ class Published:
         self._store, self._name = store, name
 
     def collect(self) -> Iterator[Any]:
-        """Generation and age by log, rows by table, and whether the lake could be read."""
+        """Generation and age by log, rows by table; whether the lake was read, nights are held."""
         from prometheus_client.core import GaugeMetricFamily
 
         from nightrank.storage.log import Log
@@ -65,6 +65,7 @@ class Published:
         generation = gauge("generation", "Number of the newest log entry.", "log")
         age = gauge("generation_age_seconds", "Seconds since it was published.", "log")
         rows = gauge("generation_rows", "Rows of the newest results.", "table")
+        held = gauge("rollback_in_force", "1 where nights are held until `nightrank resume`.")
         try:
             for log in ("results", "index"):
                 entry = Log(self._store, log).current()
@@ -74,10 +75,11 @@ class Published:
                 age.add_metric([self._name, log], self._age(log, entry))
                 for table, count in entry.body.get("counts", {}).get("rows", {}).items():
                     rows.add_metric([self._name, table], count)
+            held.add_metric([self._name], int(Log(self._store, "results").in_force() is not None))
             readable.add_metric([self._name], 1)
         except (NightrankError, OSError):
             readable.add_metric([self._name], 0)
-        yield from (readable, generation, age, rows)
+        yield from (readable, generation, age, rows, held)
 
     def _age(self, channel: str, entry: Any) -> float:
         """A rollback makes nothing younger: what counts is when its files were published."""

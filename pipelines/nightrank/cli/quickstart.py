@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nightrank.cli.closing import command
 from nightrank.cli.paths import local_path
 from nightrank.cli.quickstart_corpus import extract
 from nightrank.cli.run import execute
@@ -44,7 +45,8 @@ def quickstart(sets: Sets = None, clone: Folder = Path()) -> None:
     print(f"report:  {summary['report']}")
     print("Parquet:", *summary["files"])
     print(f"whole run: {time.monotonic() - started:.0f} s")
-    print(f"next: nightrank results {config} --duckdb, or your own files: nightrank init my.yaml")
+    shown = command("results", str(config), sets, "--duckdb")
+    print(f"next: {shown}, or your own files: nightrank init my.yaml")
 
 
 def _show(job: Any, summary: dict[str, Any]) -> None:
