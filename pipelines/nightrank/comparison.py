@@ -61,7 +61,10 @@ def examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:
     config, made = job.plan.config, job.made
     measured = _measured(job, body)
     counts = {kind: body["counts"][kind] for kind in ("documents", "queries")}
-    found = gate.examine(config.gate, counts, made["changes"], made["candidates"], measured)
+    ingested = made["corpus.ingest"], made["queries.ingest"]
+    found = gate.examine(
+        config.gate, counts, made["changes"], made["candidates"], measured, ingested
+    )
     if removed := _removals(job, job.standing):
         found.insert(0, gate.deletions(config.gate, removed))
     kept = [finding for finding in found if finding.passed]

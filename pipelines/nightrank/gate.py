@@ -92,6 +92,7 @@ def examine(
     changes: Manifest,
     candidates: Manifest,
     measured: Measured | None,
+    ingested: Sequence[Manifest] = (),
 ) -> list[Finding]:
     """Compares a finished night with the generation that is published.
 
@@ -101,6 +102,7 @@ def examine(
         changes: the changes stage's manifest.
         candidates: the merge stage's.
         measured: the first measure, where both generations have one by the same judgements.
+        ingested: what the ingest stages made of both inputs, for examples of rejected rows.
 
     Returns:
         One finding per limit that could be looked at.
@@ -109,7 +111,9 @@ def examine(
     rows = sum(part["in"] for part in counts.values())
     share, limit = rejected / max(rows, 1), limits.max_reject_rate
     detail = f"{rejected} of {rows} rows"
-    found = [_finding("max_reject_rate", limit, share, share <= limit, detail)]
+    shards = [shard for made in ingested for shard in made.shards]
+    bad = [{"row": s.stats["example"]} for s in shards if "example" in s.stats]
+    found = [_finding("max_reject_rate", limit, share, share <= limit, detail, bad)]
     differing = candidates.total("lists_differing")
     limit = limits.max_differing_lists
     detail = "lists that were carried over and that a full search found otherwise"
@@ -160,7 +164,7 @@ def _shown(example: dict[str, Any]) -> str:
     """`d7`, `q7 (0.31)` or `q7 (1.0000 -> 0.3869)`."""
     name, *values = example.values()
     told = " -> ".join(f"{value:.4f}" if "now" in example else str(value) for value in values)
-    return str(name)[:80] + (f" ({told})" if told else "")
+    return str(name)[:200] + (f" ({told})" if told else "")
 
 
 def _ids(changes: Manifest, name: str) -> list[dict[str, Any]]:

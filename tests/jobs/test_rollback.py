@@ -19,6 +19,7 @@ from nightrank.cli.terminal import guarded, open_job
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
 from nightrank.results import open_lake
+from nightrank.stages import removals
 from nightrank.storage.log import Log
 from nightrank.storage.store import Store
 from tests.conftest import Collection, write_jsonl
@@ -263,11 +264,17 @@ def test_collections_keep_what_was_rolled_back_and_count_it_once(
     verify(config)
 
 
+@pytest.mark.parametrize("rows_per_task", [40, 4_000_000])
 def test_a_night_that_was_held_back_moves_no_baseline(
-    lake: tuple[Collection, Path], write_config: Config, called: Called
+    lake: tuple[Collection, Path],
+    write_config: Config,
+    called: Called,
+    monkeypatch: pytest.MonkeyPatch,
+    rows_per_task: int,
 ) -> None:
     """Each takes away less than is allowed; the index took them in, readers did not."""
     made, root = lake
+    monkeypatch.setattr(removals, "ROWS_PER_TASK", rows_per_task)
     config = config_of(lake, write_config)
     called("nightly", config)
     hold = ["--set", "gate.min_overlap=1", "--set", "nightly.max_segments=1"]
@@ -401,3 +408,33 @@ def test_ranking_alone_never_continues_a_run_that_was_to_build_the_index_first(
     run(write_config(made.config(root.parent / "whole"), "whole.yaml"))
     assert table(root).equals(table(root.parent / "whole"))
     assert not json.loads(called("nightly", config, "--json")[0])["published"]
+
+
+def test_a_night_is_compared_with_what_was_published_while_it_ran(
+    lake: tuple[Collection, Path], write_config: Config, called: Called
+) -> None:
+    made, root = lake
+    config = config_of(lake, write_config)
+    keep(made, 0, 150)
+    called("nightly", config)
+    keep(made, 10, 150)
+    with open_job(config, [], quiet=True) as job:
+        job.gate = True
+        execute(job, last="rank")
+        keep(made, 0)
+        called("nightly", config)  # Planned after the same generation: neither is stale.
+        with pytest.raises(NightrankError, match="max_delete_fraction.*60 of 200 documents"):
+            execute(job)
+    assert log_of(root).last() == 2
+
+
+def test_rejected_rows_are_shown(
+    lake: tuple[Collection, Path], write_config: Config, called: Called
+) -> None:
+    made, _ = lake
+    write_jsonl(made.folder / "corpus.jsonl", [*made.documents[:100], {"_id": "bad", "text": ""}])
+    corpus = {"path": str(made.folder / "corpus.jsonl"), "reject_budget": 0.5}
+    config = config_of(lake, write_config, corpus=corpus, gate={"max_reject_rate": 0.001})
+    err = called("nightly", config, code=11)[1]
+    assert "max_reject_rate" in err and "(1 of 109 rows, e.g. " in err
+    assert "corpus.jsonl, row 100: " in err
