@@ -113,6 +113,7 @@ def _explained(kind: type[Section], error: ValidationError) -> tuple[list[str], 
     if first["type"] in ("missing", "extra_forbidden", "value_error") or "storage_options" in parts:
         found = ""
     what = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    what = what.replace("String should match pattern", "expected text that matches")
     what = WORDS.get(first["type"], what)
     if first["type"] == "extra_forbidden":
         suggestion = did_you_mean(meant(kind, parts))
