@@ -24,6 +24,7 @@ from ray.job_config import JobConfig
 
 from nightrank.config_running import Cluster
 from nightrank.errors import NightrankError
+from nightrank.runtime.ray_address import refuse_taken_port, refuse_unreachable
 from nightrank.search_path import holds_this_package
 
 # Metadata, tasks and records only: bulk data go through the lake.
@@ -53,17 +54,21 @@ def connect(cluster: Cluster) -> None:
 
     Raises:
         NightrankError: E_CONFIG for the address of a job server; E_AUTH where it does not let in,
-            or lets everybody in; E_CLUSTER where there is none.
+            or lets everybody in; E_CLUSTER where there is none, or one of another version.
     """
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "job_config": _Job()}
     address = cluster.standing
     if address and address.startswith(("http://", "https://")):
         do = "`nightrank submit` takes it; or give host:6379, or leave cluster.address out"
         raise NightrankError("E_CONFIG", "a job server's address runs no stages", address, do)
+    if address:
+        refuse_open(address)
+        refuse_unreachable(address)
+    else:
+        refuse_taken_port()
     stop = signal.getsignal(signal.SIGTERM)
     try:
         if address:
-            refuse_open(address)
             ray.init(address=address, **quiet)
         else:
             # A token of this process's own: Ray would else leave one in the home directory, which
@@ -82,14 +87,24 @@ def connect(cluster: Cluster) -> None:
     except AuthenticationError as error:
         raise authentication_failed(error, address or "local") from None
     except Exception as error:  # A node that is slow to start raises just that.
-        what = f"no Ray cluster: {first_line(error)}"
-        do = "check cluster.address and the token, or leave both out to start a cluster here"
-        raise NightrankError("E_CLUSTER", what, address or "local", do) from error
+        raise no_cluster(error, address or "local") from error
     if callable(stop):
         # Ray has put two of its own in place of this program's: one exits with 1, the other prints
         # its stack and aborts 3 s later (https://github.com/ray-project/ray/pull/64830).
         with contextlib.suppress(ValueError):  # Not in the main thread.
             signal.signal(signal.SIGTERM, stop)
+
+
+def no_cluster(error: Exception, address: str) -> NightrankError:
+    """E_CLUSTER in one line: Ray tells two versions in seven."""
+    told = " ".join(str(error).split())
+    if told.startswith("Version mismatch"):
+        what = f"the Ray at this address is another's: {told}"
+        do = "install the cluster's versions here; `ray stop` ends a leftover Ray of this machine"
+        return NightrankError("E_CLUSTER", what, address, do)
+    do = "check cluster.address and the token, or leave both out to start a cluster here;"
+    do += " `ray stop` ends a leftover Ray of this machine"
+    return NightrankError("E_CLUSTER", f"no Ray cluster: {first_line(error)}", address, do)
 
 
 def labelled_pools() -> set[str]:
