@@ -27,7 +27,7 @@ from benchmarks.arguments import add_out
 from benchmarks.memory import Watch
 from benchmarks.reporting import let_workers_import, machine, table
 from nightrank import offline_rerank
-from nightrank.cli.terminal import open_executor
+from nightrank.cli.executors import open_executor
 from nightrank.config import PipelineConfig
 from nightrank.forecast.limits import WORKER_BYTES
 from nightrank.planning import make_plan

@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 from nightrank import stages
 from nightrank.config import Corpus, PipelineConfig, Queries
+from nightrank.epochs import Epoch, epoch_of
 from nightrank.errors import NightrankError
 from nightrank.evaluation import measures
 from nightrank.models.protocols import ResolvedModel
 from nightrank.planned_models import kept_in_the_lake, resolve_models
 from nightrank.retrieval.terms import languages
 from nightrank.stages.judgements import find_qrels, load_qrels
-from nightrank.storage.fingerprint import SHORT, digest, fingerprint
+from nightrank.storage.fingerprint import digest, fingerprint
 from nightrank.storage.inputs import (
     InputFile,
     Inventory,
@@ -34,7 +35,6 @@ from nightrank.storage.inputs import (
 )
 from nightrank.storage.left_out import LeftOut
 from nightrank.storage.log import Entry, Log
-from nightrank.storage.sealed import seal, unseal
 from nightrank.storage.store import Store
 
 FORMAT = 2
@@ -184,11 +184,11 @@ def make_plan(
     }
     plan_id = digest(identity)
     current = Log(store, "results").current()
-    found = _Epoch("", 0, None, base, current, ())
+    found = Epoch("", 0, None, base, current, ())
     if scope != "index":
         bands = config.budget.rerank_first if config.budget.limited else []
         ranked = corpus_id if scope == "results" else ""
-        found = _epoch(store, plan_id, identity, base, current, bands, ranked, keeps)
+        found = epoch_of(store, plan_id, identity, base, current, bands, ranked, keeps)
     segment = fingerprint({"corpus": corpus_id, "base": _standing(found.base, source_id)})
     return Plan(
         config,
@@ -273,72 +273,3 @@ def _ranked_against(base: Entry | None, source_id: str, encoder: ResolvedModel) 
         do = "run `nightrank reindex CONFIG` first"
         raise NightrankError("E_CONFIG", what, "corpus, layout, encoder", do)
     return str(base.body["corpus_id"])
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    folder: str
-    watermark: int
-    published: int | None
-    base: Entry | None
-    earlier: Entry | None
-    bands: tuple[int, ...]
-
-
-def _epoch(
-    store: Store,
-    plan_id: str,
-    identity: dict[str, Any],
-    base: Entry | None,
-    current: Entry | None,
-    bands: list[int],
-    ranked: str,
-    keeps: bool,
-) -> _Epoch:
-    """The run's folder, its watermark, the generation if the plan is published and current.
-
-    A plan is a no-op only while it is current; asked for again later it takes the next epoch. What
-    it builds upon is fixed when its folder is made: a resumed run continues from there, and so does
-    one that was published before all was scored. `ranked` is the corpus of an index that is ranked
-    as it is: a folder whose index generation holds another one is of a run that was to build that
-    corpus first, and stays that run's; the next epoch is taken.
-    """
-    log, index_log = Log(store, "results"), Log(store, "index")
-    generation, published = log.last(), None
-    if current and current.body["plan_id"] == plan_id:
-        folder, generation = current.body["folder"], current.body["watermark"]
-        published = None if current.body["unfinished"] else current.generation
-    else:
-        epochs = [
-            entry.body["epoch"] for entry in log.published() if entry.body["plan_id"] == plan_id
-        ]
-        folder = f"results/{plan_id[:SHORT]}.{max(epochs, default=-1) + 1}"
-    body = {
-        "plan_id": plan_id,
-        "watermark": generation,
-        "index_generation": base.generation if base else 0,
-        "result_generation": current.generation if current else 0,
-        "bands": bands,
-        "identity": identity,
-    }
-    do = "move the file away and run the same command again: the run is planned anew"
-    while True:
-        key = f"{folder}/plan.json"
-        if store.put_if_absent(key, seal(body, readable=True)) if keeps else not store.exists(key):
-            return _Epoch(folder, generation, published, base, current, tuple(bands))
-        given = unseal(store.read(key), store.path(key), do)
-        number = given["index_generation"]
-        index = index_log.read(number) if number else None
-        if published or not ranked or (index and index.body["corpus_id"] == ranked):
-            break
-        stem, _, epoch = folder.rpartition(".")
-        folder = f"{stem}.{int(epoch) + 1}"
-    # Begun before: it keeps the watermark it was given, unless it was overtaken since, or given up
-    # by a collection that did not get so far as to delete it. Then it is planned anew: the plan's
-    # identity says that it is still what is asked for.
-    overtaken = current is not None and current.body["watermark"] > given["watermark"]
-    given_up = any(path.startswith(f"{folder}/") for path in log.condemned(given["watermark"]))
-    if published is None and not overtaken and not given_up:
-        generation = given["watermark"]
-    earlier = log.read(number) if (number := given["result_generation"]) else None
-    return _Epoch(folder, generation, published, index, earlier, tuple(given["bands"]))

@@ -129,7 +129,7 @@ def outline_of_rank(config: str) -> list[str]:
 
 @pytest.mark.ray
 def test_the_start_of_ray_is_no_stages_time(ray_cluster: None, tmp_path: Path) -> None:
-    from nightrank.cli.terminal import LazyExecutor
+    from nightrank.cli.executors import LazyExecutor
     from nightrank.config_running import Cluster, Pool
     from tests.runtime.test_pools import stage
 

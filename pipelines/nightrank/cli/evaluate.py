@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from nightrank.cli.closing import print_json
+from nightrank.cli.executors import open_executor
 from nightrank.cli.paths import check_writable, local_path, replace_file
 from nightrank.cli.terminal import (
     ConfigPath,
     Generation,
     Json,
     Sets,
-    open_executor,
 )
 
 ReportFile = Annotated[

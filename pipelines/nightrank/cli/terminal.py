@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from nightrank.cli import closing, supervision
+from nightrank.cli.executors import open_executor
 from nightrank.errors import NightrankError, unexpected
 from nightrank.redaction import redacted
 
 if TYPE_CHECKING:
-    from nightrank.config import PipelineConfig
-    from nightrank.config_running import Cluster
     from nightrank.offline_rerank import Run
     from nightrank.planning import Plan, Scope
-    from nightrank.runtime.executor import Executor, Starting
     from nightrank.storage.store import Store
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
@@ -269,64 +267,3 @@ def _refuse_unpickling() -> None:
         if name.startswith("RAY_DATA_AUTOLOAD_"):
             what = f"{name} is set: Ray would run code that stands in data files"
             raise NightrankError("E_CONFIG", what, "environment", f"unset {name}")
-
-
-@contextlib.contextmanager
-def open_executor(config: PipelineConfig) -> Iterator[Executor]:
-    """The executor that the config asks for, closed at the end."""
-    executor = LazyExecutor(config.cluster)
-    try:
-        yield executor
-    finally:
-        executor.close()
-
-
-class LazyExecutor:
-    """Starts the real executor when the first unit of work comes; a no-op run starts none."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._real: Executor | None = None
-
-    def start(self, stage: Any, units: int, store: Any, starting: Starting) -> None:
-        """See `Executor.start`."""
-        if self._real is not None:
-            return
-        if self._cluster.executor == "serial":
-            self._real = self._make()
-            return
-        with starting("Ray"):
-            self._real = self._make()
-            self._real.start(stage, units, store, lambda _: contextlib.nullcontext())
-
-    def run(self, stage: Any, tasks: Any, store: Any, *stop: Any) -> Iterator[Any]:
-        """See `Executor.run`."""
-        if not tasks:
-            return iter(())
-        if self._real is None:
-            self._real = self._make()
-        return self._real.run(stage, tasks, store, *stop)
-
-    def gpus(self) -> float:
-        """See `Executor.gpus`; none before anything was started."""
-        return self._real.gpus() if self._real else 0.0
-
-    def _make(self) -> Executor:
-        cluster = self._cluster
-        if cluster.executor == "serial":
-            from nightrank.runtime.executor import SerialExecutor
-
-            return SerialExecutor(cluster.threads_per_worker, cluster.attempts)
-        from nightrank.runtime.ray_executor import RayExecutor
-
-        return RayExecutor(cluster)
-
-    def foresee(self, finish: float, deadline: float | None) -> None:
-        """See `Executor.foresee`."""
-        if self._real:
-            self._real.foresee(finish, deadline)
-
-    def close(self) -> None:
-        """See `Executor.close`."""
-        if self._real:
-            self._real.close()
