@@ -16,6 +16,7 @@ from nightrank.models.folders import model_files
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from tests.conftest import Collection
 from tests.jobs.lake import run
+from tests.models.conftest import tiny_tokenizer
 
 pytestmark = pytest.mark.models
 NONE = (None, None)
@@ -114,3 +115,21 @@ def test_doctor_opens_what_would_be_stored_and_a_run_opens_it_too(
     few = Collection(tmp_path_factory.mktemp("few"), documents=12, queries=2)
     plain = few.config(tmp_path / "lake", encoder={"model": str(tiny_bi_encoder)})
     assert run(write_config(plain))["documents_embedded"] == 12
+
+
+def test_a_table_of_vectors_is_planned_run_and_described(
+    tmp_path: Path, write_config: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    from nightrank.cli.plan import plan
+
+    table = StaticEmbedding(tiny_tokenizer(tmp_path / "t"), embedding_dim=16)
+    folder = tmp_path / "model"
+    SentenceTransformer(modules=[table]).save(str(folder))
+    few = Collection(tmp_path_factory.mktemp("few"), documents=12, queries=2)
+    path = write_config(few.config(tmp_path / "lake", encoder={"model": str(folder)}))
+    plan(path, json=True)
+    assert run(path)["documents_embedded"] == 12
+    assert "StaticEmbedding" in said(folder, "toy:overlap")["encoder means"][1]

@@ -459,3 +459,67 @@ def test_adapters_and_ways_out_of_the_folder_are_refused(tmp_path):
     (folder / "modules.json").write_text(json.dumps(listed))
     (folder / "adapter_config.json").write_text("{}")
     refused(lambda: resolve_bi_encoder(str(folder)), "adapter", "merge")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_missing_weights_are_not_drawn_at_random(tmp_path, pooling):
+    from safetensors.torch import load_file, save_file
+
+    folder = bi_encoder(tmp_path, pooling=pooling)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(n for n in tensors if "layer.1.output.dense.weight" in n)
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(lambda: resolve_bi_encoder(str(folder)), "lack 1 of the weights", "layer.1.output")
+
+
+def test_an_older_folder_keeps_its_network_with_the_first_module(tmp_path):
+    folder = bi_encoder(tmp_path)
+    first = folder / "0_Transformer"
+    first.mkdir()
+    kept = ("modules.json", DECLARED)
+    for file in [f for f in folder.iterdir() if f.is_file() and f.name not in kept]:
+        file.rename(first / file.name)
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "training_args.bin").write_bytes(b"\x80\x04")
+    assert not same_vectors(folder)
+    assert resolve_bi_encoder(str(folder)).max_length_tokens == 32
+
+
+def test_a_language_model_with_a_score_of_two_tokens(tmp_path):
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(3)
+    encoder, folder = tmp_path / "encoder", tmp_path / "model"
+    encoder.mkdir()
+    tiny_tokenizer(encoder)
+    edit(encoder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Qwen3Config(
+        vocab_size=len(conftest.WORDS), **shape, **heads, pad_token_id=0, initializer_range=0.5
+    )
+    Qwen3ForCausalLM(config).save_pretrained(encoder)
+    chain = [Transformer(str(encoder), transformer_task="text-generation"), LogitScore(5, 6)]
+    CrossEncoder(modules=chain, device="cpu").save_pretrained(str(folder))
+    assert same_scores(folder).family == "sentence_transformers"
+
+
+def test_tokenizers_with_other_vocabularies_do_not_share_stored_tokens(tmp_path):
+    """Without a tokenizer.json the vocabulary is a file of its own."""
+    from nightrank.models.text_tokenizers import spliced_name
+
+    names = set()
+    for words in ("river bank", "bank river"):
+        folder = tmp_path / words
+        folder.mkdir()
+        (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+        (folder / "vocab.txt").write_text("\n".join(words.split()))
+        names.add(spliced_name(folder, 512))
+    assert len(names) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nightrank.errors import NightrankError
 from nightrank.forecast.miniature import parquet_bytes
 from nightrank.models.batching import pack
 from nightrank.models.passage import passage_texts
@@ -67,7 +69,9 @@ def tokenise(
     tokenizer = load_tokenizer(model)
     real: Any = None
     if model.tokenizer.startswith(UTF8):
-        real = pretrained_tokenizer(Path(model.path))
+        # Without one (a table of vectors splits texts itself) bytes stand for tokens.
+        with contextlib.suppress(NightrankError):
+            real = pretrained_tokenizer(Path(model.path))
     titles, bodies = (documents[name].combine_chunks() for name in ("title", "text"))
     texts = passage_texts(titles, bodies), queries["text"].combine_chunks()
     sides = zip(texts, shard_rows, strict=True)

@@ -70,7 +70,7 @@ class Network:
 
 
 def network_of(model: ResolvedModel) -> Network | None:
-    """The shape of a resolved model; None for toys.
+    """The shape of a resolved model; None for toys, and for tables of vectors without a network.
 
     Raises:
         NightrankError: E_MODEL where config.json names no shape.
@@ -79,7 +79,9 @@ def network_of(model: ResolvedModel) -> Network | None:
         return None
     minilm = model.family == "minilm"
     folder = builtin.minilm_folder() if minilm else Path(model.path)
-    return read_network(read_json(config_folder(folder) / "config.json"), model.model)
+    config = config_folder(folder) / "config.json"
+    tabular = model.family == "sentence_transformers" and not config.is_file()
+    return None if tabular else read_network(read_json(config), model.model)
 
 
 def read_network(config: dict[str, Any], where: str) -> Network:

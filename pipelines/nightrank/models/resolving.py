@@ -75,6 +75,7 @@ def sentence_transformer(
     resolved_precision = resolve_precision(precision)
     opened = torch_models.sentence_transformer(folder, resolved_precision)
     settings.require_similarity(opened.similarity_fn_name, model)
+    torch_models.require_whole(opened, settings.config_folder(folder), resolved_precision)
     full = int(opened.get_embedding_dimension() or 0)
     if full < 1:
         raise NightrankError("E_MODEL", "the model names no dimension", model, "use another model")
@@ -152,6 +153,7 @@ def _chain(
     resolved_precision = resolve_precision(precision)
     opened = torch_models.cross_encoder(folder, resolved_precision)
     _require_one_label(int(opened.num_labels), model)
+    torch_models.require_whole(opened, settings.config_folder(folder), resolved_precision)
     limit = _limit_of_opened(model, opened, folder, max_length_tokens)
     return ResolvedModel(
         model=model,

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from nightrank.errors import NightrankError
 from nightrank.models import builtin
-from nightrank.models.folders import file_digest
+from nightrank.models.folders import file_digest, model_files
+from nightrank.models.settings import config_folder
 from nightrank.models.splicing import Splicer, Template, provable_template
 from nightrank.tokens import Tokens
 
@@ -36,7 +37,7 @@ def cap_tokens(max_length_tokens: int) -> int:
 
 
 def pretrained_tokenizer(folder: Path) -> Any:
-    """The folder's fast Hugging Face tokenizer.
+    """The folder's fast Hugging Face tokenizer, which lies where its config.json does.
 
     Raises:
         NightrankError: E_MODEL, where there is none.
@@ -45,7 +46,7 @@ def pretrained_tokenizer(folder: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True
+            str(config_folder(folder)), trust_remote_code=False, local_files_only=True
         )
     except Exception as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
@@ -92,7 +93,14 @@ def spliced_name(folder: Path, max_length_tokens: int) -> str:
     """Names spliced tokens: equal for models with the same tokenizer files and cap."""
     cap = cap_tokens(max_length_tokens)
     total = hashlib.sha256()
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+    names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+    if not (folder / names[0]).exists():  # Then the vocabulary lies in files of other names.
+        names += [
+            file
+            for file in model_files(folder)
+            if file not in names and not file.endswith(".safetensors")
+        ]
+    for name in names:
         if (folder / name).exists():
             total.update(f"{name} {file_digest(folder / name)}\n".encode())
     return f"{SPLICED}:{cap}:{total.hexdigest()[:32]}"

@@ -216,6 +216,34 @@ def cross_encoder(folder: Path, precision: Precision) -> Any:
     return model
 
 
+def require_whole(opened: Any, folder: Path, precision: Precision) -> None:
+    """Refuses a network of which weights are missing: transformers draws them at random.
+
+    Args:
+        opened: by `sentence_transformer` or `cross_encoder`, which say nothing of it.
+        folder: where its network's files lie.
+        precision: of the weights.
+
+    Raises:
+        NightrankError: E_MODEL.
+    """
+    network = opened.transformers_model
+    if network is None:
+        return
+    try:
+        _, told = type(network).from_pretrained(
+            str(folder),
+            dtype=DTYPES[precision],
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception:  # Built from a part of its config, as that library does for T5Gemma's kin.
+        return
+    _require_no_missing(told, folder)
+
+
 def cut_at(model: Any, max_length_tokens: int) -> None:
     """Sets where sentence-transformers cuts inputs; a model without a limit has nothing to set."""
     if model.max_seq_length != math.inf:
@@ -269,10 +297,14 @@ def _open(kind: Any, folder: Path, precision: Precision, **options: Any) -> Any:
         )
     except Exception as error:
         raise cannot_load(folder, error) from None
+    _require_no_missing(told, folder)
+    return model.eval()
+
+
+def _require_no_missing(told: Any, folder: Path) -> None:
     # A pooler beside the encoder's own output is never asked.
     missing = [name for name in sorted(told["missing_keys"]) if not name.startswith("pooler.")]
     if missing:
         what = f"its files lack {len(missing)} of the weights, e.g. {missing[0]}"
         do = "use the folder of a whole model of this kind"
         raise NightrankError("E_MODEL", what, str(folder), do)
-    return model.eval()
