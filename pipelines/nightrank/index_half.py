@@ -20,7 +20,7 @@ from nightrank.stages import (
     segment,
     train_index,
 )
-from nightrank.storage.dataset import Manifest
+from nightrank.storage.dataset import Dataset, Manifest
 from nightrank.storage.fingerprint import fingerprint
 from nightrank.storage.log import Log
 
@@ -37,7 +37,14 @@ def take_in(job: Run) -> None:
             comparison.refuse_removals(job)
         return
     made = ingest.stage(
-        f"{plan.segment}/ingest", config.corpus, plan.corpus_splits, config.storage_options
+        f"{plan.segment}/ingest",
+        config.corpus,
+        plan.corpus_splits,
+        config.storage_options,
+        plan.source_id,
+        earlier=Dataset(job.store, base.body["inputs"]["corpus.ingest"]).manifest()
+        if base
+        else None,
     )
     ingested = job.stage("corpus.ingest", made)
     accounting.check_input("corpus", config.corpus, ingested)
@@ -76,9 +83,9 @@ def _add_segment(job: Run) -> bool:
     plan, config = job.plan, job.plan.config
     if not job.goes_on_to("extract"):
         return False
-    changes = job.made["corpus.delta"]
+    ingested, changes = job.made["corpus.ingest"], job.made["corpus.delta"]
     path, options = f"{plan.segment}/rows", config.storage_options
-    made = extract.stage(path, config.corpus, plan.corpus_splits, options, changes)
+    made = extract.stage(path, config.corpus, plan.corpus_splits, options, ingested, changes)
     rows = job.stage("extract", made)
     if not job.goes_on_to("segment"):
         return False

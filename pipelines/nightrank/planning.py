@@ -56,6 +56,7 @@ class Plan:
         base: the index generation that the corpus is compared with, or that is ranked against.
         earlier: the result generation whose lists and scores may be taken over.
         source_id: what documents of one text are made of; segments of another are of no use.
+        query_source_id: the same of queries.
         files_id: the corpus's input as it stood.
         corpus_id: the corpus: that input, and of a change feed all those before it.
         segment: folder of what this run adds to the corpus.
@@ -74,6 +75,7 @@ class Plan:
     base: Entry | None
     earlier: Entry | None
     source_id: str
+    query_source_id: str
     files_id: str
     corpus_id: str
     segment: str
@@ -163,11 +165,14 @@ def make_plan(
         if config.evaluate.qrels:
             qrels = find_qrels(config.evaluate.qrels, options)
             load_qrels(qrels.url, options)
-    queries = {
+    query_source = {
         "source": _source(config.queries, config),
+        "judged_by": qrels.identity if qrels and config.queries.only_judged else "",
+    }
+    queries = {
+        **query_source,
         # Names go into the rejects, so a renamed input is another input.
         "files": [[file.url, file.identity] for file in query_files.files],
-        "judged_by": qrels.identity if qrels and config.queries.only_judged else "",
     }
     identity = {
         "format": FORMAT,
@@ -201,6 +206,7 @@ def make_plan(
         found.base,
         found.earlier,
         source_id,
+        fingerprint(query_source),
         files_id,
         corpus_id,
         f"segments/{segment}",

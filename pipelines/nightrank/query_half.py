@@ -35,7 +35,10 @@ def take_in(job: Run) -> None:
     plan, config = job.plan, job.plan.config
     judged = plan.qrels.url if plan.qrels and config.queries.only_judged else None
     path, options = f"{plan.queries}/ingest", config.storage_options
-    made = ingest.stage(path, config.queries, plan.query_splits, options, judged)
+    before = f"{plan.earlier.body['queries']}/ingest" if plan.earlier else ""
+    earlier = Dataset(job.store, before).manifest() if before and before != path else None
+    splits, source_id = plan.query_splits, plan.query_source_id
+    made = ingest.stage(path, config.queries, splits, options, source_id, judged, earlier)
     ingested = job.stage("queries.ingest", made)
     accounting.check_input("queries", config.queries, ingested)
     if job.goes_on_to("delta"):

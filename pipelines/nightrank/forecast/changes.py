@@ -84,7 +84,8 @@ def documents(plan: Plan, store: Store, scratch: Store) -> Documents:
     config, names = plan.config, ("added", "changed", "removed", "unchanged")
     path = f"{plan.segment}/ingest"
     source, options = config.corpus, config.storage_options
-    ingested = _made(ingest.stage(path, source, plan.corpus_splits, options), store, scratch)
+    stage = ingest.stage(path, source, plan.corpus_splits, options, plan.source_id)
+    ingested = _made(stage, store, scratch)
     accounting.check_input("corpus", source, ingested)
     done = Dataset(store, f"{plan.segment}/delta").manifest()
     if done is not None:
@@ -143,7 +144,8 @@ def asked(plan: Plan, store: Store, scratch: Store) -> Asked:
     at = scratch
     if Dataset(store, f"{folder}/distinct").manifest():
         at = store  # All three are there.
-    stage = ingest.stage(f"{folder}/ingest", source, plan.query_splits, options, judged)
+    splits, source_id = plan.query_splits, plan.query_source_id
+    stage = ingest.stage(f"{folder}/ingest", source, splits, options, source_id, judged)
     ingested = _made(stage, at, at)
     accounting.check_input("queries", source, ingested)
     keep = "first" if source.on_dup_query == "reject" else "error"

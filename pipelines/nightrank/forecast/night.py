@@ -1,8 +1,9 @@
 """What a night would take on which a share of the documents is replaced, queries unchanged.
 
 Shares of a full run's seconds and bytes, by stage, as the stages work: the input is read and
-compared in full, documents that stand cost nothing, new segments are searched for all queries, a
-thirtieth of the lists is searched again, lists are written anew.
+compared in full (less, where files are as they were: those are not read again), documents that
+stand cost nothing, new segments are searched for all queries, a thirtieth of the lists is searched
+again, lists are written anew.
 """
 
 from __future__ import annotations

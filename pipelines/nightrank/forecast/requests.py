@@ -49,7 +49,8 @@ def gets(shape: Shape, made: dict[str, Written], tokenizers: int, workers: int) 
     corpus, queries = shape.corpus, shape.queries
     hybrid = "terms of documents" in made
     blocks = 2 * (corpus.size // BLOCK_BYTES) + queries.size // BLOCK_BYTES
-    total += blocks + 3 * (2 * corpus.splits + queries.splits)
+    opened = [max(side.splits, side.files) for side in (corpus, queries)]
+    total += blocks + 3 * (2 * opened[0] + opened[1])
     total += units["delta corpus"] * corpus.splits + units["delta queries"] * queries.splits
     # Extract reads what each delta keeps of its split; its rows are read by the segment's shards.
     total += RANGE * corpus.splits * units["delta corpus"] + GROUPS * max(documents, corpus.splits)
@@ -57,9 +58,9 @@ def gets(shape: Shape, made: dict[str, Written], tokenizers: int, workers: int) 
     total += TABLE * documents * (2 * tokenizers + 2 + 3 * hybrid)
     total += TABLE * shape.index_shards * hybrid
     total += RANGE * asked * queries.splits + TABLE * asked * (2 * tokenizers + hybrid)
-    opened = min(workers, asked) * shape.index_shards
+    loaded = min(workers, asked) * shape.index_shards
     total += TABLE * units["search"] * (1 + hybrid)
-    total += (TABLE * (1 + hybrid) + RANGE) * min(opened, units["search"] * shape.index_shards)
+    total += (TABLE * (1 + hybrid) + RANGE) * min(loaded, units["search"] * shape.index_shards)
     if not shape.flat:
         total += TABLE * documents * min(workers, asked)
     total += TABLE * units["search"]

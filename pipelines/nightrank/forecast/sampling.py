@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from nightrank.config import Corpus, Queries
 from nightrank.errors import NightrankError
 from nightrank.stages.judgements import load_qrels
+from nightrank.storage.bundles import bundled
 from nightrank.storage.filesystem import connect
 from nightrank.storage.formats import read_split
 from nightrank.storage.inputs import InputFile, Split
@@ -51,7 +52,7 @@ class Sample:
         seconds_per_row: reading, checking and hashing on one core.
         size: bytes of the files.
         files: their number.
-        splits: what one task reads each.
+        bundles: what one task reads each.
     """
 
     rows: int
@@ -64,7 +65,7 @@ class Sample:
     seconds_per_row: float
     size: int
     files: int
-    splits: int
+    bundles: int
 
 
 def sample_input(
@@ -121,7 +122,17 @@ def sample_input(
         table = table.take(pa.array(at))
     per_row = seconds / max(1, read)
     return Sample(
-        total, accepted, kept, distinct, whole, read, table, per_row, size, len(files), len(splits)
+        total,
+        accepted,
+        kept,
+        distinct,
+        whole,
+        read,
+        table,
+        per_row,
+        size,
+        len(files),
+        len(bundled(splits)),
     )
 
 

@@ -27,7 +27,17 @@ POSTING_BYTES = 8
 
 @dataclass(frozen=True)
 class Side:
-    """The corpus or the queries: rows read, rows that pass, rows that count, distinct texts."""
+    """The corpus or the queries.
+
+    Attributes:
+        rows: rows read.
+        accepted: rows that pass.
+        kept: rows that count.
+        distinct: texts.
+        size: bytes of the files.
+        splits: what is read by one task each.
+        files: files or parts of them that are opened.
+    """
 
     rows: int
     accepted: int
@@ -35,19 +45,22 @@ class Side:
     distinct: int
     size: int
     splits: int
+    files: int = 0
 
     @staticmethod
     def of(sample: Sample, wanted: int | None, by_file: bool) -> Side:
         """A sample's input, or one of `wanted` rows of the same kind."""
         s = sample
-        whole = Side(s.rows, s.accepted, s.kept, s.distinct, s.size, s.splits)
+        whole = Side(s.rows, s.accepted, s.kept, s.distinct, s.size, s.bundles, s.files)
         if wanted is None or wanted == s.kept:
             return whole
         times = wanted / max(1, s.kept)
         size = round(s.size * times)
-        splits = max(1, round(s.splits * times)) if by_file else max(1, -(-size // TARGET_BYTES))
+        splits = max(1, round(s.bundles * times)) if by_file else max(1, -(-size // TARGET_BYTES))
         rows, accepted, distinct = (round(n * times) for n in (s.rows, s.accepted, s.distinct))
-        return Side(max(rows, wanted), max(accepted, wanted), wanted, distinct, size, splits)
+        return Side(
+            max(rows, wanted), max(accepted, wanted), wanted, distinct, size, splits, splits
+        )
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@
 """
 
 VERSIONS = {
-    "ingest": 3,
+    "ingest": 4,
     "delta": 2,
-    "extract": 2,
+    "extract": 3,
     "segment": 2,
     "compact": 1,
     "copy": 1,
@@ -21,6 +21,6 @@ VERSIONS = {
     "rerank": 2,
     "rank": 3,
     "changes": 1,
-    "rejects": 2,
+    "rejects": 3,
     "publish": 1,
 }

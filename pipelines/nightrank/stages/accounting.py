@@ -23,7 +23,9 @@ def check_input(kind: str, source: Corpus | Queries, ingested: Manifest) -> None
             would be one document, and where a column that was asked for is in no row of the input;
             E_REJECT_BUDGET with the reasons; E_EMPTY.
     """
-    places = {s.stats.get("id_type"): s.stats.get("where") for s in reversed(ingested.shards)}
+    places: dict[str, str] = {}
+    for shard in ingested.shards:
+        places = {**shard.stats["id_types"], **places}
     if {"integer", "string"} <= set(places):
         what = f"ids are integers in {places['integer']} and strings in {places['string']}"
         do = "write them as one type: 7 and '7' would be taken for one"

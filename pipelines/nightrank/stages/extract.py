@@ -1,10 +1,11 @@
 """Fetches the rows of new and changed documents from the user's files.
 
-In: an input split, the rows of it that the delta kept. Out: `rows`, in input order. Cardinality:
-one shard per split that holds such rows. Knows nothing about: ids, duplicates, shards of documents.
+In: a bundle of input splits, the rows of it that the delta kept. Out: `rows`, in input order.
+Cardinality: one shard per bundle that holds such rows. Knows nothing about: ids, duplicates, shards
+of documents.
 
-The split is read a second time, since at the first nobody knew which rows would be needed: writing
-all texts on every night would cost as much as the corpus is large.
+A split that holds such rows is read a second time, since at the first nobody knew which rows would
+be needed: writing all texts on every night would cost as much as the corpus is large.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from nightrank.config import Corpus
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.storage.bundles import bundled
 from nightrank.storage.dataset import Manifest, Payload, shard_names
 from nightrank.storage.formats import read_split
 from nightrank.storage.inputs import Split, changed
@@ -25,21 +27,24 @@ from nightrank.storage.parquet import Batches
 from nightrank.storage.reader import Reader
 from nightrank.storage.validation import accepted_schema, validate
 
-VERSION = 2
+VERSION = 3
 
 
-def plan(splits: tuple[Split, ...], delta: Manifest) -> tuple[Task, ...]:
-    """One task per split that holds kept rows."""
+def plan(splits: tuple[Split, ...], ingested: Manifest, delta: Manifest) -> tuple[Task, ...]:
+    """One task per bundle that holds kept rows."""
+    bundles = bundled(splits)
     tasks = []
-    for number, name in enumerate(shard_names(len(splits))):
+    for number, name in enumerate(shard_names(len(bundles))):
         kept = [(ref, part) for ref in delta.files("kept") if (part := ref.range(number))]
         if kept:
-            tasks.append(Task(name, {"split": splits[number], "kept": kept}))
+            lines = ingested.shards[number].stats["lines"]
+            args = {"bundle": bundles[number], "lines": lines, "kept": kept}
+            tasks.append(Task(name, args))
     return tuple(tasks)
 
 
 class Worker:
-    """Reads a split again and keeps what is new."""
+    """Reads splits again and keeps what is new."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._source = Corpus.model_validate(config["source"])
@@ -49,25 +54,40 @@ class Worker:
         """A row that is no longer what the delta saw ends the run: the input changed."""
         parts = [read.range(ref, part) for ref, part in task.args["kept"]]
         kept = pa.concat_tables(parts).sort_by("row").combine_chunks()
-        wanted, file = kept["row"].to_numpy(), task.args["split"].file
-        stats = {"rate_rows": len(wanted), "fetched": 0}
+        stats = {"rate_rows": kept.num_rows, "fetched": 0}
 
         def rows() -> Iterator[pa.Table]:
-            for batch in read_split(task.args["split"], "corpus", self._source, self._options):
-                accepted, _ = validate(batch, "corpus", self._source)
-                found = accepted.filter(pa.array(np.isin(accepted["row"].to_numpy(), wanted)))
-                if not found.num_rows:
-                    continue
-                at = np.searchsorted(wanted, found["row"].to_numpy())
-                hashes = kept["content_hash"].take(pa.array(at))
-                if not pc.all(pc.equal(found["content_hash"], hashes)).as_py():
-                    raise changed(file, "the texts read at first", "others")
-                stats["fetched"] += found.num_rows
-                yield found
-            if stats["fetched"] != len(wanted):
-                raise changed(file, f"{len(wanted)} new rows", str(stats["fetched"]))
+            before = 0
+            for split, lines in zip(task.args["bundle"], task.args["lines"], strict=True):
+                for found in self._rows(split, kept, before, before + lines):
+                    stats["fetched"] += found.num_rows
+                    yield found
+                before += lines
 
         return Payload({"rows": Batches(accepted_schema("corpus", self._source), rows())}, stats)
+
+    def _rows(self, split: Split, kept: pa.Table, start: int, stop: int) -> Iterator[pa.Table]:
+        """Kept rows of a split, whose rows are those from start to stop - 1 of its bundle."""
+        low, high = np.searchsorted(kept["row"].to_numpy(), [start, stop])
+        kept = kept.slice(low, high - low)
+        if not kept.num_rows:
+            return
+        wanted, fetched = kept["row"].to_numpy(), 0
+        for batch in read_split(split, "corpus", self._source, self._options):
+            accepted, _ = validate(batch, "corpus", self._source)
+            numbers = pc.add(accepted["row"], start)
+            accepted = accepted.set_column(accepted.schema.get_field_index("row"), "row", numbers)
+            found = accepted.filter(pa.array(np.isin(numbers.to_numpy(), wanted)))
+            if not found.num_rows:
+                continue
+            at = np.searchsorted(wanted, found["row"].to_numpy())
+            hashes = kept["content_hash"].take(pa.array(at))
+            if not pc.all(pc.equal(found["content_hash"], hashes)).as_py():
+                raise changed(split.file, "the texts read at first", "others")
+            fetched += found.num_rows
+            yield found
+        if fetched != len(wanted):
+            raise changed(split.file, f"{len(wanted)} new rows", str(fetched))
 
 
 def stage(
@@ -75,6 +95,7 @@ def stage(
     source: Corpus,
     splits: tuple[Split, ...],
     options: dict[str, Any],
+    ingested: Manifest,
     delta: Manifest,
 ) -> Stage:
     """Assembles the stage."""
@@ -84,7 +105,7 @@ def stage(
         version=VERSION,
         dataset=dataset,
         identity={"of": delta.path},
-        tasks=plan(splits, delta),
+        tasks=plan(splits, ingested, delta),
         worker=WorkerSpec(Worker, config),
         schemas={"rows": accepted_schema("corpus", source)},
     )

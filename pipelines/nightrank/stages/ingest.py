@@ -1,44 +1,62 @@
 """Reads and checks the user's files, and says what was refused and why.
 
-In: input splits (files, byte ranges or row groups). Out: `ids` of accepted rows (scattered by id
-hash), `rejects`, and of queries `rows` (accepted, scattered by text hash). Cardinality: one shard
-per split. Knows nothing about: duplicates, segments, models.
+In: bundles of input splits (files, byte ranges or row groups). Out: `ids` of accepted rows
+(scattered by id hash), `rejects`, and of queries `rows` (accepted, scattered by text hash).
+Cardinality: one shard per bundle. Knows nothing about: duplicates, segments, models.
+
+Rows are numbered through a bundle, in the order of its splits: the record's `lines` says how many
+each split takes. A split that is refused as a whole has -1 less its place in the bundle.
 
 Documents' texts are hashed here and left where they are: on most nights nearly all of them stand in
-the lake already. `extract` fetches those that do not.
+the lake already. `extract` fetches those that do not. A bundle whose files are what they were is
+not read again: its shard is copied from the earlier dataset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightrank.config import Corpus, Queries
+from nightrank.errors import NightrankError
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.stages.judgements import load_qrels
 from nightrank.storage import buckets, schemas
-from nightrank.storage.dataset import Payload, shard_names
+from nightrank.storage.bundles import Bundle, bundled, plain
+from nightrank.storage.dataset import FileRef, Manifest, Payload, Record, shard_names
+from nightrank.storage.fingerprint import canonical
 from nightrank.storage.formats import read_split
 from nightrank.storage.inputs import Split
-from nightrank.storage.raw import rejects_schema
+from nightrank.storage.raw import RawBatch, id_name, rejects_schema
 from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
 from nightrank.storage.validation import accepted_schema, validate
 
-VERSION = 3
+VERSION = 4
 
 
-def plan(splits: tuple[Split, ...]) -> tuple[Task, ...]:
-    """One task per split."""
-    names = shard_names(len(splits))
-    return tuple(Task(name, {"split": split}) for name, split in zip(names, splits, strict=True))
+def plan(splits: tuple[Split, ...], earlier: Mapping[bytes, Record]) -> tuple[Task, ...]:
+    """One task per bundle, with the shard that was made of the same bundle before.
+
+    Args:
+        splits: in the order of the input.
+        earlier: shards by their bundle, see `_earlier`.
+    """
+    bundles = bundled(splits)
+    tasks = []
+    for name, bundle in zip(shard_names(len(bundles)), bundles, strict=True):
+        args: dict[str, Any] = {"bundle": bundle}
+        if known := earlier.get(canonical(plain(bundle))):
+            args["earlier"] = (known.files, known.stats)
+        tasks.append(Task(name, args))
+    return tuple(tasks)
 
 
 class Worker:
-    """Reads, checks and buckets one split."""
+    """Reads, checks and buckets one bundle."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._kind = config["kind"]
@@ -51,44 +69,58 @@ class Worker:
             self._judged = pc.unique(qrels["query_id"])
 
     def __call__(self, task: Task, read: Reader) -> Payload:
-        """Streams a split: memory is bounded by ids and rejects (and queries), not by documents."""
-        schema = accepted_schema(self._kind, self._source)
+        """Copies what is known, or streams the bundle's files.
+
+        Memory is bounded by ids and rejects (and queries), not by documents.
+        """
+        if "earlier" in task.args:
+            files, stats = task.args["earlier"]
+            try:
+                return self._copied(files, stats, read)
+            except NightrankError as error:
+                if error.code != "E_CORRUPT":
+                    raise  # A damaged shard is no loss: the files are here.
+        return self._read(task.args["bundle"])
+
+    def _copied(self, files: dict[str, FileRef], stats: dict[str, Any], read: Reader) -> Payload:
+        """An earlier shard's content, which is that of this one."""
+        table = _scattered(files["ids"], ids_schema(self._source), read)
+        made: dict[str, Any] = {}
+        if self._kind == "queries":
+            rows = _scattered(files["rows"], accepted_schema(self._kind, self._source), read)
+            made["rows"] = Scatter(rows, buckets.first_byte(rows["query_hash"]))
+        made["ids"] = buckets.scatter(table, table["id"])
+        made["rejects"] = read.table(files["rejects"])
+        return Payload(made, {**stats, "rate_rows": 0, "bundles_reused": 1})
+
+    def _read(self, bundle: Bundle) -> Payload:
         rejects: list[pa.Table] = []
         ids: list[pa.Table] = []
         stats: dict[str, Any] = {"rows_in": 0, "accepted": 0, "rejected": 0, "unselected": 0}
-        stats |= {"lines": 0, "reasons": {}, "id_type": "", "where": "", "deletes": 0}
+        stats |= {"lines": [], "reasons": {}, "id_types": {}, "deletes": 0, "rate_rows": 0}
         present: set[str] = set()
-        id_column = schema.names[0]
+        schema = accepted_schema(self._kind, self._source)
         hash_column = "content_hash" if self._kind == "corpus" else "query_hash"
 
         def accepted_rows() -> Iterator[pa.Table]:
-            for batch in read_split(task.args["split"], self._kind, self._source, self._options):
-                accepted, refused = validate(batch, self._kind, self._source)
-                stats["id_type"], stats["where"] = batch.id_type, batch.where
-                present.update(batch.present)
-                stats["rows_in"] += accepted.num_rows + refused.num_rows
-                stats["rejected"] += refused.num_rows
-                for row in (accepted["row"], refused["row"]):
-                    stats["lines"] = max(stats["lines"], (pc.max(row).as_py() or 0) + 1)
-                for count in pc.value_counts(refused["reason"]).to_pylist():
-                    reason = count["values"]
-                    stats["reasons"][reason] = stats["reasons"].get(reason, 0) + count["counts"]
-                if refused.num_rows and "example" not in stats:
-                    stats["example"] = _told(refused, batch.where)
-                rejects.append(refused)
-                if self._judged is not None:
-                    judged = accepted.filter(pc.is_in(accepted[id_column], self._judged))
-                    stats["unselected"] += accepted.num_rows - judged.num_rows
-                    accepted = judged
-                stats["accepted"] += accepted.num_rows
-                stats["rate_rows"] = stats["rows_in"]
-                columns = [accepted[id_column], accepted[hash_column], accepted["row"]]
-                if isinstance(self._source, Corpus) and self._source.feed:
-                    removed = pc.equal(accepted["op"], "delete")
-                    stats["deletes"] += pc.sum(removed).as_py() or 0
-                    columns += [accepted["sequence"], removed]
-                ids.append(pa.table(columns, schema=ids_schema(self._source)))
-                yield accepted
+            for place, split in enumerate(bundle):
+                before = sum(stats["lines"])
+                stats["lines"].append(0)
+                for batch in read_split(split, self._kind, self._source, self._options):
+                    accepted, refused = self._checked(batch, stats)
+                    present.update(batch.present)
+                    for row in (accepted["row"], refused["row"]):
+                        last = pc.max(row).as_py() if len(row) else -1
+                        stats["lines"][-1] = max(stats["lines"][-1], last + 1)
+                    accepted = _renumbered(accepted, before, place)
+                    rejects.append(_renumbered(refused, before, place))
+                    columns = [accepted[schema.names[0]], accepted[hash_column], accepted["row"]]
+                    if isinstance(self._source, Corpus) and self._source.feed:
+                        removed = pc.equal(accepted["op"], "delete")
+                        stats["deletes"] += pc.sum(removed).as_py() or 0
+                        columns += [accepted["sequence"], removed]
+                    ids.append(pa.table(columns, schema=ids_schema(self._source)))
+                    yield accepted
 
         files: dict[str, Any] = {}
         if self._kind == "queries":
@@ -102,6 +134,47 @@ class Worker:
         stats["columns"] = sorted(present)
         files["rejects"] = pa.concat_tables([rejects_schema().empty_table(), *rejects])
         return Payload(files, stats)
+
+    def _checked(self, batch: RawBatch, stats: dict[str, Any]) -> tuple[pa.Table, pa.Table]:
+        """Accepted rows and rejects of a batch, counted; without queries that are not judged."""
+        accepted, refused = validate(batch, self._kind, self._source)
+        stats["id_types"].setdefault(batch.id_type, batch.where)
+        stats["rows_in"] += accepted.num_rows + refused.num_rows
+        stats["rate_rows"] = stats["rows_in"]
+        stats["rejected"] += refused.num_rows
+        for count in pc.value_counts(refused["reason"]).to_pylist():
+            reason = count["values"]
+            stats["reasons"][reason] = stats["reasons"].get(reason, 0) + count["counts"]
+        if refused.num_rows and "example" not in stats:
+            stats["example"] = _told(refused, batch.where)
+        if self._judged is not None:
+            judged = accepted.filter(pc.is_in(accepted[id_name(self._kind)], self._judged))
+            stats["unselected"] += accepted.num_rows - judged.num_rows
+            accepted = judged
+        stats["accepted"] += accepted.num_rows
+        return accepted, refused
+
+
+def _renumbered(table: pa.Table, before: int, place: int) -> pa.Table:
+    """Rows by their number in the bundle; -1, a whole split, by the split's place in it."""
+    rows = table["row"]
+    rows = pc.if_else(pc.less(rows, 0), -1 - place, pc.add(rows, before)).cast(pa.int64())
+    return table.set_column(table.schema.get_field_index("row"), "row", rows)
+
+
+def _scattered(ref: FileRef, schema: pa.Schema, read: Reader) -> pa.Table:
+    """All rows of a scatter file."""
+    return read.ranges(ref, ref.ranges) if ref.ranges else schema.empty_table()
+
+
+def _earlier(made: Manifest | None, identity: dict[str, Any]) -> dict[bytes, Record]:
+    """Shards of an earlier dataset by their bundle, where the same settings made them."""
+    if made is None or made.version != VERSION or made.identity["source"] != identity["source"]:
+        return {}
+    return {
+        canonical(bundle): record
+        for bundle, record in zip(made.identity["bundles"], made.shards, strict=True)
+    }
 
 
 def _told(rejects: pa.Table, where: str) -> str:
@@ -122,9 +195,21 @@ def stage(
     source: Corpus | Queries,
     splits: tuple[Split, ...],
     options: dict[str, Any],
+    source_id: str,
     qrels: str | None = None,
+    earlier: Manifest | None = None,
 ) -> Stage:
-    """Assembles the stage; `qrels` limits queries to the judged ones."""
+    """Assembles the stage.
+
+    Args:
+        dataset: its folder.
+        source: the section of the config.
+        splits: of the input.
+        options: storage options.
+        source_id: what becomes of rows: equal where equal files give equal shards.
+        qrels: limits queries to the judged ones.
+        earlier: an ingest of the same input before, whose shards may be copied.
+    """
     kind = "corpus" if isinstance(source, Corpus) else "queries"
     config = {
         "kind": kind,
@@ -132,12 +217,13 @@ def stage(
         "options": options,
         "qrels": qrels,
     }
+    identity = {"source": source_id, "bundles": [plain(bundle) for bundle in bundled(splits)]}
     return Stage(
         name=f"ingest {kind}",
         version=VERSION,
         dataset=dataset,
-        identity={"splits": [split.to_dict() for split in splits]},
-        tasks=plan(splits),
+        identity=identity,
+        tasks=plan(splits, _earlier(earlier, identity)),
         worker=WorkerSpec(Worker, config),
         schemas={
             "ids": ids_schema(source),

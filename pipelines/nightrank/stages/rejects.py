@@ -20,7 +20,7 @@ from nightrank.storage.dataset import FileRef, Manifest, Payload
 from nightrank.storage.inputs import Split
 from nightrank.storage.reader import Reader
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,41 @@ class Source:
     texts: list[Texts]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the rows of one split are: in its bundle and in its file.
+
+    Attributes:
+        url: of the file.
+        start: number of the split's first row in the bundle.
+        offset: rows of the file that earlier splits hold.
+    """
+
+    url: str
+    start: int
+    offset: int
+
+
 def plan(sources: list[Source], ranked: Manifest, dead: list[FileRef]) -> tuple[Task, ...]:
     """One task; rejects are bounded by their budget."""
-    rows: list[tuple[str, str, int, FileRef]] = []
-    dropped: list[tuple[str, str, int, FileRef, int]] = []
+    rows: list[tuple[str, list[Place], FileRef]] = []
+    dropped: list[tuple[str, list[Place], FileRef, int]] = []
     vectors: list[tuple[str, int, FileRef, FileRef]] = []
     for source in sources:
         before: dict[str, int] = {}
-        splits = [Split.from_dict(plain) for plain in source.ingested.identity["splits"]]
-        for number, (split, shard) in enumerate(zip(splits, source.ingested.shards, strict=True)):
-            url = split.file.url
-            offset = before.get(url, 0)  # Rows of the file that earlier splits hold.
-            before[url] = offset + int(shard.stats["lines"])
-            rows.append((source.kind, url, offset, shard.files["rejects"]))
+        bundles = source.ingested.identity["bundles"]
+        for number, (bundle, shard) in enumerate(zip(bundles, source.ingested.shards, strict=True)):
+            places, start = [], 0
+            for plain, lines in zip(bundle, shard.stats["lines"], strict=True):
+                url = Split.from_dict(plain).file.url
+                places.append(Place(url, start, before.get(url, 0)))
+                before[url] = before.get(url, 0) + lines
+                start += lines
+            if shard.files["rejects"].rows:
+                rows.append((source.kind, places, shard.files["rejects"]))
             for ref in source.delta.files("dropped"):
                 if ref.range(number):
-                    dropped.append((source.kind, url, offset, ref, number))
+                    dropped.append((source.kind, places, ref, number))
         file = "documents" if source.kind == "corpus" else "members"
         for part in source.texts:
             pairs = zip(part.embedded.shards, part.texts.shards, strict=True)
@@ -78,12 +97,12 @@ class Worker:
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Sorted by (kind, file, row)."""
         parts = [schemas.REJECTS.empty_table()]
-        for kind, url, offset, ref in task.args["rows"]:
-            parts.append(_rows(kind, url, offset, read.table(ref)))
-        for kind, url, offset, ref, split in task.args["dropped"]:
-            table = read.range(ref, ref.range(split))
+        for kind, places, ref in task.args["rows"]:
+            parts.append(_rows(kind, places, read.table(ref)))
+        for kind, places, ref, number in task.args["dropped"]:
+            table = read.range(ref, ref.range(number))
             detail = pa.array(["another row of this id counts"] * table.num_rows, pa.string())
-            parts.append(_rows(kind, url, offset, table.append_column("detail", detail)))
+            parts.append(_rows(kind, places, table.append_column("detail", detail)))
         stats = {"living_without_vector": 0, "dead_without_vector": 0}
         dead = all_dead(task.args["dead"], read) if task.args["vectors"] else np.zeros(0, np.int64)
         for kind, key, rejects_ref, texts_ref in task.args["vectors"]:
@@ -102,10 +121,17 @@ class Worker:
         return Payload({"rejects": content}, stats)
 
 
-def _rows(kind: str, url: str, offset: int, table: pa.Table) -> pa.Table:
-    """Rows of an input file, numbered within the file; -1 stands for the whole file."""
-    rows = pc.if_else(pc.less(table["row"], 0), table["row"], pc.add(table["row"], offset))
-    return _table(kind, url, rows, table["id"], table["reason"], table["detail"])
+def _rows(kind: str, places: list[Place], table: pa.Table) -> pa.Table:
+    """Rows of a bundle by file and row; a file that was refused as a whole has the row -1."""
+    numbers = table["row"].to_numpy()
+    starts = np.array([place.start for place in places], np.int64)
+    offsets = np.array([place.offset for place in places], np.int64)
+    whole = numbers < 0
+    # Of splits that start at one row all but the last are empty.
+    at = np.where(whole, -1 - numbers, np.searchsorted(starts, numbers, side="right") - 1)
+    rows = np.where(whole, -1, numbers - starts[at] + offsets[at])
+    files = [places[i].url for i in at.tolist()]
+    return _table(kind, files, pa.array(rows), table["id"], table["reason"], table["detail"])
 
 
 def _vectors(kind: str, rejects: pa.Table, texts: pa.Table) -> pa.Table:
@@ -120,12 +146,14 @@ def _vectors(kind: str, rejects: pa.Table, texts: pa.Table) -> pa.Table:
     crashed = pc.equal(reasons, "crashed_worker")
     unusable = "the encoder's output is not a usable vector"
     detail = pc.if_else(crashed, "every process that encodes it dies", unusable)
-    return _table(kind, "", pa.array([-1] * len(ids), pa.int64()), ids, reasons, detail)
+    rows = pa.array([-1] * len(ids), pa.int64())
+    return _table(kind, [""] * len(ids), rows, ids, reasons, detail)
 
 
-def _table(kind: str, file: str, rows: Any, ids: Any, reasons: Any, details: Any) -> pa.Table:
-    count = len(ids)
-    columns = [pa.array([kind] * count, pa.string()), pa.array([file] * count, pa.string())]
+def _table(
+    kind: str, files: list[str], rows: Any, ids: Any, reasons: Any, details: Any
+) -> pa.Table:
+    columns = [pa.array([kind] * len(files), pa.string()), pa.array(files, pa.string())]
     return pa.table([*columns, rows, ids, reasons, details], schema=schemas.REJECTS)
 
 
