@@ -18,6 +18,7 @@ from nightrank.config_file import load_config
 from nightrank.errors import NightrankError
 from nightrank.forecast.again import CORPUS, INDEX, LISTS, NEW, PAIRS, again, kept
 from nightrank.forecast.bottleneck import bottleneck
+from nightrank.forecast.obstacles import obstacles
 from nightrank.forecast.tonight import counted, tonight
 from nightrank.planning import make_plan
 from nightrank.results import open_lake
@@ -280,6 +281,26 @@ def test_a_dry_run_refuses_what_the_night_would(
     with pytest.raises(NightrankError) as caught:
         announced(write_config(made.config(tmp_path / "lake")))
     assert caught.value.exit_code == 4
+
+
+def test_a_corpus_that_the_gate_would_hold_back_is_announced(
+    made: Collection, tmp_path: Path, write_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(made.config(tmp_path / "lake"))
+    run(config)
+
+    def said() -> list[str]:
+        loaded = load_config(config, [])
+        store = open_lake(loaded.root, loaded.name, {})
+        plan = make_plan(loaded, store, keeps=False)
+        return obstacles(plan, store, counted(plan, store)[0])
+
+    write_jsonl(made.folder / "corpus.jsonl", made.documents[10:])
+    assert said() == []
+    write_jsonl(made.folder / "corpus.jsonl", made.documents[100:])
+    (line,) = said()
+    reason = "max_delete_fraction: 0.3333, allowed 0.2 (100 of 300 documents"
+    assert reason in line and reason in called(capsys, "nightly", config, code=11)
 
 
 def test_nothing_is_compared_before_something_is_published(

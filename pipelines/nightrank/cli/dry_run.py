@@ -38,11 +38,11 @@ def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> 
     from nightrank.cli.plan_table import table
     from nightrank.config_file import load_config
     from nightrank.forecast.hardware import GIB, device_named
+    from nightrank.forecast.obstacles import obstacles
     from nightrank.forecast.predict import Question, predict
     from nightrank.forecast.tonight import counted, tonight
     from nightrank.planning import make_plan
     from nightrank.results import open_lake
-    from nightrank.storage.log import Log, held_back
 
     loaded = load_config(config, sets or [])
     gpu = device_named(asked.device) if asked.device else None
@@ -53,8 +53,7 @@ def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> 
     ask = Question(loaded, *found_by(made), asked.sample, device=gpu, node_memory=memory)
     forecast = tonight(predict(ask), made, store, *counts)
     finish(forecast, loaded, made.left_out, asked.prices)
-    if rollback := Log(store, "results").in_force():
-        forecast["warnings"].append(f"the night would end at once: {held_back(rollback)}")
+    forecast["warnings"] += obstacles(made, store, counts[0])
     note = "dry run: both inputs were read, nothing was written to the lake"
     if made.published is not None:
         note = f"{note}; generation {made.published} holds this already: the night does nothing"

@@ -146,10 +146,14 @@ def holds_work(made: Plan, store: Store) -> bool:
 
 def _of_next_run(full: dict[str, Any], made: Plan, store: Store, change: float) -> dict[str, Any]:
     """What is left to do; a large input is not read for that."""
+    from nightrank.forecast.obstacles import obstacles
     from nightrank.forecast.tonight import assumed, counted, tonight
 
     if full["whole"]:
-        return tonight(full, made, store, *counted(made, store))
+        documents, queries = counted(made, store)
+        forecast = tonight(full, made, store, documents, queries)
+        forecast["warnings"] += obstacles(made, store, documents)
+        return forecast
     forecast = tonight(full, made, store, *assumed(made, store, full, change), exact=False)
     if not made.corpus_stands:
         what = f"the corpus was not read: {change:.1%} of it is taken as changed (--change)"
@@ -194,7 +198,7 @@ def _store(store: Store, folder: str, forecast: dict[str, Any]) -> str:
 
     if prediction.keep(store, folder, forecast):
         return f"stored as {folder}/{prediction.NAME}; the run is held against it"
-    return f"an earlier forecast stands in {folder}/{prediction.NAME}: that one is kept"
+    return f"an earlier forecast is in {folder}/{prediction.NAME}: that one is kept"
 
 
 def _money(forecast: dict[str, Any], prices: dict[str, float | None]) -> dict[str, float]:

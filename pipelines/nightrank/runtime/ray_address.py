@@ -19,7 +19,7 @@ OWN_PORT = "RAY_GCS_SERVER_PORT"
 
 
 def refuse_unreachable(address: str) -> None:
-    """Tells an address where no Ray answers from one where some does.
+    """Refuses an address where no Ray answers.
 
     Args:
         address: host:port, with or without `ray://`; names such as `auto` are left to Ray.

@@ -96,10 +96,10 @@ def connect(cluster: Cluster) -> None:
 
 
 def no_cluster(error: Exception, address: str) -> NightrankError:
-    """E_CLUSTER in one line: Ray tells two versions in seven."""
-    told = " ".join(str(error).split())
-    if told.startswith("Version mismatch"):
-        what = f"the Ray at this address is another's: {told}"
+    """E_CLUSTER in one line; Ray reports a mismatch of versions in seven."""
+    text = " ".join(str(error).split())
+    if text.startswith("Version mismatch"):
+        what = f"the Ray at this address is another's: {text}"
         do = "install the cluster's versions here; `ray stop` ends a leftover Ray of this machine"
         return NightrankError("E_CLUSTER", what, address, do)
     do = "check cluster.address and the token, or leave both out to start a cluster here;"

@@ -1,0 +1,35 @@
+"""What would keep a night from being published, as far as that is known before it."""
+
+from __future__ import annotations
+
+from nightrank import gate
+from nightrank.forecast.changes import Documents
+from nightrank.planning import Plan
+from nightrank.storage.log import Log, held_back
+from nightrank.storage.store import Store
+
+
+def obstacles(plan: Plan, store: Store, documents: Documents) -> list[str]:
+    """A rollback that is in force, and a corpus that the gate does not let through.
+
+    Args:
+        plan: the run.
+        store: its lake.
+        documents: what it would find changed in the corpus, counted.
+
+    Returns:
+        A line for each. Where the plan builds upon another index than readers see, the corpus is
+        compared by the night itself alone.
+    """
+    found = []
+    log = Log(store, "results")
+    if rollback := log.in_force():
+        found.append(f"the night would end at once: {held_back(rollback)}")
+    published, base = log.current(), plan.usable_base
+    if published and base and published.body["index_generation"] == base.generation:
+        before = documents.living - documents.added + documents.removed
+        limits = plan.config.gate
+        removed = gate.deletions(limits, gate.Removals(documents.removed, before))
+        if not removed.passed:
+            found.append(f"the gate would hold the night back: {removed}")
+    return found
