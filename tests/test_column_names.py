@@ -77,7 +77,7 @@ def test_an_input_without_a_feed_does_not_take_its_columns_either(
         ({"corpus": {"attributes": {"Year": "int64", "year": "int64"}}}, "letter case alone"),
         ({"corpus": {"attributes": {" ": "string"}}}, "name is empty"),
         ({"results": {"document_columns": ["title", "title"]}}, "['title'] more than once"),
-        ({"results": {"document_columns": ["Title"]}}, "['Title'] unknown"),
+        ({"results": {"document_columns": ["Title"]}}, "unknown: 'Title'; did you mean 'title'?"),
         ({"rerank": [{**TWO_STEPS[0], "name": "rerank"}, TWO_STEPS[1]]}, "second column rerank_"),
         ({"rerank": [{**TWO_STEPS[0], "name": "step2"}, TWO_STEPS[1]]}, "name of an earlier step"),
         ({"rerank": [{**TWO_STEPS[0], "name": "first_stage"}]}, "second column first_stage_score"),

@@ -115,7 +115,7 @@ def test_items_of_lists_are_set_by_their_number(
     [
         (
             {"corpus": {"pth": "x"}},
-            "corpus.pth: unknown key; did you mean 'path'? Known",
+            "corpus.pth: unknown key; did you mean 'path'? known",
         ),
         ({"rerank": {"depht": 3}}, "rerank.0.depht: unknown key; did you mean 'depth'?"),
         ({"retreive": {"depth": 3}}, "retreive: unknown key; did you mean 'retrieve'?"),
@@ -151,6 +151,11 @@ def test_an_error_says_what_was_meant(
         ("cluster.executor=seriel", "did you mean 'serial'?"),
         ("retreive.depth=3", "did you mean 'retrieve'?"),
         ("retrieve.depth=many", "expected a whole number"),
+        ("rerank.unit_tokens=x", "expected 'auto' or a whole number, found 'x'"),
+        ("cluster.pools.own.stages=[rerankk]", "did you mean 'rerank' or 'rank'?"),
+        ("corpus.columns.txt=body", "unknown: 'txt'; did you mean 'text'? known: ['id', "),
+        ("results.document_columns=[titel]", "unknown: 'titel'; did you mean 'title'?"),
+        ("rerank.depth=5000", "rerank.depth = 5000 exceeds retrieve.depth = 20"),
     ],
 )
 def test_an_error_in_an_override_names_the_option(config: str, override: str, words: str) -> None:

@@ -18,6 +18,7 @@ from nightrank.config_inputs import ColumnType as ColumnType
 from nightrank.config_inputs import Corpus as Corpus
 from nightrank.config_inputs import Queries as Queries
 from nightrank.config_inputs import Source as Source
+from nightrank.config_keys import unknown_names
 from nightrank.config_running import (
     Budget,
     Cluster,
@@ -205,9 +206,7 @@ class PipelineConfig(Section):
             raise ValueError("queries.only_judged needs evaluate.qrels")
         known, columns = {"title", "text", *self.corpus.attributes}, self.results.document_columns
         if unknown := set(columns) - known:
-            raise ValueError(
-                f"results.document_columns: {sorted(unknown)} unknown; known: {sorted(known)}"
-            )
+            raise ValueError(f"results.document_columns: {unknown_names(unknown, known)}")
         if repeated := sorted({name for name in columns if columns.count(name) > 1}):
             raise ValueError(f"results.document_columns: {repeated} more than once; name each once")
         places = {"root": self.root, "evaluate.qrels": self.evaluate.qrels}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from nightrank.config import PipelineConfig
 from nightrank.config_keys import (
@@ -83,11 +84,10 @@ def load_text(kind: type[S], text: str, path: str, sets: Sequence[str] = ()) -> 
         return kind.model_validate(apply_sets(kind, plain, sets))
     except ValidationError as error:
         parts, what = _explained(kind, error)
-        key = ".".join(parts)
-        where, do = f"{path}, line {_line(lines, key, what)}", "correct the config"
-        if setting := _setting(sets, parts, key in lines):
+        where, do = f"{path}, line {_line(lines, parts)}", "correct the config"
+        if setting := _setting(sets, parts, ".".join(parts) in lines):
             where, do = f"--set {setting}", "correct the option"
-        raise NightrankError("E_CONFIG", f"{key}: {what}" if key else what, where, do) from None
+        raise NightrankError("E_CONFIG", what, where, do) from None
 
 
 def _setting(sets: Sequence[str], parts: list[str], in_file: bool) -> str:
@@ -103,39 +103,47 @@ def _setting(sets: Sequence[str], parts: list[str], in_file: bool) -> str:
 
 
 def _explained(kind: type[Section], error: ValidationError) -> tuple[list[str], str]:
-    """The key of the first error, in parts, and what is wrong with it in our words."""
+    """The key of the first error, in parts, and the key with what is wrong in our words."""
     errors = error.errors()
     # A key that is misspelt is also missing: the misspelling says more.
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     parts = [str(p) for p in first["loc"] if not str(p).startswith(("function-", "literal["))]
+    # Of a key that takes several kinds of values there is an error for each kind.
+    same = [one for one in errors if [str(p) for p in one["loc"]][: len(parts)] == parts]
     found = f", found {first['input']!r:.80}"
     # Nobody looks for a secret in an error: what the options hold is not repeated.
     if first["type"] in ("missing", "extra_forbidden", "value_error") or "storage_options" in parts:
         found = ""
-    what = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    what = what.replace("String should match pattern", "expected text that matches")
-    what = WORDS.get(first["type"], what)
+    wants = dict.fromkeys(map(_words, same or [first]))
+    what = " or ".join([next(iter(wants)), *(w.removeprefix("expected ") for w in [*wants][1:])])
     if first["type"] == "extra_forbidden":
         suggestion = did_you_mean(meant(kind, parts))
         listed = ", ".join(known(kind, parts[:-1]))
-        what = (
-            f"unknown key{suggestion} Known here: " if suggestion else "unknown key; known here: "
-        )
-        what += listed
+        what = f"unknown key{suggestion or ';'} known here: {listed}"
     elif first["type"] == "literal_error":
-        allowed = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        expected = (one["ctx"]["expected"] for one in same if one["type"] == "literal_error")
+        allowed = re.findall(r"'([^']*)'", " ".join(expected))
         found += did_you_mean(closest(str(first["input"]), allowed))
     elif first["type"] == "string_type" and isinstance(first["input"], int | float):
         found += ": put it in quotes"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return parts, f"{what}{found}{more}"
+    others = len(errors) - max(1, len(same))
+    more = f" (and {others} more)" if others else ""
+    key = f"{'.'.join(parts)}: " if parts else ""
+    if first["type"] == "value_error" and (words := re.match(r"[\w.\[\]]+", what)):
+        # A message about a whole section begins with the key within it.
+        parts = [*parts, *re.sub(r"\[(\d+)\]", r".\1", words.group()).split(".")]
+    return parts, f"{key}{what}{found}{more}"
 
 
-def _line(lines: dict[str, int], key: str, what: str) -> int:
-    """The line of a key, or of the key that a message about a whole section begins with."""
-    named = re.match(r"[\w.\[\]]+", what)
-    inner = re.sub(r"\[(\d+)\]", r".\1", named.group()) if named else ""
-    parts = f"{key}.{inner}".strip(".").split(".")
+def _words(error: ErrorDetails) -> str:
+    """What pydantic says, in our words."""
+    what = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    what = what.replace("String should match pattern", "expected text that matches")
+    return WORDS.get(error["type"], what)
+
+
+def _line(lines: dict[str, int], parts: list[str]) -> int:
+    """The line of the longest part of a key that the file has."""
     longest = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((lines[name] for name in longest if name in lines), 1)
 

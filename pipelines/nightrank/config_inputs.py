@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from nightrank import column_names
+from nightrank.config_keys import unknown_names
 from nightrank.config_running import Fraction, Section, UserPath
 
 ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "date32"]
@@ -58,7 +59,7 @@ class Source(Section):
             raise ValueError("a path must not carry credentials; use the AWS credentials chain")
         known = {"id", "text", "title", "vertical"}
         if unknown := set(self.columns) - known:
-            raise ValueError(f"columns: {sorted(unknown)} unknown; known: {sorted(known)}")
+            raise ValueError(f"columns: {unknown_names(unknown, known)}")
         column_names.check_attributes(self.attributes)
         names = [name.strip() for name in self.header]
         if "" in names or len(set(names)) < len(names):

@@ -86,6 +86,13 @@ def did_you_mean(words: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, words))}?" if words else ""
 
 
+def unknown_names(unknown: typing.Iterable[str], names: typing.Iterable[str]) -> str:
+    """What to say of names that are none of some known ones."""
+    listed, names = sorted(unknown), sorted(names)
+    near = [name for word in listed for name in closest(word, names)[:1]]
+    return f"unknown: {', '.join(map(repr, listed))}{did_you_mean(near) or ';'} known: {names}"
+
+
 def _dotted(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted keys of all values; an item's number and a mapping's own names are left out."""
     for name, field in kind.model_fields.items():
