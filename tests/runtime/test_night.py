@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nightrank.cli.app import app
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
@@ -77,6 +78,16 @@ def test_another_plan_has_a_night_of_its_own(store: Store) -> None:
 def test_a_retry_of_a_schedule_is_of_its_night_though_the_plan_changed(store: Store) -> None:
     # At 06:05 the input is another: what counts is when the schedule began.
     assert night.tonight(store, "results/q.0", "06:00", FIRST).deadline == DEADLINE
+
+
+def test_before_the_deadline_and_in_the_next_night_nothing_is_too_late(store: Store) -> None:
+    late = [
+        night.too_late(store, PLAN, "06:00", at(f"2026-11-30T{text}")) != ""
+        for text in ("00:10", "05:59", "06:00", "14:44", "14:46")
+    ]
+    assert late == [False, False, True, True, False]
+    assert night.too_late(store, PLAN, None, DEADLINE) == ""
+    assert night.too_late(store, "results/q.0", "06:00", DEADLINE) == ""
 
 
 def test_another_until_is_another_deadline(store: Store) -> None:
@@ -186,6 +197,7 @@ def test_a_night_through_the_command(
     tmp_path: Path,
     write_config: Write,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = write_config(collection.config(tmp_path / "lake", budget={"until": "06:00"}))
     now = [FIRST]
@@ -205,7 +217,14 @@ def test_a_night_through_the_command(
     with pytest.raises(NightrankError) as caught:
         tried()
     assert caught.value.exit_code == 10
-    assert "the next night begins at 2026-11-30 14:45" in str(caught.value)
+    late = "it is past budget.until = 06:00 (the next night begins at 2026-11-30 14:45)"
+    assert late in str(caught.value)
+    # `plan` and `nightly --dry-run` know it too.
+    for verb in (["plan", config], ["nightly", config, "--dry-run"]):
+        capsys.readouterr()
+        app([*verb, "--json"], standalone_mode=False)
+        warnings = json.loads(capsys.readouterr().out)["warnings"]
+        assert [text for text in warnings if "at once" in text and text.endswith(late)]
     lake = open_lake(str(tmp_path / "lake"), "tiny")
     (plan,) = (name for name in lake.folders("results") if name != "_log")
     assert len([name for name in lake.files(f"results/{plan}") if "night" in name]) == 1

@@ -8,6 +8,7 @@ nightrank plan my.yaml --documents 100000000 --queries 10000000   # the same kin
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -81,6 +82,7 @@ def plan(
     from nightrank.forecast.predict import Question, predict
     from nightrank.planning import make_plan
     from nightrank.results import open_lake
+    from nightrank.runtime.night import too_late
 
     loaded = load_config(config, sets or [])
     gpu = device_named(device) if device else None
@@ -100,6 +102,8 @@ def plan(
     if made and not from_scratch and holds_work(made, store):
         forecast = _of_next_run(forecast, made, store, change)
     finish(forecast, loaded, left_out, usd(cpu_hour, gpu_hour, put_1000, get_1000))
+    if made and (late := too_late(store, made.own_folder, loaded.budget.until, time.time())):
+        forecast["warnings"].append(f"begun now it ends at once: {late}")
     if folder:
         forecast["note"] = _store(store, folder, forecast)
     forecast["stored"] = forecast["note"].startswith("stored")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 from nightrank import gate
 from nightrank.forecast.changes import Documents
 from nightrank.planning import Plan
+from nightrank.runtime.night import too_late
 from nightrank.storage.log import Log, held_back
 from nightrank.storage.store import Store
 
 
 def obstacles(plan: Plan, store: Store, documents: Documents) -> list[str]:
-    """A rollback that is in force, and a corpus that the gate does not let through.
+    """A rollback in force, a deadline that has passed, a corpus that the gate does not let through.
 
     Args:
         plan: the run.
@@ -25,6 +28,8 @@ def obstacles(plan: Plan, store: Store, documents: Documents) -> list[str]:
     log = Log(store, "results")
     if rollback := log.in_force():
         found.append(f"the night would end at once: {held_back(rollback)}")
+    if late := too_late(store, plan.own_folder, plan.config.budget.until, time.time()):
+        found.append(f"the night would end at once: {late}")
     published, base = log.current(), plan.usable_base
     if published and base and published.body["index_generation"] == base.generation:
         before = documents.living - documents.added + documents.removed

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from nightrank.config_running import Budget
-from nightrank.runtime.night import Night, clock, starting
+from nightrank.runtime.night import Night, starting
 
 
 class Meter:
@@ -55,8 +55,7 @@ class Meter:
             night = self._tonight(budget.until)
             # By the clock as it was at the start: one that is set meanwhile moves no deadline.
             if self._began_at + running >= night.deadline:
-                over = clock(night.over)
-                return f"it is past budget.until = {budget.until} (the next night begins at {over})"
+                return night.past()
         if budget.gpu_hours is not None or budget.usd is not None:
             hours = (running + self._spent_before()) / 3600
             if budget.gpu_hours is not None and self._gpus() * hours >= budget.gpu_hours:

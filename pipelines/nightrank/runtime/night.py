@@ -43,6 +43,11 @@ class Night:
         """From here on the same command belongs to the next night."""
         return (self.deadline + self.began + DAY) / 2
 
+    def past(self) -> str:
+        """What is said once its deadline has passed."""
+        over = clock(self.over)
+        return f"it is past budget.until = {self.until} (the next night begins at {over})"
+
     def holds(self, until: str, instant: float) -> bool:
         """Whether a run that starts then with this `until` belongs to it."""
         return self.until == until and self.began - CLOCKS_DIFFER <= instant < self.over
@@ -86,6 +91,21 @@ def tonight(store: Store, folder: str, until: str, began: float) -> Night:
         night = starting(until, began)
         if store.put_if_absent(_key(folder, number + 1), _sealed(night)):
             return night
+
+
+def too_late(store: Store, folder: str, until: str | None, now: float) -> str:
+    """Why a run of a plan that starts now would end at once; empty where it would not.
+
+    Args:
+        store: the lake.
+        folder: where the plan's own files lie.
+        until: `budget.until`.
+        now: seconds since the epoch.
+    """
+    found = recorded(store, folder)[0] if until else None
+    if not until or not found or not found.holds(until, now) or now < found.deadline:
+        return ""
+    return found.past()
 
 
 def spent_before(store: Store, folder: str, run: str, now: float) -> float:
