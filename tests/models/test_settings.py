@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.models import settings
+from nightrank.models import meaning
 from nightrank.models.folders import loaded_folders, model_files
 from nightrank.models.registry import (
     load_bi_encoder,
@@ -337,6 +337,8 @@ def test_the_default_prompt_of_a_cross_encoder(tmp_path):
         {"max_seq_length": 12},
         {"do_lower_case": True},
         {"processing_kwargs": {"text": {"max_length": 14}}},
+        {"config_args": {"layer_norm_eps": 0.5}},
+        {"tokenizer_args": {"truncation_side": "left"}},
     ],
 )
 def test_settings_of_a_cross_encoder(tmp_path, fields):
@@ -344,6 +346,11 @@ def test_settings_of_a_cross_encoder(tmp_path, fields):
     edit(folder / FIRST, **fields)
     fast = same_scores(folder).family == "sequence_classification"
     assert fast == ("max_seq_length" in fields)
+
+
+def test_layers_that_are_kept_in_float32(tmp_path):
+    folder = cross_encoder(tmp_path, keep_in_fp32_modules=["0.model.classifier"])
+    assert same_scores(folder).family == "sequence_classification"
 
 
 @pytest.mark.parametrize("where", ["template", "declared"])
@@ -392,7 +399,7 @@ def test_activations_that_lose_the_order_are_refused(tmp_path, named, monotone):
         edit(folder / DECLARED, activation_fn=None)
         edit(folder / "config.json", sentence_transformers=None)
         edit(folder / file, **fields)
-        assert settings.activation(folder) == path
+        assert meaning.activation(folder) == path
         if monotone:
             same_scores(folder)
         else:

@@ -70,7 +70,7 @@ class SentenceTransformersBiEncoder:
         """float32 [n, dimension]; sentence-transformers sorts by length itself."""
         if len(tokens) == 0:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        from nightrank.models.torch_models import cut_by
+        from nightrank.models.torch_library import cut_by
 
         prompt, texts = _prompt(kind, self._resolved), decode_utf8(tokens)
         SPENT.cut += cut_by(self._model, kind, [prompt + text for text in texts])
@@ -115,11 +115,11 @@ def open_sentence_transformer(resolved: ResolvedModel, folder: Path, threads: in
     engine = engines.pooled(folder, resolved, threads)
     if engine is not None:
         return TextBiEncoder(engine, pretrained_tokenizer(folder), resolved)
-    from nightrank.models import torch_models
+    from nightrank.models import torch_library, torch_models
 
     torch_models.use_threads(threads)
-    model = torch_models.sentence_transformer(folder, resolved.precision)
-    torch_models.cut_at(model, resolved.max_length_tokens)
+    model = torch_library.sentence_transformer(folder, resolved.precision)
+    torch_library.cut_at(model, resolved.max_length_tokens)
     return SentenceTransformersBiEncoder(model, resolved)
 
 

@@ -75,7 +75,7 @@ class SentenceTransformersCrossEncoder:
         self, queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]
     ) -> NDArray[np.float32]:
         """float32 [n], raw scores; sentence-transformers sorts by length itself."""
-        from nightrank.models.torch_models import cut_by, raw
+        from nightrank.models.torch_library import cut_by, raw
 
         if len(pairs) == 0:
             return np.zeros(0, dtype=np.float32)
@@ -147,9 +147,9 @@ def open_sentence_transformer(
     Raises:
         NightrankError: E_MODEL, where it cannot be loaded.
     """
-    from nightrank.models import torch_models
+    from nightrank.models import torch_library, torch_models
 
     torch_models.use_threads(threads)
-    model = torch_models.cross_encoder(folder, resolved.precision)
-    torch_models.cut_at(model, resolved.max_length_tokens)
+    model = torch_library.cross_encoder(folder, resolved.precision)
+    torch_library.cut_at(model, resolved.max_length_tokens)
     return SentenceTransformersCrossEncoder(model, resolved.query_prompt)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.models import settings
+from nightrank.models import meaning, settings
 from nightrank.models.folders import model_files, read_json
 from nightrank.models.protocols import BiEncoder, CrossEncoder, ResolvedModel
 from nightrank.models.registry import load_bi_encoder, load_cross_encoder, load_tokenizer
@@ -99,29 +99,29 @@ def beside(
 
 
 def _scores(model: ResolvedModel, folder: Path, threads: int) -> tuple[Any, Any]:
-    from nightrank.models import torch_models
+    from nightrank.models import torch_library
 
     tokenizer = load_tokenizer(model)
     pairs = np.array([[0, 0], [0, 1]], np.int32)
     opened: CrossEncoder = load_cross_encoder(model, threads)
     ours = opened.score(tokenizer(TEXTS[:1]), tokenizer(TEXTS[1:]), pairs)
-    own = torch_models.cross_encoder(folder, model.precision)
-    torch_models.cut_at(own, model.max_length_tokens)
+    own = torch_library.cross_encoder(folder, model.precision)
+    torch_library.cut_at(own, model.max_length_tokens)
     asked = [(TEXTS[0], text) for text in TEXTS[1:]]
-    return ours, own.predict(asked, activation_fn=torch_models.raw, show_progress_bar=False)
+    return ours, own.predict(asked, activation_fn=torch_library.raw, show_progress_bar=False)
 
 
 def _vectors(
     model: ResolvedModel, folder: Path, prompts: tuple[str | None, str | None], threads: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    from nightrank.models import torch_models
+    from nightrank.models import torch_library
 
     tokenizer = load_tokenizer(model)
     opened: BiEncoder = load_bi_encoder(model, threads)
     ours = [opened.encode(tokenizer(TEXTS[:1]), "query")]
     ours.append(opened.encode(tokenizer(TEXTS[1:]), "document"))
-    own = torch_models.sentence_transformer(folder, model.precision)
-    torch_models.cut_at(own, model.max_length_tokens)
+    own = torch_library.sentence_transformer(folder, model.precision)
+    torch_library.cut_at(own, model.max_length_tokens)
     options = {
         "truncate_dim": model.dimension,
         "normalize_embeddings": own.similarity_fn_name == "cosine",
@@ -141,7 +141,7 @@ def _declared(folder: Path) -> dict[str, Any]:
 def _score(model: ResolvedModel, folder: Path) -> str:
     if model.family in ("toy", "minilm"):
         return "scores are the model's own, without an activation"
-    named = settings.activation(folder).rpartition(".")[2]
+    named = meaning.activation(folder).rpartition(".")[2]
     return "one label; scores are its logits" + (
         "" if named == "Identity" else f", of which sentence-transformers shows the {named}"
     )

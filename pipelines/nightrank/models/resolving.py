@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nightrank.errors import NightrankError
-from nightrank.models import builtin, settings
+from nightrank.models import builtin, meaning, settings
 from nightrank.models.folders import folder_digest, read_json
 from nightrank.models.hardware import resolve_precision
 from nightrank.models.protocols import ResolvedModel
@@ -68,14 +68,14 @@ def sentence_transformer(
     dimension: int | None,
 ) -> ResolvedModel:
     """Any sentence-transformers folder; see `registry.resolve_bi_encoder`."""
-    from nightrank.models import torch_models
+    from nightrank.models import torch_library
 
-    settings.require_kind(folder, "bi_encoder", model)
-    query, document = settings.bi_encoder_prompts(folder, model, *prompts)
+    meaning.require_kind(folder, "bi_encoder", model)
+    query, document = meaning.bi_encoder_prompts(folder, model, *prompts)
     resolved_precision = resolve_precision(precision)
-    opened = torch_models.sentence_transformer(folder, resolved_precision)
-    settings.require_similarity(opened.similarity_fn_name, model)
-    torch_models.require_whole(opened, settings.config_folder(folder), resolved_precision)
+    opened = torch_library.sentence_transformer(folder, resolved_precision)
+    meaning.require_similarity(opened.similarity_fn_name, model)
+    torch_library.require_whole(opened, settings.config_folder(folder), resolved_precision)
     full = int(opened.get_embedding_dimension() or 0)
     if full < 1:
         raise NightrankError("E_MODEL", "the model names no dimension", model, "use another model")
@@ -111,14 +111,14 @@ def sequence_classifier(
     Raises:
         NightrankError: E_MODEL, for more than one label or a tokenizer without padding.
     """
-    settings.require_kind(folder, "cross_encoder", model)
-    settings.require_monotone(folder, model)
+    meaning.require_kind(folder, "cross_encoder", model)
+    meaning.require_monotone(folder, model)
     if settings.modules(folder) and not settings.plain_classifier(folder):
         return _chain(model, folder, precision, max_length_tokens)
     _require_one_label(_labels(folder), model)
     if not settings.plain_classifier(folder):
         return _chain(model, folder, precision, max_length_tokens)
-    prompt = settings.default_prompt(folder)
+    prompt = meaning.default_prompt(folder)
     tokenizer = pretrained_tokenizer(folder)
     if tokenizer.pad_token_id is None:
         raise NightrankError(
@@ -148,12 +148,12 @@ def _chain(
     model: str, folder: Path, precision: str, max_length_tokens: int | None
 ) -> ResolvedModel:
     """A cross-encoder that sentence-transformers itself has to run."""
-    from nightrank.models import torch_models
+    from nightrank.models import torch_library
 
     resolved_precision = resolve_precision(precision)
-    opened = torch_models.cross_encoder(folder, resolved_precision)
+    opened = torch_library.cross_encoder(folder, resolved_precision)
     _require_one_label(int(opened.num_labels), model)
-    torch_models.require_whole(opened, settings.config_folder(folder), resolved_precision)
+    torch_library.require_whole(opened, settings.config_folder(folder), resolved_precision)
     limit = _limit_of_opened(model, opened, folder, max_length_tokens)
     return ResolvedModel(
         model=model,
@@ -164,7 +164,7 @@ def _chain(
         precision=resolved_precision,
         max_length_tokens=limit,
         tokenizer=utf8_name(limit),
-        query_prompt=settings.default_prompt(folder),
+        query_prompt=meaning.default_prompt(folder),
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from nightrank.errors import NightrankError
@@ -19,7 +16,6 @@ from nightrank.models.bert import HEADS, KINDS, first_position
 from nightrank.models.builtin_reranker import load_reranker
 from nightrank.models.folders import read_json
 from nightrank.models.hardware import choose_device
-from nightrank.models.inputs import longer_than
 from nightrank.models.packed import pack_linears
 from nightrank.models.packing import DECODERS
 from nightrank.models.pieces import Batch
@@ -38,8 +34,6 @@ from nightrank.models.torch_engine import (
 # Its bars, and its report of tensors that a model has no use for, are not for our users' terminals.
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
-# It warns of a default prompt, which is applied.
-logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -172,105 +166,6 @@ def decoder_engine(model: Any, device: torch.device) -> TorchEngine:
     return TorchEngine(model.base_model, head, device, False, takes="last", padding=padding)
 
 
-def sentence_transformer(folder: Path, precision: Precision) -> Any:
-    """A folder's `SentenceTransformer`.
-
-    Raises:
-        NightrankError: E_MODEL, where it cannot be loaded.
-    """
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        model = SentenceTransformer(
-            str(folder),
-            device=str(choose_device()),
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"dtype": DTYPES[precision], "use_safetensors": True},
-        )
-    except Exception as error:
-        raise cannot_load(folder, error) from None
-    pack_linears(model)
-    return model
-
-
-def cross_encoder(folder: Path, precision: Precision) -> Any:
-    """A folder's `CrossEncoder`.
-
-    Raises:
-        NightrankError: E_MODEL, where it cannot be loaded.
-    """
-    from sentence_transformers import CrossEncoder
-
-    try:
-        model = CrossEncoder(
-            str(folder),
-            device=str(choose_device()),
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"dtype": DTYPES[precision], "use_safetensors": True},
-        )
-    except Exception as error:
-        raise cannot_load(folder, error) from None
-    pack_linears(model)
-    return model
-
-
-def require_whole(opened: Any, folder: Path, precision: Precision) -> None:
-    """Refuses a network of which weights are missing: transformers draws them at random.
-
-    Args:
-        opened: by `sentence_transformer` or `cross_encoder`, which say nothing of it.
-        folder: where its network's files lie.
-        precision: of the weights.
-
-    Raises:
-        NightrankError: E_MODEL.
-    """
-    network = opened.transformers_model
-    if network is None:
-        return
-    try:
-        _, told = type(network).from_pretrained(
-            str(folder),
-            dtype=DTYPES[precision],
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception:  # Built from a part of its config, as that library does for T5Gemma's kin.
-        return
-    _require_no_missing(told, folder)
-
-
-def cut_at(model: Any, max_length_tokens: int) -> None:
-    """Sets where sentence-transformers cuts inputs; a model without a limit has nothing to set."""
-    if model.max_seq_length != math.inf:
-        model.max_seq_length = max_length_tokens
-
-
-def cut_by(model: Any, task: str, texts: list[str], seconds: list[str] | None = None) -> int:
-    """How many inputs sentence-transformers cuts; 0 where it has no tokenizer of transformers.
-
-    Args:
-        model: opened by `sentence_transformer` or `cross_encoder`.
-        task: "query" or "document", for which a model may have a limit of its own.
-        texts: behind their prompt; a pair's first ones.
-        seconds: a pair's second texts.
-    """
-    tokenizer = model.tokenizer
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        return 0
-    limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
-    return longer_than(tokenizer, limit, texts, seconds or ())
-
-
-def raw(scores: Tensor) -> Tensor:
-    """Logits as they are, in place of an activation."""
-    return scores
-
-
 def cannot_load(folder: Path, error: Exception) -> NightrankError:
     """A library's failure to load a folder, on one line."""
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -297,11 +192,16 @@ def _open(kind: Any, folder: Path, precision: Precision, **options: Any) -> Any:
         )
     except Exception as error:
         raise cannot_load(folder, error) from None
-    _require_no_missing(told, folder)
+    require_no_missing(told, folder)
     return model.eval()
 
 
-def _require_no_missing(told: Any, folder: Path) -> None:
+def require_no_missing(told: Any, folder: Path) -> None:
+    """Refuses what transformers tells of a loading, `missing_keys`, where that is anything.
+
+    Raises:
+        NightrankError: E_MODEL.
+    """
     # A pooler beside the encoder's own output is never asked.
     missing = [name for name in sorted(told["missing_keys"]) if not name.startswith("pooler.")]
     if missing:
