@@ -293,7 +293,7 @@ lines = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     lines,
     st.sampled_from([b"\n", b"\r\n"]),

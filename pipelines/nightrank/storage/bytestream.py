@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from nightrank.errors import NightrankError
 from nightrank.storage.compressed import decompressed
-from nightrank.storage.filesystem import connect
+from nightrank.storage.filesystem import connect, is_remote
 from nightrank.storage.inputs import InputFile, changed
 from nightrank.storage.listing import store_errors
 from nightrank.storage.raw import BadFile, guard_expansion
@@ -29,15 +29,21 @@ class RawFile(io.RawIOBase):
 
     Arrow wraps what a Python file raises in errors that look like a corrupt file; `failure` keeps
     the true one.
+
+    Args:
+        file: the file.
+        options: fsspec storage options.
+        ahead: whether an object is fetched ahead of what is read, in its order.
     """
 
-    def __init__(self, file: InputFile, options: dict[str, Any] | None) -> None:
+    def __init__(self, file: InputFile, options: dict[str, Any] | None, ahead: bool = True) -> None:
         super().__init__()
         filesystem, place = connect(file.url, options)
         self.file = file
         self.failure: NightrankError | None = None
         with store_errors(file.url, "E_INPUT_CHANGED"):
-            self._inner = filesystem.open(place, "rb", block_size=FETCH_BYTES)
+            cache = {} if ahead or not is_remote(file.url) else {"cache_type": "none"}
+            self._inner = filesystem.open(place, "rb", block_size=FETCH_BYTES, **cache)
         self._digest = hashlib.sha256()
 
     def readable(self) -> bool:
@@ -177,14 +183,18 @@ class Decoded(io.RawIOBase):
 
 
 @contextmanager
-def open_raw(file: InputFile, options: dict[str, Any] | None) -> Iterator[RawFile]:
+def open_raw(
+    file: InputFile, options: dict[str, Any] | None, ahead: bool = True
+) -> Iterator[RawFile]:
     """Opens a file's bytes as they are; tells a store's failure and a corrupt file apart.
+
+    See `RawFile` for the arguments.
 
     Raises:
         NightrankError: the store failed, or the file changed.
         BadFile: the contents are at fault.
     """
-    raw = RawFile(file, options)
+    raw = RawFile(file, options, ahead)
     try:
         yield raw
     except (pa.ArrowException, OSError, UnicodeError, RecursionError) as error:

@@ -18,6 +18,7 @@ from nightrank.storage.inputs import Split
 from nightrank.storage.parquet_footer import PlainFooter
 from nightrank.storage.raw import (
     BATCH_ROWS,
+    PIECE_BYTES,
     BadFile,
     RawBatch,
     Rejects,
@@ -29,9 +30,18 @@ from nightrank.storage.raw import (
     place,
 )
 
-# Spark's timestamps. In nanoseconds, which is Arrow's default, years before 1677 and after 2262
-# become others without an error.
-INT96_UNIT = "us"
+# A registered extension type would run code of its own. INT96 are Spark's timestamps: in
+# nanoseconds, Arrow's default, years before 1677 and after 2262 become others without an error.
+SETTINGS: dict[str, Any] = {
+    "arrow_extensions_enabled": False,
+    "coerce_int96_timestamp_unit": "us",
+}
+# Of each column that much is fetched at once, instead of a row group's whole column.
+BUFFER_BYTES, PROBE_BYTES = 8 << 20, 1 << 20
+# A batch that held the longest value of a dictionary in every row.
+DICTIONARY_BYTES = 256 << 20
+# Delta encoding repeats a value's beginning at no cost, and nothing says how long that is.
+DELTA_ROWS = 256
 
 
 def _is_text(type: pa.DataType) -> bool:
@@ -66,32 +76,17 @@ def read_parquet(
         BadFile: a column is missing, there twice or of a type that cannot hold it; the file is
             damaged, encrypted or no Parquet; it decodes to suspiciously much.
     """
-    with open_raw(split.file, options) as raw:
-        plain = PlainFooter(raw, split.file.size)
-        footer = pq.ParquetFile(
-            plain, arrow_extensions_enabled=False, coerce_int96_timestamp_unit=INT96_UNIT
-        )
-        schema = footer.schema_arrow
+    with open_raw(split.file, options, ahead=False) as raw:
+        file = _File(PlainFooter(raw, split.file.size))
+        schema = file.footer.schema.to_arrow_schema()
         names = wanted.resolve(schema.names)
         texts = _check_types(schema, names, wanted, source)
-        # As dictionaries, repeated values are decoded once: how much they would decode to is known
-        # before any memory is taken. Costs about 1 s per 1 GB of distinct texts.
-        file = pq.ParquetFile(
-            plain,
-            metadata=footer.metadata,
-            page_checksum_verification=True,
-            arrow_extensions_enabled=False,
-            read_dictionary=texts,
-            coerce_int96_timestamp_unit=INT96_UNIT,
-        )
         id_type = _id_type(schema.field(names[id_name(wanted.kind)]).type)
-        count = footer.metadata.num_row_groups
+        columns = sorted(set(names.values()))
+        count = file.footer.num_row_groups
         groups = range(count) if split.kind == "whole" else range(split.start, split.stop)
-        batches = file.iter_batches(
-            BATCH_ROWS, list(groups), sorted(set(names.values())), use_threads=False
-        )
         number = decoded = 0
-        for batch in batches:
+        for batch in (b for group in groups for b in file.batches(group, columns, texts)):
             lengths = np.zeros(batch.num_rows, dtype=np.int64)
             for column in batch.columns:
                 lengths += _lengths(column)
@@ -99,14 +94,73 @@ def read_parquet(
             guard_expansion(decoded, split.file.size)
             for start, stop in pieces(lengths):
                 part = batch.slice(start, stop - start)
-                columns = {
+                shown = {
                     ours: _plain(part.column(name), ours not in source.typed)
                     for ours, name in names.items()
                 }
                 rows = np.arange(number + start, number + stop, dtype=np.int64)
-                checked = checked_batch(columns, rows, Rejects(), place(split))
+                checked = checked_batch(shown, rows, Rejects(), place(split))
                 yield replace(checked, id_type=id_type)
             number += batch.num_rows
+
+
+class _File:
+    """A Parquet file whose row groups are read in batches of bounded size."""
+
+    def __init__(self, plain: PlainFooter) -> None:
+        self._plain = plain
+        self.footer = pq.ParquetFile(plain, **SETTINGS).metadata
+
+    def batches(self, group: int, columns: list[str], texts: list[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a row group, at most `BATCH_ROWS` and about `PIECE_BYTES` at once.
+
+        What is held is a buffer and a page a column, and a batch. Rows of a batch are as many as
+        fit by the mean length of the row group's texts, and by the longest one in its dictionary:
+        repeated a few thousand times, one value of a small file fills any memory.
+        """
+        chunks = self._chunks(group, texts)
+        mean = sum(c.total_uncompressed_size for c in chunks) // max(1, self._rows(group))
+        longest = max((self._longest(group, name) for name in texts), default=0)
+        rows = min(BATCH_ROWS, PIECE_BYTES // max(1, mean), DICTIONARY_BYTES // max(1, longest))
+        if any("DELTA_BYTE_ARRAY" in chunk.encodings for chunk in chunks):
+            rows = min(rows, DELTA_ROWS)
+        file = self._open([], BUFFER_BYTES)
+        yield from file.iter_batches(max(1, rows), [group], columns, use_threads=False)
+
+    def _longest(self, group: int, name: str) -> int:
+        """Bytes of the longest value in a column's dictionary; 0 where it has none.
+
+        The first row comes with the whole dictionary.
+        """
+        file = self._open([name], PROBE_BYTES)
+        try:
+            batch = next(file.iter_batches(1, [group], [name], use_threads=False), None)
+        except (OSError, pa.ArrowNotImplementedError) as error:
+            if "Not yet implemented" not in str(error):
+                raise
+            return 0  # Delta encodings have no dictionary.
+        if batch is None:
+            return 0
+        return int(pc.max(_measure(batch.column(0).dictionary)).as_py() or 0)
+
+    def _open(self, dictionaries: list[str], buffer: int) -> pq.ParquetFile:
+        return pq.ParquetFile(
+            self._plain,
+            metadata=self.footer,
+            page_checksum_verification=True,
+            read_dictionary=dictionaries,
+            buffer_size=buffer,
+            pre_buffer=False,  # Which fetches all columns of the row group at once.
+            **SETTINGS,
+        )
+
+    def _rows(self, group: int) -> int:
+        return int(self.footer.row_group(group).num_rows)
+
+    def _chunks(self, group: int, names: list[str]) -> list[pq.ColumnChunkMetaData]:
+        part = self.footer.row_group(group)
+        chunks = [part.column(i) for i in range(part.num_columns)]
+        return [chunk for chunk in chunks if chunk.path_in_schema in names]
 
 
 def _check_types(
