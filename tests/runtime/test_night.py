@@ -157,39 +157,52 @@ def test_a_damaged_record_is_named(store: Store, tmp_path: Path) -> None:
     assert caught.value.code == "E_CORRUPT" and str(file) in caught.value.where
 
 
+def store_try(store: Store, folder: str, began: float, seconds: float, end: str | None) -> str:
+    """Stores the events of a run that took so long, as `Events` does; returns the run's name."""
+    run = Events(store).run
+    last = began + seconds
+    lines = [("run_started", began), ("stage_started", last), *([(end, last)] if end else [])]
+    stamp = datetime.datetime.fromtimestamp
+    data = "".join(
+        json.dumps({"time": stamp(t, datetime.UTC).isoformat(), "run": run, "event": name}) + "\n"
+        for name, t in lines
+    )
+    assert store.put_if_absent(f"{folder}/events-{run}.jsonl", data.encode())
+    return run
+
+
 def test_tries_that_failed_are_spent_and_a_run_that_ended_well_is_not(tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "lake"))
-    clock = [at("2026-11-29T20:00")]
+    store, now = Store(str(tmp_path / "lake")), at("2026-11-29T20:00")
 
-    def tried(seconds: float, end: str | None) -> str:
-        """One run's events as `Events` stores them, `seconds` long."""
-        run = Events(store).run
-        lines = [("run_started", clock[0]), ("stage_started", clock[0] + seconds)]
-        clock[0] += seconds
-        if end:
-            lines.append((end, clock[0]))
-        stamp = datetime.datetime.fromtimestamp
-        data = b"".join(
-            json.dumps(
-                {"time": stamp(t, datetime.UTC).isoformat(), "run": run, "plan": "p", "event": name}
-            ).encode()
-            + b"\n"
-            for name, t in lines
-        )
-        assert store.put_if_absent(f"{PLAN}/events-{run}.jsonl", data)
-        return run
-
-    def spent(run: str = "") -> float:
-        return night.spent_before(store, PLAN, run, clock[0])
+    def spent(run: str = "", later: float = 0.0) -> float:
+        return night.spent_before(store, PLAN, run, now + later)
 
     assert spent() == 0
-    tried(5000, "budget_reached")
+    store_try(store, PLAN, now, 5000, "budget_reached")
     assert spent() == 0  # The same command continues it, with a budget of its own.
-    tried(100, "run_failed")
-    own = tried(20, None)  # Killed.
+    store_try(store, PLAN, now + 6000, 100, "run_failed")
+    own = store_try(store, PLAN, now + 7000, 20, None)  # Killed.
     assert spent() == 120 and spent(own) == 100
-    clock[0] += night.DAY
-    assert spent() == 0
+    assert spent(later=night.DAY + 6500) == 20 and spent(later=night.DAY + 7500) == 0
+
+
+def test_money_that_failed_tries_spent_ends_the_next_try_at_once(
+    collection: Collection, tmp_path: Path, write_config: Write
+) -> None:
+    budget = {"usd": 15.0, "usd_per_hour": 10.0}
+    config = write_config(collection.config(tmp_path / "lake", budget=budget))
+
+    def tried(last: str | None) -> str:
+        with open_job(config, [], quiet=True) as job:
+            execute(job, last=last)
+            return job.plan.own_folder
+
+    folder = tried("delta")
+    store = open_lake(str(tmp_path / "lake"), "tiny")
+    store_try(store, folder, time.time() - 2 * 3600, 2 * 3600, "run_failed")
+    with pytest.raises(NightrankError, match=r"budget\.usd = 15 is spent"):
+        tried(None)
+    tried(None)  # That one reached its limit: the same command continues with a new budget.
 
 
 def test_a_night_through_the_command(
