@@ -34,6 +34,8 @@ def rollback(
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     entry = roll_back(store, to, _reason(reason))
     body, resume = entry.body, command("resume", config, sets)
+    if body["reason"] == NOT_GIVEN:
+        print('nightrank: no --reason "..." was given; the log says so', file=sys.stderr)
     if json:
         names = ("rolled_back_from", "rolled_back_to", "reason", "time")
         facts = {name: body[name] for name in names}
@@ -56,7 +58,6 @@ def _reason(given: str | None) -> str:
         print("Why is it rolled back? ", end="", file=sys.stderr, flush=True)
         given = sys.stdin.readline()
     if given is None:
-        print('nightrank: no --reason "..." given; the log will say so', file=sys.stderr)
         return NOT_GIVEN
     if not given.strip():
         do = 'say why: --reason "..."; others will ask before they resume'
