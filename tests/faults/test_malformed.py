@@ -108,7 +108,7 @@ CONFIGS: dict[str, tuple[str, int, str, str]] = {
     "an octal": (BASE + "retrieve: {depth: 012}\n", 2, "E_CONFIG", "found '012'"),
     "an infinity": (BASE + "retrieve: {bm25: {k1: 1e999}}\n", 2, "E_CONFIG", "retrieve.bm25.k1"),
     "another stemmer": (BASE + "retrieve: {bm25: {language: elvish}}\n", 2, "E_CONFIG", "finnish"),
-    "a misspelt key": (BASE + "retrieve: {dept: 3}\n", 2, "E_CONFIG", "Known here: depth, bm25"),
+    "a misspelt key": (BASE + "retrieve: {dept: 3}\n", 2, "E_CONFIG", "known here: depth, bm25"),
     "a bad name": (BASE.replace("tiny", "../up"), 2, "E_CONFIG", "name"),
     "a password in the root": (
         BASE.replace("lake", f"s3://me:{SECRET}@bucket/lake"), 2, "E_CONFIG", "root: secrets"
