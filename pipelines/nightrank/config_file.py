@@ -23,9 +23,10 @@ from nightrank.config_keys import (
     may_be_null,
     meant,
 )
-from nightrank.config_running import Section, at_home
+from nightrank.config_running import Section
 from nightrank.config_yaml import parse
 from nightrank.errors import NightrankError, is_utf8, printable
+from nightrank.home import at_home
 
 S = TypeVar("S", bound=Section)
 # pydantic's kinds of errors whose own words speak of Python.

@@ -10,24 +10,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from nightrank.home import at_home
+
 STANDARD_POOLS = ("general", "index", "model")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-
-
-def at_home(path: str) -> str:
-    """A path with the home folder in place of a leading `~` or `~user`.
-
-    Raises:
-        ValueError: no home folder is known.
-    """
-    if not path.startswith("~"):
-        return path
-    expanded = os.path.expanduser(path)
-    if expanded == path:
-        user = path.partition("/")[0]
-        what = f"no home folder is known for {user!r}"
-        raise ValueError(f"{what}; write ./{path} where that is a name of its own")
-    return expanded
 
 
 def _with_a_home(path: str) -> str:

@@ -1,4 +1,4 @@
-"""A home directory and a user name where the system knows none.
+"""The home directory: `~` in paths, and what takes its place where the system knows none.
 
 Containers often run under an arbitrary user id, without an entry in /etc/passwd and without HOME.
 `Path.home()` and `getpass.getuser()` then raise, and libraries call them: torch's compiler for its
@@ -23,6 +23,22 @@ def ensure_home() -> None:
             os.environ["LOGNAME"] = f"uid-{user}"
         if not os.environ.get("HOME"):
             os.environ["HOME"] = str(_private_folder(user))
+
+
+def at_home(path: str) -> str:
+    """A path with the home folder in place of a leading `~` or `~user`.
+
+    Raises:
+        ValueError: no home folder is known.
+    """
+    if not path.startswith("~"):
+        return path
+    expanded = os.path.expanduser(path)
+    if expanded == path:
+        user = path.partition("/")[0]
+        what = f"no home folder is known for {user!r}"
+        raise ValueError(f"{what}; write ./{path} where that is a name of its own")
+    return expanded
 
 
 def _private_folder(user: int) -> Path:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from nightrank.config_running import at_home
 from nightrank.errors import NightrankError
+from nightrank.home import at_home
 
 
 def any_path(text: str) -> str:

@@ -15,7 +15,6 @@ import typer
 from nightrank.cli.closing import command, print_json
 from nightrank.cli.terminal import ConfigPath, Json, Sets, open_job
 from nightrank.errors import NightrankError
-from nightrank.stages import cut_inputs
 
 if TYPE_CHECKING:
     from nightrank.offline_rerank import Run
@@ -160,6 +159,7 @@ def tell(summary: dict[str, Any], then: str) -> None:
     from nightrank import prediction
     from nightrank.evaluation import coverage
     from nightrank.evaluation.coverage import Coverage
+    from nightrank.stages import cut_inputs
 
     if summary["generation"] is None:
         print(f"stopped after {summary['stopped_after']} as asked; nothing was published")

@@ -20,17 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from nightrank.cli import supervision
 from nightrank.cli.terminal import ConfigPath, Sets
-from nightrank.cli.training_config import TrainConfig
-from nightrank.config_file import load_section
 from nightrank.errors import NightrankError
-from nightrank.models.mining import near_duplicates
-from nightrank.storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from nightrank.cli.training_config import TrainConfig
     from nightrank.models.judged_collections import Collection
 
 log = logging.getLogger("nightrank.train")
@@ -85,6 +82,7 @@ def with_candidates(config: TrainConfig, collection: Collection) -> Collection:
     from nightrank.models.judged_collections import Lists
     from nightrank.models.registry import load_bi_encoder, load_tokenizer, resolve_bi_encoder
     from nightrank.retrieval import hybrid, ranking
+    from nightrank.storage.fingerprint import fingerprint
 
     resolved = resolve_bi_encoder(
         config.encoder, revision=config.encoder_revision, precision=config.encoder_precision
@@ -158,9 +156,11 @@ def train_here(config: TrainConfig) -> dict[str, Any]:
     """
     from nightrank.models import judged_collections as judged
     from nightrank.models.fine_tuning import Looks, fine_tune
+    from nightrank.models.mining import near_duplicates
     from nightrank.models.trainee import Shape, make_trainee
     from nightrank.models.training import Options
     from nightrank.models.training_groups import Draw
+    from nightrank.storage.fingerprint import fingerprint
 
     settings = config.model_dump()
     identity = {"config": config.semantic(), "inputs": config.inputs()}
@@ -207,6 +207,8 @@ def train_here(config: TrainConfig) -> dict[str, Any]:
 
 def _train_worker(plain: dict[str, Any]) -> None:
     """What each worker of Ray Train runs."""
+    from nightrank.cli.training_config import TrainConfig
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     train_here(TrainConfig.model_validate(plain))
 
@@ -237,6 +239,9 @@ def run(config: TrainConfig) -> dict[str, Any]:
 
 def train_reranker(config: ConfigPath, sets: Sets = None) -> None:
     """Trains a cross-encoder from judgements or a teacher's scores; the same command resumes."""
+    from nightrank.cli.training_config import TrainConfig
+    from nightrank.config_file import load_section
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     loaded = load_section(TrainConfig, config, sets or [])

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from nightrank.retrieval import runs
 from nightrank.retrieval.bm25 import Postings
@@ -72,7 +71,7 @@ def search(
         mine = asked[chosen]
         # Of the index only the terms asked for, or every product would convert all of it.
         used, mine.indices = np.unique(mine.indices, return_inverse=True)
-        mine = sparse.csr_matrix(
+        mine = _csr_matrix(
             (mine.data, mine.indices.astype(np.int32), mine.indptr), (len(chosen), len(used))
         )
         found = mine @ index[used].astype(np.float64)
@@ -124,7 +123,7 @@ def score_pairs(
 def _by_term(postings: Postings) -> Matrix:
     """Terms x documents, float32, over the postings' own arrays."""
     shape = (len(postings.terms), postings.documents)
-    index = sparse.csr_matrix(shape, dtype=np.float32)
+    index = _csr_matrix(shape, dtype=np.float32)
     index.data, index.indices, index.indptr = postings.impacts, postings.rows, postings.offsets
     index.has_sorted_indices = True
     return index
@@ -141,7 +140,7 @@ def _asked(queries: Tokens, postings: Postings) -> Matrix:
     known[known] = postings.terms[at[known]] == term[known]
     indptr = np.searchsorted(pair[known] >> 32, np.arange(len(queries) + 1))
     parts = (often[known].astype(np.float64), at[known].astype(np.int32), indptr)
-    return sparse.csr_matrix(parts, shape=(len(queries), len(postings.terms)))
+    return _csr_matrix(parts, shape=(len(queries), len(postings.terms)))
 
 
 def _sums(values: Int64, indptr: Int64) -> Int64:
@@ -166,3 +165,13 @@ def _best(scores: Float32, indptr: Int64, depth: int) -> Int64:
         kept = np.diff(np.searchsorted(at, indptr))
     last = runs.nth_largest(scores[at], kept, depth)
     return at[scores[at] >= np.repeat(last, kept)]
+
+
+def _csr_matrix(*arguments: Any, **options: Any) -> Matrix:
+    """`scipy.sparse.csr_matrix`, imported on first use.
+
+    The import takes 0.2 s, which every command and Ray's driver would pay without a search.
+    """
+    from scipy import sparse
+
+    return sparse.csr_matrix(*arguments, **options)
