@@ -74,7 +74,7 @@ def test_an_input_without_a_feed_does_not_take_its_columns_either(
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"corpus": {"attributes": {"Year": "int64", "year": "int64"}}}, "letter case alone"),
+        ({"corpus": {"attributes": {"Year": "int64", "year": "int64"}}}, "only in letter case"),
         ({"corpus": {"attributes": {" ": "string"}}}, "name is empty"),
         ({"results": {"document_columns": ["title", "title"]}}, "['title'] more than once"),
         ({"results": {"document_columns": ["Title"]}}, "unknown: 'Title'; did you mean 'title'?"),
@@ -187,7 +187,7 @@ def test_rows_published_with_the_partition_column_are_not_exported_to_hive(
     monkeypatch.setattr(column_names, "READERS", {})
     plain = small.config(tmp_path / "lake", corpus={"attributes": {"Run_Date": "string"}})
     run(write_config({**plain, "results": {"document_columns": ["Run_Date"]}}))
-    with pytest.raises(NightrankError, match="'Run_Date', which is the partition") as caught:
+    with pytest.raises(NightrankError, match="'Run_Date', the name of the partition") as caught:
         export_hive(open_lake(str(tmp_path / "lake"), "tiny"), Store(str(tmp_path / "h")), "tiny")
     assert caught.value.exit_code == 4
     assert not list((tmp_path / "h").rglob("*.parquet"))

@@ -1,14 +1,14 @@
 """Which column names are taken: one rule for attributes, document columns and rerank steps.
 
-Names are compared without regard to letter case, as DuckDB, Spark and Hive compare them: a table
-that holds `Rank` beside `rank` cannot be read there.
+Names are compared without regard to letter case, as DuckDB, Spark and Hive compare them: they
+cannot read a table with the columns `Rank` and `rank`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Columns of every table that also holds attributes, or that is made from one that does.
+# Columns of all tables with attributes, and of tables derived from those.
 OWN = frozenset(
     {
         *("id", "doc_id", "title", "text", "content_hash", "row"),
@@ -16,13 +16,13 @@ OWN = frozenset(
         *("ordinal", "rank", "score", "rerank_score", "first_stage_rank", "first_stage_score"),
         *("first_stage_dense_score", "first_stage_bm25_score"),
         *("status", "reason", "num_candidates", "policy"),
-        # Of a change feed. Taken in any input: what a column is is seen from its name.
+        # Of a change feed. Reserved in every input: stages recognise a feed by these names.
         *("op", "sequence"),
     }
 )
 READERS = {
     "run_date": "the partition column of the Hive export",
-    # https://iceberg.apache.org/spec/#reserved-field-ids; Spark refuses a table that holds one.
+    # https://iceberg.apache.org/spec/#reserved-field-ids; Spark refuses a table that has one.
     **dict.fromkeys(
         ("_file", "_pos", "_deleted", "_spec_id", "_partition", "_row_id")
         + ("_last_updated_sequence_number", "_change_type", "_change_ordinal")
@@ -38,14 +38,14 @@ READERS = {
 
 
 def check_attributes(names: Iterable[str], steps: Iterable[str] = ()) -> None:
-    """Refuses attributes that cannot be a column beside Nightrank's own and beside each other.
+    """Refuses attributes whose names are reserved or repeated.
 
     Args:
         names: the attributes of one input.
         steps: names of the rerank steps, each of which has a column `<step>_score`.
 
     Raises:
-        ValueError: says which name is taken, and by what.
+        ValueError: names the attribute and what reserves its name.
     """
     scores = {score_column(step): step for step in steps}
     seen: dict[str, str] = {}
@@ -54,13 +54,13 @@ def check_attributes(names: Iterable[str], steps: Iterable[str] = ()) -> None:
         if not name.strip():
             raise ValueError("attributes: a name is empty")
         if folded in OWN:
-            taken = "a name of Nightrank's own"
+            taken = "one of Nightrank's columns"
         elif folded in READERS:
             taken = READERS[folded]
         elif folded in scores:
             taken = f"the score of the rerank step {scores[folded]!r}"
         elif folded in seen:
-            both = f"attributes: {seen[folded]!r} and {name!r} differ in letter case alone"
+            both = f"attributes: {seen[folded]!r} and {name!r} differ only in letter case"
             raise ValueError(f"{both}; DuckDB, Spark and Hive read them as one: rename one")
         else:
             seen[folded] = name
@@ -69,7 +69,7 @@ def check_attributes(names: Iterable[str], steps: Iterable[str] = ()) -> None:
 
 
 def check_steps(names: list[str]) -> None:
-    """Refuses rerank steps whose column `<step>_score` is another's.
+    """Refuses rerank steps whose column `<step>_score` exists already.
 
     Raises:
         ValueError: says which step.
@@ -81,7 +81,7 @@ def check_steps(names: list[str]) -> None:
             raise ValueError(f"{what}; choose another name")
         if name in names[:number]:
             what = f"rerank[{number}].name: {name!r} is the name of an earlier step"
-            raise ValueError(f"{what}; every step needs a name of its own")
+            raise ValueError(f"{what}; every step needs its own name")
 
 
 def score_column(step: str) -> str:

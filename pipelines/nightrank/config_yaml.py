@@ -59,7 +59,7 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
         return NightrankError("E_CONFIG", what, f"{where}, line {line}", "correct the file")
 
     if len(text.encode()) > MAX_BYTES:
-        raise bad(f"a config holds at most {MAX_BYTES} bytes, found {len(text.encode())}", 1)
+        raise bad(f"expected at most {MAX_BYTES} bytes, found {len(text.encode())}", 1)
     lines: dict[str, int] = {}
 
     def check(node: yaml.Node, path: str, depth: int) -> None:
@@ -77,7 +77,7 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
             for key, value in node.value:
                 name = str(key.value)
                 if name in seen:
-                    raise bad(f"key '{name}' stands twice", key.start_mark.line + 1)
+                    raise bad(f"key '{name}' appears twice", key.start_mark.line + 1)
                 seen.add(name)
                 check(key, "", depth + 1)
                 check(value, f"{path}.{name}" if path else name, depth + 1)

@@ -1,4 +1,4 @@
-"""Finds or creates the folder of a run, and freezes in its `plan.json` what the run builds upon."""
+"""Finds or creates the folder of a run, and records in its `plan.json` what the run builds on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nightrank.storage.store import Store
 
 @dataclass(frozen=True)
 class Epoch:
-    """Where a run's own datasets lie, and what it builds upon.
+    """The folder of a run's own datasets, and the generations that it builds on.
 
     Attributes:
         folder: `results/<id>.<epoch>`.
         watermark: last number of the results log when the run was planned.
-        published: the generation that already holds this very plan's results, if current.
-        base: the index generation that it builds upon.
-        earlier: the result generation that it builds upon.
+        published: the generation that already has the results of this plan, if current.
+        base: the index generation that it builds on.
+        earlier: the result generation that it builds on.
         bands: depths that the last rerank step completes one after the other.
     """
 
@@ -44,11 +44,11 @@ def epoch_of(
 ) -> Epoch:
     """The run's folder, its watermark, the generation if the plan is published and current.
 
-    A plan is a no-op only while it is current; asked for again later it takes the next epoch. What
-    it builds upon is fixed when its folder is made: a resumed run continues from there, and so does
+    A plan is a no-op only while it is current; run again later it takes the next epoch. What it
+    builds on is fixed when its folder is created: a resumed run continues from there, and so does
     one that was published before all was scored. `ranked` is the corpus of an index that is ranked
-    as it is: a folder whose index generation holds another one is of a run that was to build that
-    corpus first, and stays that run's; the next epoch is taken.
+    without changes: a folder with the index generation of another corpus belongs to a run that
+    had to build that corpus first; the next epoch is taken.
     """
     log, index_log = Log(store, "results"), Log(store, "index")
     generation, published = log.last(), None
@@ -68,7 +68,7 @@ def epoch_of(
         "bands": bands,
         "identity": identity,
     }
-    do = "move the file away and run the same command again: the run is planned anew"
+    do = "move the file away and run the same command again: it makes a new plan"
     while True:
         key = f"{folder}/plan.json"
         if store.put_if_absent(key, seal(body, readable=True)) if keeps else not store.exists(key):
@@ -80,9 +80,9 @@ def epoch_of(
             break
         stem, _, epoch = folder.rpartition(".")
         folder = f"{stem}.{int(epoch) + 1}"
-    # Begun before: it keeps the watermark it was given, unless it was overtaken since, or given up
-    # by a collection that did not get so far as to delete it. Then it is planned anew: the plan's
-    # identity says that it is still what is asked for.
+    # A run that started before keeps its watermark, unless a later plan was published since, or a
+    # garbage collection condemned the folder without deleting it. Then it gets a new watermark: the
+    # identity of the plan is the same.
     overtaken = current is not None and current.body["watermark"] > given["watermark"]
     given_up = any(path.startswith(f"{folder}/") for path in log.condemned(given["watermark"]))
     if published is None and not overtaken and not given_up:

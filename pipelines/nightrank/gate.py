@@ -82,7 +82,7 @@ def deletions(limits: Gate, counted: Removals) -> Finding:
     """How much of the published corpus a night takes away."""
     share = counted.removed / counted.of if counted.of else 0.0
     limit, examples = limits.max_delete_fraction, [{"doc_id": i} for i in counted.examples]
-    detail = f"{counted.removed} of {counted.of} documents are gone from the input"
+    detail = f"{counted.removed} of {counted.of} published documents are not in the input"
     return _finding("max_delete_fraction", limit, share, share <= limit, detail, examples)
 
 

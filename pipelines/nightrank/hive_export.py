@@ -143,7 +143,7 @@ def _refuse_partition_column(read: Reader, entry: Entry) -> None:
             names = pq.read_schema(pa.BufferReader(read.buffer(FileRef(**file)))).names
             if taken := [name for name in names if name.casefold() == PARTITION]:
                 what = f"generation {entry.generation} has a column {taken[0]!r}"
-                what += ", which is the partition's"
+                what += ", the name of the partition column"
                 do = "export later generations, published without that attribute"
                 raise NightrankError("E_SCHEMA", what, table, do)
 

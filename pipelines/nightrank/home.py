@@ -37,7 +37,7 @@ def at_home(path: str) -> str:
     if expanded == path:
         user = path.partition("/")[0]
         what = f"no home folder is known for {user!r}"
-        raise ValueError(f"{what}; write ./{path} where that is a name of its own")
+        raise ValueError(f"{what}; write ./{path} for a file of this name")
     return expanded
 
 

@@ -68,8 +68,8 @@ def resume(store: Store, reason: str = "") -> Entry | None:
         if rollback is None:
             return None
         if seen and seen.generation != rollback.generation:
-            what = f"generation {rollback.generation}, another rollback, came meanwhile"
-            do = "look at `nightrank history CONFIG`, then run it again"
+            what = f"generation {rollback.generation}, another rollback, was added meanwhile"
+            do = "look at `nightrank history CONFIG`, then run `resume` again"
             raise NightrankError("E_CONFLICT", what, "results", do)
         seen = rollback
         body = {"kind": "resume", "resumes": rollback.generation, "reason": reason}

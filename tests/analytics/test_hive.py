@@ -61,7 +61,9 @@ def test_again_it_writes_nothing_and_a_new_night_adds_its_day(
 ) -> None:
     nights, target = make_nights(tmp_path, str(tmp_path / "lake")), tmp_path / "out"
     nights.publish(0, DAYS[0])
-    assert "1 day(s) exported, 0 there" in export(capsys, nights.config, "--hive", str(target))
+    assert "1 day(s) exported, 0 already there" in export(
+        capsys, nights.config, "--hive", str(target)
+    )
     before = contents(target)
     assert "0 day(s) exported, 1 there" in export(capsys, nights.config, "--hive", str(target))
     assert contents(target) == before
@@ -88,7 +90,10 @@ def test_what_was_exported_outlives_collection_and_a_collected_day_is_told(
     assert pads.dataset(str(target / "ranked"), partitioning="hive").count_rows() == rows == 300
     assert "0 day(s) exported, 2 there" in export(capsys, nights.config, "--hive", str(target))
     late = export(capsys, nights.config, "--hive", str(tmp_path / "late"))
-    assert "1 day(s) exported, 0 there" in late and f"1 day(s) up to {DAYS[0]} had expired" in late
+    assert (
+        "1 day(s) exported, 0 already there" in late
+        and f"1 day(s) up to {DAYS[0]} not exported" in late
+    )
     named = [nights.config, "--hive", str(tmp_path / "late"), "--generation", "1"]
     assert "generation 1 has expired" in export(capsys, *named, code=7)
 

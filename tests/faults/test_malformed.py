@@ -97,7 +97,7 @@ CONFIGS: dict[str, tuple[str, int, str, str]] = {
     "a list": ("- a\n- b\n", 2, "E_CONFIG", "expected a mapping"),
     "no root": ("name: x\n", 2, "E_CONFIG", "root: this key is required"),
     "a tab": (BASE + "retrieve:\n\tdepth: 3\n", 2, "E_CONFIG", "line 8"),
-    "a key twice": (BASE + "name: other\n", 2, "E_CONFIG", "'name' stands twice"),
+    "a key twice": (BASE + "name: other\n", 2, "E_CONFIG", "'name' appears twice"),
     "an alias": (BASE + "index: &a {}\nretrieve: *a\n", 2, "E_CONFIG", "aliases"),
     "a tag": (BASE + "index: !!python/name:os.system\n", 2, "E_CONFIG", "line 7"),
     "an environment variable": (BASE.replace("lake", "${HOME}"), 2, "E_CONFIG", "not expanded"),

@@ -246,8 +246,8 @@ def test_what_is_advised_can_be_typed_as_it_is(
     said = typed(ranks)
     assert "already published as generation 1" in said and "\npublished" not in said
     resume = advised(
-        "rollback", config, "--to", "1", "--reason", "x", starts="nights are held until: "
+        "rollback", config, "--to", "1", "--reason", "x", starts="publication is paused until: "
     )
-    assert advised("history", config, starts="nights are held until: ") == resume
+    assert advised("history", config, starts="publication is paused until: ") == resume
     assert advised("status", config, starts="next: ") == resume
-    assert "nights publish again" in typed(resume)
+    assert "publication resumed" in typed(resume)

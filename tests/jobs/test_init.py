@@ -139,13 +139,13 @@ def test_names_are_valid_and_differ(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["c.yaml", "--corpus", "a${HOME}"], "--corpus holds ${"),
-        (["c.yaml", "--corpus", "caf\udce9.csv"], "--corpus is not UTF-8"),
+        (["c.yaml", "--corpus", "a${HOME}"], "--corpus contains ${"),
+        (["c.yaml", "--corpus", "caf\udce9.csv"], "--corpus is not valid UTF-8"),
         (["c.yaml", "--corpus", ""], "--corpus is empty"),
         (["no/such/folder/c.yaml"], "cannot write"),
         (["x" * 300 + ".yaml"], "File name too long"),
         (["there.yaml"], "exists"),
-        (["c.yaml", "--corpus", ".", "--root", "./lake"], "lie one inside the other"),
+        (["c.yaml", "--corpus", ".", "--root", "./lake"], "overlap"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_one_line(
@@ -248,7 +248,7 @@ def test_what_looks_wrong_is_said_without_quoting_a_row(
     (tmp_path / "c.tsv").write_text("1\tsecret words of a document\n2\tother\n")
     said += init(capsys, "d.yaml", "--corpus", "c.tsv", "--queries", "gone.csv")
     assert "the first line is no header" in said
-    assert "queries: no input files found: the path is written all the same" in said
+    assert "queries: no input files found; the path is written anyway" in said
     assert "secret" not in said + Path("d.yaml").read_text() + Path("c.yaml").read_text()
 
 

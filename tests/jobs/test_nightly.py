@@ -131,7 +131,10 @@ def test_mass_deletion_is_stopped_before_anything_is_spent(
     rewrite(made, made.documents[:400])
     for verb in ("nightly", "reindex"):
         said = called(capsys, verb, config, code=11)
-        assert "max_delete_fraction: 0.3333, allowed 0.2 (200 of 600 documents are gone" in said
+        assert (
+            "max_delete_fraction: 0.3333, allowed 0.2 (200 of 600 published documents are not"
+            in said
+        )
     store = open_lake(str(root), "tiny")
     assert Log(store, "index").last() == Log(store, "results").last() == 1
     forced = night(capsys, config, "--force-publish", "half the catalogue was sold")
@@ -219,7 +222,7 @@ def test_an_older_generation_can_be_had_again(
         night(capsys, config)
         assert not table(root).equals(before)
         said = called(capsys, "rollback", config, "--to", "1", "--reason", "half was missing")
-        assert "generation 3 holds what generation 1 held" in said
+        assert "published generation 3: generation 1 again" in said
         assert table(root).equals(before)
         verify(config)
         with pytest.raises(NightrankError, match="E_GATE.*half was missing"):

@@ -101,7 +101,7 @@ def test_a_dry_run_announces_what_the_night_does_and_writes_nothing(
     check(said, came)
     assert 0 < said["tonight"]["pairs"]["to_score"] < came["pairs_needed"] / 4
     assert announced(config)["seconds"] == 0
-    assert "the night does nothing" in called(capsys, "nightly", config, "--dry-run")
+    assert "nothing to do" in called(capsys, "nightly", config, "--dry-run")
     called(capsys, "rollback", config, "--to", "1", "--reason", "looked wrong")
     told = called(capsys, "nightly", config, "--dry-run")
     assert "warning: the night would end at once: error[E_GATE]" in told and "looked wrong" in told

@@ -49,7 +49,7 @@ def child_of(process: subprocess.Popen[str]) -> int:
         (
             "os.kill(os.getpid(), signal.SIGSEGV)",
             139,
-            "nightrank: this run's process was ended by SIGSEGV",
+            "nightrank: this run's process was killed by SIGSEGV",
         ),
     ],
 )

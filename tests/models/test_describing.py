@@ -68,10 +68,10 @@ def test_doctor_says_what_models_mean_and_compares_them(
         "one label; scores are its logits, of which sentence-transformers shows the Sigmoid;"
         " pairs cut at 48 tokens, the longer text first; queries behind the prompt 'what is '"
     )
-    for name in ("encoder beside", "rerank beside"):
+    for name in ("encoder outputs", "rerank outputs"):
         assert found[name][1].startswith("differs from sentence-transformers by at most")
     built_in = said(tiny_bi_encoder, "builtin:reranker")
-    assert "logits" not in built_in["rerank means"][1] and "rerank beside" not in built_in
+    assert "logits" not in built_in["rerank means"][1] and "rerank outputs" not in built_in
 
 
 def test_another_meaning_lies_beyond_the_tolerance(

@@ -69,7 +69,7 @@ def test_the_night_is_asked_for_once_and_not_before_there_is_work(
     assert not asked
     assert meter.reason() == "" and meter.deadline() == 1e9 + 600
     now[0] += 1
-    assert meter.reason().startswith("it is past budget.until = 06:00 (the next night begins at ")
+    assert meter.reason().startswith("budget.until = 06:00 has passed (the next night begins at ")
     assert asked == [("06:00", 1e9)]
 
 

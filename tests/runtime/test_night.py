@@ -230,7 +230,7 @@ def test_a_night_through_the_command(
     with pytest.raises(NightrankError) as caught:
         tried()
     assert caught.value.exit_code == 10
-    late = "it is past budget.until = 06:00 (the next night begins at 2026-11-30 14:45)"
+    late = "budget.until = 06:00 has passed (the next night begins at 2026-11-30 14:45)"
     assert late in str(caught.value)
     # `plan` and `nightly --dry-run` know it too.
     for verb in (["plan", config], ["nightly", config, "--dry-run"]):

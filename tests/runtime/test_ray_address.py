@@ -65,7 +65,7 @@ def test_another_program_at_the_address_is_no_ray(
 ) -> None:
     with program() as port:  # type: ignore[operator]
         said = refused(Cluster(address=f"127.0.0.1:{port}"))
-    assert f"port {port} is taken by a program that is no Ray (127.0.0.1:{port})" in said
+    assert f"port {port} is taken by a program that is not Ray (127.0.0.1:{port})" in said
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

@@ -50,7 +50,7 @@ def _print_version(asked: bool) -> None:
         try:
             print(f"nightrank {importlib.metadata.version('nightrank')}")
         except importlib.metadata.PackageNotFoundError:
-            print("nightrank, of a version unknown here: it is not installed as a package")
+            print("nightrank, unknown version: not installed as a package")
         raise typer.Exit
 
 
@@ -59,7 +59,11 @@ def options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", "-V", callback=_print_version, is_eager=True, help="The version."
+            "--version",
+            "-V",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """What a night would do, before anything is spent: `nightrank nightly CONFIG --dry-run`.
 
-Both inputs are read in full, in this process, and compared with what the lake holds; the lake is
-read and not written, not even a plan.
+Both inputs are read in full, in this process, and compared with the lake; nothing is written to
+it, not even a plan.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nightrank.cli.plan import finish, found_by
 
 @dataclass(frozen=True)
 class Pricing:
-    """What a forecast is asked for beside the config; see `nightrank plan`.
+    """Options of a forecast; see `nightrank plan`.
 
     Attributes:
         prices: USD by `cpu`, `gpu` (hours), `put`, `get` (thousands).
@@ -56,7 +56,7 @@ def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> 
     forecast["warnings"] += obstacles(made, store, counts[0])
     note = "dry run: both inputs were read, nothing was written to the lake"
     if made.published is not None:
-        note = f"{note}; generation {made.published} holds this already: the night does nothing"
+        note = f"{note}; generation {made.published} already has these results: nothing to do"
     forecast |= {"dry_run": True, "stored": False, "note": note}
     if json:
         print_json(forecast)

@@ -110,10 +110,12 @@ def _hive(
     target = Store(folder, loaded.storage_options)
     done = export_hive(store, target, loaded.name, generation, replace)
     lines = [f"generation {number} -> run_date={day}" for day, number in done.written.items()]
-    counts = f"{len(done.written)} day(s) exported, {len(done.present)} there already"
+    counts = f"{len(done.written)} day(s) exported, {len(done.present)} already there"
     lines.append(f"{counts} -> {folder}")
     if done.expired:
-        lines.append(f"{len(done.expired)} day(s) up to {done.expired[-1]} had expired before")
+        lines.append(
+            f"{len(done.expired)} day(s) up to {done.expired[-1]} not exported: `gc` deleted them"
+        )
     days = {"written": done.written, "present": done.present, "expired": done.expired}
     return lines, {"folder": folder, **days}
 

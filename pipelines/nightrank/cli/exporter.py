@@ -53,7 +53,7 @@ class Published:
         self._store, self._name = store, name
 
     def collect(self) -> Iterator[Any]:
-        """Generation and age by log, rows by table; whether the lake was read, nights are held."""
+        """Generation and age by log, rows by table; is the lake readable, a rollback in force."""
         from prometheus_client.core import GaugeMetricFamily
 
         from nightrank.storage.log import Log
@@ -65,7 +65,7 @@ class Published:
         generation = gauge("generation", "Number of the newest log entry.", "log")
         age = gauge("generation_age_seconds", "Seconds since it was published.", "log")
         rows = gauge("generation_rows", "Rows of the newest results.", "table")
-        held = gauge("rollback_in_force", "1 where nights are held until `nightrank resume`.")
+        held = gauge("rollback_in_force", "1 while a rollback is in force.")
         try:
             for log in ("results", "index"):
                 entry = Log(self._store, log).current()

@@ -41,7 +41,7 @@ def history(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
         )
     print("* what readers see now")
     if rollback:
-        print(f"nights are held until: {command('resume', config, sets)}")
+        print(f"publication is paused until: {command('resume', config, sets)}")
 
 
 def _line(entry: Entry, rollback: Entry | None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _line(entry: Entry, rollback: Entry | None) -> dict[str, Any]:
         what = f"{len(body['condemned'])} datasets given up"
     elif body["kind"] == "resume":
         why = f": {body['reason']}" if body["reason"] else ""
-        what = f"nights publish again, after rollback {body['resumes']}{why}"
+        what = f"publication resumed after rollback {body['resumes']}{why}"
     else:
         rows, counts = body["counts"]["rows"], body["counts"]
         what = (

@@ -1,7 +1,7 @@
 """Writes a commented config for your own files: `nightrank init my.yaml --corpus … --queries …`.
 
-It looks at the first rows of what it is given, names the columns that it finds and says what looks
-wrong. Files that are not there yet are named all the same.
+It reads the first rows of the inputs, names the columns that it finds and says what looks wrong.
+Paths of files that do not exist yet are written too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Root = Annotated[str, typer.Option("--root", help="The lake: a folder or s3://bu
 TEMPLATE = """\
 # One file is one experiment: `nightrank doctor FILE`, `nightrank plan FILE`, `nightrank run FILE`.
 name: {name}
-root: {root}  # a folder, or s3://bucket/prefix; must not lie inside an input
+root: {root}  # a folder, or s3://bucket/prefix; must not be inside an input
 
 corpus:
   path: {corpus}  # file, folder or glob; Parquet, JSONL, CSV, TSV; plain, gzip, zstd
@@ -93,7 +93,7 @@ def init(
         raise _exists(file)
     for option, path in (("--corpus", corpus), ("--queries", queries)):
         if is_inside(any_path(root), any_path(path)):
-            what = f"--root {root} and {option} {path} lie one inside the other"
+            what = f"--root {root} and {option} {path} overlap"
             raise NightrankError("E_USAGE", what, "", "choose another --root")
     judged, notes = _judged(qrels)
     found = {}
@@ -136,8 +136,8 @@ def init(
 def experiment_name(stem: str) -> str:
     """A valid name for an experiment.
 
-    Two configs of one name and root share a lake: where letters or digits of the stem have no place
-    in a name, a digest of it stands for them.
+    Two configs of one name and root share a lake: a digest of the stem is added if some of its
+    letters or digits are not allowed in a name.
     """
     ascii_only = unicodedata.normalize("NFKD", stem.lower()).encode("ascii", "ignore").decode()
     name = re.sub(r"[^a-z0-9._-]", "-", ascii_only).strip("._-")[:LONGEST_NAME]
@@ -150,22 +150,22 @@ def experiment_name(stem: str) -> str:
 
 
 def _exists(file: Path) -> NightrankError:
-    what, do = "the file exists and is left as it is", "choose another name"
+    what, do = "the file exists already and was not changed", "choose another name"
     return NightrankError("E_USAGE", what, str(file), do)
 
 
 def _check(option: str, value: str) -> None:
-    """Refuses what no config can hold."""
+    """Refuses values that a config cannot contain."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        what, do = f"{option} is not UTF-8, which a config is", "rename the file or its folder"
+        what, do = f"{option} is not valid UTF-8", "rename the file or its folder"
         raise NightrankError("E_USAGE", what, ascii(value), do) from None
     if not value:
         raise NightrankError("E_USAGE", f"{option} is empty", "", "give a path")
     if "${" in value:
         do = "rename the file or its folder"
-        raise NightrankError("E_USAGE", f"{option} holds ${{, which no config can", value, do)
+        raise NightrankError("E_USAGE", f"{option} contains ${{, which a config refuses", value, do)
 
 
 def _judged(qrels: str | None) -> tuple[set[str] | None, list[str]]:
@@ -179,7 +179,7 @@ def _judged(qrels: str | None) -> tuple[set[str] | None, list[str]]:
         with store_errors(qrels, "E_EMPTY"):
             table = load_qrels(any_path(qrels), HASTY if qrels.startswith("s3://") else {})
     except NightrankError as error:
-        return None, [f"  qrels: {error.what}: the path is written all the same"]
+        return None, [f"  qrels: {error.what}; the path is written anyway"]
     judged = set(table["query_id"].to_pylist())
     return judged, [f"  qrels: {table.num_rows} judgements of {len(judged)} queries"]
 
@@ -192,7 +192,7 @@ def _look(kind: str, path: str, judged: set[str] | None) -> tuple[Suggestion | N
     try:
         rows = first_rows(any_path(path), HASTY if path.startswith("s3://") else {})
     except NightrankError as error:
-        return None, [f"  {kind}: {error.what}: the path is written all the same"]
+        return None, [f"  {kind}: {error.what}; the path is written anyway"]
     found = suggest(kind, rows, judged)
     named = ", ".join(f"{ours} in {name!r}" for ours, name in found.names.items())
     line = f"  {kind}: {rows.files} file(s), {' and '.join(rows.formats)}; {named or 'no column'}"
@@ -214,7 +214,7 @@ def _section(kind: str, found: Suggestion | None) -> str:
         lines.append(f"  # columns: {columns}   # default: {USUAL[kind]}")
     if found and found.attributes:
         pairs = ", ".join(f"{written(name)}: {t}" for name, t in found.attributes.items())
-        lines.append("  # Found too; carried along where this line is no comment:")
+        lines.append("  # Further columns that were found; uncomment to carry them along:")
         attributes = f"{{{pairs}}}"
     lines.append(f"  # attributes: {attributes}")
     if found and found.verticals:

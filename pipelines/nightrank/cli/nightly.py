@@ -33,7 +33,7 @@ Began = Annotated[
     typer.Option(
         "--began",
         metavar="TIME",
-        help="When the schedule began this night, e.g. 2026-01-31T23:30Z: all its tries end at the"
+        help="When the schedule started this night, e.g. 2026-01-31T23:30Z: all tries end at the"
         " first budget.until after it.",
     ),
 ]
@@ -84,4 +84,4 @@ def _instant(began: str) -> float | None:
         return datetime.datetime.fromisoformat(began).timestamp()
     except ValueError:
         do = "write an ISO 8601 time, e.g. 2026-01-31T23:30Z"
-        raise NightrankError("E_USAGE", f"--began {began!r} is no time", "", do) from None
+        raise NightrankError("E_USAGE", f"--began {began!r} is not a time", "", do) from None

@@ -31,7 +31,7 @@ def local_path(path: Path) -> Path:
 
 
 def check_writable(target: Path) -> None:
-    """Refuses a file that cannot be written, before the work that it is to hold.
+    """Refuses a file that cannot be written, before the work whose result it is for.
 
     Raises:
         NightrankError: E_USAGE for a folder, a folder that is missing, or one without permission.
@@ -42,7 +42,7 @@ def check_writable(target: Path) -> None:
             "E_USAGE", "expected a file, found a folder", str(target), "name a file"
         )
     if not folder.is_dir():
-        do = "make it first, or name another"
+        do = "create it, or name another"
         raise NightrankError("E_USAGE", "the folder does not exist", str(folder), do)
     if not os.access(folder, os.W_OK):
         raise NightrankError("E_USAGE", "the folder is not writable", str(folder), "name another")

@@ -1,7 +1,7 @@
 """What the next run will take, before anything is spent: `nightrank plan CONFIG`.
 
-nightrank plan my.yaml                                   # on this machine, with what the lake holds
-nightrank plan my.yaml --from-scratch                    # as if the lake held nothing
+nightrank plan my.yaml                                   # the next run, on this machine
+nightrank plan my.yaml --from-scratch                    # as if the lake were empty
 nightrank plan my.yaml --device H100 --gpu-hour 2.5      # on a GPU that is not here
 nightrank plan my.yaml --documents 100000000 --queries 10000000   # the same kind of texts, more
 """
@@ -49,7 +49,7 @@ NodeMemory = Annotated[
 Change = Annotated[
     float, typer.Option("--change", min=0.0, max=1.0, help="Share that a night replaces.")
 ]
-FromScratch = Annotated[bool, typer.Option("--from-scratch", help="As if the lake held nothing.")]
+FromScratch = Annotated[bool, typer.Option("--from-scratch", help="As if the lake were empty.")]
 CpuHour = Annotated[float | None, typer.Option("--cpu-hour", min=0.0, help="USD a CPU-hour.")]
 GpuHour = Annotated[float | None, typer.Option("--gpu-hour", min=0.0, help="USD a GPU-hour.")]
 Put1000 = Annotated[float | None, typer.Option("--put-1000", min=0.0, help="USD a 1,000 PUTs.")]
@@ -74,7 +74,7 @@ def plan(
 ) -> None:
     """Counts, bytes, memory, time, requests and money of the next run, from a sample of the input.
 
-    On a lake with work that is what is left to do: see `forecast.tonight`.
+    On a lake with earlier work this is the work that is left.
     """
     from nightrank.cli.plan_table import table
     from nightrank.config_file import load_config
@@ -103,7 +103,7 @@ def plan(
         forecast = _of_next_run(forecast, made, store, change)
     finish(forecast, loaded, left_out, usd(cpu_hour, gpu_hour, put_1000, get_1000))
     if made and (late := too_late(store, made.own_folder, loaded.budget.until, time.time())):
-        forecast["warnings"].append(f"begun now it ends at once: {late}")
+        forecast["warnings"].append(f"a run started now ends at once: {late}")
     if folder:
         forecast["note"] = _store(store, folder, forecast)
     forecast["stored"] = forecast["note"].startswith("stored")
@@ -172,13 +172,13 @@ def _kept(
     from nightrank.forecast.limits import lacks_its_gpus
 
     if made is None:
-        return "another size than the input's: not stored", ""
+        return "not stored: the size is not the input's", ""
     if made.published is not None:
         return "already published: the next run does nothing; --from-scratch prices a whole run", ""
     if from_scratch and holds_work(made, store):
-        return "as if the lake held nothing: not stored", ""
+        return "not stored: priced as if the lake were empty", ""
     if lacks_its_gpus(config, gpu):  # A run would be held to it.
-        return "timed on a CPU for a run on GPUs: not stored", ""
+        return "not stored: timed on a CPU for a run on GPUs", ""
     return "", made.folder
 
 
@@ -202,7 +202,7 @@ def _store(store: Store, folder: str, forecast: dict[str, Any]) -> str:
 
     if prediction.keep(store, folder, forecast):
         return f"stored as {folder}/{prediction.NAME}; the run is held against it"
-    return f"an earlier forecast is in {folder}/{prediction.NAME}: that one is kept"
+    return f"an earlier forecast is kept: {folder}/{prediction.NAME}"
 
 
 def _money(forecast: dict[str, Any], prices: dict[str, float | None]) -> dict[str, float]:

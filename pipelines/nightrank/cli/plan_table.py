@@ -77,7 +77,7 @@ def _changes(tonight: dict[str, Any]) -> list[str]:
     for one in tonight["again"]:
         lines.append(f"again      {one['what']}: {one['before']} -> {one['now']}: {one['again']}")
     if done := tonight["done"]:
-        lines.append(f"done       {sum(done.values()):,} units of {len(done)} stages, by now")
+        lines.append(f"done       {sum(done.values()):,} units of {len(done)} stages already")
     return lines
 
 

@@ -1,6 +1,6 @@
-"""Ends a rollback: `nightrank resume CONFIG`. Nights publish again, each after its gate.
+"""Ends a rollback: `nightrank resume CONFIG`. The next run publishes again, if its gate passes.
 
-Publishes nothing: readers see what the rollback shows until the next night.
+Publishes nothing itself: until the next run readers see the generation that was rolled back to.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept
 
 
 def resume(config: ConfigPath, reason: Reason = "", sets: Sets = None, json: Json = False) -> None:
-    """Lets nights publish again after a rollback; does nothing where none is in force."""
+    """Lets runs publish again after a rollback; does nothing if none is in force."""
     from nightrank import rollbacks
     from nightrank.config_file import load_config
     from nightrank.results import generation_of, open_lake
@@ -32,5 +32,5 @@ def resume(config: ConfigPath, reason: Reason = "", sets: Sets = None, json: Jso
     elif ended is None:
         print(f"no rollback is in force; generation {current.generation} is published")
     else:
-        print(f"nights publish again; readers see generation {ended.generation} until then")
+        print(f"publication resumed; until the next run readers see generation {ended.generation}")
         print(f"next: {nightly}")

@@ -14,7 +14,7 @@ from nightrank.cli.closing import command, print_json
 from nightrank.cli.terminal import ConfigPath, Json, Sets
 from nightrank.errors import NightrankError
 
-To = Annotated[str, typer.Option("--to", metavar="N|DATE", help="What readers are to see again.")]
+To = Annotated[str, typer.Option("--to", metavar="N|DATE", help="The generation to publish again.")]
 Reason = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="Why; kept in the log. Asked for on a terminal."),
@@ -25,7 +25,7 @@ NOT_GIVEN = "no reason given"
 def rollback(
     config: ConfigPath, to: To, reason: Reason = None, sets: Sets = None, json: Json = False
 ) -> None:
-    """Publishes an older generation's files under a new number; nights are held until `resume`."""
+    """Publishes an older generation under a new number; pauses publication until `resume`."""
     from nightrank.config_file import load_config
     from nightrank.results import open_lake
     from nightrank.rollbacks import roll_back
@@ -41,15 +41,15 @@ def rollback(
         facts = {name: body[name] for name in names}
         print_json({"generation": entry.generation, **facts, "next": resume})
         return
-    print(f"generation {entry.generation} holds what generation {body['rolled_back_to']} held")
-    print(f"nights are held until: {resume}")
+    print(f"published generation {entry.generation}: generation {body['rolled_back_to']} again")
+    print(f"publication is paused until: {resume}")
 
 
 def _reason(given: str | None) -> str:
     """The reason, asked for on a terminal.
 
-    A script that rolls back in the middle of an incident is not refused for want of a sentence: it
-    is reminded, and the log says that none was given.
+    A script that rolls back during an incident is not refused without one: it gets a reminder, and
+    the log says that none was given.
 
     Raises:
         NightrankError: E_USAGE for an empty one.
@@ -60,6 +60,6 @@ def _reason(given: str | None) -> str:
     if given is None:
         return NOT_GIVEN
     if not given.strip():
-        do = 'say why: --reason "..."; others will ask before they resume'
+        do = 'say why: --reason "..."'
         raise NightrankError("E_USAGE", "a rollback needs a reason", "--reason", do)
     return given.strip()

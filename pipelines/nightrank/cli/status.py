@@ -43,7 +43,7 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
         )
         if rollback:
             print(f"held back: {held_back(rollback).what}")
-            print("  until `nightrank resume` nothing else is published: nights end with exit 11")
+            print("  publication is paused until `nightrank resume`: runs end with exit 11")
         if line := prediction.told(body):
             print(line)
         _tell(summary["runs"])

@@ -83,7 +83,7 @@ def outlive(where: str) -> None:
         do = "give its machine more, or fewer workers; the same command resumes"
         raise NightrankError("E_OOM", what, where, do)
     if code < 0:
-        what = f"this run's process was ended by {signal.Signals(-code).name}"
+        what = f"this run's process was killed by {signal.Signals(-code).name}"
         print(f"nightrank: {what}; the same command resumes", file=sys.stderr)
         closing.stopped(128 - code, what, "the same command resumes")
     raise SystemExit(code if code >= 0 else 128 - code)

@@ -70,7 +70,7 @@ def _opened(
 ) -> Iterator[Finding]:
     """Resolves a model, opens it as workers will, and runs texts through it.
 
-    A worker has what the lake keeps of a folder: the model is opened from a folder of just that.
+    Workers have only the files that the lake stores: the model is opened from just those.
     """
     began, threads = time.monotonic(), os.cpu_count() or 1
     model = resolve()
@@ -108,11 +108,12 @@ def _place(model: ResolvedModel, store: Store | None) -> str:
 
 
 def _compared(check: str, compared: Beside | None) -> Finding:
-    name = f"{check} beside"
+    name = f"{check} outputs"
     if compared is None:
-        return Finding(name, "ok", "not compared: there is no sentence-transformers model to hold")
+        found = "not compared: not a model of sentence-transformers, or too large to load twice"
+        return Finding(name, "ok", found)
     found = f"differs from sentence-transformers by at most {compared.largest:.1e} of its outputs"
     if compared.largest <= compared.tolerance:
         return Finding(name, "ok", found)
     do = "do not use it: a setting of the folder is not honoured; report it"
-    return Finding(name, "fail", f"{found}, allowed are {compared.tolerance:.0e}", do)
+    return Finding(name, "fail", f"{found}, expected at most {compared.tolerance:.0e}", do)

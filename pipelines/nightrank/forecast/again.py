@@ -1,7 +1,7 @@
-"""What a run computes again that the current generation holds already, and why.
+"""What a run recomputes that the current generation has already, and why.
 
-The plan of the current generation lies beside its results; what differs between its identity and
-the next run's is what an upgrade, another model or another setting changes.
+The plan of the current generation is stored with its results; differences between its identity
+and that of the next run come from an upgrade, another model or another setting.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ CORPUS = "the whole corpus is read, embedded and indexed again, every pair is sc
 INDEX = "the template and the indexes are built again, every query is searched in all segments"
 LISTS = "every query is searched again in all segments"
 PAIRS = "every pair of this step is scored again"
-NEW = "only what is new is computed by it; what the lake holds is kept"
+NEW = "only new data are computed with it; existing results are kept"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a run takes over of what the lake holds.
+    """What a run reuses from the lake.
 
     Attributes:
-        segments: documents as the standing segments hold them.
+        segments: documents of the existing segments.
         vectors: their embeddings.
         template: the index template, and with it the indexes.
-        lists: the standing lists of the generation before.
-        scores: by rerank step, whether known scores are of its very model.
+        lists: lists of the previous generation.
+        scores: by rerank step, whether there are scores of exactly its model.
     """
 
     segments: bool
@@ -44,7 +44,7 @@ class Kept:
 
 
 def kept(plan: Plan) -> Kept:
-    """By the very keys that the run itself compares."""
+    """Decides by the keys that the run itself compares."""
     base, earlier = plan.usable_base, plan.earlier
     vectors = base is not None and base.body["encoder"] == plan.encoder.identity()
     template = vectors and keeps_template(plan)

@@ -9,8 +9,7 @@ from nightrank.config import PipelineConfig
 from nightrank.config_running import STANDARD_POOLS
 from nightrank.forecast.times import KINDS
 
-# What cuts a stage's units, where there are fewer than workers; of a stage that is not named here
-# nothing does.
+# The setting that bounds the size of a stage's units, to get more of them; other stages have none.
 CUT_BY = {
     **dict.fromkeys(
         ("segment", "tokenize documents", "terms of documents", "embed documents"),
@@ -51,7 +50,7 @@ def bottleneck(config: PipelineConfig, forecast: dict[str, Any]) -> dict[str, An
 def _waits(config: PipelineConfig, pools: dict[str, Any], name: str, units: int) -> tuple[str, str]:
     """The setting (empty without one) and what the stage waits for."""
     if not pools["is_ray"]:
-        return "cluster.executor", "waits for the one process that does all (serial)"
+        return "cluster.executor", "waits for the only process (serial)"
     word = name.partition(" ")[0]
     steps = {step.name for step in config.rerank}
     is_step = name in steps or name.rpartition(" ")[0] in steps and word != "rank"
@@ -61,7 +60,7 @@ def _waits(config: PipelineConfig, pools: dict[str, Any], name: str, units: int)
         waits = f"waits for {workers} {pool} worker" + "s" * (workers != 1)
         cores = os.cpu_count() or 1
         if not config.cluster.standing and not pools["gpus"] and workers >= cores:
-            waits += f" on this machine's {cores} cores (more of them need cluster.address)"
+            waits += f" on this machine's {cores} cores (for more, set cluster.address)"
         return f"cluster.pools.{pool}.workers", waits
     cut = "rerank.unit_tokens" if is_step else CUT_BY.get(name, "")
     return cut, f"is {units} unit" + "s" * (units != 1) + f" for {workers} {pool} workers"

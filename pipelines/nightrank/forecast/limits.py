@@ -169,7 +169,7 @@ def _deadline(config: PipelineConfig, pools: Pools, seconds: float) -> list[str]
         now = time.time()
         end, done = next_reached(budget.until, now), now + seconds
         if done > end:
-            found.append(f"begun now it ends {clock(done)}, budget.until is {clock(end)}")
+            found.append(f"started now it ends at {clock(done)}, budget.until is {clock(end)}")
     hours = seconds / 3600
     if budget.gpu_hours is not None and pools.gpus * hours > budget.gpu_hours:
         found.append(f"{pools.gpus * hours:.1f} GPU-hours, budget.gpu_hours = {budget.gpu_hours:g}")

@@ -132,7 +132,7 @@ def read_qrels(path: Path) -> Qrels:
         what, do = f"cannot read judgments: {error}", "set data and its paths"
         raise NightrankError("E_CONFIG", what, str(path), do) from None
     except (ValueError, IndexError, csv.Error):  # Their messages quote the file.
-        what = "cannot read judgments: expected query-id, corpus-id and a whole number by tabs"
+        what = "cannot read judgments: expected query-id, corpus-id and score (an integer), by tabs"
         do = "set data and its paths"
         raise NightrankError("E_CONFIG", what, f"{path}, line {line}", do) from None
     return grades

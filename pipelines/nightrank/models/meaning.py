@@ -12,7 +12,7 @@ from nightrank.models.folders import read_json
 from nightrank.models.settings import DECLARED, config_folder, declared, modules
 
 KINDS = {"bi_encoder": "SentenceTransformer", "cross_encoder": "CrossEncoder"}
-# Sigmoid, its kin and the identity keep the order of the logits, which are what is stored.
+# Activations that preserve the order of the logits, which are the scores that are stored.
 MONOTONE = ("Identity", "Sigmoid", "Tanh", "LogSigmoid", "Softplus", "Softsign")
 
 
@@ -35,7 +35,7 @@ def require_kind(folder: Path, role: str, model: str) -> None:
 
 
 def default_prompt(folder: Path) -> str:
-    """What a cross-encoder puts before every query: the prompt that its default name names.
+    """A cross-encoder's prompt of every query: the one that `default_prompt_name` names.
 
     Raises:
         NightrankError: E_MODEL, where the name is not among the prompts.
@@ -47,7 +47,7 @@ def default_prompt(folder: Path) -> str:
     if name not in prompts:
         raise NightrankError(
             "E_MODEL",
-            f"default_prompt_name {name!r:.40} is none of its prompts",
+            f"default_prompt_name {name!r:.40} is not one of its prompts",
             str(folder / DECLARED),
             "correct the name, or remove it",
         )
@@ -57,7 +57,7 @@ def default_prompt(folder: Path) -> str:
 def bi_encoder_prompts(
     folder: Path, model: str, query: str | None, document: str | None
 ) -> tuple[str, str]:
-    """What is put before queries and documents, as `encode_query` and `encode_document` do.
+    """The prompts of queries and documents, as `encode_query` and `encode_document` apply them.
 
     Those apply the prompts named "query" and "document", and no other.
 
@@ -113,7 +113,7 @@ def require_similarity(similarity: str, model: str) -> None:
 
 
 def activation(folder: Path) -> str:
-    """The activation that sentence-transformers puts upon a cross-encoder's logits.
+    """The activation that sentence-transformers applies to a cross-encoder's logits.
 
     Looked up where that library does: the folder's declaration, then config.json under its new and
     its old name. A class outside torch is ignored there; for one label it is then Sigmoid.
@@ -139,8 +139,8 @@ def require_monotone(folder: Path, model: str) -> None:
     if named.rpartition(".")[2] not in MONOTONE:
         raise NightrankError(
             "E_MODEL",
-            f"the activation {named!r:.80} does not keep the order of the logits, which are the"
-            " scores here",
+            f"the activation {named!r:.80} does not preserve the order of the logits, which are"
+            " used as scores",
             model,
             f"use a model with one of {', '.join(MONOTONE)}",
         )

@@ -46,7 +46,7 @@ class Night:
     def past(self) -> str:
         """What is said once its deadline has passed."""
         over = clock(self.over)
-        return f"it is past budget.until = {self.until} (the next night begins at {over})"
+        return f"budget.until = {self.until} has passed (the next night begins at {over})"
 
     def holds(self, until: str, instant: float) -> bool:
         """Whether a run that starts then with this `until` belongs to it."""

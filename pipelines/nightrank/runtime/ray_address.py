@@ -1,4 +1,4 @@
-"""Looks at a cluster's port before Ray does, which waits for minutes and then names no port."""
+"""Checks a cluster's port before Ray does: Ray waits for minutes and does not name the port."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x
 FRAME_BYTES, FRAME_TYPE, SETTINGS = 9, 3, 4
 # A head that starts again is back within seconds; an answer takes milliseconds.
 PATIENCE_SECONDS, ANSWER_SECONDS = 10.0, 5.0
-# The port of a cluster that is started here, where somebody wants a certain one.
+# Sets the port of a cluster that is started here.
 OWN_PORT = "RAY_GCS_SERVER_PORT"
 
 
@@ -43,7 +43,7 @@ def refuse_unreachable(address: str) -> None:
                 raise NightrankError("E_CLUSTER", what, address, do) from None
             time.sleep(0.2)
     if len(answer) < FRAME_BYTES or answer[FRAME_TYPE] != SETTINGS:
-        what = f"port {parts.port} is taken by a program that is no Ray"
+        what = f"port {parts.port} is taken by a program that is not Ray"
         raise NightrankError("E_CLUSTER", what, address, f"correct cluster.address; {here}")
 
 
@@ -71,6 +71,6 @@ def refuse_taken_port() -> None:
         try:
             probe.bind(("", int(port)))
         except OSError as error:
-            what = f"port {port} of this machine is taken, by another Ray perhaps: {error.strerror}"
+            what = f"port {port} of this machine is taken, perhaps by another Ray: {error.strerror}"
             do = f"`ray stop` ends a leftover Ray; or unset {OWN_PORT}, then Ray takes a free port"
             raise NightrankError("E_CLUSTER", what, OWN_PORT, do) from None

@@ -99,7 +99,7 @@ def no_cluster(error: Exception, address: str) -> NightrankError:
     """E_CLUSTER in one line; Ray reports a mismatch of versions in seven."""
     text = " ".join(str(error).split())
     if text.startswith("Version mismatch"):
-        what = f"the Ray at this address is another's: {text}"
+        what = f"another version of Ray runs at this address: {text}"
         do = "install the cluster's versions here; `ray stop` ends a leftover Ray of this machine"
         return NightrankError("E_CLUSTER", what, address, do)
     do = "check cluster.address and the token, or leave both out to start a cluster here;"

@@ -22,7 +22,7 @@ MAX_WINDOW_LOG = 27
 HEAD_BYTES = 18
 # Of zlib: a gzip header and trailer around each member, checked by it.
 GZIP_MEMBERS = 31
-DAMAGED = "copy the file again from where it came"
+DAMAGED = "copy the file again from its source"
 
 
 class Stream(Protocol):

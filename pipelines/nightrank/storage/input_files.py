@@ -193,7 +193,7 @@ def _refuse_unreadable(url: str) -> None:
         what = "the file's name is not valid UTF-8"
         do = "rename it, e.g. by `convmv -f latin1 -t utf-8 -r --notest FOLDER`"
     elif is_remote(url) and (url.endswith("/") or VERSION_MARK in url):
-        what = f"a key that ends in a slash or holds {VERSION_MARK!r} cannot be read"
+        what = f"a key that ends in a slash or contains {VERSION_MARK!r} cannot be read"
         do = "copy it to another key"
     if what:
         do += ", or leave it out by a pattern of `ignore`"

@@ -13,7 +13,7 @@ REASONS = {
     "ignored": "named by `ignore`",
     "hidden": "hidden (a name that starts with _ or .)",
     "other_format": "of another format than `format`",
-    "sidecar": "beside the data (README, LICENSE, checksums)",
+    "sidecar": "accompanying the data (README, LICENSE, checksums)",
     "empty": "empty and of no known format",
     "repeated": "read under another name",
     "cycle": "linked to a folder above",

@@ -49,7 +49,7 @@ class Store:
         self.remote = is_remote(url)
         self._fs, self._root = connect(self.url, self.options)
         if not is_utf8(self._root):
-            what = "the lake's path is not valid UTF-8, and its records could not name it"
+            what = "the lake's path is not valid UTF-8"
             raise NightrankError("E_CONFIG", what, printable(self._root), "choose another root")
 
     @property
