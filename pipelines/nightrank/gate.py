@@ -163,8 +163,8 @@ def _finding(
 def _shown(example: dict[str, Any]) -> str:
     """`d7`, `q7 (0.31)` or `q7 (1.0000 -> 0.3869)`."""
     name, *values = example.values()
-    told = " -> ".join(f"{value:.4f}" if "now" in example else str(value) for value in values)
-    return str(name)[:200] + (f" ({told})" if told else "")
+    shown = " -> ".join(f"{value:.4f}" if "now" in example else str(value) for value in values)
+    return str(name)[:200] + (f" ({shown})" if shown else "")
 
 
 def _ids(changes: Manifest, name: str) -> list[dict[str, Any]]:

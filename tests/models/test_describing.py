@@ -11,7 +11,7 @@ import pytest
 
 from nightrank.config import PipelineConfig
 from nightrank.diagnosis.models import models
-from nightrank.models.describing import as_stored, beside, describe
+from nightrank.models.describing import as_stored, compare_outputs, describe
 from nightrank.models.folders import model_files
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from tests.conftest import Collection
@@ -62,11 +62,11 @@ def test_doctor_says_what_models_mean_and_compares_them(
     assert found["encoder means"][1] == (
         "similarity cosine (none is declared: sentence-transformers' default);"
         " Transformer > Pooling (mean); 32 dimensions; queries without a prompt;"
-        " documents behind the prompt 'river: '; texts cut at 32 tokens"
+        " documents with the prompt 'river: '; texts cut at 32 tokens"
     )
     assert found["rerank means"][1] == (
         "one label; scores are its logits, of which sentence-transformers shows the Sigmoid;"
-        " pairs cut at 48 tokens, the longer text first; queries behind the prompt 'what is '"
+        " pairs cut at 48 tokens, the longer text first; queries with the prompt 'what is '"
     )
     for name in ("encoder outputs", "rerank outputs"):
         assert found[name][1].startswith("differs from sentence-transformers by at most")
@@ -80,11 +80,11 @@ def test_another_meaning_lies_beyond_the_tolerance(
     encoder = resolve_bi_encoder(str(tiny_bi_encoder), precision="exact")
     reranker = resolve_cross_encoder(str(tiny_cross_encoder), precision="exact")
     for model, folder in ((encoder, tiny_bi_encoder), (reranker, tiny_cross_encoder)):
-        right = beside(model, folder, NONE, 1)
+        right = compare_outputs(model, folder, NONE, 1)
         assert right and right.largest <= right.tolerance / 10
     # An encoder whose vectors are not scaled, and a prompt that the folder does not declare.
     for other in (replace(encoder, normalize=False), replace(encoder, query_prompt="water ")):
-        wrong = beside(other, tiny_bi_encoder, NONE, 1)
+        wrong = compare_outputs(other, tiny_bi_encoder, NONE, 1)
         assert wrong and wrong.largest > wrong.tolerance
     assert "dot product" in describe(replace(encoder, normalize=False), tiny_bi_encoder)
 

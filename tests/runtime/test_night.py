@@ -50,34 +50,34 @@ FIRST, DEADLINE = at("2026-11-29T23:30"), at("2026-11-30T06:00")
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     found = Store(str(tmp_path / "lake"))
-    assert night.tonight(found, PLAN, "06:00", FIRST).deadline == DEADLINE
+    assert night.night_of(found, PLAN, "06:00", FIRST).deadline == DEADLINE
     return found
 
 
 @pytest.mark.parametrize("retry", ["29T23:31", "30T00:10", "30T05:59", "30T06:05", "30T14:44"])
 def test_a_retry_has_the_deadline_of_the_first_try(store: Store, retry: str) -> None:
-    assert night.tonight(store, PLAN, "06:00", at(f"2026-11-{retry}")).deadline == DEADLINE
+    assert night.night_of(store, PLAN, "06:00", at(f"2026-11-{retry}")).deadline == DEADLINE
 
 
 @pytest.mark.parametrize("later", ["2026-11-30T14:46", "2026-11-30T23:29", "2026-12-07T23:30"])
 def test_the_same_plan_asked_for_later_has_a_night_of_its_own(store: Store, later: str) -> None:
     began = at(later)
-    second = night.tonight(store, PLAN, "06:00", began)
+    second = night.night_of(store, PLAN, "06:00", began)
     assert (second.began, second.deadline) == (began, night.next_reached("06:00", began))
     assert second.deadline > began
     # Its own retries are held to that one.
-    assert night.tonight(store, PLAN, "06:00", second.deadline + 300) == second
+    assert night.night_of(store, PLAN, "06:00", second.deadline + 300) == second
     assert sorted(store.files(PLAN)) == ["night-0001.json", "night-0002.json"]
 
 
 def test_another_plan_has_a_night_of_its_own(store: Store) -> None:
     began = at("2026-11-30T06:05")
-    assert night.tonight(store, "results/q.0", "06:00", began).deadline == at("2026-12-01T06:00")
+    assert night.night_of(store, "results/q.0", "06:00", began).deadline == at("2026-12-01T06:00")
 
 
 def test_a_retry_of_a_schedule_is_of_its_night_though_the_plan_changed(store: Store) -> None:
     # At 06:05 the input is another: what counts is when the schedule began.
-    assert night.tonight(store, "results/q.0", "06:00", FIRST).deadline == DEADLINE
+    assert night.night_of(store, "results/q.0", "06:00", FIRST).deadline == DEADLINE
 
 
 def test_before_the_deadline_and_in_the_next_night_nothing_is_too_late(store: Store) -> None:
@@ -91,17 +91,17 @@ def test_before_the_deadline_and_in_the_next_night_nothing_is_too_late(store: St
 
 
 def test_another_until_is_another_deadline(store: Store) -> None:
-    raised = night.tonight(store, PLAN, "08:30", at("2026-11-30T06:10"))
+    raised = night.night_of(store, PLAN, "08:30", at("2026-11-30T06:10"))
     assert raised.deadline == at("2026-11-30T08:30")
-    assert night.tonight(store, PLAN, "08:30", at("2026-11-30T08:40")) == raised
+    assert night.night_of(store, PLAN, "08:30", at("2026-11-30T08:40")) == raised
 
 
 @pytest.mark.parametrize("until", ["00:15", "06:30", "23:00"])
 @pytest.mark.parametrize("shift", [-600, 0, 900])
 def test_every_evening_of_a_schedule_is_a_new_night(tmp_path: Path, until: str, shift: int) -> None:
     store, began = Store(str(tmp_path / "lake")), at("2026-11-29T01:30")
-    first = night.tonight(store, PLAN, until, began + 60)
-    second = night.tonight(store, PLAN, until, began + night.DAY + shift)
+    first = night.night_of(store, PLAN, until, began + 60)
+    second = night.night_of(store, PLAN, until, began + night.DAY + shift)
     assert second.deadline == first.deadline + night.DAY
     assert first.began < first.deadline < first.over < first.began + night.DAY
 
@@ -110,7 +110,7 @@ def test_a_retry_in_another_time_zone_has_the_same_instant(
     store: Store, zone: Callable[[str], None]
 ) -> None:
     zone("Asia/Tokyo")  # Where 06:00 was reached two and a half hours before the first try.
-    assert night.tonight(store, PLAN, "06:00", at("2026-11-30T00:10")).deadline == DEADLINE
+    assert night.night_of(store, PLAN, "06:00", at("2026-11-30T00:10")).deadline == DEADLINE
 
 
 @pytest.mark.parametrize(
@@ -137,23 +137,23 @@ def test_of_two_runs_that_begin_at_once_both_have_the_first_ones_night(
     create = store.put_if_absent
 
     def overtaken(key: str, data: bytes) -> bool:
-        night.tonight(rival, PLAN, "06:00", FIRST)
+        night.night_of(rival, PLAN, "06:00", FIRST)
         return create(key, data)
 
     monkeypatch.setattr(store, "put_if_absent", overtaken)
-    assert night.tonight(store, PLAN, "06:00", FIRST + 2) == first
+    assert night.night_of(store, PLAN, "06:00", FIRST + 2) == first
 
 
 def test_a_night_recorded_by_a_clock_that_is_days_ahead_is_not_ours(store: Store) -> None:
     began = FIRST - 3 * night.DAY
-    assert night.tonight(store, PLAN, "06:00", began).deadline == DEADLINE - 3 * night.DAY
+    assert night.night_of(store, PLAN, "06:00", began).deadline == DEADLINE - 3 * night.DAY
 
 
 def test_a_damaged_record_is_named(store: Store, tmp_path: Path) -> None:
     file = tmp_path / "lake" / PLAN / "night-0001.json"
     file.write_bytes(file.read_bytes().replace(b"06:00:00", b"07:00:00"))
     with pytest.raises(NightrankError) as caught:
-        night.tonight(store, PLAN, "06:00", FIRST)
+        night.night_of(store, PLAN, "06:00", FIRST)
     assert caught.value.code == "E_CORRUPT" and str(file) in caught.value.where
 
 

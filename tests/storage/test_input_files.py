@@ -140,7 +140,7 @@ def test_what_needs_no_permission_is_counted(folder: Path) -> None:
     counts = {"hidden": 3, "sidecar": len(beside), "empty": 1}
     assert listed() == (["in/a.jsonl", "in/b.csv"], counts)
     assert listed("in", "csv") == (["in/b.csv"], {**counts, "other_format": 1})
-    told = inventory("in").left_out.told()
+    told = inventory("in").left_out.describe()
     assert (
         told.startswith("10 left out: 3 hidden") and "in/CITATION.cff" in told and "in/done" in told
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nightrank.cli.closing import print_json
-from nightrank.cli.plan import finish, found_by
+from nightrank.cli.plan import finish, models_and_splits
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> 
     from nightrank.cli.plan_table import table
     from nightrank.config_file import load_config
     from nightrank.forecast.hardware import GIB, device_named
+    from nightrank.forecast.next_run import counted, next_run
     from nightrank.forecast.obstacles import obstacles
     from nightrank.forecast.predict import Question, predict
-    from nightrank.forecast.tonight import counted, tonight
     from nightrank.planning import make_plan
     from nightrank.results import open_lake
 
@@ -50,8 +50,8 @@ def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> 
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     made = make_plan(loaded, store, keeps=False)
     counts = counted(made, store)
-    ask = Question(loaded, *found_by(made), asked.sample, device=gpu, node_memory=memory)
-    forecast = tonight(predict(ask), made, store, *counts)
+    ask = Question(loaded, *models_and_splits(made), asked.sample, device=gpu, node_memory=memory)
+    forecast = next_run(predict(ask), made, store, *counts)
     finish(forecast, loaded, made.left_out, asked.prices)
     forecast["warnings"] += obstacles(made, store, counts[0])
     note = "dry run: both inputs were read, nothing was written to the lake"

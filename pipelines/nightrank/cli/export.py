@@ -74,11 +74,11 @@ def export(
         print("\n".join(lines))
 
 
-# What a form says of itself: lines for a person, facts for a machine.
-Said = tuple[list[str], dict[str, Any]]
+# Of an export: lines for a person, facts for a machine.
+Summary = tuple[list[str], dict[str, Any]]
 
 
-def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str) -> Said:
+def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str) -> Summary:
     """A TREC run; trec_eval derives from it the very ranks that were published."""
     from nightrank.errors import NightrankError
     from nightrank.results import full_lists, generation_of, published_table
@@ -103,7 +103,7 @@ def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str
 
 def _hive(
     loaded: PipelineConfig, store: Store, folder: str, generation: str | None, replace: bool
-) -> Said:
+) -> Summary:
     from nightrank.hive_export import export_hive
     from nightrank.storage.store import Store
 
@@ -127,7 +127,7 @@ def _iceberg(
     generation: str | None,
     catalog: str | None,
     table: str,
-) -> Said:
+) -> Summary:
     from nightrank.iceberg_export import register
     from nightrank.results import generation_of
 

@@ -62,10 +62,10 @@ def nightly(
     """What changed since last night, ranked; published if it passes the config's gate."""
     if dry_run:
         from nightrank.cli.dry_run import Pricing
-        from nightrank.cli.dry_run import dry_run as tell
+        from nightrank.cli.dry_run import dry_run as print_dry_run
 
         prices = usd(cpu_hour, gpu_hour, put_1000, get_1000)
-        tell(config, sets, Pricing(prices, device, sample, node_memory), json)
+        print_dry_run(config, sets, Pricing(prices, device, sample, node_memory), json)
         return
     started, scheduled = time.monotonic(), _instant(began)
     with open_job(

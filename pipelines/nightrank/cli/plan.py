@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from nightrank.storage.store import Store
 
     # The encoder, the rerankers, splits of the corpus and of the queries.
-    _Found = tuple[ResolvedModel, tuple[ResolvedModel, ...], tuple[Split, ...], tuple[Split, ...]]
+    _ModelsAndSplits = tuple[
+        ResolvedModel, tuple[ResolvedModel, ...], tuple[Split, ...], tuple[Split, ...]
+    ]
     # Files of the corpus and the queries that are not read.
     _LeftOut = dict[str, LeftOut]
 
@@ -95,7 +97,7 @@ def plan(
     else:
         store.probe()
         made = make_plan(loaded, store)
-        found, left_out = found_by(made), made.left_out
+        found, left_out = models_and_splits(made), made.left_out
     ask = Question(loaded, *found, sample, documents, queries, gpu, memory, change)
     forecast = predict(ask)
     forecast["note"], folder = _kept(made, store, from_scratch, loaded, gpu)
@@ -120,7 +122,7 @@ def usd(
     return {"cpu": cpu_hour, "gpu": gpu_hour, "put": put_1000, "get": get_1000}
 
 
-def found_by(made: Plan) -> _Found:
+def models_and_splits(made: Plan) -> _ModelsAndSplits:
     """Models and splits of a plan."""
     return made.encoder, made.steps, made.corpus_splits, made.query_splits
 
@@ -138,7 +140,7 @@ def finish(
     forecast["bottleneck"] = bottleneck(config, forecast)
     forecast["files_left_out"] = {name: files.counts for name, files in left_out.items()}
     forecast["warnings"] += [
-        f"{name}: {files}" for name, one in left_out.items() if (files := one.told())
+        f"{name}: {files}" for name, one in left_out.items() if (files := one.describe())
     ]
 
 
@@ -150,15 +152,15 @@ def holds_work(made: Plan, store: Store) -> bool:
 
 def _of_next_run(full: dict[str, Any], made: Plan, store: Store, change: float) -> dict[str, Any]:
     """What is left to do; a large input is not read for that."""
+    from nightrank.forecast.next_run import assumed, counted, next_run
     from nightrank.forecast.obstacles import obstacles
-    from nightrank.forecast.tonight import assumed, counted, tonight
 
     if full["whole"]:
         documents, queries = counted(made, store)
-        forecast = tonight(full, made, store, documents, queries)
+        forecast = next_run(full, made, store, documents, queries)
         forecast["warnings"] += obstacles(made, store, documents)
         return forecast
-    forecast = tonight(full, made, store, *assumed(made, store, full, change), exact=False)
+    forecast = next_run(full, made, store, *assumed(made, store, full, change), exact=False)
     if not made.corpus_stands:
         what = f"the corpus was not read: {change:.1%} of it is taken as changed (--change)"
         forecast["warnings"].append(f"{what}; `nightrank nightly --dry-run` reads and counts it")
@@ -182,7 +184,7 @@ def _kept(
     return "", made.folder
 
 
-def _elsewhere(config: PipelineConfig, store: Store) -> tuple[_Found, _LeftOut]:
+def _elsewhere(config: PipelineConfig, store: Store) -> tuple[_ModelsAndSplits, _LeftOut]:
     """Models and splits of the sample's files."""
     from nightrank.planned_models import resolve_models
     from nightrank.planning import input_inventory, input_splits

@@ -18,9 +18,9 @@ def table(forecast: dict[str, Any], name: str) -> list[str]:
         name: of the experiment.
     """
     kind = "all of it was read" if forecast["whole"] else _sampled(forecast)
-    if "tonight" in forecast:
+    if "next_run" in forecast:
         lines = [f"forecast of the next run of {name} on {forecast['device']}", ""]
-        lines += [*_changes(forecast["tonight"]), *_cut(forecast), ""]
+        lines += [*_changes(forecast["next_run"]), *_cut(forecast), ""]
         lines += [*_stages(forecast), ""] if forecast["stages"] else []
         lines += [*_needs(forecast), *_bottleneck(forecast), *_money(forecast)]
     else:
@@ -63,10 +63,10 @@ def _cut(forecast: dict[str, Any]) -> list[str]:
     ]
 
 
-def _changes(tonight: dict[str, Any]) -> list[str]:
+def _changes(next_run: dict[str, Any]) -> list[str]:
     """What changed, how many pairs are new, what is computed again and what is done already."""
-    documents, queries, pairs = (tonight[name] for name in ("documents", "queries", "pairs"))
-    about = "" if tonight["counted"] else ", assumed"
+    documents, queries, pairs = (next_run[name] for name in ("documents", "queries", "pairs"))
+    about = "" if next_run["counted"] else ", assumed"
     lines = [
         f"documents  {count(documents['rows']):>9}  {_came(documents)}{about}",
         f"queries    {count(queries['rows']):>9}  {_came(queries)}{about};"
@@ -74,9 +74,9 @@ def _changes(tonight: dict[str, Any]) -> list[str]:
         f"pairs      {count(pairs['needed']):>9}  {pairs['known']:,} known,"
         f" {pairs['to_score']:,} to score ({'exact' if pairs['exact'] else 'an estimate'})",
     ]
-    for one in tonight["again"]:
+    for one in next_run["again"]:
         lines.append(f"again      {one['what']}: {one['before']} -> {one['now']}: {one['again']}")
-    if done := tonight["done"]:
+    if done := next_run["done"]:
         lines.append(f"done       {sum(done.values()):,} units of {len(done)} stages already")
     return lines
 

@@ -204,8 +204,8 @@ def open_job(
 
     _refuse_unpickling()
     store = open_lake(config.root, config.name, config.storage_options)
-    progress, told = Progress(quiet=quiet), events.Events(store)
-    with events.recording(told):
+    progress, recorder = Progress(quiet=quiet), events.Events(store)
+    with events.recording(recorder):
         try:
             store.probe()
             if publishes and scope != "index" and not force_publish:
@@ -213,21 +213,21 @@ def open_job(
                 # the index would take in what the operator has not looked at yet.
                 refuse_held(store)
             plan = make_plan(config, store, scope, index_generation)
-            told.folder, told.plan = plan.own_folder, plan.plan_id
-            begun = store.folders(told.folder) or store.folders(plan.segment)
+            recorder.folder, recorder.plan = plan.own_folder, plan.plan_id
+            begun = store.folders(recorder.folder) or store.folders(plan.segment)
             events.emit("run_resumed" if begun else "run_started", verb=verb)
             if not begun:
                 _check_room(plan, store)
             for name, files in plan.left_out.items():
-                if left_out := files.told():
+                if left_out := files.describe():
                     progress.note(f"{name}: {left_out}")
             plan = store_models(plan, store, progress.note)
             with open_executor(config) as executor:
                 meter = Meter(
                     config.budget,
                     executor.gpus,
-                    lambda until, now: night.tonight(store, plan.own_folder, until, began or now),
-                    lambda: night.spent_before(store, plan.own_folder, told.run, time.time()),
+                    lambda until, now: night.night_of(store, plan.own_folder, until, began or now),
+                    lambda: night.spent_before(store, plan.own_folder, recorder.run, time.time()),
                 )
                 progress.outlook = Outlook(
                     expected_seconds(store, plan.folder, plan.earlier),
@@ -243,10 +243,10 @@ def open_job(
             stop = _came and isinstance(error, KeyboardInterrupt)
             events.ended(_came[-1] if stop else error)
             if isinstance(error, NightrankError) and error.code == "E_STORE_RETRY":
-                told.folder = ""  # The store does not answer: it was asked for long enough.
+                recorder.folder = ""  # The store does not answer: it was asked for long enough.
             raise
         finally:
-            told.close()
+            recorder.close()
 
 
 def _check_room(plan: Plan, store: Store) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nightrank import stored_models
 from nightrank.config import PipelineConfig, RerankStep
 from nightrank.diagnosis.finding import Finding, examine
-from nightrank.models.describing import Beside, as_stored, beside, describe
+from nightrank.models.describing import Difference, as_stored, compare_outputs, describe
 from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import (
     comes_with_the_program,
@@ -87,7 +87,7 @@ def _opened(
         yield Finding(check, "ok", f"{found}; {_place(model, store)}")
         yield Finding(f"{check} means", "ok", describe(model, folder))
         if own:
-            yield _compared(check, beside(stored, folder, prompts, threads))
+            yield _compared(check, compare_outputs(stored, folder, prompts, threads))
 
 
 def _outputs(model: ResolvedModel, threads: int) -> NDArray[np.float32]:
@@ -107,7 +107,7 @@ def _place(model: ResolvedModel, store: Store | None) -> str:
     return "the first run stores it in the lake"
 
 
-def _compared(check: str, compared: Beside | None) -> Finding:
+def _compared(check: str, compared: Difference | None) -> Finding:
     name = f"{check} outputs"
     if compared is None:
         found = "not compared: not a model of sentence-transformers, or too large to load twice"

@@ -33,7 +33,7 @@ def bottleneck(config: PipelineConfig, forecast: dict[str, Any]) -> dict[str, An
 
     Args:
         config: the experiment.
-        forecast: as `predict` or `tonight` gives it.
+        forecast: as `predict` or `next_run` gives it.
 
     Returns:
         `stage`, `seconds`, `setting`, and all of it as `text`; None where nothing is to be done.

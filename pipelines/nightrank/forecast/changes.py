@@ -1,8 +1,8 @@
 """What a run would find changed, counted as its own stages count it, without writing to the lake.
 
-Both inputs go through the ingest and delta stages in this process; what those make lies in a
-temporary lake (about 100 bytes a row) and is deleted again. What the lake already holds of this
-very plan is read from there instead.
+The ingest and delta stages of both inputs run in this process, into a temporary lake (about 100
+bytes a row) that is deleted afterwards. Datasets of this plan that the lake has already are read
+from there instead.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from nightrank.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Documents:
-    """The corpus beside the standing one; `rows` were read, `living` documents count after it."""
+class DocumentChanges:
+    """The corpus compared with the indexed one; `living` documents count after the run."""
 
     rows: int
     added: int
@@ -38,22 +38,22 @@ class Documents:
 
     @property
     def new(self) -> int:
-        """Documents that no segment holds yet."""
+        """Documents that are in no segment yet."""
         return self.added + self.changed
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The queries beside those of the generation that a run builds upon.
+class QueryChanges:
+    """The queries compared with those of the generation that a run builds on.
 
     Attributes:
         rows: rows that were read.
         queries: query_ids that count.
         added: of them, new.
         changed: of them, with another text than before.
-        removed: query_ids that are asked no more.
+        removed: query_ids that are no longer in the input.
         texts: distinct texts.
-        new_texts: of them, such as were not asked before.
+        new_texts: of them, new ones.
     """
 
     rows: int
@@ -65,7 +65,7 @@ class Asked:
     new_texts: int
 
 
-def documents(plan: Plan, store: Store, scratch: Store) -> Documents:
+def document_changes(plan: Plan, store: Store, scratch: Store) -> DocumentChanges:
     """Counts what a run would find changed in the corpus.
 
     Args:
@@ -80,7 +80,7 @@ def documents(plan: Plan, store: Store, scratch: Store) -> Documents:
     corpus = load_corpus(store, base) if base else Corpus()
     if base and plan.corpus_stands:
         rows = manifest_at(store, base.body["inputs"]["corpus.ingest"]).total("rows_in")
-        return Documents(rows, 0, 0, 0, corpus.living())
+        return DocumentChanges(rows, 0, 0, 0, corpus.living())
     config, names = plan.config, ("added", "changed", "removed", "unchanged")
     path = f"{plan.segment}/ingest"
     source, options = config.corpus, config.storage_options
@@ -97,11 +97,11 @@ def documents(plan: Plan, store: Store, scratch: Store) -> Documents:
         counts = _compared(stage, ingested, store, scratch, names)
     living = counts["unchanged"] + counts["added"] + counts["changed"]
     rows = ingested.total("rows_in")
-    return Documents(rows, counts["added"], counts["changed"], counts["removed"], living)
+    return DocumentChanges(rows, counts["added"], counts["changed"], counts["removed"], living)
 
 
 def _made(stage: Stage, store: Store, scratch: Store) -> Manifest:
-    """What the lake holds of a stage, else what it makes of the same in the temporary lake."""
+    """A stage's dataset from the lake, or else made in the temporary lake."""
     if done := Dataset(store, stage.dataset).manifest():
         return done
     return run_stage(stage, scratch, SerialExecutor(), Progress(quiet=True))
@@ -122,7 +122,7 @@ def _compared(
 
 
 class _Both(Reader):
-    """Reads the lake, and of the temporary one what was made there."""
+    """Reads the lake, and files that were made in the temporary one from there."""
 
     def __init__(self, store: Store, scratch: Store, made: set[str]) -> None:
         super().__init__(store)
@@ -136,8 +136,8 @@ class _Both(Reader):
         return super().ranges(ref, adjacent)
 
 
-def asked(plan: Plan, store: Store, scratch: Store) -> Asked:
-    """Counts what a run would find changed in the queries; see `documents`."""
+def query_changes(plan: Plan, store: Store, scratch: Store) -> QueryChanges:
+    """Counts what a run would find changed in the queries; see `document_changes`."""
     config = plan.config
     source, options, folder = config.queries, config.storage_options, plan.queries
     judged = plan.qrels.url if plan.qrels and source.only_judged else None
@@ -155,7 +155,7 @@ def asked(plan: Plan, store: Store, scratch: Store) -> Asked:
     now = _texts(_made(made, at, at), at)
     rows, texts = ingested.total("rows_in"), pc.count_distinct(now["text"]).as_py()
     if plan.earlier is None:
-        return Asked(rows, len(now), len(now), 0, 0, texts, texts)
+        return QueryChanges(rows, len(now), len(now), 0, 0, texts, texts)
     before = _texts(manifest_at(store, f"{plan.earlier.body['queries']}/distinct"), store)
     place = pc.index_in(now["id"], before["id"])
     known = place.is_valid()
@@ -165,7 +165,7 @@ def asked(plan: Plan, store: Store, scratch: Store) -> Asked:
     fresh = now.filter(pc.invert(pc.is_in(now["text"], before["text"])))
     new_texts = pc.count_distinct(fresh["text"]).as_py()
     gone = len(before) - stayed
-    return Asked(rows, len(now), len(now) - stayed, changed, gone, texts, new_texts)
+    return QueryChanges(rows, len(now), len(now) - stayed, changed, gone, texts, new_texts)
 
 
 def _texts(made: Manifest, store: Store) -> pa.Table:
@@ -180,6 +180,6 @@ def _texts(made: Manifest, store: Store) -> pa.Table:
     return pa.concat_tables(parts).combine_chunks()
 
 
-def plain(counts: Documents | Asked) -> dict[str, int]:
+def plain(counts: DocumentChanges | QueryChanges) -> dict[str, int]:
     """The counts by name, for JSON."""
     return {name: int(np.int64(value)) for name, value in asdict(counts).items()}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 from nightrank import gate
-from nightrank.forecast.changes import Documents
+from nightrank.forecast.changes import DocumentChanges
 from nightrank.planning import Plan
 from nightrank.runtime.night import too_late
 from nightrank.storage.log import Log, held_back
 from nightrank.storage.store import Store
 
 
-def obstacles(plan: Plan, store: Store, documents: Documents) -> list[str]:
+def obstacles(plan: Plan, store: Store, documents: DocumentChanges) -> list[str]:
     """A rollback in force, a deadline that has passed, a corpus that the gate does not let through.
 
     Args:

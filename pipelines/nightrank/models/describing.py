@@ -1,4 +1,4 @@
-"""A resolved model's meaning in words, and its outputs beside sentence-transformers' own."""
+"""A resolved model's semantics in words, and its outputs compared with sentence-transformers'."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from nightrank.models.registry import load_bi_encoder, load_cross_encoder, load_
 TEXTS = ("what is a bi-encoder?", "A bi-encoder maps texts to vectors.", "Rivers flow to the sea.")
 # Of what is compared: rounding of two orders of summation, or of bfloat16's 8 bits through layers.
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
-# Beside another copy in memory; a model of a billion parameters in bfloat16 is compared.
+# The model is in memory twice: one of a billion parameters in bfloat16 is still compared.
 LARGEST_BYTES = 3 << 30
 
 
 @dataclass(frozen=True)
-class Beside:
-    """How far outputs lie from sentence-transformers'.
+class Difference:
+    """How far outputs differ from sentence-transformers'.
 
     Attributes:
         largest: difference of a score, or of a vector's number, over the largest of the outputs.
@@ -71,10 +71,10 @@ def as_stored(model: ResolvedModel, target: Path) -> ResolvedModel:
     return replace(model, path=str(target))
 
 
-def beside(
+def compare_outputs(
     model: ResolvedModel, folder: Path, prompts: tuple[str | None, str | None], threads: int
-) -> Beside | None:
-    """Two pairs' scores, or a query's and a document's vectors, beside sentence-transformers'.
+) -> Difference | None:
+    """Compares two pairs' scores, or vectors of a query and documents, with sentence-transformers'.
 
     Args:
         model: resolved; opened from where its path leads.
@@ -83,7 +83,7 @@ def beside(
         threads: CPU threads.
 
     Returns:
-        None where there is nothing to compare with, or the model is too large to be held twice.
+        None if sentence-transformers has no such model, or it is too large to load twice.
     """
     size = sum((folder / n).stat().st_size for n in model_files(folder) if n.endswith("tensors"))
     if model.family not in ("sentence_transformers", "sequence_classification"):
@@ -95,7 +95,7 @@ def beside(
     else:
         ours, theirs = _scores(model, folder, threads)
     scale = max(float(np.abs(theirs).max()), 1e-6)
-    return Beside(float(np.abs(ours - theirs).max()) / scale, TOLERANCE[model.precision])
+    return Difference(float(np.abs(ours - theirs).max()) / scale, TOLERANCE[model.precision])
 
 
 def _scores(model: ResolvedModel, folder: Path, threads: int) -> tuple[Any, Any]:
@@ -164,4 +164,4 @@ def _modules(model: ResolvedModel, folder: Path) -> str:
 
 
 def _prompt(text: str) -> str:
-    return f"behind the prompt {text!r:.120}" if text else "without a prompt"
+    return f"with the prompt {text!r:.120}" if text else "without a prompt"

@@ -28,18 +28,7 @@ def sentence_transformer(folder: Path, precision: Precision) -> Any:
     """
     from sentence_transformers import SentenceTransformer
 
-    try:
-        model = SentenceTransformer(
-            str(folder),
-            device=str(choose_device()),
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"dtype": DTYPES[precision], "use_safetensors": True},
-        )
-    except Exception as error:
-        raise cannot_load(folder, error) from None
-    pack_linears(model)
-    return model
+    return _open(SentenceTransformer, folder, precision)
 
 
 def cross_encoder(folder: Path, precision: Precision) -> Any:
@@ -50,8 +39,12 @@ def cross_encoder(folder: Path, precision: Precision) -> Any:
     """
     from sentence_transformers import CrossEncoder
 
+    return _open(CrossEncoder, folder, precision)
+
+
+def _open(kind: Any, folder: Path, precision: Precision) -> Any:
     try:
-        model = CrossEncoder(
+        model = kind(
             str(folder),
             device=str(choose_device()),
             trust_remote_code=False,
@@ -79,7 +72,7 @@ def require_whole(opened: Any, folder: Path, precision: Precision) -> None:
     if network is None:
         return
     try:
-        _, told = type(network).from_pretrained(
+        _, loading_info = type(network).from_pretrained(
             str(folder),
             dtype=DTYPES[precision],
             use_safetensors=True,
@@ -87,9 +80,9 @@ def require_whole(opened: Any, folder: Path, precision: Precision) -> None:
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception:  # Built from a part of its config, as that library does for T5Gemma's kin.
+    except Exception:  # Built from a part of its config, as sentence-transformers does for T5Gemma.
         return
-    require_no_missing(told, folder)
+    require_no_missing(loading_info, folder)
 
 
 def cut_at(model: Any, max_length_tokens: int) -> None:

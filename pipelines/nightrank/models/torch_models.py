@@ -181,7 +181,7 @@ def _open(kind: Any, folder: Path, precision: Precision, **options: Any) -> Any:
             them at random.
     """
     try:
-        model, told = kind.from_pretrained(
+        model, loading_info = kind.from_pretrained(
             str(folder),
             dtype=DTYPES[precision],
             use_safetensors=True,
@@ -192,18 +192,19 @@ def _open(kind: Any, folder: Path, precision: Precision, **options: Any) -> Any:
         )
     except Exception as error:
         raise cannot_load(folder, error) from None
-    require_no_missing(told, folder)
+    require_no_missing(loading_info, folder)
     return model.eval()
 
 
-def require_no_missing(told: Any, folder: Path) -> None:
-    """Refuses what transformers tells of a loading, `missing_keys`, where that is anything.
+def require_no_missing(loading_info: Any, folder: Path) -> None:
+    """Refuses a loaded model that is missing weights.
 
     Raises:
         NightrankError: E_MODEL.
     """
     # A pooler beside the encoder's own output is never asked.
-    missing = [name for name in sorted(told["missing_keys"]) if not name.startswith("pooler.")]
+    names = sorted(loading_info["missing_keys"])
+    missing = [name for name in names if not name.startswith("pooler.")]
     if missing:
         what = f"its files lack {len(missing)} of the weights, e.g. {missing[0]}"
         do = "use the folder of a whole model of this kind"

@@ -41,7 +41,7 @@ class Meter:
         """
         budget, gpus, limits = self._budget, self._gpus(), []
         if budget.until:
-            limits.append(self._tonight(budget.until).deadline - self._began_at)
+            limits.append(self._night_of_run(budget.until).deadline - self._began_at)
         if budget.gpu_hours is not None and gpus:
             limits.append(budget.gpu_hours / gpus * 3600 - self._spent_before())
         if budget.usd is not None and budget.usd_per_hour:
@@ -52,7 +52,7 @@ class Meter:
         """The limit that is reached, with its value; empty while none is."""
         budget, running = self._budget, self._running()
         if budget.until:
-            night = self._tonight(budget.until)
+            night = self._night_of_run(budget.until)
             # By the clock as it was at the start: one that is set meanwhile moves no deadline.
             if self._began_at + running >= night.deadline:
                 return night.past()
@@ -67,7 +67,7 @@ class Meter:
     def _running(self) -> float:
         return time.monotonic() - self._began
 
-    def _tonight(self, until: str) -> Night:
+    def _night_of_run(self, until: str) -> Night:
         if self._night is None:
             self._night = self._find_night(until, self._began_at)
         return self._night

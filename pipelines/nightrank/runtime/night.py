@@ -71,7 +71,7 @@ def starting(until: str, began: float) -> Night:
     return Night(until, began, next_reached(until, began))
 
 
-def tonight(store: Store, folder: str, until: str, began: float) -> Night:
+def night_of(store: Store, folder: str, until: str, began: float) -> Night:
     """The night that a run of a plan belongs to; created with the plan where it is the first.
 
     Args:

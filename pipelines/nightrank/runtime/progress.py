@@ -99,8 +99,8 @@ class Progress:
             described = self._numbered(stage)
             self._bar_task = self._bar.add_task(described, total=total, completed=done, rate="")
         elif done:
-            told = f"{stage}: resuming, {done} of {total} units were done"
-            self._line(self._numbered(told))
+            text = f"{stage}: resuming, {done} of {total} units were done"
+            self._line(self._numbered(text))
 
     def advance(self, record: Record) -> None:
         """One more unit is committed."""
@@ -117,8 +117,8 @@ class Progress:
             self._bar.update(self._bar_task, completed=self._done, rate=rate)
         elif not self._quiet and now - self._told > PLAIN_EVERY_SECONDS:
             self._told = now
-            told = f"{self._stage}: {self._done}/{self._total} units {rate}"
-            self._line(f"{self._numbered(told)}  {self._whole()}")
+            text = f"{self._stage}: {self._done}/{self._total} units {rate}"
+            self._line(f"{self._numbered(text)}  {self._whole()}")
         settled = not self._warned and now - self._began > SETTLED_SECONDS
         if settled and (warning := self.outlook.warning()):
             self._warned = True
@@ -137,8 +137,8 @@ class Progress:
             rate = f", {self._rows / max(seconds, 1e-9):,.0f}/s" if self._rows else ""
             units = f"{count} unit" + "s" * (count != 1)
             size = _size(manifest.bytes)
-            told = f"{stage:<20} done  {units:>10}  {size:>9}  {seconds:7.1f} s{rate}"
-            self._line(f"{self._numbered(told)}  ({self._whole()})")
+            text = f"{stage:<20} done  {units:>10}  {size:>9}  {seconds:7.1f} s{rate}"
+            self._line(f"{self._numbered(text)}  ({self._whole()})")
 
     def skipped(self, stage: str, manifest: Manifest) -> None:
         """The stage's dataset was complete before."""

@@ -146,7 +146,7 @@ class Worker:
             reason = count["values"]
             stats["reasons"][reason] = stats["reasons"].get(reason, 0) + count["counts"]
         if refused.num_rows and "example" not in stats:
-            stats["example"] = _told(refused, batch.where)
+            stats["example"] = _example(refused, batch.where)
         if self._judged is not None:
             judged = accepted.filter(pc.is_in(accepted[id_name(self._kind)], self._judged))
             stats["unselected"] += accepted.num_rows - judged.num_rows
@@ -177,7 +177,7 @@ def _earlier(made: Manifest | None, identity: dict[str, Any]) -> dict[bytes, Rec
     }
 
 
-def _told(rejects: pa.Table, where: str) -> str:
+def _example(rejects: pa.Table, where: str) -> str:
     """The first reject, for a person."""
     first = rejects.slice(0, 1).to_pylist()[0]
     row = f", row {first['row']}" if first["row"] >= 0 else ""

@@ -15,7 +15,7 @@ from typing import Any
 from nightrank.errors import NightrankError, is_utf8, printable
 from nightrank.storage.filesystem import glob_pattern, is_remote
 from nightrank.storage.input_tree import BucketTree, Entry, LocalTree, Tree
-from nightrank.storage.left_out import LeftOut, Unread, is_beside
+from nightrank.storage.left_out import LeftOut, Unread, is_sidecar
 from nightrank.storage.listing import MAGIC, suffixes
 
 # s3fs cuts a key there, whether or not the bucket keeps versions.
@@ -163,7 +163,7 @@ def _sorted_out(
             taken[url] = entry
         elif kind:
             left_out.add("other_format", url)
-        elif is_beside(entry.name):
+        elif is_sidecar(entry.name):
             left_out.add("sidecar", url)
         elif not entry.size:
             left_out.add("empty", url)

@@ -128,7 +128,7 @@ def inventory(
     if not found.files:
         do = "correct the path; a folder is searched for " + KNOWN
         what = "no input files found"
-        if left_out := found.left_out.told():
+        if left_out := found.left_out.describe():
             what += f"; {left_out}"
         raise NightrankError("E_EMPTY", what, path, do)
     files = []

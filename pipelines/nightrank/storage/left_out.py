@@ -20,11 +20,11 @@ REASONS = {
     "folder": "a folder that the glob matches",
     "other": "a pipe, socket or device",
 }
-BESIDE_NAMES = {
+SIDECAR_NAMES = {
     *("readme", "license", "licence", "copying", "notice", "changelog", "citation", "authors"),
     *("sha256sums", "sha512sums", "sha1sums", "md5sums"),
 }
-BESIDE_SUFFIXES = {"md", "rst", "crc", "md5", "sha1", "sha256", "sha512", "asc", "sig"}
+SIDECAR_SUFFIXES = {"md", "rst", "crc", "md5", "sha1", "sha256", "sha512", "asc", "sig"}
 PLAIN_TEXT = {"", "txt", "html", "cff"}
 
 
@@ -50,7 +50,7 @@ class LeftOut:
         """Files of all reasons."""
         return sum(self.counts.values())
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """All of it in one line, with an example of each reason; empty where there is none."""
         parts = [
             f"{self.counts[reason]} {words}, e.g. {printable(self.examples[reason])}"
@@ -88,12 +88,12 @@ class Unread:
             raise NightrankError("E_SCHEMA", what, printable(self.no_file[0]), _allow(self.no_file))
 
 
-def is_beside(name: str) -> bool:
+def is_sidecar(name: str) -> bool:
     """Whether a file is known to accompany data, by its name; never one of a known format."""
     stem, _, suffix = name.rpartition("/")[2].lower().partition(".")
-    if stem in BESIDE_NAMES and suffix in PLAIN_TEXT:
+    if stem in SIDECAR_NAMES and suffix in PLAIN_TEXT:
         return True
-    return suffix.rpartition(".")[2] in BESIDE_SUFFIXES
+    return suffix.rpartition(".")[2] in SIDECAR_SUFFIXES
 
 
 def _many(names: Iterable[str], kind: str) -> str:

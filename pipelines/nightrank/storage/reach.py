@@ -93,7 +93,7 @@ def input_reach(
         entries = list(found.files.values())
         for first in entries[:1]:
             filesystem.cat_file(first.full, start=0, end=1)
-    return len(entries), sum(entry.size for entry in entries), found.left_out.told()
+    return len(entries), sum(entry.size for entry in entries), found.left_out.describe()
 
 
 def abandoned_uploads(store: Store, older_than: float) -> list[str]:

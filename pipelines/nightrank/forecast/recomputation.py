@@ -25,7 +25,7 @@ NEW = "only new data are computed with it; existing results are kept"
 
 
 @dataclass(frozen=True)
-class Kept:
+class Reusable:
     """What a run reuses from the lake.
 
     Attributes:
@@ -43,7 +43,7 @@ class Kept:
     scores: tuple[bool, ...]
 
 
-def kept(plan: Plan) -> Kept:
+def reusable(plan: Plan) -> Reusable:
     """Decides by the keys that the run itself compares."""
     base, earlier = plan.usable_base, plan.earlier
     vectors = base is not None and base.body["encoder"] == plan.encoder.identity()
@@ -54,10 +54,10 @@ def kept(plan: Plan) -> Kept:
         lists = template and key == earlier.body["lists_key"]
         stores = earlier.body["stores"]
     scores = tuple(fingerprint(model.identity()) in stores for model in plan.steps)
-    return Kept(base is not None, vectors, template, lists, scores)
+    return Reusable(base is not None, vectors, template, lists, scores)
 
 
-def again(plan: Plan, store: Store) -> list[dict[str, Any]]:
+def recomputed(plan: Plan, store: Store) -> list[dict[str, Any]]:
     """Every difference from the current generation, and what is computed again for it.
 
     Returns:
@@ -72,7 +72,7 @@ def again(plan: Plan, store: Store) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     before = unseal(data, store.path(key), "restore the file: it says how results were made")
-    old, held = before["identity"], kept(plan)
+    old, held = before["identity"], reusable(plan)
     found = []
     for name, version in old["stages"].items():
         if version != (now := stages.VERSIONS.get(name)):
@@ -94,7 +94,7 @@ def again(plan: Plan, store: Store) -> list[dict[str, Any]]:
     return found
 
 
-def _of_stage(name: str, held: Kept) -> str:
+def _of_stage(name: str, held: Reusable) -> str:
     """What another version of a stage makes void: what its datasets are named by decides."""
     if name in ("ingest", "delta", "extract", "segment") and not held.segments:
         return CORPUS
@@ -103,7 +103,7 @@ def _of_stage(name: str, held: Kept) -> str:
     return NEW
 
 
-def _of_setting(name: str, held: Kept) -> str:
+def _of_setting(name: str, held: Reusable) -> str:
     """What another value of a key of the config makes void."""
     section = name.partition(".")[0]
     if section in ("corpus", "layout") and not held.segments:

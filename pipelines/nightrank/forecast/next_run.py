@@ -1,4 +1,4 @@
-"""What the next run takes on this lake: a run from nothing, less what the lake holds already.
+"""What the next run takes on this lake: a run on an empty lake, less what is already there.
 
 A full forecast (`predict`) says what every stage costs on all rows. Here each stage gets the share
 that is left of it: documents and texts that are new, pairs without a known score, units that no
@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nightrank.forecast import changes
-from nightrank.forecast.again import Kept, again, kept
-from nightrank.forecast.changes import Asked, Documents
+from nightrank.forecast.changes import DocumentChanges, QueryChanges
 from nightrank.forecast.night import CARRY, NEW_PAIRS, OF_DOCUMENTS
+from nightrank.forecast.recomputation import Reusable, recomputed, reusable
 from nightrank.generations import load_corpus
 from nightrank.outline import outline
 from nightrank.planning import Plan
@@ -25,7 +25,7 @@ from nightrank.storage.fingerprint import fingerprint
 from nightrank.storage.store import Store
 
 SPENT = ("seconds", "core_seconds", "gpu_seconds", "gpu_hours")
-# Stages of a night that a run from nothing does not have, and those that do the like.
+# Stages of an incremental run that a first run does not have, and stages of similar cost.
 LIKE = {"search new": "search", "carry": "merge"}
 
 
@@ -43,7 +43,7 @@ class Pairs:
 
     Attributes:
         needed: pairs of all lists to their depths.
-        known: of them, such as an earlier night or an earlier attempt at this one has scored.
+        known: of them, those that an earlier run or attempt has scored.
         to_score: the others.
         exact: whether that is counted; else it is estimated from what changed.
     """
@@ -54,16 +54,17 @@ class Pairs:
     exact: bool
 
 
-def counted(plan: Plan, store: Store) -> tuple[Documents, Asked]:
+def counted(plan: Plan, store: Store) -> tuple[DocumentChanges, QueryChanges]:
     """Reads both inputs in full and counts what changed; writes to a temporary lake alone."""
     with tempfile.TemporaryDirectory(prefix="nightrank-changes-") as folder:
         scratch = Store(folder)
-        return changes.documents(plan, store, scratch), changes.asked(plan, store, scratch)
+        documents = changes.document_changes(plan, store, scratch)
+        return documents, changes.query_changes(plan, store, scratch)
 
 
 def assumed(
     plan: Plan, store: Store, full: dict[str, Any], share: float
-) -> tuple[Documents, Asked]:
+) -> tuple[DocumentChanges, QueryChanges]:
     """As if this share of documents and texts were replaced, where an input is not read.
 
     Args:
@@ -76,25 +77,27 @@ def assumed(
     base = plan.usable_base
     living = load_corpus(store, base).living() if base else 0
     if base is None:
-        documents = Documents(rows, kept_rows, 0, 0, kept_rows)
+        documents = DocumentChanges(rows, kept_rows, 0, 0, kept_rows)
     elif plan.corpus_stands:
-        documents = Documents(rows, 0, 0, 0, living)
+        documents = DocumentChanges(rows, 0, 0, 0, living)
     else:
-        documents = Documents(rows, 0, round(share * living), 0, living)
+        documents = DocumentChanges(rows, 0, round(share * living), 0, living)
     new = texts["distinct"] if plan.earlier is None else round(share * texts["distinct"])
     if plan.earlier and plan.earlier.body["queries"] == plan.queries:
         new = 0
     added = texts["kept"] if plan.earlier is None else 0
     changed = 0 if plan.earlier is None else new
-    return documents, Asked(texts["rows"], texts["kept"], added, changed, 0, texts["distinct"], new)
+    return documents, QueryChanges(
+        texts["rows"], texts["kept"], added, changed, 0, texts["distinct"], new
+    )
 
 
-def tonight(
+def next_run(
     full: dict[str, Any],
     plan: Plan,
     store: Store,
-    documents: Documents,
-    asked: Asked,
+    documents: DocumentChanges,
+    queries: QueryChanges,
     exact: bool = True,
 ) -> dict[str, Any]:
     """The forecast of the next run.
@@ -104,17 +107,17 @@ def tonight(
         plan: the run.
         store: its lake.
         documents: what changed in the corpus.
-        asked: what changed in the queries.
+        queries: what changed in the queries.
         exact: whether both were counted.
 
     Returns:
         `full` with `stages`, `seconds`, `bytes`, hours, requests and `pairs` (needed) of the next
-        run, without what is said of the whole lake; and `tonight`: `documents`, `queries`, `pairs`
+        run, without sizes of the whole lake; and `next_run`: `documents`, `queries`, `pairs`
         (see `Pairs`), what is computed `again`, and `done` units of earlier attempts.
     """
-    held = kept(plan)
-    steps, counts = pairs(plan, held, documents, asked)
-    shares = _shares(plan, held, documents, asked, steps)
+    held = reusable(plan)
+    steps, counts = pairs(plan, held, documents, queries)
+    shares = _shares(plan, held, documents, queries, steps)
     stages: dict[str, dict[str, Any]] = {}
     finished: dict[str, int] = {}
     paths = _datasets(plan)
@@ -123,7 +126,7 @@ def tonight(
         if of_all is None:
             continue
         time, written = shares.get(name, (1.0, 1.0))
-        # A night's lists have their units whatever is new in them, its segment only its own.
+        # Stages of lists have the same units for any changes; those of documents only new ones.
         units = of_all["units"]
         if name in OF_DOCUMENTS:
             units = max(1, round(units * time)) if time else 0
@@ -143,12 +146,12 @@ def tonight(
     found = Pairs(needed, needed - to_score, to_score, exact and counts)
     return _summed(full, stages) | {
         "pairs": needed,
-        "tonight": {
+        "next_run": {
             "documents": changes.plain(documents),
-            "queries": changes.plain(asked),
+            "queries": changes.plain(queries),
             "counted": exact,
             "pairs": asdict(found),
-            "again": again(plan, store),
+            "again": recomputed(plan, store),
             "done": finished,
         },
     }
@@ -171,7 +174,7 @@ def _summed(full: dict[str, Any], stages: dict[str, dict[str, Any]]) -> dict[str
 
 
 def pairs(
-    plan: Plan, held: Kept, documents: Documents, asked: Asked
+    plan: Plan, held: Reusable, documents: DocumentChanges, queries: QueryChanges
 ) -> tuple[list[StepPairs], bool]:
     """Pairs of every step, and whether they follow from what changed without an estimate.
 
@@ -182,18 +185,18 @@ def pairs(
     gone = documents.removed + documents.changed
     before = documents.living - documents.added + documents.removed
     replaced = max(documents.new / max(1, documents.living), gone / max(1, before))
-    standing = asked.texts - asked.new_texts
+    standing = queries.texts - queries.new_texts
     found, exact = [], True
     for number, step in enumerate(plan.config.rerank):
         deep = min(step.depth, depth)
         known = min(deep, _known_depth(plan, number)) if held.scores[number] else 0
         moved = round(standing * known * min(1.0, NEW_PAIRS * replaced))
-        fresh = asked.new_texts * deep + standing * (deep - known) + moved
-        found.append(StepPairs(asked.texts * deep, fresh))
+        fresh = queries.new_texts * deep + standing * (deep - known) + moved
+        found.append(StepPairs(queries.texts * deep, fresh))
         if held.scores[number]:
-            # What was asked in an older night may still be known, beyond the last one's texts.
+            # Texts of older runs may still have known scores, not only those of the last run.
             older = bool(plan.earlier and plan.earlier.body["night"])
-            exact &= not replaced and held.lists and not (older and asked.new_texts)
+            exact &= not replaced and held.lists and not (older and queries.new_texts)
     return found, exact
 
 
@@ -227,11 +230,15 @@ def _known_depth(plan: Plan, number: int) -> int:
 
 
 def _shares(
-    plan: Plan, held: Kept, documents: Documents, asked: Asked, steps: list[StepPairs]
+    plan: Plan,
+    held: Reusable,
+    documents: DocumentChanges,
+    queries: QueryChanges,
+    steps: list[StepPairs],
 ) -> dict[str, tuple[float, float]]:
     """What is left of a stage's seconds and bytes, by its name; all of one that is not named."""
     new = min(1.0, documents.new / max(1, documents.living))
-    texts = asked.new_texts / max(1, asked.texts)
+    texts = queries.new_texts / max(1, queries.texts)
     searched = min(1.0, texts + 1.0 / plan.config.nightly.audit_nights) if held.lists else 1.0
     vectors, indexed = (new if held.vectors else 1.0), (new if held.template else 1.0)
     shares = {
@@ -255,7 +262,7 @@ def _shares(
 
 
 def _datasets(plan: Plan) -> dict[str, str]:
-    """Where stages leave what they make, as far as the plan alone says."""
+    """Paths of the datasets of stages, as far as they follow from the plan alone."""
     segment, queries = plan.segment, plan.queries
     tokens = tokens_name(plan.encoder)
     vectors = f"embeddings-{fingerprint(plan.encoder.identity())}"

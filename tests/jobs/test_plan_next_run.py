@@ -16,10 +16,10 @@ from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.config_file import load_config
 from nightrank.errors import NightrankError
-from nightrank.forecast.again import CORPUS, INDEX, LISTS, NEW, PAIRS, again, kept
 from nightrank.forecast.bottleneck import bottleneck
+from nightrank.forecast.next_run import counted, next_run
 from nightrank.forecast.obstacles import obstacles
-from nightrank.forecast.tonight import counted, tonight
+from nightrank.forecast.recomputation import CORPUS, INDEX, LISTS, NEW, PAIRS, recomputed, reusable
 from nightrank.planning import make_plan
 from nightrank.results import open_lake
 from tests.conftest import ON_RAY, Collection, write_jsonl
@@ -49,11 +49,11 @@ def made(tmp_path: Path) -> Collection:
 
 
 def announced(config: str, *sets: str) -> dict[str, Any]:
-    """`tonight` of the forecast, from a made-up full one: what is measured is not tested here."""
+    """`next_run` of the forecast, from a made-up full one: what is measured is not tested here."""
     loaded = load_config(config, list(sets))
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     plan = make_plan(loaded, store, keeps=False)
-    return tonight(FULL, plan, store, *counted(plan, store))
+    return next_run(FULL, plan, store, *counted(plan, store))
 
 
 def files(root: Path) -> dict[str, tuple[int, bytes]]:
@@ -64,11 +64,11 @@ def files(root: Path) -> dict[str, tuple[int, bytes]]:
 
 def check(said: dict[str, Any], came: dict[str, Any]) -> None:
     """Counts of a forecast are those of the run."""
-    documents, pairs = said["tonight"]["documents"], said["tonight"]["pairs"]
+    documents, pairs = said["next_run"]["documents"], said["next_run"]["pairs"]
     for name in ("added", "changed", "removed"):
         assert documents[name] == came[f"documents_{name}"], name
     assert documents["rows"] == came["documents_in"]
-    assert said["tonight"]["queries"]["rows"] == came["queries_in"]
+    assert said["next_run"]["queries"]["rows"] == came["queries_in"]
     assert pairs["needed"] == came["pairs_needed"] == pairs["known"] + pairs["to_score"]
     if pairs["exact"]:
         assert pairs["to_score"] == came["pairs_scored"]
@@ -82,7 +82,7 @@ def test_a_dry_run_announces_what_the_night_does_and_writes_nothing(
     prices = ("--gpu-hour", "2.5", "--cpu-hour", "0.05", "--json")
     said = json.loads(called(capsys, "nightly", config, "--dry-run", *prices))
     assert not root.exists()
-    assert said["dry_run"] and said["tonight"]["pairs"]["exact"] and said["seconds"] > 0
+    assert said["dry_run"] and said["next_run"]["pairs"]["exact"] and said["seconds"] > 0
     assert said["usd"]["total"] == pytest.approx(0.05 * said["cpu_hours"], abs=1e-3)
     assert said["bottleneck"]["setting"] == "cluster.executor"
     check(said, night(capsys, config))
@@ -99,7 +99,7 @@ def test_a_dry_run_announces_what_the_night_does_and_writes_nothing(
     said = announced(config)
     came = night(capsys, config)
     check(said, came)
-    assert 0 < said["tonight"]["pairs"]["to_score"] < came["pairs_needed"] / 4
+    assert 0 < said["next_run"]["pairs"]["to_score"] < came["pairs_needed"] / 4
     assert announced(config)["seconds"] == 0
     assert "nothing to do" in called(capsys, "nightly", config, "--dry-run")
     called(capsys, "rollback", config, "--to", "1", "--reason", "looked wrong")
@@ -117,10 +117,10 @@ def test_new_queries_alone_are_counted_to_the_pair(
     asked[3] = {**asked[3], "text": "storm engine"}
     write_jsonl(made.folder / "queries.jsonl", asked)
     said = announced(config)
-    found = said["tonight"]["queries"]
+    found = said["next_run"]["queries"]
     assert [found[n] for n in ("added", "changed", "removed")] == [2, 2, 2]
     assert (found["queries"], found["texts"], found["new_texts"]) == (24, 23, 3)
-    assert said["tonight"]["pairs"]["exact"] and said["tonight"]["pairs"]["to_score"] == 3 * 20
+    assert said["next_run"]["pairs"]["exact"] and said["next_run"]["pairs"]["to_score"] == 3 * 20
     assert "ingest corpus" not in said["stages"]
     check(said, run(config))
 
@@ -131,9 +131,9 @@ def test_a_deeper_step_and_another_model_are_scored_again(
     config = write_config(made.config(tmp_path / "lake", rerank={"depth": 5}))
     run(config)
     deeper = announced(config, "rerank.depth=12")
-    assert deeper["tonight"]["pairs"]["to_score"] == 24 * 7
+    assert deeper["next_run"]["pairs"]["to_score"] == 24 * 7
     check(deeper, run(config, "rerank.depth=12"))
-    other = announced(config, "rerank.model=builtin:reranker", "rerank.depth=12")["tonight"]
+    other = announced(config, "rerank.model=builtin:reranker", "rerank.depth=12")["next_run"]
     (line,) = other["again"]
     assert line["what"] == "model of rerank" and line["again"] == PAIRS
     assert line["before"].startswith("toy:overlap") and line["now"].startswith("builtin:reranker")
@@ -150,7 +150,7 @@ def test_what_an_interrupted_run_has_done_is_not_priced_again(
     said = announced(config)
     assert said["seconds"] < whole["seconds"] / 2
     assert said["stages"]["merge"]["units"] == said["stages"]["embed documents"]["seconds"] == 0
-    assert said["tonight"]["pairs"]["to_score"] == 24 * 20
+    assert said["next_run"]["pairs"]["to_score"] == 24 * 20
     with open_job(config, [], quiet=True) as job:
         execute(job, last="rerank")
     # One unit is lost: its pairs are to be scored, the others are known.
@@ -159,8 +159,10 @@ def test_what_an_interrupted_run_has_done_is_not_priced_again(
     lost = json.loads(records[0].read_bytes())["stats"]["pairs_scored"]
     records[0].unlink()
     left = announced(config)
-    assert 0 < left["tonight"]["pairs"]["to_score"] == lost < 24 * 20
-    check({**left, "tonight": {**left["tonight"], "pairs": whole["tonight"]["pairs"]}}, run(config))
+    assert 0 < left["next_run"]["pairs"]["to_score"] == lost < 24 * 20
+    check(
+        {**left, "next_run": {**left["next_run"], "pairs": whole["next_run"]["pairs"]}}, run(config)
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_another_setting_says_what_is_computed_again(
     config = write_config(made.config(tmp_path / "lake", retrieve={"bm25": {"weight": 0.3}}))
     run(config)
     said = announced(config, *sets)
-    (line,) = said["tonight"]["again"]
+    (line,) = said["next_run"]["again"]
     assert line["what"] == what and line["again"] == computed
     came = run(config, *sets)
     check(said, came)
@@ -213,7 +215,7 @@ def test_an_upgraded_stage_says_what_is_computed_again(
         importlib.import_module(f"nightrank.stages.{stage}"), "VERSION", version + 1
     )
     said = announced(config)
-    (line,) = said["tonight"]["again"]
+    (line,) = said["next_run"]["again"]
     assert line == {
         "what": f"stage {stage}",
         "before": version,
@@ -233,10 +235,10 @@ def test_a_plan_on_a_lake_with_work_prices_what_is_left(
     capsys.readouterr()
     plan_verb(config, json=True, from_scratch=True)
     whole = orjson.loads(capsys.readouterr().out)
-    assert "tonight" not in whole and not whole["stored"] and whole["pairs"] == 23 * 20
+    assert "next_run" not in whole and not whole["stored"] and whole["pairs"] == 23 * 20
     plan_verb(config, json=True)
     said = orjson.loads(capsys.readouterr().out)
-    assert said["seconds"] < whole["seconds"] and said["tonight"]["pairs"]["to_score"] == 0
+    assert said["seconds"] < whole["seconds"] and said["next_run"]["pairs"]["to_score"] == 0
     assert said["stored"] and len(list(root.rglob(prediction.NAME))) == 1
     came = run(config)
     check(said, came)
@@ -309,4 +311,4 @@ def test_nothing_is_compared_before_something_is_published(
     loaded = load_config(write_config(made.config(tmp_path / "lake")), [])
     store = open_lake(loaded.root, loaded.name, {})
     plan = make_plan(loaded, store, keeps=False)
-    assert again(plan, store) == [] and not kept(plan).segments
+    assert recomputed(plan, store) == [] and not reusable(plan).segments
