@@ -67,7 +67,7 @@ def test_an_input_without_a_feed_does_not_take_its_columns_either(
 ) -> None:
     for name in ("op", "Sequence"):
         corpus = {"attributes": {name: "string"}}
-        with pytest.raises(ValueError, match="Nightrank's own"):
+        with pytest.raises(ValueError, match="Nightrank's columns"):
             PipelineConfig.model_validate(collection.config(tmp_path, corpus=corpus))
 
 

@@ -1,7 +1,7 @@
-"""What a night is compared with before it is published: the generation that readers see.
+"""Compares a night with the published generation, before it is published.
 
-Not the newest index: that moves on with nights that were held back, with `reindex` alone and after
-a rollback, and many small steps of it would add up to what no single one may do.
+Not with the newest index: that changes with nights that were held back, with `reindex` alone and
+after a rollback, and many small changes of it could add up to one that the gate would refuse.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from nightrank.storage.reader import Reader
 
 
 def compare(job: Run) -> None:
-    """What the new lists change of those that are published at this moment."""
+    """Compares the new lists with those that are published now."""
     job.standing = Log(job.store, "results").current()
     body = job.standing.body if job.standing else {}
-    # Of this very publication, by a concurrent run or before a crash: as it was compared then.
+    # Published already, by a concurrent run or before a crash: the same comparison as then.
     if body.get("folder") == job.plan.folder and body.get("rerank_depth") == job.depth():
         number = body["changes_since"]
         job.standing = Log(job.store, "results").read(number) if number else None
@@ -43,7 +43,7 @@ def refuse_removals(job: Run) -> None:
     """Ends a run whose corpus is too far from the published one, before anything is embedded.
 
     Raises:
-        NightrankError: E_GATE, unless the operator has said why it is to be published.
+        NightrankError: E_GATE, unless the operator gave a reason to publish it.
     """
     published = Log(job.store, "results").current()
     if job.plan.scope == "index" and job.plan.corpus_stands:
@@ -56,7 +56,7 @@ def examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:
     """Measures the night and compares it with the limits.
 
     Raises:
-        NightrankError: E_GATE, unless the operator has said why it is to be published.
+        NightrankError: E_GATE, unless the operator gave a reason to publish it.
     """
     config, made = job.plan.config, job.made
     measured = _measured(job, body)
@@ -75,10 +75,10 @@ def examine(job: Run, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _removals(job: Run, published: Entry | None) -> Removals | None:
-    """Documents of the published corpus that this run's is without.
+    """Documents of the published corpus that are not in this run's.
 
-    Before anything is published the newest index takes its place: the first night after `reindex`
-    is compared with what that took in.
+    Before the first publication the newest index is compared instead: the first night after
+    `reindex` is compared with that index.
 
     Args:
         job: the run; of a change feed, once its new segment is part of the corpus.
@@ -101,7 +101,7 @@ def _removals(job: Run, published: Entry | None) -> Removals | None:
         delta = job.made["corpus.delta"]
         removed = delta.total("removed")
         found = Removals(removed, removed + delta.total("changed") + delta.total("unchanged"))
-    # Counted already; ids are looked up where they are to be shown.
+    # The count is known; the ids are looked up only to show examples.
     if found is None or not gate.deletions(plan.config.gate, found).passed:
         entry = Log(job.store, "index").read(number) if number else base
         assert entry is not None
@@ -137,7 +137,7 @@ def _measured(job: Run, body: dict[str, Any]) -> Measured | None:
         now = evaluated("evaluation", body, made)
         if published is None:
             return None
-        # With other judgements or measures than then the published lists are measured now.
+        # If judgements or measures have changed since, the published lists are evaluated again.
         before = evaluated(
             "evaluation of what is published", published.body, manifests_of(job.store, published)
         )
@@ -159,10 +159,10 @@ def _drops(
     read, values = Reader(job.store), list[dict[str, float]]()
     for made in (before, now):
         table = read.table(made.shards[0].files["per_query"])
-        mine = pc.and_(pc.equal(table["measure"], name), pc.equal(table["run"], "reranked"))
-        rows: pa.Table = table.filter(mine)
-        ids, found = (rows[column].to_pylist() for column in ("query_id", "value"))
-        values.append(dict(zip(ids, found, strict=True)))
+        is_wanted = pc.and_(pc.equal(table["measure"], name), pc.equal(table["run"], "reranked"))
+        rows: pa.Table = table.filter(is_wanted)
+        ids, measured = (rows[column].to_pylist() for column in ("query_id", "value"))
+        values.append(dict(zip(ids, measured, strict=True)))
     then, today = values
     fallen = sorted((today[i] - then[i], i) for i in then if i in today and today[i] < then[i])
     return tuple((i, round(then[i], 4), round(today[i], 4)) for _, i in fallen[: gate.EXAMPLES])

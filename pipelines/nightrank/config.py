@@ -2,8 +2,8 @@
 
 Every section is a frozen, strict model: unknown keys, wrong types and values out of range are
 errors that name the file, the key and the line. Nothing is read from the environment and nothing
-is included from other files. `config_inputs` says what is read. What `config_running` holds says
-how a run goes and enters no fingerprint; all else says what to compute.
+is included from other files. `config_inputs` has the inputs. `config_running` has the settings of
+execution, which enter no fingerprint; all others decide what is computed.
 """
 
 from __future__ import annotations

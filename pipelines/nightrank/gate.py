@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Removals:
-    """Documents of one corpus that another is without.
+    """Documents of one corpus that are not in another.
 
     Attributes:
         removed: how many.
@@ -79,10 +79,10 @@ class Measured:
 
 
 def deletions(limits: Gate, counted: Removals) -> Finding:
-    """How much of the published corpus a night takes away."""
+    """How much of the published corpus a night removes."""
     share = counted.removed / counted.of if counted.of else 0.0
     limit, examples = limits.max_delete_fraction, [{"doc_id": i} for i in counted.examples]
-    detail = f"{counted.removed} of {counted.of} published documents are not in the input"
+    detail = f"{counted.removed} of {counted.of} documents are missing from the input"
     return _finding("max_delete_fraction", limit, share, share <= limit, detail, examples)
 
 

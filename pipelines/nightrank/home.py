@@ -1,4 +1,4 @@
-"""The home directory: `~` in paths, and what takes its place where the system knows none.
+"""The home directory: `~` in paths, and a substitute if the system has none for this user.
 
 Containers often run under an arbitrary user id, without an entry in /etc/passwd and without HOME.
 `Path.home()` and `getpass.getuser()` then raise, and libraries call them: torch's compiler for its

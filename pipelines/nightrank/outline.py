@@ -1,4 +1,4 @@
-"""The stages of a run in their order, as far as its plan tells them: what progress counts by."""
+"""The stages of a run in their order, as far as its plan determines them, for progress."""
 
 from __future__ import annotations
 

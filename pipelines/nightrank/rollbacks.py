@@ -1,8 +1,8 @@
-"""An older generation again, and what ends that: `nightrank rollback` and `nightrank resume`.
+"""Publishes an older generation again, and ends that: `nightrank rollback`, `nightrank resume`.
 
 A rollback is a log entry that names an older generation's files. Its watermark is its own number,
 so that every run that was planned before is stale. It stays in force until a `resume` entry or a
-publication that was asked for with a reason follows; until then nothing else is published.
+forced publication follows; until then nothing else is published.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def roll_back(store: Store, to: str, reason: str) -> Entry:
     log = Log(store, "results")
     for _ in range(RACES):
         entry, current = generation_of(store, to), log.current()
-        check_files(store, entry)  # Nobody rolls back to find files missing; `verify` reads them.
+        check_files(store, entry)  # That they exist; `verify` reads them too.
         onto = current.generation if current else 0
         body = {**entry.body, "kind": "rollback", "reason": reason}
         body |= {"rolled_back_from": onto, "rolled_back_to": entry.generation}
@@ -44,7 +44,7 @@ def roll_back(store: Store, to: str, reason: str) -> Entry:
             return log.append(body, None, uses=uses, onto=onto, over_rollback=True)
         except Moved:
             continue
-    raise _lost()
+    raise _too_many_races()
 
 
 def resume(store: Store, reason: str = "") -> Entry | None:
@@ -55,11 +55,11 @@ def resume(store: Store, reason: str = "") -> Entry | None:
         reason: stored in the entry.
 
     Returns:
-        The rollback that was in force; None where there was none, or where a publication that was
-        asked for with a reason has ended it meanwhile.
+        The rollback that was in force; None if there was none, or a forced publication has ended it
+        meanwhile.
 
     Raises:
-        NightrankError: E_CONFLICT where another rollback came meanwhile, or entries keep coming.
+        NightrankError: E_CONFLICT if another rollback was added meanwhile, or entries keep coming.
     """
     log, seen = Log(store, "results"), None
     for _ in range(RACES):
@@ -75,7 +75,7 @@ def resume(store: Store, reason: str = "") -> Entry | None:
         body = {"kind": "resume", "resumes": rollback.generation, "reason": reason}
         if log.claim(numbers[-1] + 1, body):
             return rollback
-    raise _lost()
+    raise _too_many_races()
 
 
 def refuse_held(store: Store) -> None:
@@ -88,6 +88,6 @@ def refuse_held(store: Store) -> None:
         raise held_back(rollback)
 
 
-def _lost() -> NightrankError:
+def _too_many_races() -> NightrankError:
     do = "find out who else publishes here"
     return NightrankError("E_CONFLICT", f"lost {RACES} races for a number", "results", do)

@@ -1,4 +1,4 @@
-"""Where modules are searched for: never in the directory that a user happens to work in.
+"""Where modules are searched for: never in the user's working directory.
 
 `python -m`, `PYTHONPATH=.` and Ray each put the working directory before the installed packages,
 where a user's own `torch.py` or `config/` takes the place of a module of the same name.

@@ -65,7 +65,9 @@ def test_again_it_writes_nothing_and_a_new_night_adds_its_day(
         capsys, nights.config, "--hive", str(target)
     )
     before = contents(target)
-    assert "0 day(s) exported, 1 there" in export(capsys, nights.config, "--hive", str(target))
+    assert "0 day(s) exported, 1 already there" in export(
+        capsys, nights.config, "--hive", str(target)
+    )
     assert contents(target) == before
     nights.publish(1, DAYS[1])
     assert f"generation 2 -> run_date={DAYS[1]}" in export(
@@ -88,7 +90,9 @@ def test_what_was_exported_outlives_collection_and_a_collected_day_is_told(
     monkeypatch.setattr(retention, "clock", lambda store: real(store) + 9 * 86_400)
     assert retention.collect(open_lake(nights.root, "tiny"), retain=1, min_age_days=7)
     assert pads.dataset(str(target / "ranked"), partitioning="hive").count_rows() == rows == 300
-    assert "0 day(s) exported, 2 there" in export(capsys, nights.config, "--hive", str(target))
+    assert "0 day(s) exported, 2 already there" in export(
+        capsys, nights.config, "--hive", str(target)
+    )
     late = export(capsys, nights.config, "--hive", str(tmp_path / "late"))
     assert (
         "1 day(s) exported, 0 already there" in late

@@ -62,7 +62,7 @@ def test_columns_by_mapping_and_by_habit(tmp_path: Path, suffix: str) -> None:
     if suffix != "jsonl":  # There a row may leave a column out: see `test_absent_columns.py`.
         with pytest.raises(NightrankError, match="'year' not found"):
             read(odd, attributes={"year": "int64"})
-    with pytest.raises(ValueError, match="Nightrank's own"):
+    with pytest.raises(ValueError, match="Nightrank's columns"):
         read(odd, attributes={"row": "int64"})
 
 

@@ -1,7 +1,6 @@
-"""What share of the judgements speaks of documents and queries that exist here.
+"""Which share of the judged documents and queries exists in the corpus and the queries.
 
-Measures of lists whose documents are never judged are 0 whatever the ranking, and a corpus with
-another scheme of ids looks just so.
+If none does, e.g. since the ids follow another scheme, measures are 0 for any ranking.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Below this share a measure says more of the judgements than of the ranking.
+# Below this share measures depend more on the missing judgements than on the ranking.
 FEW = 0.5
 ID_LENGTH = 60
 

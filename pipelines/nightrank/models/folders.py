@@ -28,7 +28,7 @@ LOADED = (
 )  # fmt: skip
 OWN_MODULES = re.compile(r"sentence_transformers\.[\w.]+$")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Configurations in which a model can ask for code of its own.
+# Configuration files that can name code of a model.
 NAMES_CODE = (
     "config.json",
     "tokenizer_config.json",

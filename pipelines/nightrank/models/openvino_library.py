@@ -1,8 +1,8 @@
 """The door to OpenVINO, without its telemetry.
 
-OpenVINO imports the package openvino_telemetry where it is installed, and a stub of its own where
-it is not. The package reads and writes the home directory, fails where there is none, and reports
-to its maker; a batch job does none of that.
+OpenVINO imports the package openvino_telemetry if it is installed, and a stub otherwise. That
+package reads and writes the home directory, fails without one, and reports to its maker; a batch
+job must do none of that.
 """
 
 from __future__ import annotations

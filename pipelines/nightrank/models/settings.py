@@ -65,7 +65,7 @@ def declared(folder: Path) -> dict[str, Any]:
 
 
 def config_folder(folder: Path) -> Path:
-    """Where the network's config.json lies: older folders keep it with the first module."""
+    """The folder of the network's config.json: older models keep it with the first module."""
     listed = modules(folder)
     return folder / listed[0].path if listed else folder
 

@@ -1,11 +1,11 @@
 """Judgements: which document is relevant to which query.
 
-They come in three forms, told apart by their first bytes and first line: TREC's
+There are three formats, recognised by the first bytes and the first line: TREC's
 `query_id iteration doc_id relevance`, separated by white space; a tab-separated table with a
 header, as BEIR's `query-id corpus-id score`; and Parquet with such columns. Text may be compressed
-by gzip or zstd. No message holds a line of the file, which may be another file than was meant.
+by gzip or zstd. No message quotes a line of the file, which may be the wrong file.
 
-Knows nothing about: where files lie. It reads open files.
+Knows nothing about: paths. It reads open files.
 """
 
 from __future__ import annotations

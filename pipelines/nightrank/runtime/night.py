@@ -1,11 +1,11 @@
-"""The night that `budget.until` ends: recorded with the plan, so that a retry gets no other end.
+"""The night that `budget.until` ends: recorded with the plan, so that retries have one deadline.
 
-`<folder>/night-<n>.json` holds when the night began, the `until` it was given, and the instant that
-is. The first run of a plan that has work creates it; every later one reads it back, on whatever
-machine, in whatever time zone, after the deadline too: it then does nothing more. A night is over
-halfway between its deadline and 24 hours after its beginning. Whoever asks for the same plan then
-begins the next night, so a schedule may start a little earlier or later on some evenings. Another
-`until` is another deadline, counted from the run that has it first.
+`<folder>/night-<n>.json` has the start of the night, its `until`, and the deadline as an absolute
+time. The first run of a plan that has work creates it; later runs read it, on any machine and in
+any time zone. After the deadline they end at once. A night is over halfway between its deadline and
+24 hours after its start: the next run of the same plan then begins the next night, so a schedule
+may start a little earlier or later. Another `until` is another deadline, counted from the first run
+that has it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nightrank.storage.sealed import seal, unseal
 from nightrank.storage.store import Store
 
 DAY = 86_400.0
-# A night may have begun, by its own machine's clock, so much later than it is here.
+# The clock of the machine that began a night may be ahead of this one's by this much.
 CLOCKS_DIFFER = 3600.0
 _DO = "move the file away: the night then begins with the next run"
 
@@ -40,11 +40,11 @@ class Night:
 
     @property
     def over(self) -> float:
-        """From here on the same command belongs to the next night."""
+        """From this time on the same command belongs to the next night."""
         return (self.deadline + self.began + DAY) / 2
 
     def past(self) -> str:
-        """What is said once its deadline has passed."""
+        """The reason to end a run after the deadline."""
         over = clock(self.over)
         return f"budget.until = {self.until} has passed (the next night begins at {over})"
 
@@ -111,9 +111,9 @@ def too_late(store: Store, folder: str, until: str | None, now: float) -> str:
 def spent_before(store: Store, folder: str, run: str, now: float) -> float:
     """Seconds that earlier tries of a plan took, by their events in the lake.
 
-    Those of the last 24 hours that failed or were killed, back to the last run that ended as it
-    should: a retry does not get the GPU hours and the money of the night once more, while a run
-    that has used them up is continued with new ones.
+    Those of the last 24 hours that failed or were killed, back to the last run that ended normally:
+    a retry shares the GPU hours and the money of the night, while the run after one that used them
+    up has the full budget again.
 
     Args:
         store: the lake.

@@ -75,16 +75,16 @@ def check_scores(scored: Manifest, model: ResolvedModel) -> None:
 
 
 def _check_columns(kind: str, source: Corpus | Queries, ingested: Manifest) -> None:
-    """Refuses an input of whose rows none has a declared column: its name is misspelt, most likely.
+    """Refuses an input without a row that has a declared column: its name is probably misspelt.
 
-    A JSONL row may leave any column out, so that no row and no part of a file alone can tell.
+    A JSONL row may omit any column, so this cannot be decided by a row or a part of a file.
     """
     wanted = Wanted.of(kind, source)
     accepted = ingested.total("accepted")
     if not accepted:
         return
     required = set(wanted.required)
-    if ingested.total("deletes") == accepted:  # A feed's rows that delete have nothing else.
+    if ingested.total("deletes") == accepted:  # A feed's rows that delete have no other columns.
         required &= {id_name(kind), "op", "sequence"}
     for shard in ingested.shards:
         required -= set(shard.stats["columns"])

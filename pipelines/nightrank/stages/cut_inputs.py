@@ -1,8 +1,8 @@
-"""How many inputs were longer than their model takes, and were cut.
+"""How many inputs were longer than their model's maximum length, and were truncated.
 
-Documents are counted when they are embedded: the number is of all segments of the corpus, whichever
-night embedded them. Queries and pairs are those that this generation encoded and scored; what it
-took over was counted before. A shard that was written before it was counted adds nothing.
+Documents are counted when they are embedded: the count covers all segments of the corpus. Queries
+and pairs are those that this generation encoded and scored; reused ones were counted by earlier
+generations. Shards of versions without this statistic add nothing.
 """
 
 from __future__ import annotations
@@ -69,5 +69,5 @@ def lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def share(part: float) -> str:
-    """A share as a percentage; what is little is not shown as nothing."""
+    """A share as a percentage; a small one is not rounded to 0."""
     return "less than 1 %" if 0 < part < 0.01 else f"{part * 100:.0f} %"

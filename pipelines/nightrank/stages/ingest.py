@@ -5,11 +5,11 @@ In: bundles of input splits (files, byte ranges or row groups). Out: `ids` of ac
 Cardinality: one shard per bundle. Knows nothing about: duplicates, segments, models.
 
 Rows are numbered through a bundle, in the order of its splits: the record's `lines` says how many
-each split takes. A split that is refused as a whole has -1 less its place in the bundle.
+each split takes. A split that is refused as a whole has the row -1 minus its place in the bundle.
 
 Documents' texts are hashed here and left where they are: on most nights nearly all of them stand in
-the lake already. `extract` fetches those that do not. A bundle whose files are what they were is
-not read again: its shard is copied from the earlier dataset.
+the lake already. `extract` fetches those that do not. A bundle whose files are unchanged is not
+read again: its shard is copied from the earlier dataset.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Worker:
         return self._read(task.args["bundle"])
 
     def _copied(self, files: dict[str, FileRef], stats: dict[str, Any], read: Reader) -> Payload:
-        """An earlier shard's content, which is that of this one."""
+        """The content of an earlier shard of the same bundle."""
         table = _scattered(files["ids"], ids_schema(self._source), read)
         made: dict[str, Any] = {}
         if self._kind == "queries":
@@ -206,7 +206,8 @@ def stage(
         source: the section of the config.
         splits: of the input.
         options: storage options.
-        source_id: what becomes of rows: equal where equal files give equal shards.
+        source_id: of the settings that decide what becomes of rows: equal if equal files give equal
+            shards.
         qrels: limits queries to the judged ones.
         earlier: an ingest of the same input before, whose shards may be copied.
     """

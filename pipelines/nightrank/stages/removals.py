@@ -1,4 +1,4 @@
-"""Counts the documents of the published corpus that another corpus is without, for the gate.
+"""Counts the documents of the published corpus that are not in another corpus, for the gate.
 
 In: ids of both, by the hash of the id, and tombstones. Out: counts and some ids, in the records.
 Cardinality: one shard per run of id buckets. Knows nothing about: texts, content, limits.
@@ -47,14 +47,14 @@ class Worker:
         pass
 
     def __call__(self, task: Task, read: Reader) -> Payload:
-        """Ids that live before and not after."""
+        """Ids that are in the corpus before and not after."""
         before, after = (self._living(task, side, read) for side in ("before", "after"))
-        gone = before.filter(pc.invert(pc.is_in(before, after)))
-        examples = gone.slice(0, EXAMPLES).to_pylist()
-        return Payload({}, {"before": len(before), "removed": len(gone), "examples": examples})
+        removed = before.filter(pc.invert(pc.is_in(before, after)))
+        examples = removed.slice(0, EXAMPLES).to_pylist()
+        return Payload({}, {"before": len(before), "removed": len(removed), "examples": examples})
 
     def _living(self, task: Task, side: str, read: Reader) -> pa.Array:
-        """Ids (string) of one side that no tombstone buries."""
+        """Ids (string) of one side without a tombstone."""
         dead = dead_ordinals(task.args[f"{side}_dead"], read)
         found = [pa.array([], pa.string())]
         for part in task.args[side]:

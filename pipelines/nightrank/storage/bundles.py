@@ -16,14 +16,14 @@ from nightrank.storage.inputs import TARGET_BYTES, Split
 
 Bundle: TypeAlias = "tuple[Split, ...]"
 
-# What a bundle holds on the mean. Reading a small file takes 3 ms, 60 ms on S3; one that changes is
-# in a bundle of twice the mean, since larger ones hold more of all files.
+# The mean size of a bundle. Reading a small file takes 3 ms, 60 ms on S3; a file that changes is on
+# average in a bundle of twice the mean, since larger bundles have more of the files.
 MEAN_FILES, MEAN_BYTES = 32, TARGET_BYTES // 4
-# Where chance ends none for as many means, the bundle ends: so does one in 55.
+# A bundle ends at this many means at the latest: one in 55 does.
 MOST_MEANS = 4
-# Beyond so many bundles of small files the mean doubles: a stage takes 50,000 units.
+# With more bundles of small files than this the mean is doubled: a stage has at most 50,000 units.
 MOST_BUNDLES = 20_000
-# Texts that gzip, zstd and Parquet make of a byte.
+# Bytes of text per compressed byte of gzip, zstd and Parquet, about.
 EXPANSION = 4
 
 

@@ -13,8 +13,8 @@ QUOTE = '"'
 def column_places(first: Sequence[str] | None, wanted: Wanted, source: Source) -> dict[str, int]:
     """Finds the needed columns; blanks around a name do not count.
 
-    No message holds a field of the file unless one of the names that are looked for is among the
-    fields: a file without a header begins with a document.
+    No message quotes a field of the file unless one of the expected names is among the fields: a
+    file without a header begins with a document.
 
     Args:
         first: the fields of the file's first line; None for a file without a line.
@@ -51,7 +51,7 @@ def _is_header(names: Sequence[str], wanted: Wanted) -> bool:
 
 
 def _no_header(names: Sequence[str], wanted: Wanted) -> BadFile:
-    """The error for a first line that holds none of the names; it may be a document."""
+    """The error for a first line without any of the names; it may be a document."""
     unquoted = [name[1:-1] for name in names if len(name) > 1 and name[0] == name[-1] == QUOTE]
     if _is_header(unquoted, wanted):
         what = "the names in the header are in double quotes, which are part of a name in TSV"

@@ -1,7 +1,7 @@
-"""What lies in the folders of an input: a local disk with its links, or the keys of a bucket.
+"""Lists the folders of an input: of a local disk, following links, or the keys of a bucket.
 
-A listing of fsspec's does not serve: it calls a link neither file nor folder, leaves out a folder
-that it may not read, and takes an empty part out of a key.
+fsspec's listing is not used: it calls a link neither file nor folder, skips a folder without read
+permission, and drops empty parts of a key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-# `link`: it leads nowhere. `cycle`: a link to a folder that it lies in. `other`: a pipe, a socket
+# `link`: its target does not exist. `cycle`: a link to a folder above it. `other`: a pipe, a socket
 # or a device.
 Kind = Literal["file", "folder", "link", "cycle", "other"]
 
@@ -32,7 +32,7 @@ class Entry:
         etag: of an S3 object, without quotes.
         place: device and inode of what a local name leads to.
         linked: whether the name, or a folder in it, is a link.
-        above: places of the local folders it lies in, by which a cycle of links is known.
+        above: places of the local folders above it, to detect a cycle of links.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Tree(Protocol):
         ...
 
     def inside(self, folder: Entry) -> list[Entry]:
-        """What lies directly in a folder, sorted by name."""
+        """The entries directly in a folder, sorted by name."""
         ...
 
     def below(self, folder: Entry) -> Iterator[Entry]:
-        """All that lies in a folder and in those within it, folders themselves left out."""
+        """All entries in a folder and its subfolders, without the folders themselves."""
         ...
 
 
@@ -83,7 +83,7 @@ class LocalTree:
             return [_local(folder, one) for one in sorted(found, key=lambda one: one.name)]
 
     def below(self, folder: Entry) -> Iterator[Entry]:
-        """See `Tree`; a link to a folder that it lies in is told, not followed."""
+        """See `Tree`; a link to a folder above it is an entry, and is not followed."""
         for entry in self.inside(folder):
             if entry.kind == "folder":
                 yield from self.below(entry)

@@ -89,7 +89,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What lies behind an input's path.
+    """The files behind an input's path.
 
     Attributes:
         files: to be read, sorted by path.
@@ -119,7 +119,7 @@ def inventory(
 
     Raises:
         NightrankError: E_EMPTY where nothing is found, or a link leads nowhere; E_SCHEMA for a file
-            of unknown format that nothing says may be left out, or whose name is no UTF-8; E_AUTH
+            of unknown format that `ignore` does not name, or whose name is not UTF-8; E_AUTH
             where access is denied, E_STORE_RETRY where the store does not answer.
     """
     filesystem, place = connect(path, options)

@@ -1,4 +1,4 @@
-"""Files of an input's folder that are not read: how many, why, and when that needs permission."""
+"""Files of an input's folder that are not read: how many, why, and which of them are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nightrank.errors import NightrankError, printable
 from nightrank.storage.listing import COMPRESSIONS, FORMATS, KNOWN
 
-# Why a file is left out without permission, in the order in which they are told.
+# Why a file is left out without `ignore`, in the order in which the reasons are listed.
 REASONS = {
     "ignored": "named by `ignore`",
     "hidden": "hidden (a name that starts with _ or .)",
@@ -51,7 +51,7 @@ class LeftOut:
         return sum(self.counts.values())
 
     def describe(self) -> str:
-        """All of it in one line, with an example of each reason; empty where there is none."""
+        """Counts in one line, with an example of each reason; empty if there are none."""
         parts = [
             f"{self.counts[reason]} {words}, e.g. {printable(self.examples[reason])}"
             for reason, words in REASONS.items()
@@ -62,7 +62,7 @@ class LeftOut:
 
 @dataclass
 class Unread:
-    """Names of files that nothing says may be left out."""
+    """Names of files that cannot be read and that `ignore` does not name."""
 
     broken: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
