@@ -93,10 +93,10 @@ def load_text(kind: type[S], text: str, path: str, sets: Sequence[str] = ()) -> 
 
 def _setting(sets: Sequence[str], parts: list[str], in_file: bool) -> str:
     """The override that an error's key comes from; empty where that is the file."""
-    wrong = [part for part in parts if not part.isdigit()]
+    wrong = [part for part in parts if not part.isdecimal()]
     for override in sets:
         key = override.partition("=")[0]
-        named = [part for part in key.split(".") if not part.isdigit()]
+        named = [part for part in key.split(".") if not part.isdecimal()]
         inside = wrong[: len(named)] == named
         if wrong and (inside or (not in_file and named[: len(wrong)] == wrong)):
             return key
@@ -199,7 +199,7 @@ def _item(place: Any, key: str, part: str) -> int:
     if not isinstance(place, list):
         what = f"--set {key}: {part!r} is inside a plain value"
         raise NightrankError("E_USAGE", what, "", "set the key above it")
-    if not part.isdigit() or int(part) >= len(place):
+    if not part.isdecimal() or int(part) >= len(place):
         what = f"--set {key}: expected an item's number below {len(place)}, found {part!r}"
         raise NightrankError("E_USAGE", what, "", "e.g. --set rerank.0.depth=50")
     return int(part)

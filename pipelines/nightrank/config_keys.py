@@ -29,7 +29,7 @@ def annotation_at(kind: type[BaseModel], parts: Sequence[str]) -> Any:
             place = section.model_fields[part].annotation
             continue
         held = next((p for p in _options(place) if typing.get_origin(p) in (list, dict)), None)
-        if held is None or (typing.get_origin(held) is list and not part.isdigit()):
+        if held is None or (typing.get_origin(held) is list and not part.isdecimal()):
             return None
         place = typing.get_args(held)[-1]
     return place

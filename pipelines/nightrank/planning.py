@@ -144,7 +144,8 @@ def make_plan(
         raise NightrankError("E_CONFIG", what, "", f"known: {', '.join(languages())}")
     encoder, steps = resolve_models(config, store)
     index = Log(store, "index")
-    base = index.as_of(str(index_generation)) if index_generation else index.current()
+    wanted = index_generation
+    base = index.current() if wanted is None else index.as_of(str(wanted))
     source_id = fingerprint(_source(config.corpus, config))
     corpus_files, query_files = Inventory(), Inventory()
     files_id = ""

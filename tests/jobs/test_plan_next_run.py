@@ -312,3 +312,22 @@ def test_nothing_is_compared_before_something_is_published(
     store = open_lake(loaded.root, loaded.name, {})
     plan = make_plan(loaded, store, keeps=False)
     assert recomputed(plan, store) == [] and not reusable(plan).segments
+
+
+def test_a_night_that_is_published_already_changes_nothing(
+    made: Collection, tmp_path: Path, write_config: Config
+) -> None:
+    config = write_config(made.config(tmp_path / "lake"))
+    run(config)
+    for _ in range(2):
+        said = announced(config)
+        found = said["next_run"]
+        assert said["stages"] == {} and found["pairs"]["to_score"] == 0
+        assert [found[kind]["rows"] for kind in ("documents", "queries")] == [300, 24]
+        for kind in ("documents", "queries"):
+            assert [found[kind][name] for name in ("added", "changed", "removed")] == [0, 0, 0]
+        assert found["queries"]["new_texts"] == 0
+        write_jsonl(made.folder / "corpus.jsonl", made.documents[5:])
+        run(config)
+        write_jsonl(made.folder / "corpus.jsonl", made.documents)
+        run(config)

@@ -215,6 +215,7 @@ def test_usage_errors_of_the_program_end_with_2_and_no_traceback(
         (["--to", "x"], "stages:"),
         (["--set", "rerank"], "KEY=VALUE"),
         (["--set", "rerank.depht=3"], "depht"),
+        (["--set", "rerank.².depth=3"], "²"),
     ],
 )
 def test_bad_options_name_what_is_known(
@@ -244,3 +245,38 @@ def test_a_run_that_its_disk_has_no_room_for_writes_nothing(
     assert refused.returncode == 3 and "error[E_HEADROOM]" in refused.stderr
     assert "its forecast" in refused.stderr and len(refused.stderr.strip().splitlines()) == 1
     assert not list(root.rglob("_data"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["status", "--set", "root=queries.jsonl"], 3, "Not a directory"),
+        (["results", "--set", "root=queries.jsonl/lake"], 3, "Not a directory"),
+        (["history", "--set", f"root={'x' * 300}"], 3, "File name too long"),
+        (["gc", "--set", "root=queries.jsonl"], 3, "Not a directory"),
+        (["run", "--set", "root=queries.jsonl"], 3, "Not a directory"),
+        (["export", "--hive", "queries.jsonl"], 3, "Not a directory"),
+        (["export", "--hive", ""], 2, "the path is empty"),
+        (["results", "--generation", "²"], 2, "no generation '²'"),
+        (["rollback", "--reason", "r", "--to", "²"], 2, "no generation '²'"),
+        (["rank", "--index-generation", "0"], 4, "generation 0 of index does not exist"),
+    ],
+)
+def test_places_and_numbers_that_cannot_be_end_in_one_line(
+    collection: Collection,
+    tmp_path: Path,
+    write_config: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
+    monkeypatch.chdir(collection.folder)
+    config = write_config(collection.config(tmp_path / "lake"))
+    if arguments[0] == "export":
+        run(config)
+    verb, *options = arguments
+    assert guarded(lambda **_: app([verb, config, *options])) == code
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1

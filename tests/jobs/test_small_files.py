@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from nightrank import planning
 from nightrank.cli.verify import verify
 from nightrank.results import open_lake
 from nightrank.stages import ingest
 from nightrank.storage import bundles
 from nightrank.storage.dataset import Dataset, Manifest
+from nightrank.storage.inputs import plan_splits
 from nightrank.storage.log import Log
 from tests.conftest import Collection
 from tests.jobs.lake import run, table
@@ -185,3 +188,22 @@ def test_queries_of_unchanged_files_are_not_read_again(
     assert "39.jsonl" in read and "corpus.jsonl" not in read and len(read) < 20
     run(config("afresh"))
     assert table(tmp_path / "lake") == table(tmp_path / "afresh")
+
+
+def test_queries_that_are_not_judged_count_for_the_rows_of_later_parts(
+    collection: Collection, tmp_path: Path, write_config: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = (collection.folder / "queries.jsonl").stat().st_size
+    cut = functools.partial(plan_splits, target_bytes=size // 4)
+    monkeypatch.setattr(planning, "plan_splits", cut)
+    lines = (collection.folder / "queries.jsonl").read_text().splitlines()
+    (collection.folder / "queries.jsonl").write_text("\n".join([*lines, "{bad"]) + "\n")
+    judged = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, q)) for q in collection.qrels[:1])]
+    (collection.folder / "qrels.tsv").write_text("\n".join(judged) + "\n")
+    path = str(collection.folder / "queries.jsonl")
+    queries = {"path": path, "only_judged": True, "reject_budget": 0.5}
+    run(write_config(collection.config("lake", queries=queries)))
+    rejects = table(tmp_path / "lake", "rejects").to_pylist()
+    assert [(r["row"], r["reason"]) for r in rejects if r["kind"] == "queries"] == [
+        (len(lines), "bad_json")
+    ]

@@ -116,6 +116,9 @@ def test_values_that_only_pythons_json_writes(tmp_path: Path) -> None:
         '{"_id": "g", "text": "no", "text": "t", "code": 1e300}',
         json.dumps({"_id": "h", "text": "t", "year": big}),
         '{"_id": "i", "text": "t", "code": ' + "9" * 30 + ', "unused": ' + "9" * 5000 + "}",
+        '{"_id": "j", "text": "t", "unused": 1e999, "more": ' + "9" * 400 + "}",
+        '{"_id": "k", "text": "t", "year": -1e999}',
+        '{"_id": ' + "9" * 400 + ', "text": "t"}',
     ]
     (tmp_path / "c.jsonl").write_text("\n".join(lines))
     types = {"year": "int64", "code": "string"}
@@ -125,8 +128,10 @@ def test_values_that_only_pythons_json_writes(tmp_path: Path) -> None:
         ("b", "NaN"),
         (str(big), "t"),
         ("g", "t"),
+        ("j", "t"),
+        ("9" * 400, "t"),
     ]
-    assert [r["code"] for r in accepted] == [None, None, str(big), "1e+300"]
+    assert [r["code"] for r in accepted] == [None, None, str(big), "1e+300", None, None]
     assert reasons(rejects) == [
         (2, "bad_type"),
         (3, "bad_type"),
@@ -135,4 +140,5 @@ def test_values_that_only_pythons_json_writes(tmp_path: Path) -> None:
         (6, "bad_json"),
         (9, "bad_attribute"),
         (10, "bad_json"),
+        (12, "bad_attribute"),
     ]

@@ -17,8 +17,10 @@ def any_path(text: str) -> str:
     """A local path or s3:// url.
 
     Raises:
-        NightrankError: E_USAGE for the home folder of an unknown user.
+        NightrankError: E_USAGE for nothing at all, or the home folder of an unknown user.
     """
+    if not text:  # Of an unset variable of a script; it would be the working directory.
+        raise NightrankError("E_USAGE", "the path is empty", "", "give a path")
     try:
         return at_home(text)
     except ValueError as error:

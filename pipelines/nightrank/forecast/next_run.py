@@ -8,7 +8,7 @@ earlier attempt has committed.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nightrank.forecast import changes
@@ -115,6 +115,9 @@ def next_run(
         run, without sizes of the whole lake; and `next_run`: `documents`, `queries`, `pairs`
         (see `Pairs`), what is computed `again`, and `done` units of earlier attempts.
     """
+    if plan.published:  # It was counted against what that very generation was built upon.
+        documents = replace(documents, added=0, changed=0, removed=0)
+        queries = replace(queries, added=0, changed=0, removed=0, new_texts=0)
     held = reusable(plan)
     steps, counts = pairs(plan, held, documents, queries)
     shares = _shares(plan, held, documents, queries, steps)

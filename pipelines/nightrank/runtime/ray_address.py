@@ -64,7 +64,7 @@ def refuse_taken_port() -> None:
         NightrankError: E_CLUSTER, where `RAY_GCS_SERVER_PORT` names such a port.
     """
     port = os.environ.get(OWN_PORT, "")
-    if not port.isdigit() or not int(port):
+    if not port.isdecimal() or not int(port):
         return  # Ray takes a free one.
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

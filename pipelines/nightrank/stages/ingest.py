@@ -109,9 +109,6 @@ class Worker:
                 for batch in read_split(split, self._kind, self._source, self._options):
                     accepted, refused = self._checked(batch, stats)
                     present.update(batch.present)
-                    for row in (accepted["row"], refused["row"]):
-                        last = pc.max(row).as_py() if len(row) else -1
-                        stats["lines"][-1] = max(stats["lines"][-1], last + 1)
                     accepted = _renumbered(accepted, before, place)
                     rejects.append(_renumbered(refused, before, place))
                     columns = [accepted[schema.names[0]], accepted[hash_column], accepted["row"]]
@@ -138,6 +135,10 @@ class Worker:
     def _checked(self, batch: RawBatch, stats: dict[str, Any]) -> tuple[pa.Table, pa.Table]:
         """Accepted rows and rejects of a batch, counted; without queries that are not judged."""
         accepted, refused = validate(batch, self._kind, self._source)
+        # Of all rows, judged or not: later splits of the file count on from here.
+        for row in (accepted["row"], refused["row"]):
+            last = pc.max(row).as_py() if len(row) else -1
+            stats["lines"][-1] = max(stats["lines"][-1], last + 1)
         stats["id_types"].setdefault(batch.id_type, batch.where)
         stats["rows_in"] += accepted.num_rows + refused.num_rows
         stats["rate_rows"] = stats["rows_in"]

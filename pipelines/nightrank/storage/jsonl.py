@@ -194,15 +194,16 @@ def _parse(line: bytes) -> Any:
     """The value of a line.
 
     orjson is strict. Python's `json.dumps` writes NaN and Infinity, mostly in fields that nobody
-    asked for: such a line is parsed once more, by Python itself.
+    asked for, and a number above 1.8e308 is valid JSON: such a line is parsed once more, by Python
+    itself.
 
     Raises:
         orjson.JSONDecodeError: the line is no JSON even so.
     """
     try:
         return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        if b"NaN" not in line and b"Infinity" not in line:
+    except orjson.JSONDecodeError as error:
+        if b"NaN" not in line and b"Infinity" not in line and "infinity" not in error.msg:
             raise
         try:
             value = json.loads(line.decode())

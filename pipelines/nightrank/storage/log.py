@@ -126,7 +126,7 @@ class Log:
         Raises:
             NightrankError: E_USAGE for neither a number nor a date, E_EMPTY for an unknown one.
         """
-        if wanted.isdigit():
+        if wanted.isdecimal():
             entry = self.read(int(wanted))
             if (kind := entry.body.get("kind")) in NO_STATE:
                 what = f"number {wanted} of {self.channel} is no generation but a `{kind}` entry"

@@ -226,7 +226,7 @@ class Store:
         """Tells a local disk's failures in our words; S3's have been retried and told already.
 
         Raises:
-            NightrankError: E_AUTH or E_DISK.
+            NightrankError: E_AUTH, E_DISK, or E_STORE_UNFIT where a file is in a folder's place.
         """
         try:
             yield
@@ -244,6 +244,11 @@ class Store:
             elif error.errno in (errno.EMFILE, errno.ENFILE):
                 do = "raise `ulimit -n`, then run the same command again"
                 what = f"no file can be opened: {error.strerror}"
+            elif error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+                what = f"no folder can be here: {error.strerror}"
+                raise NightrankError(
+                    "E_STORE_UNFIT", what, self.path(key), "choose another folder"
+                ) from None
             else:
                 raise
             raise NightrankError("E_DISK", what, self.path(key), do) from None
