@@ -120,7 +120,7 @@ def test_status_and_history_say_what_is_rolled_back_and_what_ends_it(
     lines = json.loads(called("history", config, "--json")[0])
     assert [line["in_force"] for line in lines] == [False, False, True]
     assert lines[2]["rolled_back_to"] == 1
-    assert f"held until: {resume}" in called("history", config, *sets)[0]
+    assert f"paused until: {resume}" in called("history", config, *sets)[0]
     called("resume", config)
     assert json.loads(called("status", config, "--json")[0])["rollback"] is None
     assert "no rollback is in force" in called("resume", config)[0]
