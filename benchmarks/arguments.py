@@ -31,7 +31,7 @@ def add_collection(parser: argparse.ArgumentParser, split: str = "") -> None:
     def collection(text: str) -> Path:
         folder = Path(text)
         if absent := beir.missing(folder, split):
-            raise argparse.ArgumentTypeError(f"no {absent[0]}; wanted: {beir.LAYOUT}")
+            raise argparse.ArgumentTypeError(f"no {absent[0]}; expected: {beir.LAYOUT}")
         return folder
 
     what = f"one collection, a folder with {beir.LAYOUT}"
@@ -45,7 +45,7 @@ def need_collections(
     absent = [file for name, split in wanted for file in beir.missing(data / name, split)]
     if absent:
         more = f" and {len(absent) - 1} more files" if absent[1:] else ""
-        parser.error(f"argument --data: no {absent[0]}{more}; wanted: {SEVERAL}")
+        parser.error(f"argument --data: no {absent[0]}{more}; expected: {SEVERAL}")
 
 
 def _results(text: str) -> Path:
@@ -63,7 +63,7 @@ def _results(text: str) -> Path:
 def _collections(text: str) -> Path:
     folder = Path(text)
     if not beir.collections(folder):
-        itself = ", which is one itself: name the folder above it"
+        itself = ", which is a collection itself: name the folder above it"
         why = itself if not beir.missing(folder) else ""
-        raise argparse.ArgumentTypeError(f"no collection in {folder}{why}; wanted: {SEVERAL}")
+        raise argparse.ArgumentTypeError(f"no collection in {folder}{why}; expected: {SEVERAL}")
     return folder
