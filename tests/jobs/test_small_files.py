@@ -191,8 +191,9 @@ def test_queries_of_unchanged_files_are_not_read_again(
 
 
 def test_queries_that_are_not_judged_count_for_the_rows_of_later_parts(
-    collection: Collection, tmp_path: Path, write_config: Write, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_config: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    collection = Collection(tmp_path / "data", documents=40, queries=60)
     size = (collection.folder / "queries.jsonl").stat().st_size
     cut = functools.partial(plan_splits, target_bytes=size // 4)
     monkeypatch.setattr(planning, "plan_splits", cut)
