@@ -19,7 +19,9 @@ pytestmark = pytest.mark.models
 
 
 class Numbers:
-    """Inputs whose ids are their number, `lengths[i]` times."""
+    """Inputs whose ids are their number, `lengths[i]` times; none is cut."""
+
+    cut = 0
 
     def __init__(self, lengths):
         self.lengths = np.array(lengths, dtype=np.int64)
