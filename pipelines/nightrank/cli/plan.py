@@ -203,7 +203,7 @@ def _store(store: Store, folder: str, forecast: dict[str, Any]) -> str:
     from nightrank import prediction
 
     if prediction.keep(store, folder, forecast):
-        return f"stored as {folder}/{prediction.NAME}; the run is held against it"
+        return f"stored as {folder}/{prediction.NAME}; the run is compared with it"
     return f"an earlier forecast is kept: {folder}/{prediction.NAME}"
 
 

@@ -101,7 +101,7 @@ def _outputs(model: ResolvedModel, threads: int) -> NDArray[np.float32]:
 
 def _place(model: ResolvedModel, store: Store | None) -> str:
     if comes_with_the_program(model.model):
-        return "comes with the program"
+        return "bundled"
     if store and Dataset(store, stored_models.dataset_of(model.identity())).manifest():
         return "stored in the lake"
     return "the first run stores it in the lake"
