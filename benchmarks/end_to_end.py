@@ -66,7 +66,7 @@ def nightrank(work: Path, name: str, queries: list[dict[str, Any]]) -> dict[str,
 
 
 def straightforward(work: Path, queries: list[dict[str, Any]]) -> dict[str, Any]:
-    from nightrank.models.exporting import export_model
+    from nightrank.training.exporting import export_model
 
     folder = work / "model"
     if not folder.exists():

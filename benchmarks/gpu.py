@@ -28,11 +28,11 @@ import torch
 
 from benchmarks.arguments import add_out
 from benchmarks.reporting import machine, table
-from nightrank.models import torch_models
-from nightrank.models.hardware import choose_device
-from nightrank.models.inputs import Engine, SplicedInputs, run
-from nightrank.models.splicing import Splicer, Template
-from nightrank.tokens import Tokens
+from nightrank.models.common.hardware import choose_device
+from nightrank.models.common.inputs import Engine, SplicedInputs, run
+from nightrank.models.common.splicing import Splicer, Template
+from nightrank.models.engines import torch_models
+from nightrank.storage.tokens import Tokens
 
 # layers, width, inner width, width of keys and values, gated
 Shape = tuple[int, int, int, int, bool]

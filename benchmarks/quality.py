@@ -35,8 +35,8 @@ from nightrank import stages
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.evaluation import measures
+from nightrank.generations.results import full_lists, generation_of
 from nightrank.models.registry import resolve_cross_encoder
-from nightrank.results import full_lists, generation_of
 from nightrank.retrieval import ranking
 from nightrank.stages.ingest import load_qrels
 from nightrank.storage.fingerprint import fingerprint

@@ -24,7 +24,7 @@ from benchmarks.arguments import need_collections
 from benchmarks.reporting import machine, table
 from nightrank.cli.train_reranker import run
 from nightrank.cli.training_config import TrainConfig
-from nightrank.config_file import load_section
+from nightrank.config.file import load_section
 
 CONFIG = "configs/train_reranker.yaml"
 LEFT_OUT = tuple(name for name, _, _, left_out in quality.COLLECTIONS if left_out)

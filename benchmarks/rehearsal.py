@@ -75,7 +75,7 @@ class Rehearsal:
             "search",
             _made_up("queries", self.queries, {"vectors": size // 8}),
             None,
-            search.Searched({0: (documents, documents)}),
+            search.SearchInputs({0: (documents, documents)}),
             2 * sum(files.values()),
             {"depth": DEPTH, "search_parameters": ""},
         )
@@ -90,7 +90,7 @@ class Rehearsal:
         queries = _made_up("queries", self.queries, {"queries": SHARD_ROWS})
         tokens = _made_up("tokens", self.documents, {"tokens": TOKENS * SHARD_ROWS})
         asked = _made_up("tokens", self.queries, {"tokens": TOKENS * SHARD_ROWS})
-        scored = rerank.Scored(made["merge"], queries, asked, {0: tokens})
+        scored = rerank.RerankInputs(made["merge"], queries, asked, {0: tokens})
         model = resolve_cross_encoder(TOY_CROSS_ENCODER)
         # One pair of every query shard: as many tokens a document shard, to be cut evenly.
         held = self.queries * min(model.max_length_tokens, 2 * TOKENS)

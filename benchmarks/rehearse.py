@@ -25,7 +25,7 @@ from benchmarks.arguments import add_out
 from benchmarks.memory import Watch, peak_bytes
 from benchmarks.rehearsal import Rehearsal
 from benchmarks.reporting import let_workers_import, machine, table
-from nightrank.config_running import Cluster, Pool
+from nightrank.config.running import Cluster, Pool
 from nightrank.runtime.executor import run_stage
 from nightrank.storage.dataset import Manifest
 from nightrank.storage.store import Store
@@ -95,7 +95,7 @@ def rehearse(plan: Rehearsal, work: Path) -> dict[str, Any]:
     killed = {"seconds": time.monotonic() - began, "peak_bytes": peak_bytes(first.pid)}
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    time.sleep(2)  # Workers outlive their driver for a moment: what they commit still counts.
+    time.sleep(2)  # Workers supervise their driver for a moment: what they commit still counts.
     before = records(lake)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     after = records(lake)

@@ -29,10 +29,7 @@ from benchmarks import passages, retrieval_parts
 from benchmarks.arguments import add_data, add_out
 from benchmarks.reporting import machine, table
 from benchmarks.retrieval_parts import K, open_shard
-from nightrank.retrieval import (
-    faiss_library,
-    selection,
-)
+from nightrank.retrieval import faiss_library, selection
 from nightrank.retrieval.first_stage import OpenShard, search_group
 
 RECALL = 0.98

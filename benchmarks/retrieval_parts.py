@@ -25,7 +25,7 @@ from nightrank.retrieval import (
 from nightrank.retrieval.first_stage import OpenShard, search_group
 from nightrank.retrieval.hybrid_search import search_both
 from nightrank.retrieval.terms import Analyzer
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 K = 100
 # Queries of the loop over queries that BM25 was: enough for its rate.

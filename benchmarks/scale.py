@@ -26,15 +26,15 @@ import pyarrow.parquet as pq
 from benchmarks.arguments import add_out
 from benchmarks.memory import Watch
 from benchmarks.reporting import let_workers_import, machine, table
-from nightrank import offline_rerank
 from nightrank.cli.executors import open_executor
-from nightrank.config import PipelineConfig
+from nightrank.config.schema import PipelineConfig
+from nightrank.datasets.vectors import to_table
+from nightrank.flow import offline_rerank
+from nightrank.flow.run import Run
 from nightrank.forecast.limits import WORKER_BYTES
-from nightrank.planning import make_plan
-from nightrank.results import open_lake
-from nightrank.run import Run
+from nightrank.generations.planning import make_plan
+from nightrank.generations.results import open_lake
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.embed import to_table
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Dataset, Manifest, Payload
 from nightrank.storage.reader import Reader

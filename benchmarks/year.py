@@ -24,10 +24,10 @@ from benchmarks.nightly import size, write
 from benchmarks.reporting import machine
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
-from nightrank.results import generation_of, open_lake
-from nightrank.retention import collect, collectable
+from nightrank.generations.results import generation_of, open_lake
+from nightrank.generations.retention import collect, collectable
+from nightrank.generations.verification import verify_generation
 from nightrank.storage.log import Log
-from nightrank.verification import verify_generation
 
 WORDS = [f"word{i:03d}" for i in range(400)]
 DAY = 86_400

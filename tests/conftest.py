@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.standing_cluster import StandingCluster
+    from tests.support.cluster import StandingCluster
 
 # Ray turns authentication on where it finds a token file: tests say explicitly what they want.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -39,7 +39,7 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nightrank-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
-S3_SERVER = Path(__file__).with_name("s3_server.py")
+S3_SERVER = Path(__file__).parent / "support" / "s3_server.py"
 COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "data"
 VOCABULARY = """
 river bank loan interest court appeal heart valve surgery trial engine wing lift drag protein cell
@@ -238,7 +238,7 @@ def s3_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def standing_cluster() -> Iterator[StandingCluster]:
     """One node for the whole session, in processes of its own, with token authentication."""
-    from tests.standing_cluster import StandingCluster
+    from tests.support.cluster import StandingCluster
 
     cluster = StandingCluster(cpus=8)
     yield cluster

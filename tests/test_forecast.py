@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightrank.config import Corpus, PipelineConfig, Queries
+from nightrank.config.schema import Corpus, PipelineConfig, Queries
 from nightrank.errors import NightrankError
 from nightrank.forecast import sampling
 from nightrank.forecast.hardware import GIB, device_named
@@ -22,9 +22,9 @@ from nightrank.forecast.miniature import parquet_bytes
 from nightrank.forecast.sampling import Sample, sample_input
 from nightrank.forecast.shape import PerDocument, Shape, Side, shape_of, units_of
 from nightrank.forecast.times import Pool, Pools, pools_of
-from nightrank.models.networks import network_of, read_network
+from nightrank.inputs.splits import list_inputs, plan_splits
+from nightrank.models.common.networks import network_of, read_network
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
-from nightrank.storage.inputs import list_inputs, plan_splits
 from tests.conftest import write_jsonl
 
 # Qwen3-4B's own config.json, in the part that counts.

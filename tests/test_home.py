@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from nightrank.home import ensure_home
+from nightrank.process.home import ensure_home
 
 NOBODY = 54_321
 BECOME = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
 PROGRAM = """
 import getpass, sys
 from pathlib import Path
-from nightrank.home import ensure_home
+from nightrank.process.home import ensure_home
 ensure_home()
 first = Path.home()
 ensure_home()
-import nightrank.models.openvino_engine, torch, huggingface_hub
+import nightrank.models.engines.openvino_engine, torch, huggingface_hub
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 assert "openvino" in sys.modules and not sys.modules["openvino_telemetry"]
 print(getpass.getuser(), first == Path.home(), default_cache_dir())

@@ -40,11 +40,11 @@ WRITERS = {
     "pipelines/nightrank/storage/node_cache.py",  # A node's copies of lake files.
     "pipelines/nightrank/runtime/events.py",  # Lines of a run in progress, on this machine.
     "pipelines/nightrank/forecast/miniature.py",  # A sample in a temporary folder.
-    "pipelines/nightrank/models/checkpoints.py",
-    "pipelines/nightrank/models/exporting.py",  # Model folders for other programs.
-    "pipelines/nightrank/models/reranker_tensors.py",
-    "pipelines/nightrank/models/trainee.py",
-    "pipelines/nightrank/models/builtin_reranker.py",
+    "pipelines/nightrank/training/checkpoints.py",
+    "pipelines/nightrank/training/exporting.py",  # Model folders for other programs.
+    "pipelines/nightrank/models/engines/reranker_tensors.py",
+    "pipelines/nightrank/training/trainee.py",
+    "pipelines/nightrank/models/engines/builtin_reranker.py",
     "pipelines/nightrank/cli/paths.py",  # A run or a report where the user asks for it.
     "pipelines/nightrank/cli/init.py",
     "pipelines/nightrank/cli/quickstart.py",
@@ -56,7 +56,8 @@ WRITERS = {
 # Files of stores are opened where their errors are told and their digests checked.
 OPENERS = {
     "pipelines/nightrank/storage/",
-    "pipelines/nightrank/stages/judgements.py",
+    "pipelines/nightrank/inputs/",
+    "pipelines/nightrank/datasets/judgements.py",
     "pipelines/nightrank/forecast/sampling.py",
 }
 # Classes that are named in the source: no file decides which one is made.

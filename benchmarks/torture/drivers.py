@@ -21,11 +21,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # What a run on toy models imports; none of it starts a thread.
 IMPORTED = (
     "nightrank.cli.app",
-    "nightrank.config_file",
-    "nightrank.offline_rerank",
-    "nightrank.planning",
-    "nightrank.results",
-    "nightrank.verification",
+    "nightrank.config.file",
+    "nightrank.flow.offline_rerank",
+    "nightrank.generations.planning",
+    "nightrank.generations.results",
+    "nightrank.generations.verification",
     "nightrank.models.toy",
     "nightrank.retrieval.faiss_index",
     "nightrank.runtime.executor",

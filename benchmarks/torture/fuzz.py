@@ -30,17 +30,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightrank.config import Corpus
-from nightrank.config_yaml import parse
+from nightrank.config.schema import Corpus
+from nightrank.config.yaml_text import parse
 from nightrank.errors import NightrankError
-from nightrank.retrieval import faiss_files, qrels
+from nightrank.inputs import qrels
+from nightrank.inputs.formats import read_split
+from nightrank.inputs.splits import InputFile, Split
+from nightrank.inputs.validation import validate
+from nightrank.retrieval import faiss_files
 from nightrank.retrieval.faiss_library import library
-from nightrank.storage.formats import read_split
-from nightrank.storage.inputs import InputFile, Split
 from nightrank.storage.ranges import Ranges
 from nightrank.storage.scatter import Scatter, read_range, write_scatter
 from nightrank.storage.sealed import seal, unseal
-from nightrank.storage.validation import validate
 
 # Arrow, FAISS and numpy take 2 GiB of addresses without doing anything.
 LIMIT_BYTES = 6 << 30

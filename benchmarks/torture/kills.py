@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.torture.drivers import Drivers
 from benchmarks.year import Nights
 from nightrank.errors import NightrankError
-from nightrank.results import generation_of, open_lake
+from nightrank.generations.results import generation_of, open_lake
 
 SECTIONS = {
     "layout": {"document_shard_rows": 100, "query_shard_rows": 12},

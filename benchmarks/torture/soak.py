@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.year import Nights
-from nightrank.results import open_lake
+from nightrank.generations.results import open_lake
 from nightrank.storage.log import Log
 
 # What a lake may hold beside what its current generation needs, three generations kept.

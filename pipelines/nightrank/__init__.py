@@ -12,5 +12,5 @@ __all__ = ["read_results"]
 def __getattr__(name: str) -> Any:
     """Imports on first use, so that `import nightrank` stays cheap."""
     if name == "read_results":
-        return import_module("nightrank.results").read_results
+        return import_module("nightrank.generations.results").read_results
     raise AttributeError(f"module 'nightrank' has no attribute {name!r}")

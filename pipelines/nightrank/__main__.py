@@ -1,6 +1,6 @@
 """`python -m nightrank VERB ...`, `nightrank VERB ...`: where the program begins."""
 
-from nightrank.search_path import leave_out_working_directory
+from nightrank.process.search_path import leave_out_working_directory
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.storage.sealed import seal, unseal
 from tests.conftest import Collection, write_jsonl
-from tests.jobs.lake import run
+from tests.support.lake import run
 
 DAYS = ("2026-01-30", "2026-01-31")
 

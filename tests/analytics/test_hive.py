@@ -10,12 +10,13 @@ import orjson
 import pyarrow.dataset as pads
 import pytest
 
-from nightrank import read_results, retention
+from nightrank import read_results
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.errors import NightrankError
-from nightrank.hive_export import export_hive
-from nightrank.results import file_list, generation_of, open_lake
+from nightrank.exports.hive import export_hive
+from nightrank.generations import retention
+from nightrank.generations.results import file_list, generation_of, open_lake
 from nightrank.storage.filesystem import connect
 from nightrank.storage.store import Store
 from tests.analytics.conftest import DAYS, Nights, make_nights

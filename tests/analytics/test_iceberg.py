@@ -18,8 +18,8 @@ from nightrank import read_results
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.errors import NightrankError
-from nightrank.iceberg_export import register
-from nightrank.results import generation_of, open_lake
+from nightrank.exports.iceberg import register
+from nightrank.generations.results import generation_of, open_lake
 from nightrank.storage.log import Entry
 from nightrank.storage.store import Store
 from tests.analytics.conftest import Nights, catalog_in

@@ -18,7 +18,7 @@ from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from tests.analytics.test_documentation import REPOSITORY, blocks
 from tests.conftest import Collection
-from tests.jobs.lake import run
+from tests.support.lake import run
 
 TEXT = (REPOSITORY / "docs" / "reading-from-s3.md").read_text()
 

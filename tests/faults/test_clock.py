@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.torture.drivers import Drivers
-from nightrank.results import generation_of, open_lake
+from nightrank.generations.results import generation_of, open_lake
 from tests.conftest import Collection
-from tests.jobs.lake import digests
+from tests.support.lake import digests
 
 DAY = 86_400
 LAYOUT = {"document_shard_rows": 100, "query_shard_rows": 12}

@@ -18,8 +18,8 @@ import pytest
 from nightrank.cli.verify import verify
 from tests.conftest import Collection, write_jsonl
 from tests.faults.test_interruptions import records, when
-from tests.jobs.lake import digests, run, table
-from tests.standing_cluster import StandingCluster
+from tests.support.cluster import StandingCluster
+from tests.support.lake import digests, run, table
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 REPOSITORY = Path(__file__).resolve().parents[2]

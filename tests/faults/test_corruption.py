@@ -17,10 +17,10 @@ import pytest
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.errors import NightrankError
-from nightrank.models.folders import folder_digest
-from nightrank.models.protocols import ResolvedModel
+from nightrank.generations.results import open_lake, read_results
+from nightrank.models.common.folders import folder_digest
+from nightrank.models.common.protocols import ResolvedModel
 from nightrank.models.registry import load_cross_encoder
-from nightrank.results import open_lake, read_results
 from nightrank.retrieval import faiss_files
 from nightrank.storage.dataset import Dataset, FileRef
 from nightrank.storage.log import Log
@@ -28,7 +28,7 @@ from nightrank.storage.reader import Reader
 from nightrank.storage.sealed import unseal
 from nightrank.storage.store import Store
 from tests.conftest import Collection
-from tests.jobs.lake import run, table
+from tests.support.lake import run, table
 
 FLIPS = 200
 # Every kind of file that a run writes, by how it is read.

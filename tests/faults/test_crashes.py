@@ -20,19 +20,19 @@ from benchmarks.torture.crash_points import POINTS
 from benchmarks.torture.drivers import Drivers
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
-from nightrank.results import open_lake
-from nightrank.retention import collect
+from nightrank.generations.results import open_lake
+from nightrank.generations.retention import collect
 from nightrank.storage.log import Log
 from nightrank.storage.store import Store
 from tests.conftest import Collection
-from tests.faults.protocol import publish, read
-from tests.jobs.lake import digests
 from tests.jobs.test_nights import World
+from tests.support.lake import digests
+from tests.support.protocol import publish, read
 
 pytestmark = pytest.mark.timeout(900)
 LAYOUT = {"document_shard_rows": 100, "query_shard_rows": 12}
 SEQUENCES, ROUNDS = 150, 40
-PUBLISH = "tests.faults.protocol:publish"
+PUBLISH = "tests.support.protocol:publish"
 
 
 def records(root: Path) -> dict[str, bytes]:

@@ -14,9 +14,9 @@ import pytest
 from nightrank.cli.verify import verify
 from nightrank.storage.store import Store
 from tests.conftest import Collection, nightrank
-from tests.faults.proxy import Faults, Proxy, proxy
-from tests.jobs.lake import digests as local_digests
-from tests.jobs.lake import run
+from tests.support.lake import digests as local_digests
+from tests.support.lake import run
+from tests.support.proxy import Faults, Proxy, proxy
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 RATES = {

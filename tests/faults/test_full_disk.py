@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.torture.drivers import Drivers
 from tests.conftest import Collection, write_jsonl
-from tests.jobs.lake import digests
+from tests.support.lake import digests
 
 # Measured is what is published already: that would be another ending.
 SECTIONS = {

@@ -16,8 +16,8 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.config_keys import keys
-from tests.faults.hostile import (
+from tests.support.config_keys import keys
+from tests.support.hostile import (
     Made,
     check,
     damaged,

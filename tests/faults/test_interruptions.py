@@ -20,14 +20,14 @@ from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
-from nightrank.results import open_lake
+from nightrank.generations.results import open_lake
 from nightrank.runtime.events import read_events
 from nightrank.storage.dataset import Dataset, FileRef
 from nightrank.storage.log import Log
 from nightrank.storage.reader import Reader
 from tests.conftest import ON_RAY, Collection, nightrank, write_jsonl
-from tests.faults.proxy import Faults, proxy
-from tests.jobs.lake import digests, run, table
+from tests.support.lake import digests, run, table
+from tests.support.proxy import Faults, proxy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"document_shard_rows": 60, "query_shard_rows": 15}

@@ -18,7 +18,7 @@ import pytest
 
 from nightrank.cli.app import main
 from tests.conftest import nightrank
-from tests.storage.input_helpers import packed
+from tests.support.input_files import packed
 
 SECRET = "hunter2-canary"
 GOOD = b'{"_id": "g", "text": "river bank loan"}\n'

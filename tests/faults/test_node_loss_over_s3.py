@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from nightrank.cli.quickstart_corpus import extract
-from nightrank.results import open_lake
+from nightrank.generations.results import open_lake
 from tests.conftest import nightrank
-from tests.jobs.lake import digests
-from tests.standing_cluster import StandingCluster
+from tests.support.cluster import StandingCluster
+from tests.support.lake import digests
 
 pytestmark = [
     pytest.mark.models,

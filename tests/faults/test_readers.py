@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.torture.drivers import REPOSITORY, Drivers
-from nightrank.results import generation_of, open_lake, read_results
+from nightrank.generations.results import generation_of, open_lake, read_results
 from nightrank.storage.dataset import FileRef
 from nightrank.storage.reader import Reader
 from tests.conftest import Collection

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from nightrank.cli.verify import verify
-from tests.jobs.lake import run, table
 from tests.jobs.test_nights import World, same_template
+from tests.support.lake import run, table
 
 pytestmark = pytest.mark.timeout(600)
 KINDS: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ from nightrank.storage.expiry import delete
 from nightrank.storage.log import Log
 from nightrank.storage.retries import Limits, Retries
 from nightrank.storage.store import PART_BYTES, Store
-from tests.faults.proxy import KINDS, Faults, Proxy, proxy
+from tests.support.proxy import KINDS, Faults, Proxy, proxy
 
 pytestmark = pytest.mark.s3
 BRIEF = {"tries": 3, "cap_seconds": 0.05}

@@ -25,12 +25,12 @@ import pytest
 
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
+from nightrank.config.redaction import redacted
 from nightrank.errors import NightrankError
-from nightrank.redaction import redacted
 from nightrank.retrieval import faiss_files
 from tests.conftest import ON_RAY, Collection, write_jsonl
-from tests.jobs.lake import run, table
-from tests.storage.input_helpers import read
+from tests.support.input_files import read
+from tests.support.lake import run, table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Config = Callable[..., str]

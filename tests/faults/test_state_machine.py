@@ -24,12 +24,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from nightrank import retention, rollbacks
 from nightrank.errors import NightrankError
+from nightrank.generations import retention, rollbacks
 from nightrank.storage import expiry
 from nightrank.storage.log import Log
 from nightrank.storage.store import Store
-from tests.faults.protocol import publish, read
+from tests.support.protocol import publish, read
 
 # The same ones everywhere; others, and more of them, when asked for: NIGHTRANK_EXAMPLES=1000.
 ASKED = os.environ.get("NIGHTRANK_EXAMPLES")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ray.scripts.scripts import start
 
-from nightrank.config_running import STANDARD_POOLS
+from nightrank.config.running import STANDARD_POOLS
 from nightrank.runtime.ray_cluster import POOL_LABEL
 from tests.infra.conftest import INFRA
 from tests.infra.test_commands import parse

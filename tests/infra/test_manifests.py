@@ -14,9 +14,9 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from nightrank.config_file import load_config
+from nightrank.config.file import load_config
 from tests.infra.conftest import INFRA, Manifest, one, pod_templates, render
-from tests.infra.custom_resources import SCHEMAS
+from tests.support.custom_resources import SCHEMAS
 
 KUBERNETES = "1.33"
 BOTH = ("UDP", "TCP")

@@ -25,7 +25,7 @@ from nightrank.cli.app import app
 from nightrank.errors import EXIT_CODES
 from tests.conftest import Collection, free_port, nightrank, write_jsonl
 from tests.infra.conftest import INFRA
-from tests.standing_cluster import StandingCluster
+from tests.support.cluster import StandingCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 BASE = INFRA / "kubernetes" / "base"

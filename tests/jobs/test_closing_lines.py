@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from nightrank import results
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.errors import NightrankError
+from nightrank.generations import results
 from nightrank.runtime.budget import Meter
 from tests.conftest import Collection, write_jsonl
 

@@ -19,7 +19,7 @@ from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.diagnosis import machine
 from nightrank.diagnosis.finding import examine
-from nightrank.storage.reach import abandoned_uploads, reach_of
+from nightrank.diagnosis.store_access import abandoned_uploads, store_access
 from nightrank.storage.store import Store
 from tests.conftest import Collection, free_port, moto_server
 
@@ -172,7 +172,7 @@ def test_the_refused_action_is_named_and_no_key(
     collection: Collection, guarded_bucket: dict[str, str], write_config: Write, capsys
 ) -> None:
     plain = collection.config("s3://lake/x", storage_options=guarded_bucket)
-    assert reach_of(Store("s3://lake/x", guarded_bucket)).refused == ("s3:PutObject",)
+    assert store_access(Store("s3://lake/x", guarded_bucket)).refused == ("s3:PutObject",)
     code, found = told(capsys, write_config(plain))
     assert code == 3 and found["access"]["state"] == "fail"
     assert "may not s3:PutObject under" in found["access"]["found"]

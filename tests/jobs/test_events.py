@@ -14,15 +14,15 @@ import pytest
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
-from nightrank.results import open_lake
-from nightrank.retention import collect
+from nightrank.generations.results import open_lake
+from nightrank.generations.retention import collect
 from nightrank.runtime import events
 from nightrank.runtime.executor import SerialExecutor, run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.storage.store import Store
 from tests.conftest import Collection, write_jsonl
-from tests.jobs.lake import run
 from tests.runtime.test_executors import stage
+from tests.support.lake import run
 
 Write = Callable[..., str]
 TITLE = "confidential wording of a document"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.standing_cluster import StandingCluster
+from tests.support.cluster import StandingCluster
 
 pytestmark = pytest.mark.ray
 

@@ -17,14 +17,14 @@ import pytest
 from nightrank.cli.app import app
 from nightrank.cli.init import experiment_name
 from nightrank.cli.terminal import guarded
-from nightrank.config_file import load_config
-from nightrank.config_yaml import parse, written
+from nightrank.config.file import load_config
+from nightrank.config.yaml_text import parse, written
 from nightrank.diagnosis.first_rows import PIECE_BYTES, first_rows
 from nightrank.errors import NightrankError
-from nightrank.planning import make_plan
-from nightrank.results import open_lake
+from nightrank.generations.planning import make_plan
+from nightrank.generations.results import open_lake
 from tests.conftest import write_jsonl
-from tests.jobs.lake import run
+from tests.support.lake import run
 
 TOYS = (
     "encoder.model=toy:bag-of-words",

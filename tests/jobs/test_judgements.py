@@ -13,13 +13,13 @@ import pytest
 
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
-from nightrank.results import manifests_of, open_lake
-from nightrank.stages import judgements
-from nightrank.stages.judgements import look_up
+from nightrank.datasets import judgements
+from nightrank.datasets.judgements import look_up
+from nightrank.generations.results import manifests_of, open_lake
 from nightrank.storage.log import Log
 from nightrank.storage.reader import Reader
 from tests.conftest import Collection, write_jsonl
-from tests.jobs.lake import run
+from tests.support.lake import run
 
 Config = Callable[..., str]
 NONE = "none of the 20 judged documents is in the corpus: compare the ids, e.g. 'doc-"

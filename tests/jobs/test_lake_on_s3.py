@@ -15,7 +15,7 @@ import pytest
 
 from nightrank.cli.verify import verify
 from tests.conftest import ON_RAY, Collection, nightrank
-from tests.jobs.lake import run, table
+from tests.support.lake import run, table
 
 pytestmark = pytest.mark.s3
 

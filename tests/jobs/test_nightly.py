@@ -12,20 +12,20 @@ import numpy as np
 import pyarrow.dataset as pads
 import pytest
 
-from nightrank import retention
 from nightrank.cli.app import app
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import guarded, open_job
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
-from nightrank.results import open_lake, read_results
+from nightrank.generations import retention
+from nightrank.generations.results import open_lake, read_results
 from nightrank.runtime.budget import Meter
 from nightrank.stages import carry
 from nightrank.storage.dataset import Dataset
 from nightrank.storage.log import Log
 from tests.conftest import Collection, write_jsonl
-from tests.jobs.lake import run, table
 from tests.jobs.test_nights import World, same_template
+from tests.support.lake import run, table
 
 Config = Callable[..., str]
 DAY = 86_400.0
@@ -230,8 +230,8 @@ def test_an_older_generation_can_be_had_again(
     assert night(capsys, config)["generation"] == 5
     history = called(capsys, "history", config)
     assert "rollback" in history and "half was missing" in history
-    assert "no generation 'yesterday'" in called(
-        capsys, "results", config, "--generation", "yesterday", code=2
+    assert "no generation 'previous_lists'" in called(
+        capsys, "results", config, "--generation", "previous_lists", code=2
     )
     today = json.loads(called(capsys, "history", config, "--json"))[0]["time"][:10]
     found = json.loads(called(capsys, "results", config, "--generation", today, "--json"))
@@ -300,7 +300,7 @@ def test_collection_keeps_what_readers_and_the_next_night_need(
 def test_a_publisher_that_slept_through_a_collection_is_refused(
     lake: tuple[Collection, Path], write_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nightrank.retention import collect
+    from nightrank.generations.retention import collect
 
     made, root = lake
     config = write_config(made.config(root))
@@ -428,7 +428,7 @@ def test_an_audit_finds_a_list_that_is_not_what_it_should_be(
     rewrite(made, made.documents[60:])
     everything = ["--set", "gate.max_measure_drop=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(carry, "all_dead", lambda refs, read: np.zeros(0, np.int64))
+        patch.setattr(carry, "tombstoned_ordinals", lambda refs, read: np.zeros(0, np.int64))
         said = called(capsys, "nightly", config, *everything, code=11)
     assert "max_differing_lists" in said and "a full search found otherwise" in said
 

@@ -12,17 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightrank import retention
 from nightrank.cli.verify import verify
-from nightrank.results import open_lake
-from nightrank.retention import collect
+from nightrank.generations import retention
+from nightrank.generations.results import open_lake
+from nightrank.generations.retention import collect
 from nightrank.stages import changes, delta
 from nightrank.storage.expiry import ages
 from nightrank.storage.log import Log
 from nightrank.storage.sealed import seal
 from nightrank.storage.store import Store
 from tests.conftest import ON_RAY, WORDS, Collection, write_jsonl
-from tests.jobs.lake import digests, run, table
+from tests.support.lake import digests, run, table
 
 Config = Callable[..., str]
 # More of them when asked for: NIGHTRANK_SEQUENCES=13 makes 52 with toy models.

@@ -16,11 +16,11 @@ import pytest
 
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
-from nightrank.config_file import load_config, load_section
-from nightrank.results import open_lake
-from nightrank.retention import collect, collectable
+from nightrank.config.file import load_config, load_section
+from nightrank.generations.results import open_lake
+from nightrank.generations.retention import collect, collectable
 from tests.conftest import Collection, nightrank
-from tests.jobs.lake import run, table
+from tests.support.lake import run, table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VERBS = ("init", "run", "status", "verify", "results", "export", "evaluate", "train_reranker")
@@ -130,7 +130,7 @@ def test_verify_finds_a_rank_that_was_swapped_by_a_writer_with_matching_digests(
     import pyarrow as pa
 
     from nightrank.errors import NightrankError
-    from nightrank.verification import _check_lists
+    from nightrank.generations.verification import _check_lists
 
     good = table(load_config(published).root)
     _check_lists(good, "good")
@@ -249,7 +249,8 @@ def test_a_report_is_written_where_it_is_asked_for(
 def test_a_file_that_cannot_be_written_is_refused_before_any_work(
     published: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    from nightrank import offline_rerank, results
+    from nightrank.flow import offline_rerank
+    from nightrank.generations import results
 
     def work(*_: object) -> None:
         raise AssertionError("worked for a file that cannot be written")

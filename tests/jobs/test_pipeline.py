@@ -16,6 +16,7 @@ import Stemmer
 
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
+from nightrank.generations.results import open_lake
 from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
@@ -23,10 +24,9 @@ from nightrank.models.registry import (
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
-from nightrank.results import open_lake
 from nightrank.storage.dataset import Dataset
 from tests.conftest import Collection, write_jsonl
-from tests.jobs.lake import digests, run, table
+from tests.support.lake import digests, run, table
 
 Config = Callable[..., str]
 

@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from nightrank import prediction
 from nightrank.cli.history import history
 from nightrank.cli.plan import plan
 from nightrank.cli.plan_table import count, duration, size, table
@@ -20,10 +19,11 @@ from nightrank.cli.status import status
 from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
 from nightrank.forecast.artifacts import BOOKKEEPING, NAMES, OF_STEPS
-from nightrank.results import open_lake
+from nightrank.generations import prediction
+from nightrank.generations.results import open_lake
 from nightrank.storage.log import Log
 from tests.conftest import Collection
-from tests.jobs.lake import run
+from tests.support.lake import run
 
 Config = Callable[..., str]
 

@@ -10,21 +10,22 @@ from typing import Any
 import orjson
 import pytest
 
-from nightrank import prediction, stages
+from nightrank import stages
 from nightrank.cli.plan import plan as plan_verb
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
-from nightrank.config_file import load_config
+from nightrank.config.file import load_config
 from nightrank.errors import NightrankError
 from nightrank.forecast.bottleneck import bottleneck
 from nightrank.forecast.next_run import counted, next_run
 from nightrank.forecast.obstacles import obstacles
 from nightrank.forecast.recomputation import CORPUS, INDEX, LISTS, NEW, PAIRS, recomputed, reusable
-from nightrank.planning import make_plan
-from nightrank.results import open_lake
+from nightrank.generations import prediction
+from nightrank.generations.planning import make_plan
+from nightrank.generations.results import open_lake
 from tests.conftest import ON_RAY, Collection, write_jsonl
-from tests.jobs.lake import run
 from tests.jobs.test_nightly import called, night
+from tests.support.lake import run
 
 Config = Callable[..., str]
 # What a run from nothing takes, as `predict` gives it, in the parts that are scaled.
@@ -247,7 +248,7 @@ def test_a_plan_on_a_lake_with_work_prices_what_is_left(
 
 
 def test_the_bottleneck_names_the_setting_that_moves_it() -> None:
-    from nightrank.config import PipelineConfig
+    from nightrank.config.schema import PipelineConfig
 
     def of(stage: str, units: int, **cluster: Any) -> dict[str, Any]:
         plain = {"name": "j", "root": "r", "corpus": {"path": "c"}, "queries": {"path": "q"}}

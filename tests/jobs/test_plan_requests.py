@@ -13,8 +13,8 @@ import pytest
 
 from nightrank.cli.plan import plan
 from tests.conftest import Collection
-from tests.faults.proxy import Faults, Request, proxy
-from tests.jobs.lake import run
+from tests.support.lake import run
+from tests.support.proxy import Faults, Request, proxy
 
 pytestmark = pytest.mark.s3
 # What S3 prices as writing: listing is among it.

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightrank import prediction
 from nightrank.cli import run as run_verb
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
-from nightrank.config_file import load_config
-from nightrank.planning import make_plan
-from nightrank.results import open_lake
+from nightrank.config.file import load_config
+from nightrank.generations import prediction
+from nightrank.generations.planning import make_plan
+from nightrank.generations.results import open_lake
 from tests.conftest import Collection, nightrank, write_jsonl
-from tests.jobs.lake import run, table
+from tests.support.lake import run, table
 
 Spoil = Callable[[dict[str, Any], Path], None]
 

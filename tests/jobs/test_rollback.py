@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from nightrank import retention, rollbacks
 from nightrank.cli.app import app
 from nightrank.cli.exporter import Published
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import guarded, open_job
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
-from nightrank.results import open_lake
+from nightrank.generations import retention, rollbacks
+from nightrank.generations.results import open_lake
 from nightrank.stages import removals
 from nightrank.storage.log import Log
 from nightrank.storage.store import Store
 from tests.conftest import Collection, write_jsonl
-from tests.jobs.lake import run, table
 from tests.jobs.test_nightly import days_later
+from tests.support.lake import run, table
 
 Config = Callable[..., str]
 Called = Callable[..., tuple[str, str]]

@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightrank import planning
 from nightrank.cli.app import app
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import guarded, open_job
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
-from nightrank.results import open_lake
-from nightrank.run import STAGES
+from nightrank.flow.run import STAGES
+from nightrank.generations import planning
+from nightrank.generations.results import open_lake
 from nightrank.storage.log import Log
 from tests.conftest import Collection, write_jsonl
-from tests.jobs.lake import digests, run, table
+from tests.support.lake import digests, run, table
 
 Config = Callable[..., str]
 

@@ -11,10 +11,10 @@ import pytest
 
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
-from nightrank.config_file import load_config
-from nightrank.results import full_lists, generation_of, open_lake
+from nightrank.config.file import load_config
+from nightrank.generations.results import full_lists, generation_of, open_lake
 from tests.conftest import Collection, write_jsonl
-from tests.jobs.lake import run, table
+from tests.support.lake import run, table
 
 STEPS = [
     {"model": "toy:overlap", "depth": 20, "name": "fast"},

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from nightrank import planning
 from nightrank.cli.verify import verify
-from nightrank.results import open_lake
+from nightrank.generations import planning
+from nightrank.generations.results import open_lake
+from nightrank.inputs import bundles
+from nightrank.inputs.splits import plan_splits
 from nightrank.stages import ingest
-from nightrank.storage import bundles
 from nightrank.storage.dataset import Dataset, Manifest
-from nightrank.storage.inputs import plan_splits
 from nightrank.storage.log import Log
 from tests.conftest import Collection
-from tests.jobs.lake import run, table
+from tests.support.lake import run, table
 
 Write = Callable[..., str]
 FILES = 50

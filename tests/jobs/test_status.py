@@ -16,10 +16,10 @@ import pytest
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.errors import NightrankError
-from nightrank.results import open_lake
+from nightrank.generations.results import open_lake
 from nightrank.runtime import events
 from tests.conftest import Collection
-from tests.jobs.lake import run
+from tests.support.lake import run
 
 Write = Callable[..., str]
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from nightrank.cli.submit import Verb, portable, submission_stem
-from nightrank.config import PipelineConfig
-from nightrank.config_file import load_config
-from nightrank.results import generation_of, open_lake
+from nightrank.config.file import load_config
+from nightrank.config.schema import PipelineConfig
+from nightrank.generations.results import generation_of, open_lake
 from tests.conftest import ON_RAY, Collection, nightrank
-from tests.standing_cluster import StandingCluster
+from tests.support.cluster import StandingCluster
 
 pytestmark = pytest.mark.ray
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from nightrank.cli.terminal import program
 
 def app(**_):
     print("begun", flush=True)
-    supervision.outlive("head:6379")
+    supervision.supervise("head:6379")
     print(os.getpid(), flush=True)
     {}
 

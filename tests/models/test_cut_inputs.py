@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from nightrank.cli.plan_table import table as plan_table
-from nightrank.models.batching import SPENT
+from nightrank.datasets.cut_inputs import lines, share
+from nightrank.generations.results import generation_of, open_lake
+from nightrank.models.common.batching import SPENT
 from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
@@ -18,10 +20,8 @@ from nightrank.models.registry import (
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
-from nightrank.results import generation_of, open_lake
-from nightrank.stages.cut_inputs import lines, share
 from tests.conftest import Collection, nightrank
-from tests.jobs.lake import run
+from tests.support.lake import run
 
 LIMIT = 20
 Write = Callable[..., str]

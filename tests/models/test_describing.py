@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from nightrank.config import PipelineConfig
+from nightrank.config.schema import PipelineConfig
 from nightrank.diagnosis.models import models
+from nightrank.models.common.folders import model_files
 from nightrank.models.describing import as_stored, compare_outputs, describe
-from nightrank.models.folders import model_files
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from tests.conftest import Collection
-from tests.jobs.lake import run
 from tests.models.conftest import tiny_tokenizer
+from tests.support.lake import run
 
 pytestmark = pytest.mark.models
 NONE = (None, None)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from nightrank.errors import NightrankError, UnfitProcessError
-from nightrank.models.batching import SPENT
-from nightrank.models.inputs import run
-from nightrank.models.pieces import Batch, Source
+from nightrank.models.common.batching import SPENT
+from nightrank.models.common.inputs import run
+from nightrank.models.common.pieces import Batch, Source
 
 torch = pytest.importorskip("torch")
 
-from nightrank.models.torch_engine import TorchEngine  # noqa: E402
-from nightrank.models.torch_models import ClassifierEngine  # noqa: E402
+from nightrank.models.engines.torch_engine import TorchEngine  # noqa: E402
+from nightrank.models.engines.torch_models import ClassifierEngine  # noqa: E402
 
 pytestmark = pytest.mark.models
 

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.models import bert, builtin, engines, hardware, openvino_graph
-from nightrank.models.inputs import SplicedInputs, run
-from nightrank.models.openvino_engine import OpenVinoEngine
+from nightrank.models.common import builtin, hardware
+from nightrank.models.common.inputs import SplicedInputs, run
+from nightrank.models.common.text_tokenizers import minilm_splicer, minilm_tokenizer
+from nightrank.models.engines import bert, openvino_graph
+from nightrank.models.engines import choosing as engines
+from nightrank.models.engines.openvino_engine import OpenVinoEngine
 from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
@@ -14,7 +17,6 @@ from nightrank.models.registry import (
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
-from nightrank.models.text_tokenizers import minilm_splicer, minilm_tokenizer
 
 from .conftest import DOCUMENTS, FAMILIES, PAIRS, QUERIES, by_sentence_transformers, tiny
 
@@ -124,7 +126,7 @@ def builtin_inputs(limit=256):
 
 def builtin_engines(precision):
     base, delta = builtin.minilm_folder(), builtin.RERANKER_FOLDER
-    from nightrank.models.torch_models import interaction_engine
+    from nightrank.models.engines.torch_models import interaction_engine
 
     return (
         engines.interaction(base, delta, precision, 1),

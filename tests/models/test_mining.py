@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.models.judged_collections import read_qrels
-from nightrank.models.mining import Group, mine, near_duplicates
+from nightrank.training.judged_collections import read_qrels
+from nightrank.training.mining import Group, mine, near_duplicates
 
 DENSE = {"q": [("d1", 0.9), ("d2", 0.8), ("d3", 0.5), ("d4", 0.4)]}
 LEXICAL = {"q": [("d5", 9.0), ("d2", 8.0)]}

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from nightrank.models.inputs import SplicedInputs
-from nightrank.models.pieces import Batch, Source
+from nightrank.models.common.inputs import SplicedInputs
+from nightrank.models.common.pieces import Batch, Source
+from nightrank.models.common.splicing import Splicer, Template
 from nightrank.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
-from nightrank.models.splicing import Splicer, Template
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 from .conftest import (
     DOCUMENTS,
@@ -24,7 +24,7 @@ from .conftest import (
 
 torch = pytest.importorskip("torch")
 
-from nightrank.models import packing, torch_engine, torch_models  # noqa: E402
+from nightrank.models.engines import packing, torch_engine, torch_models  # noqa: E402
 
 pytestmark = pytest.mark.models
 CPU = torch.device("cpu")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nightrank.models.selection import Judged, choose_weight, mean_ndcg, ndcg, standardise
+from nightrank.training.selection import Judged, choose_weight, mean_ndcg, ndcg, standardise
 
 
 def pool(first_stage, rerank, relevant, ideal=(1.0,)):

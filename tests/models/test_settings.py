@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.models import meaning
-from nightrank.models.folders import loaded_folders, model_files
+from nightrank.models.common import meaning
+from nightrank.models.common.folders import loaded_folders, model_files
 from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
@@ -66,7 +66,7 @@ def cross_encoder(tmp_path, **options):
 
 def vectors(folder, **options):
     """Ours of queries and of documents, and whether a fast engine makes them."""
-    from nightrank.models.bi_encoders import TextBiEncoder
+    from nightrank.models.engines.bi_encoders import TextBiEncoder
 
     resolved = resolve_bi_encoder(str(folder), precision="exact", **options)
     tokenizer, model = load_tokenizer(resolved), load_bi_encoder(resolved, 1)
@@ -520,7 +520,7 @@ def test_a_language_model_with_a_score_of_two_tokens(tmp_path):
 
 def test_tokenizers_with_other_vocabularies_do_not_share_stored_tokens(tmp_path):
     """Without a tokenizer.json the vocabulary is a file of its own."""
-    from nightrank.models.text_tokenizers import spliced_name
+    from nightrank.models.common.text_tokenizers import spliced_name
 
     names = set()
     for words in ("river bank", "bank river"):

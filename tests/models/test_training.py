@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
 
-from nightrank.models.batching import pack
-from nightrank.tokens import Tokens
+from nightrank.models.common.batching import pack
+from nightrank.storage.tokens import Tokens
 
 torch = pytest.importorskip("torch")
 
-from nightrank.models import checkpoints, low_rank  # noqa: E402
-from nightrank.models.inputs import SplicedInputs  # noqa: E402
-from nightrank.models.interaction import InteractionReranker  # noqa: E402
-from nightrank.models.losses import group_loss  # noqa: E402
-from nightrank.models.reranker_tensors import merge_delta  # noqa: E402
-from nightrank.models.splicing import Splicer, Template  # noqa: E402
-from nightrank.models.trainee import Trainee  # noqa: E402
-from nightrank.models.training import Options, learning_rate, score_pairs, train  # noqa: E402
-from nightrank.models.training_groups import Draw, Example, Source, plan_step  # noqa: E402
+from nightrank.models.common.inputs import SplicedInputs  # noqa: E402
+from nightrank.models.common.splicing import Splicer, Template  # noqa: E402
+from nightrank.models.engines.interaction import InteractionReranker  # noqa: E402
+from nightrank.models.engines.reranker_tensors import merge_delta  # noqa: E402
+from nightrank.training import checkpoints, low_rank  # noqa: E402
+from nightrank.training.groups import Draw, Example, Source, plan_step  # noqa: E402
+from nightrank.training.loop import Options, learning_rate, score_pairs, train  # noqa: E402
+from nightrank.training.losses import group_loss  # noqa: E402
+from nightrank.training.trainee import Trainee  # noqa: E402
 
 SPLICER = Splicer(Template((1,), (2,), (2,), (0, 0, 0, 1, 1)), 32, 0)
 

@@ -10,7 +10,7 @@ import pytest
 
 from nightrank.retrieval import bm25
 from nightrank.retrieval.terms import Analyzer
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 WORDS = [f"word{i}" for i in range(60)] + ["the", "running", "runs", "run"]
 K1, B = 0.9, 0.4

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightrank.retrieval import bm25, bm25_search
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 
 def texts(generator, count, terms, longest):

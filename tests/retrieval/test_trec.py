@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.retrieval.trec import write_run
+from nightrank.exports.trec import write_run
 
 
 def run_table(query_id, doc_id, rank, score):

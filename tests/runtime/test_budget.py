@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from nightrank.config_running import Budget
+from nightrank.config.running import Budget
 from nightrank.runtime.budget import Meter
 from nightrank.runtime.night import Night
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightrank.config_running import Cluster, Pool
+from nightrank.config.running import Cluster, Pool
 from nightrank.errors import NightrankError, UnfitProcessError
 from nightrank.runtime import bisection
 from nightrank.runtime.executor import Executor, SerialExecutor, run_stage

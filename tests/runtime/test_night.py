@@ -15,7 +15,7 @@ from nightrank.cli.app import app
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
-from nightrank.results import open_lake
+from nightrank.generations.results import open_lake
 from nightrank.runtime import night
 from nightrank.runtime.events import Events
 from nightrank.storage.store import Store

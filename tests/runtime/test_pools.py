@@ -16,7 +16,7 @@ import ray
 from pydantic import ValidationError
 
 import nightrank.stages
-from nightrank.config_running import Cluster, IndexStage, ModelStage, OtherStage, Pool
+from nightrank.config.running import Cluster, IndexStage, ModelStage, OtherStage, Pool
 from nightrank.errors import NightrankError
 from nightrank.runtime import ray_pools
 from nightrank.runtime.executor import run_stage

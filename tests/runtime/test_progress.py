@@ -13,7 +13,7 @@ import pytest
 from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
-from nightrank.outline import outline
+from nightrank.flow.outline import outline
 from nightrank.runtime.executor import run_stage
 from nightrank.runtime.outlook import Outlook
 from nightrank.runtime.progress import Progress
@@ -130,7 +130,7 @@ def outline_of_rank(config: str) -> list[str]:
 @pytest.mark.ray
 def test_the_start_of_ray_is_no_stages_time(ray_cluster: None, tmp_path: Path) -> None:
     from nightrank.cli.executors import LazyExecutor
-    from nightrank.config_running import Cluster, Pool
+    from nightrank.config.running import Cluster, Pool
     from tests.runtime.test_pools import stage
 
     executor = LazyExecutor(Cluster(pools={"general": Pool(workers=1)}))

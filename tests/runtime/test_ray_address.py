@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nightrank.config_running import Cluster
+from nightrank.config.running import Cluster
 from nightrank.errors import NightrankError
 from nightrank.runtime import ray_address
 from nightrank.runtime.ray_address import refuse_unreachable

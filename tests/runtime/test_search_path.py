@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
-from nightrank.results import read_results
-from nightrank.search_path import PACKAGE_ROOT, holds_this_package, leave_out_working_directory
+from nightrank.generations.results import read_results
+from nightrank.process.search_path import (
+    PACKAGE_ROOT,
+    holds_this_package,
+    leave_out_working_directory,
+)
 from tests.conftest import ON_RAY, Collection
 
 REPOSITORY = Path(__file__).resolve().parents[2]

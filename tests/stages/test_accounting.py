@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nightrank.errors import NightrankError
+from nightrank.generations.accounting import check_scores, check_vectors
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
-from nightrank.stages.accounting import check_scores, check_vectors
 from nightrank.storage.dataset import Manifest, Record
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from nightrank.datasets import lists
 from nightrank.errors import NightrankError
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from nightrank.runtime.stage import Task
-from nightrank.stages import delta, embed, merge, rank, rerank, search
+from nightrank.stages import delta, embed, rank, rerank, search
 from nightrank.storage import buckets, ordinals, schemas
 from nightrank.storage.dataset import Dataset, FileRef, Manifest, Payload, Record
 from nightrank.storage.gather import gather
@@ -205,7 +206,7 @@ def test_a_scatter_holds_the_head_by_document_shard() -> None:
     table = candidates([[0.9, 0.8, 0.7]])
     places = np.concatenate([ordinals.pack(0, shard, np.array([4])) for shard in (2, 0, 1)])
     table = table.set_column(1, "ordinal", pa.array(places))
-    content = merge.scatter(table, depth=2)
+    content = lists.scatter(table, depth=2)
     assert content.keys.tolist() == [2, 0] and content.table["row"].to_pylist() == [4, 4]
 
 
@@ -217,7 +218,7 @@ def manifest(files: list[dict[str, FileRef]], **stats: int) -> Manifest:
 def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
     index = manifest([{"index": FileRef("i", 100, "", 0), "rows": FileRef("r", 10, "", 50)}] * 6)
     vectors = manifest([{"vectors": FileRef("v", 90, "", 100)}] * 3)
-    searched = search.Searched({7: (index, vectors), 9: (index, vectors)})
+    searched = search.SearchInputs({7: (index, vectors), 9: (index, vectors)})
 
     def sizes(memory_bytes: int) -> list[int]:
         return [len(group) for group in search.groups(searched, memory_bytes)]
@@ -234,7 +235,7 @@ def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
         tokens = manifest([{"tokens": FileRef("t", 1, "", 262_144)}], tokens=262_144 * 100)
         queries = manifest([{"tokens": FileRef("q", 1, "", 10)}], tokens=100)
         texts = manifest([{"queries": FileRef("q", 1, "", 10)}])
-        scored = rerank.Scored(scattered, texts, queries, {0: tokens})
+        scored = rerank.RerankInputs(scattered, texts, queries, {0: tokens})
         return len(rerank.plan(scored, wanted, replace(model, minute_tokens=minute)))
 
     assert units(500, "auto") == 1

@@ -33,8 +33,8 @@ from nightrank.cli import (
 )
 from nightrank.cli.closing import Program
 from nightrank.cli.terminal import program
-from nightrank.home import ensure_home
-from nightrank.search_path import leave_out_working_directory
+from nightrank.process.home import ensure_home
+from nightrank.process.search_path import leave_out_working_directory
 
 app = typer.Typer(
     cls=Program,

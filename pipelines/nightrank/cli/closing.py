@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 from typer.core import TyperGroup
 
+from nightrank.config.redaction import redacted
 from nightrank.errors import NightrankError
-from nightrank.redaction import redacted
 
 
 @dataclass

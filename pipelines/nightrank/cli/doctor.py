@@ -20,7 +20,7 @@ from nightrank.cli.terminal import Json, Sets
 from nightrank.errors import NightrankError
 
 if TYPE_CHECKING:
-    from nightrank.config import PipelineConfig
+    from nightrank.config.schema import PipelineConfig
     from nightrank.diagnosis.finding import Finding
 
 MaybeConfig = Annotated[
@@ -50,10 +50,10 @@ def doctor(config: MaybeConfig = None, sets: Sets = None, json: Json = False) ->
 
 def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
     """All findings, what is quick and near first."""
-    from nightrank.config_file import load_config
+    from nightrank.config.file import load_config
     from nightrank.diagnosis import judgements, lake, machine, models
     from nightrank.diagnosis.finding import Finding, examine
-    from nightrank.results import open_lake
+    from nightrank.generations.results import open_lake
 
     loaded: PipelineConfig | None = None
     wrong: Finding | None = None

@@ -36,13 +36,13 @@ def dry_run(config: str, sets: list[str] | None, asked: Pricing, json: bool) -> 
         NightrankError: as the night itself would refuse the config or an input.
     """
     from nightrank.cli.plan_table import table
-    from nightrank.config_file import load_config
+    from nightrank.config.file import load_config
     from nightrank.forecast.hardware import GIB, device_named
     from nightrank.forecast.next_run import counted, next_run
     from nightrank.forecast.obstacles import obstacles
     from nightrank.forecast.predict import Question, predict
-    from nightrank.planning import make_plan
-    from nightrank.results import open_lake
+    from nightrank.generations.planning import make_plan
+    from nightrank.generations.results import open_lake
 
     loaded = load_config(config, sets or [])
     gpu = device_named(asked.device) if asked.device else None

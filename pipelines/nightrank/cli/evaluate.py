@@ -13,12 +13,7 @@ import typer
 from nightrank.cli.closing import print_json
 from nightrank.cli.executors import open_executor
 from nightrank.cli.paths import check_writable, local_path, replace_file
-from nightrank.cli.terminal import (
-    ConfigPath,
-    Generation,
-    Json,
-    Sets,
-)
+from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets
 
 ReportFile = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="HTML report to write.")
@@ -33,9 +28,9 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """First stage, reranked and ceiling of every measure; what moved; by vertical."""
-    from nightrank.config_file import load_config
-    from nightrank.offline_rerank import run_evaluation
-    from nightrank.results import generation_of, open_lake
+    from nightrank.config.file import load_config
+    from nightrank.flow.offline_rerank import run_evaluation
+    from nightrank.generations.results import generation_of, open_lake
     from nightrank.runtime.progress import Progress
     from nightrank.storage.reader import Reader
 

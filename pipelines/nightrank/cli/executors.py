@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nightrank.config import PipelineConfig
-    from nightrank.config_running import Cluster
+    from nightrank.config.running import Cluster
+    from nightrank.config.schema import PipelineConfig
     from nightrank.runtime.executor import Executor, Starting
 
 
@@ -62,10 +62,10 @@ class LazyExecutor:
 
         return RayExecutor(cluster)
 
-    def foresee(self, finish: float, deadline: float | None) -> None:
-        """See `Executor.foresee`."""
+    def report_eta(self, finish: float, deadline: float | None) -> None:
+        """See `Executor.report_eta`."""
         if self._real:
-            self._real.foresee(finish, deadline)
+            self._real.report_eta(finish, deadline)
 
     def close(self) -> None:
         """See `Executor.close`."""

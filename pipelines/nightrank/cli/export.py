@@ -17,7 +17,7 @@ from nightrank.cli.paths import any_path, check_writable, local_path, replacing
 from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets
 
 if TYPE_CHECKING:
-    from nightrank.config import PipelineConfig
+    from nightrank.config.schema import PipelineConfig
     from nightrank.storage.store import Store
 
 Trec = Annotated[Path | None, typer.Option("--trec", metavar="FILE", help="TREC run to write.")]
@@ -53,9 +53,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Writes what is published in one other form; what is there already is left as it is."""
-    from nightrank.config_file import load_config
+    from nightrank.config.file import load_config
     from nightrank.errors import NightrankError
-    from nightrank.results import open_lake
+    from nightrank.generations.results import open_lake
 
     if [trec, hive, iceberg].count(None) != 2:
         do = "choose one of --trec FILE, --hive DIR and --iceberg NAMESPACE.TABLE"
@@ -81,8 +81,8 @@ Summary = tuple[list[str], dict[str, Any]]
 def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str) -> Summary:
     """A TREC run; trec_eval derives from it the very ranks that were published."""
     from nightrank.errors import NightrankError
-    from nightrank.results import full_lists, generation_of, published_table
-    from nightrank.retrieval.trec import write_run
+    from nightrank.exports.trec import write_run
+    from nightrank.generations.results import full_lists, generation_of, published_table
 
     check_writable(trec)
     if tag.split() != [tag]:
@@ -104,7 +104,7 @@ def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str
 def _hive(
     loaded: PipelineConfig, store: Store, folder: str, generation: str | None, replace: bool
 ) -> Summary:
-    from nightrank.hive_export import export_hive
+    from nightrank.exports.hive import export_hive
     from nightrank.storage.store import Store
 
     target = Store(folder, loaded.storage_options)
@@ -128,8 +128,8 @@ def _iceberg(
     catalog: str | None,
     table: str,
 ) -> Summary:
-    from nightrank.iceberg_export import register
-    from nightrank.results import generation_of
+    from nightrank.exports.iceberg import register
+    from nightrank.generations.results import generation_of
 
     entry = generation_of(store, generation)
     made = register(store, entry, identifier, loaded.name, table, catalog)

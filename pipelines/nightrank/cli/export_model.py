@@ -20,6 +20,6 @@ Target = Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")]
 
 def export_model(model: Model, target: Target) -> None:
     """Writes a model as a Hugging Face folder, and prints how to load it."""
-    from nightrank.models.exporting import export_model
+    from nightrank.training.exporting import export_model
 
     print(export_model(any_path(model), local_path(target)), end="")

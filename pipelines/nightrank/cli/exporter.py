@@ -29,8 +29,8 @@ def exporter(
     """Serves generation, age and rows of what is published, until it is stopped."""
     from prometheus_client import CollectorRegistry, start_http_server
 
-    from nightrank.config_file import load_config
-    from nightrank.results import open_lake
+    from nightrank.config.file import load_config
+    from nightrank.generations.results import open_lake
 
     loaded = load_config(config, sets or [])
     registry = CollectorRegistry()

@@ -30,9 +30,9 @@ def gc(
     json: Json = False,
 ) -> None:
     """Old generations, finished intermediates and runs that were given up."""
-    from nightrank.config_file import load_config
-    from nightrank.results import open_lake
-    from nightrank.retention import collect, collectable
+    from nightrank.config.file import load_config
+    from nightrank.generations.results import open_lake
+    from nightrank.generations.retention import collect, collectable
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)

@@ -15,8 +15,8 @@ FACTS = ("rolled_back_from", "rolled_back_to", "resumes", "reason", "forecast", 
 
 def history(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
     """Every number of the results log: publications, rollbacks and their ends, collections."""
-    from nightrank.config_file import load_config
-    from nightrank.results import open_lake
+    from nightrank.config.file import load_config
+    from nightrank.generations.results import open_lake
     from nightrank.storage.log import Log
 
     loaded = load_config(config, sets or [])

@@ -73,10 +73,10 @@ def init(
     root: Root = "./lake",
 ) -> None:
     """Writes a commented config after a look at the first rows; every line works as written."""
-    from nightrank.config import PipelineConfig
-    from nightrank.config_file import load_text
-    from nightrank.config_yaml import written
-    from nightrank.storage.inputs import is_inside
+    from nightrank.config.file import load_text
+    from nightrank.config.schema import PipelineConfig
+    from nightrank.config.yaml_text import written
+    from nightrank.inputs.splits import is_inside
 
     given = {
         "FILE": str(file),
@@ -170,8 +170,8 @@ def _check(option: str, value: str) -> None:
 
 def _judged(qrels: str | None) -> tuple[set[str] | None, list[str]]:
     """The judged query ids, and a line for the user."""
-    from nightrank.stages.judgements import load_qrels
-    from nightrank.storage.listing import store_errors
+    from nightrank.datasets.judgements import load_qrels
+    from nightrank.inputs.listing import store_errors
 
     if qrels is None:
         return None, []
@@ -203,7 +203,7 @@ def _look(kind: str, path: str, judged: set[str] | None) -> tuple[Suggestion | N
 
 def _section(kind: str, found: Suggestion | None) -> str:
     """The lines of an input's section below its path."""
-    from nightrank.config_yaml import written
+    from nightrank.config.yaml_text import written
 
     columns, attributes = EXAMPLES[kind]
     lines = []

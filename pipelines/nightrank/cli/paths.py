@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nightrank.errors import NightrankError
-from nightrank.home import at_home
+from nightrank.process.home import at_home
 
 
 def any_path(text: str) -> str:

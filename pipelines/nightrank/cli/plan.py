@@ -17,12 +17,12 @@ from nightrank.cli.closing import print_json
 from nightrank.cli.terminal import ConfigPath, Json, Sets
 
 if TYPE_CHECKING:
-    from nightrank.config import PipelineConfig
+    from nightrank.config.schema import PipelineConfig
     from nightrank.forecast.hardware import Device
-    from nightrank.models.protocols import ResolvedModel
-    from nightrank.planning import Plan
-    from nightrank.storage.inputs import Split
-    from nightrank.storage.left_out import LeftOut
+    from nightrank.generations.planning import Plan
+    from nightrank.inputs.left_out import LeftOut
+    from nightrank.inputs.splits import Split
+    from nightrank.models.common.protocols import ResolvedModel
     from nightrank.storage.store import Store
 
     # The encoder, the rerankers, splits of the corpus and of the queries.
@@ -79,11 +79,11 @@ def plan(
     On a lake with earlier work this is the work that is left.
     """
     from nightrank.cli.plan_table import table
-    from nightrank.config_file import load_config
+    from nightrank.config.file import load_config
     from nightrank.forecast.hardware import GIB, device_named
     from nightrank.forecast.predict import Question, predict
-    from nightrank.planning import make_plan
-    from nightrank.results import open_lake
+    from nightrank.generations.planning import make_plan
+    from nightrank.generations.results import open_lake
     from nightrank.runtime.night import too_late
 
     loaded = load_config(config, sets or [])
@@ -186,8 +186,8 @@ def _kept(
 
 def _elsewhere(config: PipelineConfig, store: Store) -> tuple[_ModelsAndSplits, _LeftOut]:
     """Models and splits of the sample's files."""
-    from nightrank.planned_models import resolve_models
-    from nightrank.planning import input_inventory, input_splits
+    from nightrank.generations.planned_models import resolve_models
+    from nightrank.generations.planning import input_inventory, input_splits
 
     options, sources = config.storage_options, (config.corpus, config.queries)
     corpus, queries = (input_inventory(source, options) for source in sources)
@@ -200,7 +200,7 @@ def _elsewhere(config: PipelineConfig, store: Store) -> tuple[_ModelsAndSplits, 
 
 
 def _store(store: Store, folder: str, forecast: dict[str, Any]) -> str:
-    from nightrank import prediction
+    from nightrank.generations import prediction
 
     if prediction.keep(store, folder, forecast):
         return f"stored as {folder}/{prediction.NAME}; the run is compared with it"

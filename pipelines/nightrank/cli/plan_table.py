@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nightrank.stages.cut_inputs import share
+from nightrank.datasets.cut_inputs import share
 
 # Stages below this share of the time are told in one line: 25 stages would fill the screen.
 LEAST_SHARE, MOST_STAGES, MOST_ARTIFACTS = 0.01, 12, 10

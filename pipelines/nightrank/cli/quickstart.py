@@ -55,7 +55,7 @@ def _show(job: Any, summary: dict[str, Any]) -> None:
 
     import pyarrow as pa
 
-    from nightrank.results import full_lists, generation_of
+    from nightrank.generations.results import full_lists, generation_of
 
     texts = {}
     with open(job.plan.config.queries.path, encoding="utf-8") as file:

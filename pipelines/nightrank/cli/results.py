@@ -33,8 +33,8 @@ def results(
     json: Json = False,
 ) -> None:
     """Prints the files, counts and generation of what is published."""
-    from nightrank.config_file import load_config
-    from nightrank.results import evaluation_file, file_list, generation_of, open_lake
+    from nightrank.config.file import load_config
+    from nightrank.generations.results import evaluation_file, file_list, generation_of, open_lake
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)

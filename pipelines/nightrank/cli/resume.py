@@ -17,9 +17,9 @@ Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept
 
 def resume(config: ConfigPath, reason: Reason = "", sets: Sets = None, json: Json = False) -> None:
     """Lets runs publish again after a rollback; does nothing if none is in force."""
-    from nightrank import rollbacks
-    from nightrank.config_file import load_config
-    from nightrank.results import generation_of, open_lake
+    from nightrank.config.file import load_config
+    from nightrank.generations import rollbacks
+    from nightrank.generations.results import generation_of, open_lake
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)

@@ -26,9 +26,9 @@ def rollback(
     config: ConfigPath, to: To, reason: Reason = None, sets: Sets = None, json: Json = False
 ) -> None:
     """Publishes an older generation under a new number; pauses publication until `resume`."""
-    from nightrank.config_file import load_config
-    from nightrank.results import open_lake
-    from nightrank.rollbacks import roll_back
+    from nightrank.config.file import load_config
+    from nightrank.generations.results import open_lake
+    from nightrank.generations.rollbacks import roll_back
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)

@@ -17,7 +17,7 @@ from nightrank.cli.terminal import ConfigPath, Json, Sets, open_job
 from nightrank.errors import NightrankError
 
 if TYPE_CHECKING:
-    from nightrank.offline_rerank import Run
+    from nightrank.flow.offline_rerank import Run
 
 First = Annotated[
     str | None,
@@ -34,10 +34,10 @@ def run(
     json: Json = False,
 ) -> None:
     """Corpus + queries -> ranked Parquet; the same command resumes, or does nothing if done."""
-    from nightrank.runtime.lean import without_pandas
+    from nightrank.process.without_pandas import without_pandas
 
     without_pandas()  # Before anything else imports it.
-    from nightrank.offline_rerank import STAGES
+    from nightrank.flow.offline_rerank import STAGES
 
     for option, name in (("--from", first), ("--to", last)):
         if name is not None and name not in STAGES:
@@ -71,9 +71,9 @@ def close(summary: dict[str, Any], job: Run, started: float, then: str, json: bo
 
 def execute(job: Run, first: str | None = None, last: str | None = None) -> dict[str, Any]:
     """Runs, publishes and evaluates as asked; returns the closing line's content."""
-    from nightrank import offline_rerank as pipeline
-    from nightrank.results import generation_of
-    from nightrank.rollbacks import resume
+    from nightrank.flow import offline_rerank as pipeline
+    from nightrank.generations.results import generation_of
+    from nightrank.generations.rollbacks import resume
 
     plan = job.plan
     if plan.published is not None and first is None and last is None:
@@ -156,10 +156,10 @@ def night(job: Run) -> dict[str, Any]:
 
 def tell(summary: dict[str, Any], then: str) -> None:
     """The closing lines for a person; `then` is the command that shows what is published."""
-    from nightrank import prediction
+    from nightrank.datasets import cut_inputs
     from nightrank.evaluation import coverage
     from nightrank.evaluation.coverage import Coverage
-    from nightrank.stages import cut_inputs
+    from nightrank.generations import prediction
 
     if summary["generation"] is None:
         print(f"stopped after {summary['stopped_after']} as asked; nothing was published")

@@ -17,8 +17,8 @@ from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets
 from nightrank.errors import NightrankError
 
 if TYPE_CHECKING:
-    from nightrank.config import PipelineConfig
-    from nightrank.one_query import QueryList
+    from nightrank.config.schema import PipelineConfig
+    from nightrank.generations.one_query import QueryList
 
 QueryId = Annotated[str, typer.Argument(metavar="QUERY_ID", help="As in the queries.")]
 Limit = Annotated[
@@ -46,9 +46,9 @@ def show(
     json: Json = False,
 ) -> None:
     """One query's list: both ranks, all scores, judgements and titles; or why it has none."""
-    from nightrank.config_file import load_config
-    from nightrank.one_query import find_query
-    from nightrank.results import generation_of, open_lake
+    from nightrank.config.file import load_config
+    from nightrank.generations.one_query import find_query
+    from nightrank.generations.results import generation_of, open_lake
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
@@ -80,7 +80,7 @@ def _judgements(config: PipelineConfig, query_id: str) -> tuple[dict[str, int], 
     """Relevance by doc_id; and a line where there should be judgements and are none."""
     import pyarrow.compute as pc
 
-    from nightrank.stages.judgements import load_qrels
+    from nightrank.datasets.judgements import load_qrels
 
     if config.evaluate.qrels is None:
         return {}, ""

@@ -13,9 +13,9 @@ NEXT = {3: "doctor", 7: "verify"}
 
 def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
     """What is published and unfinished, what was slow or lost, and the one next command."""
-    from nightrank import prediction
-    from nightrank.config_file import load_config
-    from nightrank.results import open_lake
+    from nightrank.config.file import load_config
+    from nightrank.generations import prediction
+    from nightrank.generations.results import open_lake
     from nightrank.storage.log import Log, held_back
 
     loaded = load_config(config, sets or [])

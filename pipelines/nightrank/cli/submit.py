@@ -26,7 +26,7 @@ import typer
 from nightrank.cli.terminal import ConfigPath, Sets
 
 if TYPE_CHECKING:
-    from nightrank.config import PipelineConfig
+    from nightrank.config.schema import PipelineConfig
     from nightrank.runtime.ray_jobs import RayJobs
 
 
@@ -70,7 +70,7 @@ def submit(
     ship_code: ShipCode = False,
 ) -> None:
     """Runs a verb on a cluster with this config, follows it, and exits with its exit code."""
-    from nightrank.config_file import load_config
+    from nightrank.config.file import load_config
     from nightrank.runtime.ray_jobs import RayJobs
 
     loaded = load_config(config, sets or [])
@@ -128,9 +128,9 @@ def portable(config: PipelineConfig) -> bytes:
 
 def send_models(shipped: bytes) -> None:
     """Stores the models that this machine has in the lake: the cluster need not have them."""
-    from nightrank.config import PipelineConfig
-    from nightrank.results import open_lake
-    from nightrank.stored_models import send
+    from nightrank.config.schema import PipelineConfig
+    from nightrank.generations.results import open_lake
+    from nightrank.models.stored import send
 
     config = PipelineConfig.model_validate(orjson.loads(shipped))
     store = open_lake(config.root, config.name, config.storage_options)

@@ -27,11 +27,11 @@ _program: list[int] = []
 
 
 def allow() -> None:
-    """Says that this process is a program that a user started, so that `outlive` may fork it."""
+    """Says that this process is a program that a user started, so that `supervise` may fork it."""
     _program.append(os.getpid())
 
 
-def outlive(where: str) -> None:
+def supervise(where: str) -> None:
     """Goes on in a child; the parent waits, hands signals on and ends as the child ends.
 
     To be called before anything starts a thread. Does nothing where the process is not a program of

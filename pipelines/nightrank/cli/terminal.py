@@ -20,12 +20,12 @@ import typer
 
 from nightrank.cli import closing, supervision
 from nightrank.cli.executors import open_executor
+from nightrank.config.redaction import redacted
 from nightrank.errors import NightrankError, unexpected
-from nightrank.redaction import redacted
 
 if TYPE_CHECKING:
-    from nightrank.offline_rerank import Run
-    from nightrank.planning import Plan, Scope
+    from nightrank.flow.offline_rerank import Run
+    from nightrank.generations.planning import Plan, Scope
     from nightrank.storage.store import Store
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
@@ -64,7 +64,7 @@ _came: list[Stopped] = []
 def program(app: Callable[..., Any]) -> NoReturn:
     """Runs a typer app as this process's only business, and ends the process."""
     supervision.allow()
-    sys.unraisablehook = _come_again
+    sys.unraisablehook = redeliver_signal
     leave(guarded(app))
 
 
@@ -146,7 +146,7 @@ def _stopped() -> int:
     return code
 
 
-def _come_again(told: sys.UnraisableHookArgs) -> None:
+def redeliver_signal(told: sys.UnraisableHookArgs) -> None:
     """A stop that came where Python hands nothing on (a finalizer, a hook of a fork) comes again.
 
     Ray forks some ten processes as it starts, and each runs the hooks of `os.register_at_fork`.
@@ -184,19 +184,19 @@ def open_job(
         force_publish: why results are published all the same; empty otherwise.
         began: when the schedule of this night did, in seconds since the epoch; by default now.
     """
-    from nightrank.config_file import load_config
+    from nightrank.config.file import load_config
 
     config = load_config(config_path, sets or [])
     if config.cluster.executor == "ray":
-        supervision.outlive(config.cluster.standing or "a cluster started here")
-    from nightrank.runtime.lean import without_pandas
+        supervision.supervise(config.cluster.standing or "a cluster started here")
+    from nightrank.process.without_pandas import without_pandas
 
     without_pandas()  # Before anything else imports it.
-    from nightrank.offline_rerank import Run
-    from nightrank.planning import make_plan, store_models
-    from nightrank.prediction import expected_seconds
-    from nightrank.results import open_lake
-    from nightrank.rollbacks import refuse_held
+    from nightrank.flow.offline_rerank import Run
+    from nightrank.generations.planning import make_plan, store_models
+    from nightrank.generations.prediction import expected_seconds
+    from nightrank.generations.results import open_lake
+    from nightrank.generations.rollbacks import refuse_held
     from nightrank.runtime import events, night
     from nightrank.runtime.budget import Meter
     from nightrank.runtime.outlook import Outlook
@@ -251,7 +251,8 @@ def open_job(
 
 def _check_room(plan: Plan, store: Store) -> None:
     """Before anything is written: a forecast knows, else a first run takes what its input does."""
-    from nightrank import headroom, prediction
+    from nightrank.generations import prediction
+    from nightrank.storage import headroom
 
     if forecast := prediction.kept(store, plan.folder) if plan.folder else None:
         headroom.check(plan.config.root, int(forecast["bytes"]), "its forecast")

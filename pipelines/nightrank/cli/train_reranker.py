@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nightrank.cli.training_config import TrainConfig
-    from nightrank.models.judged_collections import Collection
+    from nightrank.training.judged_collections import Collection
 
 log = logging.getLogger("nightrank.train")
 QUERIES_AT_ONCE = 256
@@ -79,10 +79,10 @@ def with_candidates(config: TrainConfig, collection: Collection) -> Collection:
     """A collection with its lists and pools; retrieves them unless an earlier run did."""
     import pyarrow.parquet as pq
 
-    from nightrank.models.judged_collections import Lists
     from nightrank.models.registry import load_bi_encoder, load_tokenizer, resolve_bi_encoder
     from nightrank.retrieval import hybrid, ranking
     from nightrank.storage.fingerprint import fingerprint
+    from nightrank.training.judged_collections import Lists
 
     resolved = resolve_bi_encoder(
         config.encoder, revision=config.encoder_revision, precision=config.encoder_precision
@@ -120,7 +120,7 @@ def with_candidates(config: TrainConfig, collection: Collection) -> Collection:
 
 def reported_queries(config: TrainConfig) -> list[str]:
     """Texts of all queries that scores are reported on."""
-    from nightrank.models.judged_collections import read_qrels, read_rows
+    from nightrank.training.judged_collections import read_qrels, read_rows
 
     texts: list[str] = []
     for part in config.reported:
@@ -132,7 +132,7 @@ def reported_queries(config: TrainConfig) -> list[str]:
 
 def collections(config: TrainConfig) -> list[Collection]:
     """The configured collections with their candidates."""
-    from nightrank.models import judged_collections as judged
+    from nightrank.training import judged_collections as judged
 
     data, found = Path(config.data), []
     config.work_folder.mkdir(parents=True, exist_ok=True)
@@ -154,13 +154,13 @@ def train_here(config: TrainConfig) -> dict[str, Any]:
         The report: groups, dropped and held-out queries by collection, dev nDCG@10 by weight, the
         chosen weight, steps, pairs and wall time.
     """
-    from nightrank.models import judged_collections as judged
-    from nightrank.models.fine_tuning import Looks, fine_tune
-    from nightrank.models.mining import near_duplicates
-    from nightrank.models.trainee import Shape, make_trainee
-    from nightrank.models.training import Options
-    from nightrank.models.training_groups import Draw
     from nightrank.storage.fingerprint import fingerprint
+    from nightrank.training import judged_collections as judged
+    from nightrank.training.fine_tuning import Looks, fine_tune
+    from nightrank.training.groups import Draw
+    from nightrank.training.loop import Options
+    from nightrank.training.mining import near_duplicates
+    from nightrank.training.trainee import Shape, make_trainee
 
     settings = config.model_dump()
     identity = {"config": config.semantic(), "inputs": config.inputs()}
@@ -222,7 +222,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     """
     if not config.workers:
         return train_here(config)
-    from nightrank.config_running import Cluster
+    from nightrank.config.running import Cluster
     from nightrank.runtime.ray_training import train_together
 
     collections(config)  # Once, here: the workers find the candidates.
@@ -240,12 +240,12 @@ def run(config: TrainConfig) -> dict[str, Any]:
 def train_reranker(config: ConfigPath, sets: Sets = None) -> None:
     """Trains a cross-encoder from judgements or a teacher's scores; the same command resumes."""
     from nightrank.cli.training_config import TrainConfig
-    from nightrank.config_file import load_section
+    from nightrank.config.file import load_section
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     loaded = load_section(TrainConfig, config, sets or [])
     if loaded.workers:
-        supervision.outlive(loaded.address or "a cluster started here")
+        supervision.supervise(loaded.address or "a cluster started here")
     report = run(loaded)
     print(json.dumps(report["dev_ndcg@10_by_first_stage_weight"], indent=2))

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from nightrank.config_running import Fraction, ModelName, Section, UserPath
+from nightrank.config.running import Fraction, ModelName, Section, UserPath
 from nightrank.errors import NightrankError
-from nightrank.models.folders import file_digest
+from nightrank.models.common.folders import file_digest
 
 
 class TrainingCollection(Section):
@@ -26,7 +26,7 @@ class TrainingCollection(Section):
         teacher_column: where the teacher's scores stand.
         weight: its share of the training groups.
         dev_queries: how many of its judged queries are held out.
-        guard_ratio: see `nightrank.models.mining.mine`; null keeps every negative.
+        guard_ratio: see `nightrank.training.mining.mine`; null keeps every negative.
     """
 
     name: str
@@ -76,7 +76,7 @@ class TrainConfig(Section):
             was trained on: for other texts a first stage deserves more.
         negative_pool: negatives kept per positive, hardest first, from both lists in turn.
         negatives: negatives drawn from the pool each time a group is used.
-        loss: see `nightrank.models.losses`.
+        loss: see `nightrank.training.losses`.
         teacher_temperature: what a teacher's scores are divided by.
         groups_per_step: groups of one optimiser step, over all workers.
         groups_per_pass: groups whose activations are held at once; gradients accumulate.

@@ -10,9 +10,9 @@ def verify(
     config: ConfigPath, sets: Sets = None, generation: Generation = None, json: Json = False
 ) -> None:
     """Digests, row counts, order, uniqueness, balances and the log of a published generation."""
-    from nightrank.config_file import load_config
-    from nightrank.results import generation_of, open_lake
-    from nightrank.verification import verify_generation
+    from nightrank.config.file import load_config
+    from nightrank.generations.results import generation_of, open_lake
+    from nightrank.generations.verification import verify_generation
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)

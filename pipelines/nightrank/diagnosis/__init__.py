@@ -1,1 +1,4 @@
-"""What a machine, a store and a config lack, found before a run does: `nightrank doctor`."""
+"""What `doctor` checks: inputs, models, the lake, the machine.
+
+May import: generations, stages and everything below.
+"""

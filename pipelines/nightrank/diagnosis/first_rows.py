@@ -18,16 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from nightrank.config import ColumnType
+from nightrank.config.schema import ColumnType
 from nightrank.errors import NightrankError
-from nightrank.storage.attributes import cast_attribute
-from nightrank.storage.bytestream import open_decoded, open_raw
+from nightrank.inputs.attributes import cast_attribute
+from nightrank.inputs.bytestream import open_decoded, open_raw
+from nightrank.inputs.files import find_files
+from nightrank.inputs.listing import KNOWN, kind_of, store_errors
+from nightrank.inputs.parquet_footer import PlainFooter
+from nightrank.inputs.raw import BadFile
+from nightrank.inputs.splits import InputFile
 from nightrank.storage.filesystem import connect
-from nightrank.storage.input_files import find_files
-from nightrank.storage.inputs import InputFile
-from nightrank.storage.listing import KNOWN, kind_of, store_errors
-from nightrank.storage.parquet_footer import PlainFooter
-from nightrank.storage.raw import BadFile
 
 ROWS, PIECE_BYTES = 200, 1 << 20
 # A longer name, or one without a letter, is a cell of a file without a header.

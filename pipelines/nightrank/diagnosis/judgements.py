@@ -8,16 +8,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.config import Corpus, PipelineConfig, Queries
+from nightrank.config.schema import Corpus, PipelineConfig, Queries
+from nightrank.datasets.judgements import find_qrels, load_qrels, look_up
 from nightrank.diagnosis.finding import Finding
+from nightrank.diagnosis.store_access import input_reach
 from nightrank.evaluation.coverage import Coverage
-from nightrank.results import manifests_of
-from nightrank.stages.judgements import find_qrels, load_qrels, look_up
-from nightrank.storage.formats import read_split
-from nightrank.storage.inputs import list_inputs, plan_splits
+from nightrank.generations.results import manifests_of
+from nightrank.inputs.formats import read_split
+from nightrank.inputs.raw import id_name
+from nightrank.inputs.splits import list_inputs, plan_splits
 from nightrank.storage.log import Log
-from nightrank.storage.raw import id_name
-from nightrank.storage.reach import input_reach
 from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
 

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from nightrank.config import PipelineConfig
+from nightrank.config.schema import PipelineConfig
 from nightrank.diagnosis.finding import Finding, examine
+from nightrank.diagnosis.store_access import abandoned_uploads, input_reach, store_access
 from nightrank.errors import NightrankError
-from nightrank.storage.reach import abandoned_uploads, input_reach, reach_of
 from nightrank.storage.store import Store
 
 DAY = 86_400.0
@@ -21,7 +21,7 @@ SHOWN = 3
 
 def lake(store: Store) -> Iterator[Finding]:
     """The store's promise, the role's actions, clocks, and uploads that nobody finished."""
-    reach = reach_of(store)
+    reach = store_access(store)
     if reach.refused:
         found = f"this role may not {', '.join(reach.refused)} under {store.url}"
         do = "grant it: infra/iam/writer.json has what a run needs"

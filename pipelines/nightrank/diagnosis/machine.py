@@ -18,9 +18,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from nightrank.diagnosis.finding import Finding
-from nightrank.headroom import folder_of
-from nightrank.models.hardware import can_compile, cpu_has_bf16, cuda_devices
+from nightrank.models.common.hardware import can_compile, cpu_has_bf16, cuda_devices
 from nightrank.retrieval.faiss_library import BUILDS
+from nightrank.storage.headroom import folder_of
 
 GIB = 1 << 30
 # Where uploads, the node's cache and Ray's session go; a model of 4 billion parameters is 8 GiB.

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank import stored_models
-from nightrank.config import PipelineConfig, RerankStep
+from nightrank.config.schema import PipelineConfig, RerankStep
 from nightrank.diagnosis.finding import Finding, examine
+from nightrank.models import stored as stored_models
+from nightrank.models.common.protocols import ResolvedModel
 from nightrank.models.describing import Difference, as_stored, compare_outputs, describe
-from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import (
     comes_with_the_program,
     load_bi_encoder,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nightrank import column_names
-from nightrank.config import ColumnType, Source
+from nightrank.config import column_names
+from nightrank.config.schema import ColumnType, Source
 from nightrank.diagnosis.first_rows import FirstRows
-from nightrank.storage.raw import Wanted, id_name
+from nightrank.inputs.raw import Wanted, id_name
 
 # Names that public collections and exports use, the likelier first.
 USUAL = {

@@ -1,1 +1,4 @@
-"""What reranking bought: measures, movement, intervals."""
+"""Measures, lifts with intervals, movements and the report; pure functions of tables.
+
+May import: errors.
+"""

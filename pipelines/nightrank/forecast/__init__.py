@@ -1,1 +1,4 @@
-"""What a run will take, told before anything is spent: counts, bytes, memory, time, requests."""
+"""What a run will cost before it starts: rows, units, seconds, bytes, dollars.
+
+May import: flow, generations and everything below.
+"""

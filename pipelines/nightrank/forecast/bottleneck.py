@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from nightrank.config import PipelineConfig
-from nightrank.config_running import STANDARD_POOLS
+from nightrank.config.running import STANDARD_POOLS
+from nightrank.config.schema import PipelineConfig
 from nightrank.forecast.times import KINDS
 
 # The setting that bounds the size of a stage's units, to get more of them; other stages have none.

@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nightrank.config import Bm25
+from nightrank.config.schema import Bm25
+from nightrank.datasets.vectors import to_table
 from nightrank.forecast.hardware import SEARCH_EFFICIENCY, Device
 from nightrank.forecast.miniature import parquet_bytes
 from nightrank.forecast.tokens_sample import Load, Texts, padded_tokens
-from nightrank.models.hardware import has_bf16, has_cuda
-from nightrank.models.networks import Network
-from nightrank.models.protocols import ResolvedModel
+from nightrank.models.common.hardware import has_bf16, has_cuda
+from nightrank.models.common.networks import Network
+from nightrank.models.common.protocols import ResolvedModel
 from nightrank.models.registry import load_bi_encoder, load_cross_encoder
 from nightrank.retrieval import (
     bm25,
@@ -34,8 +35,7 @@ from nightrank.retrieval import (
 )
 from nightrank.retrieval.standing import kept_rows
 from nightrank.retrieval.terms import Analyzer
-from nightrank.stages.embed import to_table
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 CPU_BUDGET, GPU_BUDGET = 4096, 65_536  # Padded tokens of a batch.
 THREADS = 1  # Of what is no model.

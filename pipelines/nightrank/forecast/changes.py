@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.generations import Corpus, load_corpus, manifest_at
-from nightrank.planning import Plan
+from nightrank.generations import accounting
+from nightrank.generations.corpus import Corpus, load_corpus, manifest_at
+from nightrank.generations.planning import Plan
 from nightrank.runtime.executor import SerialExecutor, run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.runtime.stage import Stage
-from nightrank.stages import accounting, delta, distinct, ingest
+from nightrank.stages import delta, distinct, ingest
 from nightrank.storage.dataset import Dataset, FileRef, Manifest
 from nightrank.storage.ranges import Range
 from nightrank.storage.reader import Reader

@@ -7,18 +7,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nightrank.config import PipelineConfig
+from nightrank.config.schema import PipelineConfig
 from nightrank.errors import NightrankError
 from nightrank.forecast.hardware import GIB, Device
 from nightrank.forecast.sampling import Sample
 from nightrank.forecast.shape import Shape
 from nightrank.forecast.times import Pools
-from nightrank.headroom import free_of
-from nightrank.models.hardware import has_cuda
-from nightrank.models.networks import CUDA_BYTES, Network
+from nightrank.models.common.hardware import has_cuda
+from nightrank.models.common.networks import CUDA_BYTES, Network
 from nightrank.retrieval.faiss_products import GPU_BYTES
 from nightrank.runtime.night import clock, next_reached
 from nightrank.runtime.unit import MAX_UNITS
+from nightrank.storage.headroom import free_of
 
 # Of a sample of n rows the mean length of a text has an error of its spread / sqrt(n): 3 % at 1000.
 ENOUGH_ROWS = 1000

@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from nightrank import offline_rerank
-from nightrank.config import PipelineConfig
+from nightrank.config.schema import PipelineConfig
+from nightrank.flow import offline_rerank
+from nightrank.flow.run import Run
+from nightrank.generations.planning import make_plan
 from nightrank.models.registry import TOY_BI_ENCODER, TOY_CROSS_ENCODER
-from nightrank.planning import make_plan
-from nightrank.run import Run
 from nightrank.runtime.executor import SerialExecutor
 from nightrank.runtime.progress import Progress
 from nightrank.storage.dataset import FileRef, Manifest

@@ -11,15 +11,15 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from nightrank.flow.outline import outline
+from nightrank.flow.query_half import bands_of
+from nightrank.flow.run import tokens_name
 from nightrank.forecast import changes
 from nightrank.forecast.changes import DocumentChanges, QueryChanges
 from nightrank.forecast.night import CARRY, NEW_PAIRS, OF_DOCUMENTS
 from nightrank.forecast.recomputation import Reusable, recomputed, reusable
-from nightrank.generations import load_corpus
-from nightrank.outline import outline
-from nightrank.planning import Plan
-from nightrank.query_half import bands_of
-from nightrank.run import tokens_name
+from nightrank.generations.corpus import load_corpus
+from nightrank.generations.planning import Plan
 from nightrank.storage.dataset import Dataset
 from nightrank.storage.fingerprint import fingerprint
 from nightrank.storage.store import Store

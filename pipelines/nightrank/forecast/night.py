@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nightrank.forecast.artifacts import Written
 from nightrank.forecast.shape import Shape
-from nightrank.forecast.times import Spent
+from nightrank.forecast.times import StageCost
 
 # Pairs that are new when a share of the documents is: 1.5 and 12 % for 1 and 10 % (nightly.md).
 NEW_PAIRS = 1.3
@@ -42,7 +42,7 @@ class Night:
 def night(
     share: float,
     shape: Shape,
-    spent: dict[str, Spent],
+    spent: dict[str, StageCost],
     made: dict[str, Written],
     audit_nights: int,
 ) -> Night:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from nightrank import gate
 from nightrank.forecast.changes import DocumentChanges
-from nightrank.planning import Plan
+from nightrank.generations import gate
+from nightrank.generations.planning import Plan
 from nightrank.runtime.night import too_late
 from nightrank.storage.log import Log, held_back
 from nightrank.storage.store import Store

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nightrank.config import PipelineConfig
+from nightrank.config.schema import PipelineConfig
 from nightrank.forecast import artifacts, calibration, limits, requests, rows, shape, times
 from nightrank.forecast import night as nights
 from nightrank.forecast.calibration import Rate, Searching
@@ -23,11 +23,11 @@ from nightrank.forecast.tokens_sample import (
     single_load,
     tokenise,
 )
-from nightrank.models.networks import network_of
-from nightrank.models.protocols import ResolvedModel
+from nightrank.inputs.splits import Split
+from nightrank.models.common.networks import network_of
+from nightrank.models.common.protocols import ResolvedModel
 from nightrank.retrieval.standing import kept_rows
 from nightrank.storage import ordinals
-from nightrank.storage.inputs import Split
 
 FORMAT = 1
 # Documents in lists: below so many the two lists of a query share more than of a large corpus.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightrank import stages
-from nightrank.outline import keeps_template
-from nightrank.planning import Plan
-from nightrank.publication import lists_key
+from nightrank.flow.outline import keeps_template
+from nightrank.flow.publication import lists_key
+from nightrank.generations.planning import Plan
 from nightrank.storage.fingerprint import fingerprint
 from nightrank.storage.sealed import unseal
 from nightrank.storage.store import Store

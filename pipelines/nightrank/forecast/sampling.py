@@ -20,15 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nightrank.config import Corpus, Queries
+from nightrank.config.schema import Corpus, Queries
+from nightrank.datasets.judgements import load_qrels
 from nightrank.errors import NightrankError
-from nightrank.stages.judgements import load_qrels
-from nightrank.storage.bundles import bundled
+from nightrank.inputs.bundles import bundled
+from nightrank.inputs.formats import read_split
+from nightrank.inputs.parquet_footer import PlainFooter
+from nightrank.inputs.splits import InputFile, Split
+from nightrank.inputs.validation import accepted_schema, validate
 from nightrank.storage.filesystem import connect
-from nightrank.storage.formats import read_split
-from nightrank.storage.inputs import InputFile, Split
-from nightrank.storage.parquet_footer import PlainFooter
-from nightrank.storage.validation import accepted_schema, validate
 
 # Half a second to read and check on one core; gzip and Parquet decode to some four times as much.
 WHOLE_BYTES = 32 << 20

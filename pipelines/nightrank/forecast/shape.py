@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nightrank.config import PipelineConfig
+from nightrank.config.schema import PipelineConfig
+from nightrank.datasets.current_corpus import ROWS_PER_TASK
 from nightrank.errors import NightrankError
 from nightrank.forecast.sampling import Sample
+from nightrank.inputs.splits import TARGET_BYTES
 from nightrank.retrieval.faiss_products import GPU_K
 from nightrank.retrieval.standing import kept_rows
 from nightrank.runtime.unit import MAX_UNITS
-from nightrank.stages import changes, delta, rerank
+from nightrank.stages import changes, rerank
 from nightrank.storage import buckets, ordinals
-from nightrank.storage.inputs import TARGET_BYTES
 
 # IVF lists of PQ codes, what `auto` takes beyond Flat: d/4 bytes of codes, 8 of a number, and the
 # vectors that refine them.
@@ -218,9 +219,9 @@ def units_of(shape: Shape) -> dict[str, int]:
     documents, asked = shape.document_shards, shape.query_shards
     units = {
         "ingest corpus": corpus.splits,
-        "delta corpus": len(buckets.runs(corpus.accepted, delta.ROWS_PER_TASK)),
+        "delta corpus": len(buckets.runs(corpus.accepted, ROWS_PER_TASK)),
         "ingest queries": queries.splits,
-        "delta queries": len(buckets.runs(queries.accepted, delta.ROWS_PER_TASK)),
+        "delta queries": len(buckets.runs(queries.accepted, ROWS_PER_TASK)),
         "extract": corpus.splits,
         "segment": documents,
         "tokenize documents": documents,

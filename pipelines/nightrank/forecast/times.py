@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from nightrank.config import PipelineConfig
-from nightrank.config_running import STANDARD_POOLS, Cluster
+from nightrank.config.running import STANDARD_POOLS, Cluster
+from nightrank.config.schema import PipelineConfig
 from nightrank.forecast.calibration import APPROXIMATE_GAIN, Rate, Searching
 from nightrank.forecast.hardware import Device
 from nightrank.forecast.miniature import Miniature
 from nightrank.forecast.shape import Shape, units_of
-from nightrank.models.hardware import has_cuda
+from nightrank.models.common.hardware import has_cuda
 from nightrank.stages import train_index
 from nightrank.stages.rerank import CHECKED_LEAST, CHECKED_MOST, CHECKED_SHARE
 
@@ -148,7 +148,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Spent:
+class StageCost:
     """One stage: units, wall seconds, core-seconds, seconds of GPUs at work; GPUs that are held."""
 
     units: int
@@ -165,7 +165,7 @@ def spent(
     rates: Rates,
     pools: Pools,
     lists: tuple[int, int],
-) -> dict[str, Spent]:
+) -> dict[str, StageCost]:
     """Every stage of a full run, in its order; a first line for the start of processes.
 
     Args:
@@ -184,14 +184,14 @@ def spent(
     def by(stage: str, rows: int) -> float:
         return small.seconds(stage, rows)
 
-    def general(stage: str, core: float, each: Pool | None = None, threads: int = 1) -> Spent:
+    def general(stage: str, core: float, each: Pool | None = None, threads: int = 1) -> StageCost:
         """A stage of even units; `core` seconds beside what each unit costs by itself."""
         pool, count = pools.of(stage, each or pools.general), units[stage]
         unit = core / max(1, count) / threads + over
         wall = math.ceil(count / pool.workers) * unit
-        return Spent(count, wall, core + count * over, gpus=pools.held(pool))
+        return StageCost(count, wall, core + count * over, gpus=pools.held(pool))
 
-    def of_model(stage: str, rate: Rate | None, rows: float, toy: float) -> Spent:
+    def of_model(stage: str, rate: Rate | None, rows: float, toy: float) -> StageCost:
         pool, count = pools.of(stage, pools.model, steps), units[stage]
         if rate is None:
             return general(stage, toy * rows, pool)
@@ -199,11 +199,11 @@ def spent(
         if rate.on_gpu:
             busy = max(1.0, min(pool.gpus or 1.0, count))
             wall = core / busy + over * count / pool.workers
-            return Spent(count, wall, count * over, core, pools.held(pool))
+            return StageCost(count, wall, count * over, core, pools.held(pool))
         return general(stage, core, pool, pool.threads)
 
     searching, index = rates.searching, pools.index
-    work: dict[str, Callable[[], Spent]] = {
+    work: dict[str, Callable[[], StageCost]] = {
         "ingest corpus": lambda: general("ingest corpus", rates.ingest[0] * shape.corpus.rows),
         "ingest queries": lambda: general("ingest queries", rates.ingest[1] * shape.queries.rows),
         "extract": lambda: general(
@@ -250,13 +250,13 @@ def spent(
     return found
 
 
-def _start(pools: Pools, rates: Rates) -> Spent:
+def _start(pools: Pools, rates: Rates) -> StageCost:
     """Ray, imports and models before anything is done; in one process its imports are there."""
     loads = [rate.load_seconds for rate in (rates.encoder, *rates.steps) if rate]
     seconds = sum(loads)
     if pools.is_ray:
         seconds += RAY_SECONDS + 2 * IMPORT_SECONDS
-    return Spent(0, seconds, 0.0, gpus=pools.held(pools.model))
+    return StageCost(0, seconds, 0.0, gpus=pools.held(pools.model))
 
 
 def _checked(shape: Shape) -> int:
@@ -266,7 +266,7 @@ def _checked(shape: Shape) -> int:
     return min(share, -(-queries // shape.query_shards))
 
 
-def _search(shape: Shape, rates: Rates, pools: Pools, over: float) -> Spent:
+def _search(shape: Shape, rates: Rates, pools: Pools, over: float) -> StageCost:
     """All queries against all groups, groups opened by whoever meets them."""
     queries, documents = shape.queries.distinct, shape.corpus.kept
     searching, pool = rates.searching, pools.of("search", pools.index)
@@ -282,7 +282,7 @@ def _search(shape: Shape, rates: Rates, pools: Pools, over: float) -> Spent:
     unit = core / count / pool.threads + over
     opened = math.ceil(shape.groups / pool.workers) * shape.group_bytes / OPEN_BYTES_PER_SECOND
     wall = math.ceil(count / pool.workers) * unit + opened + gpu / max(1.0, pool.gpus)
-    return Spent(count, wall, core + count * over, gpu, pools.held(pool))
+    return StageCost(count, wall, core + count * over, gpu, pools.held(pool))
 
 
 def _training(config: PipelineConfig, shape: Shape, small: Miniature, rates: Rates) -> float:

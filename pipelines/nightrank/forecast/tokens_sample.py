@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
 from nightrank.forecast.miniature import parquet_bytes
-from nightrank.models.batching import pack
-from nightrank.models.passage import passage_texts
-from nightrank.models.protocols import ResolvedModel
+from nightrank.models.common.batching import pack
+from nightrank.models.common.passage import passage_texts
+from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.common.splicing import longest_first
+from nightrank.models.common.text_tokenizers import UTF8, pretrained_tokenizer
 from nightrank.models.registry import load_tokenizer
-from nightrank.models.splicing import longest_first
-from nightrank.models.text_tokenizers import UTF8, pretrained_tokenizer
 from nightrank.storage import schemas
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 # [CLS] and [SEP]s of BERT's kin; by how many a model differs makes no difference here.
 SPECIAL_SINGLE, SPECIAL_PAIR = 2, 3

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.models import meaning, settings
-from nightrank.models.folders import model_files, read_json
-from nightrank.models.protocols import BiEncoder, CrossEncoder, ResolvedModel
+from nightrank.models.common import meaning, settings
+from nightrank.models.common.folders import model_files, read_json
+from nightrank.models.common.protocols import BiEncoder, CrossEncoder, ResolvedModel
 from nightrank.models.registry import load_bi_encoder, load_cross_encoder, load_tokenizer
 
 TEXTS = ("what is a bi-encoder?", "A bi-encoder maps texts to vectors.", "Rivers flow to the sea.")
@@ -99,7 +99,7 @@ def compare_outputs(
 
 
 def _scores(model: ResolvedModel, folder: Path, threads: int) -> tuple[Any, Any]:
-    from nightrank.models import torch_library
+    from nightrank.models.engines import torch_library
 
     tokenizer = load_tokenizer(model)
     pairs = np.array([[0, 0], [0, 1]], np.int32)
@@ -114,7 +114,7 @@ def _scores(model: ResolvedModel, folder: Path, threads: int) -> tuple[Any, Any]
 def _vectors(
     model: ResolvedModel, folder: Path, prompts: tuple[str | None, str | None], threads: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    from nightrank.models import torch_library
+    from nightrank.models.engines import torch_library
 
     tokenizer = load_tokenizer(model)
     opened: BiEncoder = load_bi_encoder(model, threads)

@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import TypeAlias
 
 from nightrank.errors import NightrankError
-from nightrank.models import builtin, toy
-from nightrank.models.folders import folder_digest, locate
-from nightrank.models.hardware import require_precision
-from nightrank.models.protocols import BiEncoder, CrossEncoder, ResolvedModel, Role, Tokenizer
+from nightrank.models import toy
+from nightrank.models.common import builtin
+from nightrank.models.common.folders import folder_digest, locate
+from nightrank.models.common.hardware import require_precision
+from nightrank.models.common.protocols import (
+    BiEncoder,
+    CrossEncoder,
+    ResolvedModel,
+    Role,
+    Tokenizer,
+)
 
 MINILM = "builtin:minilm"
 RERANKER = "builtin:reranker"
@@ -127,7 +134,7 @@ def load_tokenizer(resolved: ResolvedModel) -> Tokenizer:
     """
     if resolved.family == "toy":
         return toy.ToyTokenizer()
-    from nightrank.models import text_tokenizers as texts
+    from nightrank.models.common import text_tokenizers as texts
 
     if resolved.tokenizer.startswith(texts.UTF8):
         return texts.Utf8Tokenizer(int(resolved.tokenizer.rpartition(":")[2]))
@@ -152,7 +159,7 @@ def load_bi_encoder(resolved: ResolvedModel, threads: int) -> BiEncoder:
     if resolved.family == "toy":
         return toy.ToyBiEncoder(resolved.dimension, resolved.max_length_tokens)
     require_precision(resolved.precision, resolved.model)
-    from nightrank.models.bi_encoders import open_minilm, open_sentence_transformer
+    from nightrank.models.engines.bi_encoders import open_minilm, open_sentence_transformer
 
     folder = _verified_folder(resolved)
     opener = open_minilm if resolved.family == "minilm" else open_sentence_transformer
@@ -173,7 +180,7 @@ def load_cross_encoder(resolved: ResolvedModel, threads: int) -> CrossEncoder:
     if resolved.family == "toy":
         return toy.ToyCrossEncoder(resolved.max_length_tokens)
     require_precision(resolved.precision, resolved.model)
-    from nightrank.models import cross_encoders
+    from nightrank.models.engines import cross_encoders
 
     folder = _verified_folder(resolved)
     if resolved.family == "minilm":

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from nightrank.errors import NightrankError
-from nightrank.models import builtin, meaning, settings
-from nightrank.models.folders import folder_digest, read_json
-from nightrank.models.hardware import resolve_precision
-from nightrank.models.protocols import ResolvedModel
-from nightrank.models.splicing import provable_template
-from nightrank.models.text_tokenizers import pretrained_tokenizer, spliced_name, utf8_name
+from nightrank.models.common import builtin, meaning, settings
+from nightrank.models.common.folders import folder_digest, read_json
+from nightrank.models.common.hardware import resolve_precision
+from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.common.splicing import provable_template
+from nightrank.models.common.text_tokenizers import pretrained_tokenizer, spliced_name, utf8_name
 
 UNSTATED = 1 << 20  # tokenizers without a limit report one far above any real one
 SHORTEST_INPUT_TOKENS = 8
@@ -68,7 +68,7 @@ def sentence_transformer(
     dimension: int | None,
 ) -> ResolvedModel:
     """Any sentence-transformers folder; see `registry.resolve_bi_encoder`."""
-    from nightrank.models import torch_library
+    from nightrank.models.engines import torch_library
 
     meaning.require_kind(folder, "bi_encoder", model)
     query, document = meaning.bi_encoder_prompts(folder, model, *prompts)
@@ -148,7 +148,7 @@ def _chain(
     model: str, folder: Path, precision: str, max_length_tokens: int | None
 ) -> ResolvedModel:
     """A cross-encoder that sentence-transformers itself has to run."""
-    from nightrank.models import torch_library
+    from nightrank.models.engines import torch_library
 
     resolved_precision = resolve_precision(precision)
     opened = torch_library.cross_encoder(folder, resolved_precision)

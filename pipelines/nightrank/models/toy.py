@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nightrank.models.batching import SPENT
-from nightrank.models.protocols import Kind
-from nightrank.tokens import Tokens
+from nightrank.models.common.batching import SPENT
+from nightrank.models.common.protocols import Kind
+from nightrank.storage.tokens import Tokens
 
 TOKENIZER = "toy-words-1"
 CAP_TOKENS = 4096

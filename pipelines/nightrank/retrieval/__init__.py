@@ -1,1 +1,4 @@
-"""Information retrieval on arrays: ranking, FAISS, measures, TREC files."""
+"""First stage: FAISS, BM25, exact scores, fusion, the order of lists; arrays in, arrays out.
+
+May import: errors, storage.
+"""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]

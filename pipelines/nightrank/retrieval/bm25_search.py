@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nightrank.retrieval import runs
 from nightrank.retrieval.bm25 import Postings
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]

@@ -24,7 +24,7 @@ from nightrank.retrieval import (
     runs,
 )
 from nightrank.retrieval.first_stage import Float32, Int32, Int64, OpenShard
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 
 def search_both(

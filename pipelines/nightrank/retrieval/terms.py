@@ -18,7 +18,7 @@ import pyarrow as pa
 import Stemmer
 import xxhash
 
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 WORD = re.compile(r"\b\w\w+\b")
 # The stop words of Lucene's EnglishAnalyzer. Other languages have none: BM25 weighs common words

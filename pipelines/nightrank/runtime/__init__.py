@@ -1,1 +1,4 @@
-"""How stages are executed; knows storage, knows no stage."""
+"""Executors, worker pools, units, budgets, events and progress.
+
+May import: errors, config, process, storage, models.
+"""

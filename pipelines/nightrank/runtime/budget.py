@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from nightrank.config_running import Budget
+from nightrank.config.running import Budget
 from nightrank.runtime.night import Night, starting
 
 

@@ -27,8 +27,8 @@ from typing import Any, TextIO
 
 import orjson
 
+from nightrank.config.redaction import redacted
 from nightrank.errors import NightrankError
-from nightrank.redaction import redacted
 from nightrank.storage.fingerprint import fingerprint
 from nightrank.storage.store import Store
 

@@ -62,7 +62,7 @@ class Executor(Protocol):
         """GPUs that this executor's workers have between them."""
         ...
 
-    def foresee(self, finish: float, deadline: float | None) -> None:
+    def report_eta(self, finish: float, deadline: float | None) -> None:
         """Tells whoever watches when the run will and has to end, in seconds since the epoch."""
         ...
 
@@ -117,7 +117,7 @@ class SerialExecutor:
         """None that are counted."""
         return 0.0
 
-    def foresee(self, finish: float, deadline: float | None) -> None:
+    def report_eta(self, finish: float, deadline: float | None) -> None:
         """Nobody watches."""
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ def run_stage(
         if outcome.record is not None:
             done[outcome.record.shard] = outcome.record
             progress.advance(outcome.record)
-            executor.foresee(progress.outlook.finish(), progress.outlook.deadline())
+            executor.report_eta(progress.outlook.finish(), progress.outlook.deadline())
         elif outcome.error is not None:
             failures.append(outcome.error)
             progress.unit_failed(stage.name, outcome.task.shard, outcome.error)

@@ -22,10 +22,10 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 
-from nightrank.config_running import Cluster
+from nightrank.config.running import Cluster
 from nightrank.errors import NightrankError
+from nightrank.process.search_path import holds_this_package
 from nightrank.runtime.ray_address import refuse_taken_port, refuse_unreachable
-from nightrank.search_path import holds_this_package
 
 # Metadata, tasks and records only: bulk data go through the lake.
 OBJECT_STORE_BYTES = 256 << 20

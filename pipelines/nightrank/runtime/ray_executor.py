@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nightrank.config_running import Cluster
+from nightrank.config.running import Cluster
 from nightrank.errors import NightrankError, UnfitProcessError
 from nightrank.runtime.bisection import Bisection
 from nightrank.runtime.events import emit
@@ -67,9 +67,9 @@ class RayExecutor:
         """See `Executor.gpus`; what the cluster has now."""
         return float(ray.cluster_resources().get("GPU", 0))
 
-    def foresee(self, finish: float, deadline: float | None) -> None:
-        """See `Executor.foresee`."""
-        self._metrics.foresee(finish, deadline)
+    def report_eta(self, finish: float, deadline: float | None) -> None:
+        """See `Executor.report_eta`."""
+        self._metrics.report_eta(finish, deadline)
 
     def run(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 # This one comes before Ray itself: it says how Ray is to behave.
 import nightrank.runtime.ray_cluster  # noqa: F401
-from nightrank.models.batching import SPENT
+from nightrank.models.common.batching import SPENT
 from nightrank.storage.dataset import Record
 
 # isort: split
@@ -90,7 +90,7 @@ class RunMetrics:
         self._tags: dict[str, str] = {}
         self._counts = {"retried": 0, "failed": 0}
 
-    def foresee(self, finish: float, deadline: float | None) -> None:
+    def report_eta(self, finish: float, deadline: float | None) -> None:
         """When the run will and has to end, in seconds since the epoch."""
         self._finish.set(finish)
         if deadline is not None:

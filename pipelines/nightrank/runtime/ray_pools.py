@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from nightrank.config_running import STANDARD_POOLS, Cluster, IndexStage, ModelStage
-from nightrank.runtime.lean import without_pandas
+from nightrank.config.running import STANDARD_POOLS, Cluster, IndexStage, ModelStage
+from nightrank.process.without_pandas import without_pandas
 
 # This one comes before Ray itself: it says how Ray is to behave.
 from nightrank.runtime.ray_cluster import POOL_LABEL, has_faiss_gpu, labelled_pools

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nightrank.config_running import Cluster
+from nightrank.config.running import Cluster
 from nightrank.errors import NightrankError
 
 # This one comes before Ray itself: it says how Ray is to behave.

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from nightrank.errors import NightrankError
-from nightrank.home import ensure_home
-from nightrank.models.batching import SPENT
-from nightrank.models.folders import go_offline
+from nightrank.models.common.batching import SPENT
+from nightrank.models.common.folders import go_offline
+from nightrank.process.home import ensure_home
 from nightrank.runtime.stage import Stage, Task, Worker, WorkerSpec
 from nightrank.storage.dataset import Content, Dataset, Payload, Record
 from nightrank.storage.fingerprint import canonical

@@ -1,6 +1,8 @@
-"""One file per stage, all of one form, in pipeline order.
+"""One file per stage, all of one form. Stages do not import each other.
 
 `VERSIONS` belongs to every plan's identity: a stage whose meaning changed never reuses old data.
+
+May import: everything below: datasets, runtime, retrieval, models, inputs, storage, config.
 """
 
 VERSIONS = {

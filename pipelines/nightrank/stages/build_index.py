@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nightrank.datasets.vectors import to_numpy
 from nightrank.errors import NightrankError
 from nightrank.retrieval import bm25, faiss_files, faiss_index, faiss_library
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.embed import to_numpy
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.dataset import Blob, Manifest, Payload, shard_names
 from nightrank.storage.reader import Reader
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 VERSION = 2
 

@@ -1,4 +1,4 @@
-"""Carries yesterday's lists over: what is still true of them, and which queries to search in full.
+"""Carries the lists of the previous generation over to this one, and says what must be searched.
 
 In: tonight's distinct queries, the previous generation's and their standing lists, tombstones, and
 what was found in the new segments. Out: `pool` and `bounds` (lists that stand), `audit` (lists that
@@ -13,18 +13,17 @@ lists do not all wear thin on one night.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrank.datasets.current_corpus import tombstoned_ordinals
+from nightrank.datasets.lists import PreviousLists, by_query_shard, overlapping
 from nightrank.retrieval import standing
 from nightrank.retrieval.hybrid import BM25, DENSE
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.delta import all_dead
-from nightrank.stages.distinct import overlapping
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.buckets import first_byte
 from nightrank.storage.dataset import FileRef, Manifest, Payload
@@ -33,39 +32,23 @@ from nightrank.storage.reader import Reader
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class Yesterday:
-    """The lists of an earlier generation.
-
-    Attributes:
-        distinct: its distinct queries.
-        merged: its merge stage's manifest, with `pool` and `bounds`.
-        moves: segment compactions since, oldest first: for each the new segment's number and its
-            manifest, whose `origin` says where every document stood before.
-    """
-
-    distinct: Manifest
-    merged: Manifest
-    moves: tuple[tuple[int, Manifest], ...] = ()
-
-
 def plan(
-    queries: Manifest, yesterday: Yesterday, found: Manifest, dead: list[FileRef]
+    queries: Manifest, previous_lists: PreviousLists, found: Manifest, dead: list[FileRef]
 ) -> tuple[Task, ...]:
     """One task per query shard, with the earlier shards that share its range of text hashes."""
     partials = by_query_shard(queries, found)
-    count, before = len(queries.shards), len(yesterday.distinct.shards)
+    count, before = len(queries.shards), len(previous_lists.distinct.shards)
     moves = [
         [(number, i, ref) for i, ref in enumerate(made.files("origin"))]
-        for number, made in yesterday.moves
+        for number, made in previous_lists.moves
     ]
     tasks = []
     for i, shard in enumerate(queries.shards):
         previous = [
             (
-                yesterday.distinct.shards[j].files["queries"],
-                yesterday.merged.shards[j].files["pool"],
-                yesterday.merged.shards[j].files["bounds"],
+                previous_lists.distinct.shards[j].files["queries"],
+                previous_lists.merged.shards[j].files["pool"],
+                previous_lists.merged.shards[j].files["bounds"],
             )
             for j in overlapping(i, count, before)
         ]
@@ -78,14 +61,6 @@ def plan(
         }
         tasks.append(Task(shard.shard, args))
     return tuple(tasks)
-
-
-def by_query_shard(queries: Manifest, found: Manifest | None) -> dict[str, list[FileRef]]:
-    """Partial lists of every query shard, groups in order."""
-    partials: dict[str, list[FileRef]] = {shard.shard: [] for shard in queries.shards}
-    for shard in found.shards if found else ():
-        partials[shard.shard.rpartition(".group-")[0]].append(shard.files["candidates"])
-    return partials
 
 
 class Worker:
@@ -102,7 +77,7 @@ class Worker:
         hashes = read.table(task.args["queries"], ["query_hash"])["query_hash"]
         known, pool, bounds = self._previous(hashes, task, read)
         places = moved(pool["ordinal"].to_numpy(), task.args["moves"], read)
-        gone = np.isin(places, all_dead(task.args["dead"], read))
+        gone = np.isin(places, tombstoned_ordinals(task.args["dead"], read))
         # What did not move when its segment was merged was dead by then.
         gone |= ~np.isin(places >> ordinals.SEGMENT_SHIFT, self._segments)
         at = pool.schema.get_field_index("ordinal")
@@ -191,7 +166,7 @@ def moved(places: np.ndarray, moves: list[list[Any]], read: Reader) -> np.ndarra
 def stage(
     dataset: str,
     queries: Manifest,
-    yesterday: Yesterday,
+    previous_lists: PreviousLists,
     found: Manifest,
     dead: list[FileRef],
     settings: dict[str, Any],
@@ -201,8 +176,8 @@ def stage(
         name="carry",
         version=VERSION,
         dataset=dataset,
-        identity={"of": yesterday.merged.path, "found": found.path, **settings},
-        tasks=plan(queries, yesterday, found, dead),
+        identity={"of": previous_lists.merged.path, "found": found.path, **settings},
+        tasks=plan(queries, previous_lists, found, dead),
         worker=WorkerSpec(Worker, settings),
         schemas={
             "pool": schemas.partials(settings["hybrid"]),

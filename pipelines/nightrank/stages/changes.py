@@ -7,7 +7,6 @@ buckets. Knows nothing about: documents, models, judgements, limits.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -152,33 +151,6 @@ def overlap(one: list[str], other: list[str]) -> float:
         total += share * len(seen[0] & seen[1]) / d
         weight += share
     return total / weight if weight else 1.0
-
-
-def lists(ranked: pa.Table, members: pa.Table, lengths: np.ndarray) -> pa.Table:
-    """The kept lists of some query_ids, nested, each with its digest.
-
-    Args:
-        ranked: `schemas.ranked`, query_ids in the order of `members`.
-        members: has `query_id`.
-        lengths: int64[n], rows of every query_id.
-
-    Returns:
-        `schemas.LISTS`. The digest is blake2b-128 (hex) over doc_ids and scores in order.
-    """
-    names = [field.name for field in schemas.LIST.value_type]
-    columns = [ranked[name].combine_chunks() for name in names]
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    rows = pa.StructArray.from_arrays(columns, fields=list(schemas.LIST.value_type))
-    nested = pa.ListArray.from_arrays(pa.array(ends), rows)
-    ids = pa.ListArray.from_arrays(pa.array(ends), columns[0])
-    texts = pc.binary_join(ids, "\n").to_pylist()
-    scores = ranked["score"].to_numpy()
-    digests = [
-        hashlib.blake2b(text.encode() + scores[a:b].tobytes(), digest_size=16).hexdigest()
-        for text, a, b in zip(texts, ends[:-1].tolist(), ends[1:].tolist(), strict=True)
-    ]
-    made = [members["query_id"], pa.array(digests, pa.string()), nested]
-    return pa.table(made, schema=schemas.LISTS)
 
 
 def stage(dataset: str, ranked: Manifest, before: Manifest | None) -> Stage:

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nightrank.config import Corpus
+from nightrank.config.schema import Corpus
+from nightrank.datasets.current_corpus import tombstoned_ordinals
+from nightrank.datasets.row_schemas import check_shards, documents_schema, ids, ids_schema
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages import segment
-from nightrank.stages.delta import all_dead
-from nightrank.stages.ingest import ids_schema
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.dataset import FileRef, Manifest, Payload, shard_names
 from nightrank.storage.reader import Reader
@@ -36,7 +35,7 @@ def plan(
     total = sum(ref.rows for _, ref in files)
     size = ordinals.shard_rows(living, wanted_rows)
     count = -(-living // size)
-    segment.check_shards(count)
+    check_shards(count)
     ends = np.cumsum([ref.rows for _, ref in files]).tolist()
     tasks = []
     for i, name in enumerate(shard_names(count)):
@@ -54,11 +53,11 @@ class Worker:
     """Copies living rows into one document shard."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._schema = segment.documents_schema(Corpus.model_validate(config["source"]))
+        self._schema = documents_schema(Corpus.model_validate(config["source"]))
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Reads only the row groups that hold the run's rows."""
-        dead = all_dead(task.args["dead"], read)
+        dead = tombstoned_ordinals(task.args["dead"], read)
         pieces, origins = [self._schema.empty_table()], [np.zeros(0, np.int64)]
         for key, ref, low, high in task.args["runs"]:
             for first, group in read.slices(ref, low, high):
@@ -72,7 +71,7 @@ class Worker:
         table, origin = pa.concat_tables(pieces).combine_chunks(), np.concatenate(origins)
         files = {
             "documents": table,
-            "ids": segment.ids(table, task.args["shard"]),
+            "ids": ids(table, task.args["shard"]),
             "origin": pa.table([pa.array(origin)], schema=schemas.TOMBSTONES),
         }
         keys = np.unique(ordinals.shard_key(origin)).tolist()
@@ -96,7 +95,7 @@ def stage(
         tasks=plan(documents, dead, living, wanted_rows),
         worker=WorkerSpec(Worker, {"source": source.model_dump(mode="json")}),
         schemas={
-            "documents": segment.documents_schema(source),
+            "documents": documents_schema(source),
             "ids": ids_schema(source),
             "origin": schemas.TOMBSTONES,
         },

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nightrank.datasets.vectors import to_numpy, to_table
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.embed import to_numpy, to_table
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.dataset import Manifest, Payload
 from nightrank.storage.reader import Reader
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 VERSION = 1
 

@@ -14,45 +14,24 @@ changes and changes back, costs what it must and no more. Queries have no standi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrank.datasets.current_corpus import ROWS_PER_TASK, CurrentCorpus, ordinals_in
 from nightrank.errors import NightrankError
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.storage import buckets, ordinals, schemas
-from nightrank.storage.dataset import FileRef, Manifest, Payload, shard_names
-from nightrank.storage.ranges import Range
+from nightrank.storage.dataset import Manifest, Payload, shard_names
 from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
 
 VERSION = 2
-# About 100 bytes a row in Arrow: 0.4 GB a task, three times that while sorting.
-ROWS_PER_TASK = 4_000_000
 
 
-@dataclass(frozen=True)
-class Standing:
-    """The corpus as an index generation has it.
-
-    Attributes:
-        documents: the `documents` manifest of every segment, by the segment's number.
-        tombstones: delta manifests whose `tombstones` count.
-    """
-
-    documents: dict[int, Manifest]
-    tombstones: tuple[Manifest, ...] = ()
-
-    def dead(self) -> list[FileRef]:
-        """The tombstone files."""
-        return [ref for made in self.tombstones for ref in made.files("tombstones") if ref.rows]
-
-
-def plan(ingested: Manifest, standing: Standing) -> tuple[Task, ...]:
+def plan(ingested: Manifest, standing: CurrentCorpus) -> tuple[Task, ...]:
     """One task per run of buckets of about four million rows."""
     rows = ingested.rows("ids") + sum(made.rows("ids") for made in standing.documents.values())
     runs = buckets.runs(rows, ROWS_PER_TASK)
@@ -114,7 +93,7 @@ class Worker:
         """Living documents of these buckets: id, content_hash and ordinal (in `row`)."""
         table = _numbered(task.args["standing"], "segment", self._schema, read).combine_chunks()
         places = ordinals.pack(table["segment"].to_numpy(), 0, table["row"].to_numpy())
-        dead = dead_ordinals(task.args["dead"], read)
+        dead = ordinals_in(task.args["dead"], read)
         table = table.set_column(table.schema.get_field_index("row"), "row", pa.array(places))
         return table.filter(pa.array(~np.isin(places, dead))).combine_chunks()
 
@@ -194,27 +173,16 @@ def _compare(
     }, stats
 
 
-def dead_ordinals(parts: list[tuple[FileRef, Sequence[Range]]], read: Reader) -> np.ndarray:
-    """Ordinals (int64, ascending) of tombstones; `parts` are files with adjacent ranges of them."""
-    found = [read.ranges(ref, ranges)["ordinal"].to_numpy() for ref, ranges in parts]
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
-
-
-def all_dead(refs: list[FileRef], read: Reader) -> np.ndarray:
-    """Ordinals (int64, ascending) of all tombstones in these files."""
-    return dead_ordinals([(ref, ref.ranges) for ref in refs if ref.ranges], read)
-
-
 def stage(
     dataset: str,
     kind: str,
     ingested: Manifest,
     policy: str,
-    standing: Standing | None = None,
+    standing: CurrentCorpus | None = None,
     feed: bool = False,
 ) -> Stage:
     """Assembles the stage for the corpus or the queries."""
-    before = standing or Standing({})
+    before = standing or CurrentCorpus({})
     return Stage(
         name=f"delta {kind}",
         version=VERSION,

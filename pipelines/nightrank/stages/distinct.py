@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.config import Queries
+from nightrank.config.schema import Queries
+from nightrank.datasets.row_schemas import attributes_schema
+from nightrank.inputs.validation import accepted_schema
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.buckets import BUCKETS
 from nightrank.storage.dataset import Manifest, Payload, shard_names
 from nightrank.storage.reader import Reader
-from nightrank.storage.validation import accepted_schema
 
 VERSION = 1
 QUERIES = pa.schema([("query_hash", pa.binary(16)), ("text", pa.string())])
@@ -41,16 +42,6 @@ def plan(ingested: Manifest, delta: Manifest, wanted_rows: int | None) -> tuple[
             splits.append((ref, ranges, dropped))
         tasks.append(Task(name, {"splits": splits}))
     return tuple(tasks)
-
-
-def overlapping(shard: int, count: int, before: int) -> list[int]:
-    """Of `before` shards of distinct queries, those that share text hashes with one of `count`."""
-    low, high = BUCKETS * shard // count, BUCKETS * (shard + 1) // count
-    return [
-        other
-        for other in range(before)
-        if BUCKETS * other // before < high and BUCKETS * (other + 1) // before > low
-    ]
 
 
 class Worker:
@@ -83,12 +74,6 @@ class Worker:
         distinct = table.filter(pa.array(first)).select(QUERIES.names).cast(QUERIES)
         stats = {"rate_rows": table.num_rows, "query_ids": table.num_rows}
         return Payload({"queries": distinct, "members": members.combine_chunks()}, stats)
-
-
-def attributes_schema(source: Queries) -> pa.Schema:
-    """The declared attributes of the queries, typed."""
-    fixed = ("query_id", "text", "query_hash", "vertical", "row")
-    return pa.schema([f for f in accepted_schema("queries", source) if f.name not in fixed])
 
 
 def members_schema(source: Queries) -> pa.Schema:

@@ -17,24 +17,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.models.batching import SPENT
-from nightrank.models.protocols import BiEncoder, ResolvedModel
+from nightrank.datasets import cut_inputs
+from nightrank.datasets.lists import overlapping
+from nightrank.datasets.vectors import to_numpy, to_table
+from nightrank.models.common.batching import SPENT
+from nightrank.models.common.protocols import BiEncoder, ResolvedModel
 from nightrank.models.registry import load_bi_encoder
+from nightrank.models.stored import on_this_node
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages import cut_inputs
-from nightrank.stages.distinct import overlapping
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Manifest, Payload
 from nightrank.storage.reader import Reader
-from nightrank.stored_models import on_this_node
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 VERSION = 2
 SIDES = {"documents": "document", "queries": "query"}
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownVectors:
     """Vectors that queries have had: tonight's distinct queries, earlier ones, their embeddings."""
 
     distinct: Manifest
@@ -42,7 +43,7 @@ class Known:
     embedded: Manifest
 
 
-def plan(tokens: Manifest, known: Known | None) -> tuple[Task, ...]:
+def plan(tokens: Manifest, known: KnownVectors | None) -> tuple[Task, ...]:
     """One task per shard of tokens."""
     tasks = []
     for number, shard in enumerate(tokens.shards):
@@ -124,24 +125,12 @@ class Worker:
         return vectors, np.flatnonzero(missing).astype(np.int64)
 
 
-def to_table(rows: np.ndarray, vectors: np.ndarray) -> pa.Table:
-    """Rows (int32) and vectors (float32, n x d) as an embeddings table."""
-    dimension = vectors.shape[1]
-    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
-    lists = pa.FixedSizeListArray.from_arrays(flat, dimension)
-    return pa.table([pa.array(rows, pa.int32()), lists], schema=schemas.vectors(dimension))
-
-
-def to_numpy(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `to_table`."""
-    column = table["vector"].combine_chunks()
-    dimension = column.type.list_size
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return table["row"].to_numpy(), flat.reshape(-1, dimension)
-
-
 def stage(
-    dataset: str, kind: str, tokens: Manifest, model: ResolvedModel, known: Known | None = None
+    dataset: str,
+    kind: str,
+    tokens: Manifest,
+    model: ResolvedModel,
+    known: KnownVectors | None = None,
 ) -> Stage:
     """Assembles the stage for the `documents` or the `queries`."""
     return Stage(

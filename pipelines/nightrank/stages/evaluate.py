@@ -15,19 +15,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.config import Evaluate
+from nightrank.config.schema import Evaluate
+from nightrank.datasets import cut_inputs
+from nightrank.datasets.current_corpus import CurrentCorpus
+from nightrank.datasets.fan_out import by_query_id, document_column, document_files
+from nightrank.datasets.judgements import load_qrels, look_up
 from nightrank.errors import NightrankError
 from nightrank.evaluation import lift, measures, movement
 from nightrank.evaluation.coverage import Coverage, describe
 from nightrank.evaluation.report import Candidate, Example, Report, render
+from nightrank.inputs.splits import InputFile
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages import cut_inputs
-from nightrank.stages.delta import Standing
-from nightrank.stages.fan_out import by_query_id, document_column, document_files
-from nightrank.stages.judgements import load_qrels, look_up
 from nightrank.storage.dataset import Blob, FileRef, Manifest, Payload
 from nightrank.storage.fingerprint import fingerprint
-from nightrank.storage.inputs import InputFile
 from nightrank.storage.reader import Reader
 
 VERSION = 3
@@ -37,7 +37,7 @@ SHOWN = 3
 
 
 def plan(
-    ranked: Manifest, distinct: Manifest, corpus: Standing, body: dict[str, Any]
+    ranked: Manifest, distinct: Manifest, corpus: CurrentCorpus, body: dict[str, Any]
 ) -> tuple[Task, ...]:
     """One task: judged queries are few."""
     shards = [
@@ -228,7 +228,7 @@ def dataset_of(body: dict[str, Any], config: Evaluate, qrels: InputFile) -> str:
 
 def stage(
     body: dict[str, Any],
-    manifests: tuple[Manifest, Manifest, Standing],
+    manifests: tuple[Manifest, Manifest, CurrentCorpus],
     config: Evaluate,
     qrels: InputFile,
     options: dict[str, Any],

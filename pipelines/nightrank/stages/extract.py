@@ -17,15 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.config import Corpus
+from nightrank.config.schema import Corpus
+from nightrank.inputs.bundles import bundled
+from nightrank.inputs.formats import read_split
+from nightrank.inputs.splits import Split, changed
+from nightrank.inputs.validation import accepted_schema, validate
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.storage.bundles import bundled
 from nightrank.storage.dataset import Manifest, Payload, shard_names
-from nightrank.storage.formats import read_split
-from nightrank.storage.inputs import Split, changed
 from nightrank.storage.parquet import Batches
 from nightrank.storage.reader import Reader
-from nightrank.storage.validation import accepted_schema, validate
 
 VERSION = 3
 

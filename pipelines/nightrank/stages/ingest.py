@@ -20,20 +20,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.config import Corpus, Queries
+from nightrank.config.schema import Corpus, Queries
+from nightrank.datasets.judgements import load_qrels
+from nightrank.datasets.row_schemas import ids_schema
 from nightrank.errors import NightrankError
+from nightrank.inputs.bundles import Bundle, bundled, plain
+from nightrank.inputs.formats import read_split
+from nightrank.inputs.raw import RawBatch, id_name, rejects_schema
+from nightrank.inputs.splits import Split
+from nightrank.inputs.validation import accepted_schema, validate
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.judgements import load_qrels
-from nightrank.storage import buckets, schemas
-from nightrank.storage.bundles import Bundle, bundled, plain
+from nightrank.storage import buckets
 from nightrank.storage.dataset import FileRef, Manifest, Payload, Record, shard_names
 from nightrank.storage.fingerprint import canonical
-from nightrank.storage.formats import read_split
-from nightrank.storage.inputs import Split
-from nightrank.storage.raw import RawBatch, id_name, rejects_schema
 from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
-from nightrank.storage.validation import accepted_schema, validate
 
 VERSION = 4
 
@@ -183,12 +184,6 @@ def _example(rejects: pa.Table, where: str) -> str:
     first = rejects.slice(0, 1).to_pylist()[0]
     row = f", row {first['row']}" if first["row"] >= 0 else ""
     return f"{where}{row}: {first['detail']}"
-
-
-def ids_schema(source: Corpus | Queries) -> pa.Schema:
-    """`schemas.IDS`, of a change feed with two columns more."""
-    feed = isinstance(source, Corpus) and source.feed
-    return schemas.FEED_IDS if feed else schemas.IDS
 
 
 def stage(

@@ -14,14 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrank.datasets.lists import by_query_shard, scatter
 from nightrank.retrieval import hybrid, ranking, standing
 from nightrank.retrieval.hybrid import BM25, DENSE
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.carry import by_query_shard
-from nightrank.storage import ordinals, schemas
+from nightrank.storage import schemas
 from nightrank.storage.dataset import Manifest, Payload
 from nightrank.storage.reader import Reader
-from nightrank.storage.scatter import Scatter
 
 VERSION = 3
 # Partial lists held at once: with 16 of 262,144 queries x 125 rows a merge stays about 1 GB.
@@ -102,15 +101,6 @@ def _rows(table: pa.Table) -> np.ndarray:
     for name in rows.dtype.names or ():
         rows[name] = table[name].to_numpy()
     return rows
-
-
-def scatter(table: pa.Table, depth: int) -> Scatter:
-    """The first `depth` of every list as (query, row, rank), by (segment, document shard)."""
-    head = table.filter(pc.less_equal(table["rank"], depth))
-    places = head["ordinal"].to_numpy()
-    rows = pa.array(ordinals.row(places))
-    pairs = pa.table([head["query"], rows, head["rank"]], schema=schemas.PAIRS)
-    return Scatter(pairs, ordinals.shard_key(places))
 
 
 def stage(

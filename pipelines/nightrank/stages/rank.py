@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.column_names import score_column
+from nightrank.config.column_names import score_column
+from nightrank.datasets.fan_out import Published, fan_out, publish_schemas
+from nightrank.datasets.lists import scatter
 from nightrank.errors import NightrankError
 from nightrank.retrieval import ranking
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.fan_out import Published, fan_out, publish_schemas
-from nightrank.stages.merge import scatter
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Manifest, Payload
 from nightrank.storage.gather import Gathered, gather

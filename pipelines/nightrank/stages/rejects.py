@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrank.datasets.current_corpus import tombstoned_ordinals
+from nightrank.inputs.splits import Split
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.delta import all_dead
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.dataset import FileRef, Manifest, Payload
-from nightrank.storage.inputs import Split
 from nightrank.storage.reader import Reader
 
 VERSION = 3
@@ -104,7 +104,11 @@ class Worker:
             detail = pa.array(["another row of this id counts"] * table.num_rows, pa.string())
             parts.append(_rows(kind, places, table.append_column("detail", detail)))
         stats = {"living_without_vector": 0, "dead_without_vector": 0}
-        dead = all_dead(task.args["dead"], read) if task.args["vectors"] else np.zeros(0, np.int64)
+        dead = (
+            tombstoned_ordinals(task.args["dead"], read)
+            if task.args["vectors"]
+            else np.zeros(0, np.int64)
+        )
         for kind, key, rejects_ref, texts_ref in task.args["vectors"]:
             rejects = read.table(rejects_ref)
             if kind == "corpus":

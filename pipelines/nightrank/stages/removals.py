@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrank.datasets.current_corpus import ROWS_PER_TASK, CurrentCorpus, ordinals_in
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.delta import ROWS_PER_TASK, Standing, dead_ordinals
 from nightrank.storage import buckets, ordinals
 from nightrank.storage.dataset import Payload, shard_names
 from nightrank.storage.fingerprint import fingerprint
@@ -23,7 +23,7 @@ VERSION = 1
 EXAMPLES = 3
 
 
-def plan(before: Standing, after: Standing) -> tuple[Task, ...]:
+def plan(before: CurrentCorpus, after: CurrentCorpus) -> tuple[Task, ...]:
     """One task per run of buckets of about four million ids."""
     sides = {"before": before, "after": after}
     rows = sum(m.rows("ids") for side in sides.values() for m in side.documents.values())
@@ -55,7 +55,7 @@ class Worker:
 
     def _living(self, task: Task, side: str, read: Reader) -> pa.Array:
         """Ids (string) of one side without a tombstone."""
-        dead = dead_ordinals(task.args[f"{side}_dead"], read)
+        dead = ordinals_in(task.args[f"{side}_dead"], read)
         found = [pa.array([], pa.string())]
         for part in task.args[side]:
             table = part.read(read, "id")
@@ -65,7 +65,7 @@ class Worker:
         return pa.concat_arrays(found)
 
 
-def stage(folder: str, before: Standing, after: Standing) -> Stage:
+def stage(folder: str, before: CurrentCorpus, after: CurrentCorpus) -> Stage:
     """Assembles the stage; its dataset is named after what is compared."""
     identity = {
         name: {

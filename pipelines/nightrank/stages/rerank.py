@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nightrank.models.batching import SPENT
-from nightrank.models.protocols import CrossEncoder, Precision, ResolvedModel
+from nightrank.datasets import cut_inputs
+from nightrank.models.common.batching import SPENT
+from nightrank.models.common.protocols import CrossEncoder, Precision, ResolvedModel
 from nightrank.models.registry import load_cross_encoder
+from nightrank.models.stored import on_this_node
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages import cut_inputs
 from nightrank.storage import ordinals, pair_scores, schemas
 from nightrank.storage.dataset import FileRef, Manifest, Payload, Record
 from nightrank.storage.gather import gather
 from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
-from nightrank.stored_models import on_this_node
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 VERSION = 3
 # A unit is about a minute of a core or a GPU, so that little is lost when one is. On small jobs
@@ -47,7 +47,7 @@ UNSEEN_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Scored:
+class RerankInputs:
     """What one rerank step scores.
 
     Attributes:
@@ -121,7 +121,7 @@ def auto_unit(total: float, minute: int) -> float:
     return max(unit, total / AUTO_UNITS)
 
 
-def plan(scored: Scored, unit_tokens: int | str, model: ResolvedModel) -> tuple[Task, ...]:
+def plan(scored: RerankInputs, unit_tokens: int | str, model: ResolvedModel) -> tuple[Task, ...]:
     """Slices every document shard that has candidates into units of even predicted cost."""
     query_tokens, known = scored.query_tokens, scored.known()
     query_mean = query_tokens.total("tokens") / max(1, query_tokens.rows("tokens"))
@@ -282,7 +282,7 @@ class Worker:
 
 
 def stage(
-    dataset: str, name: str, scored: Scored, model: ResolvedModel, unit_tokens: int | str
+    dataset: str, name: str, scored: RerankInputs, model: ResolvedModel, unit_tokens: int | str
 ) -> Stage:
     """Assembles the stage for one rerank step."""
     return Stage(

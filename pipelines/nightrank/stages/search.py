@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrank.datasets.current_corpus import tombstoned_ordinals
+from nightrank.datasets.vectors import to_numpy
 from nightrank.retrieval import faiss_files, faiss_library
 from nightrank.retrieval.bm25 import Postings
 from nightrank.retrieval.first_stage import OpenShard, search_group
@@ -25,12 +27,10 @@ from nightrank.retrieval.hybrid import DENSE
 from nightrank.retrieval.hybrid_search import search_both
 from nightrank.retrieval.recall import recall
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.delta import all_dead
-from nightrank.stages.embed import to_numpy
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.dataset import FileRef, Manifest, Payload, Record
 from nightrank.storage.reader import Reader
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 VERSION = 3
 # Of a posting in memory: its row and its impact.
@@ -40,7 +40,7 @@ SAMPLED = 16
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchInputs:
     """What is searched.
 
     Attributes:
@@ -52,7 +52,7 @@ class Searched:
     dead: tuple[FileRef, ...] = ()
 
 
-def groups(searched: Searched, memory_bytes: int) -> list[list[tuple[int, Record]]]:
+def groups(searched: SearchInputs, memory_bytes: int) -> list[list[tuple[int, Record]]]:
     """Runs of index shards that one worker holds: the index, its rows and the raw vectors."""
     runs: list[list[tuple[int, Record]]] = []
     held = 0.0
@@ -74,7 +74,7 @@ def groups(searched: Searched, memory_bytes: int) -> list[list[tuple[int, Record
 def plan(
     queries: Manifest,
     terms: Manifest | None,
-    searched: Searched,
+    searched: SearchInputs,
     memory_bytes: int,
     chosen: Manifest | None,
 ) -> tuple[Task, ...]:
@@ -156,7 +156,7 @@ class Worker:
         if key == self._key:
             return
         self._open, self._key = [], ()  # Frees the old group before the new one is read.
-        dead = all_dead(task.args["dead"], read)
+        dead = tombstoned_ordinals(task.args["dead"], read)
         for segment, index_ref, rows_ref, postings_ref, vector_refs in task.args["group"]:
             index = faiss_files.read(read.local(index_ref))
             rows = read.table(rows_ref)
@@ -185,7 +185,7 @@ def stage(
     dataset: str,
     queries: Manifest,
     terms: Manifest | None,
-    searched: Searched,
+    searched: SearchInputs,
     memory_bytes: int,
     settings: dict[str, Any],
     chosen: Manifest | None = None,

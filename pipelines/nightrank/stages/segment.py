@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nightrank.config import Corpus
-from nightrank.errors import NightrankError
+from nightrank.config.schema import Corpus
+from nightrank.datasets.row_schemas import check_shards, documents_schema, ids, ids_schema
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.ingest import ids_schema
-from nightrank.storage import buckets, ordinals, schemas
+from nightrank.storage import ordinals
 from nightrank.storage.dataset import Manifest, Payload, shard_names
 from nightrank.storage.reader import Reader
-from nightrank.storage.scatter import Scatter
-from nightrank.storage.validation import accepted_schema
 
 VERSION = 2
 
@@ -50,17 +47,6 @@ def plan(extracted: Manifest, wanted_rows: int | None) -> tuple[Task, ...]:
     return tuple(tasks)
 
 
-def check_shards(count: int) -> None:
-    """Refuses more document shards than an ordinal can tell apart.
-
-    Raises:
-        NightrankError: E_USAGE.
-    """
-    if count > ordinals.MAX_DOCUMENT_SHARDS:
-        what = f"{count} document shards, at most {ordinals.MAX_DOCUMENT_SHARDS} fit an ordinal"
-        raise NightrankError("E_USAGE", what, "layout.document_shard_rows", "raise it")
-
-
 class Worker:
     """Copies rows into one document shard."""
 
@@ -78,23 +64,6 @@ class Worker:
         table = pa.concat_tables(pieces).combine_chunks()
         files = {"documents": table, "ids": ids(table, task.args["shard"])}
         return Payload(files, {"rate_rows": table.num_rows})
-
-
-def ids(documents: pa.Table, shard: int) -> Scatter:
-    """The ids of a document shard; `row` is the ordinal without its segment."""
-    rows = np.arange(documents.num_rows, dtype=np.int64)
-    places = pa.array(ordinals.pack(0, shard, rows))
-    columns = [documents["doc_id"], documents["content_hash"], places]
-    if "sequence" not in documents.column_names:
-        return buckets.scatter(pa.table(columns, schema=schemas.IDS), documents["doc_id"])
-    columns += [documents["sequence"], pa.array(np.zeros(len(rows), bool))]
-    return buckets.scatter(pa.table(columns, schema=schemas.FEED_IDS), documents["doc_id"])
-
-
-def documents_schema(source: Corpus) -> pa.Schema:
-    """doc_id, title, text, content_hash and the attributes; of a feed also its `sequence`."""
-    schema = accepted_schema("corpus", source)
-    return pa.schema([field for field in schema if field.name not in ("row", "op")])
 
 
 def stage(dataset: str, source: Corpus, extracted: Manifest, wanted_rows: int | None) -> Stage:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from nightrank.models.passage import passage_texts
-from nightrank.models.protocols import ResolvedModel, Tokenizer
+from nightrank.models.common.passage import passage_texts
+from nightrank.models.common.protocols import ResolvedModel, Tokenizer
 from nightrank.models.registry import load_tokenizer
+from nightrank.models.stored import on_this_node
 from nightrank.retrieval.terms import Analyzer
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Manifest, Payload
 from nightrank.storage.reader import Reader
-from nightrank.stored_models import on_this_node
 
 VERSION = 1
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nightrank.config import Index
+from nightrank.config.schema import Index
+from nightrank.datasets.vectors import to_numpy
 from nightrank.retrieval import bm25, faiss_files, faiss_index, selection
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.stages.embed import to_numpy
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Blob, FileRef, Manifest, Payload
 from nightrank.storage.reader import Reader
-from nightrank.tokens import Tokens
+from nightrank.storage.tokens import Tokens
 
 VERSION = 3
 SEED = 20_26

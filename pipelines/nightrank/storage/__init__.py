@@ -1,1 +1,4 @@
-"""Datasets, records and logs on a local disk or S3; knows nothing of models, FAISS or Ray."""
+"""The lake: a store of files, datasets of shards with records, logs of generations.
+
+May import: errors, config, process.
+"""

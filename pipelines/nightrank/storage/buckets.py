@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from nightrank.storage.dataset import FileRef
+from nightrank.storage.hashes import id_hash
 from nightrank.storage.ranges import Range
 from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
-from nightrank.storage.validation import id_hash
 
 BUCKETS = 256
 ROWS_PER_KEY = 1024

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from nightrank.column_names import score_column
+from nightrank.config.column_names import score_column
 
 # Rows travel between stages as (query, ordinal): `query` is the row within its query shard.
 IDS = pa.schema(

@@ -1,0 +1,4 @@
+"""Published results for other systems: Hive folders, Iceberg tables, TREC runs.
+
+May import: generations, storage.
+"""

@@ -1,0 +1,4 @@
+"""Plans and generations: planning, the gate, retention, rollbacks, verification, results.
+
+May import: stages and everything below.
+"""

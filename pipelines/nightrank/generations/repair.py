@@ -1,0 +1,79 @@
+"""A damaged file of unfinished work is put aside, and the run that met it makes it anew.
+
+What is published is never touched: readers count on those very bytes, and no run makes them twice.
+"""
+
+from __future__ import annotations
+
+import re
+
+from nightrank.errors import NightrankError
+from nightrank.generations.corpus import datasets_of, datasets_of_results, datasets_to_build_on
+from nightrank.storage.expiry import delete, move
+from nightrank.storage.log import Log
+from nightrank.storage.store import Store
+
+# A dataset that stages make (models are not), and its file: a shard's, less what makes it unique.
+MADE = re.compile(
+    r"((?:segments|templates|queries|results)/.+?)/(?:_data/(.+)-[^-]+|manifest\.json)"
+)
+# Log entries name files of these: a twin of the run may be about to publish the one that is moved.
+NAMED = ("rank", "rejects", "changes")
+FOLDER = "_damaged"
+# With more of them it is the disk or the memory that is damaged.
+MOST = 8
+
+
+class Repair:
+    """What one run has put aside.
+
+    Args:
+        store: the lake.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._met: set[tuple[str, str | None]] = set()
+
+    def put_aside(self, error: NightrankError) -> str | None:
+        """Makes the dataset unfinished that a damaged file is of, and keeps the file beside it.
+
+        Args:
+            error: what a run ended with, as `run_stage` raises it.
+
+        Returns:
+            The key of the file. None where the error tells of no damaged file, of a published one,
+            or one that may be so any moment, of one that was made anew already, or of one that this
+            process may not take away.
+        """
+        cause = error.__cause__ if isinstance(error.__cause__, NightrankError) else error
+        key = cause.where.removeprefix(self._store.path(""))
+        found = MADE.fullmatch(key)
+        if error.code != "E_CORRUPT" or not found or len(self._met) == MOST:
+            return None
+        dataset = found[1]
+        named = dataset.rpartition("/")[2].partition("-")[0] in NAMED
+        if named or found.groups() in self._met or dataset in _published(self._store):
+            return None
+        self._met.add((dataset, found[2]))
+        try:
+            # The manifest first: where this is cut short, the file is met and put aside once more.
+            if key != f"{dataset}/manifest.json":
+                delete(self._store, [f"{dataset}/manifest.json"])
+            move(self._store, key, f"{dataset}/{FOLDER}/{key.rpartition('/')[2]}")
+        except NightrankError as denied:
+            if denied.code != "E_AUTH":
+                raise
+            return None  # As with the writer's role of infra/iam: the operator is told.
+        return key
+
+
+def _published(store: Store) -> set[str]:
+    """Datasets that a generation is read from, or a later night builds upon."""
+    found: set[str] = set()
+    for entry in Log(store, "index").published():
+        found.update(datasets_of(entry.body))
+    for entry in Log(store, "results").published():
+        found.update(datasets_of_results(entry.body))
+        found.update(datasets_to_build_on(entry.body))
+    return found

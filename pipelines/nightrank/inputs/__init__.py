@@ -1,0 +1,4 @@
+"""Users' files: listing, splits, JSONL, TSV, CSV, Parquet, validation, judgements.
+
+May import: errors, config, storage.
+"""

@@ -1,0 +1,4 @@
+"""What all engines share: protocols, model folders, settings, tokenizers, batches.
+
+May import: errors, storage.
+"""

@@ -1,0 +1,103 @@
+"""Which engine runs which network: the one place that chooses.
+
+With a CUDA device everything runs on torch (`torch_engine`). On x86 CPUs, BERT and its kin run on
+OpenVINO; what is not exactly one of them runs on torch in the form of its own library, known heads
+apart and in float32.
+
+Imports neither torch nor OpenVINO before it must: a worker with the built-in models never loads
+torch on a machine without CUDA.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+from nightrank.models.common.hardware import has_cuda
+from nightrank.models.common.inputs import Engine
+from nightrank.models.common.protocols import Precision, ResolvedModel
+from nightrank.models.common.settings import normalizes, pools_by_mean
+from nightrank.models.engines import bert
+from nightrank.models.engines.reranker_tensors import encoder_tensors, trained_tensors
+
+
+def interaction(base: Path, delta: Path, precision: Precision, threads: int) -> Engine:
+    """The built-in reranker's.
+
+    Args:
+        base: folder of the published bi-encoder.
+        delta: folder of the difference.
+        precision: of the encoder.
+        threads: CPU threads.
+    """
+    tensors = trained_tensors(base, delta)
+    encoder = bert.read_encoder(base, encoder_tensors(tensors))
+    if not _on_openvino() or encoder is None:
+        return _torch(threads).interaction_engine(base, delta, precision)
+    from nightrank.models.engines import openvino_graph as graphs
+    from nightrank.models.engines.openvino_engine import OpenVinoEngine
+
+    head = graphs.interaction_head(tensors, encoder.hidden)
+    return OpenVinoEngine(graphs.encoder(encoder), head, precision, threads)
+
+
+def classifier(folder: Path, precision: Precision, threads: int, typed: bool) -> Engine:
+    """A one-label sequence classifier's.
+
+    Args:
+        folder: its files.
+        precision: of the encoder on a fast engine, of all of it on the general one.
+        threads: CPU threads.
+        typed: whether its tokenizer makes token types.
+
+    Raises:
+        NightrankError: E_MODEL, where it cannot be loaded.
+    """
+    known = bert.read_classifier(folder) if _on_openvino() else None
+    if known is None:
+        return _torch(threads).classifier_engine(folder, precision, typed)
+    from nightrank.models.engines import openvino_graph as graphs
+    from nightrank.models.engines.openvino_engine import OpenVinoEngine
+
+    encoder, layers = known
+    head = graphs.classifier_head(layers, encoder.hidden)
+    made = graphs.encoder(encoder, first_only=True)
+    return OpenVinoEngine(made, head, precision, threads, typed)
+
+
+def pooled(folder: Path, resolved: ResolvedModel, threads: int) -> Engine | None:
+    """A bi-encoder's, or None where it is more than an encoder, one pooling and a normalisation.
+
+    Args:
+        folder: a sentence-transformers folder.
+        resolved: precision, dimension, normalisation.
+        threads: CPU threads.
+    """
+    mean = pools_by_mean(folder)
+    # Where a Normalize comes first, a cut vector is no longer of unit length.
+    if mean is None or normalizes(folder) > resolved.normalize:
+        return None
+    if not _on_openvino():
+        return _torch(threads).pooled_engine(folder, resolved, mean)
+    encoder = bert.read_encoder(folder)
+    if encoder is None:
+        return None
+    from nightrank.models.engines import openvino_graph as graphs
+    from nightrank.models.engines.openvino_engine import OpenVinoEngine
+
+    head = graphs.pooling_head(encoder.hidden, mean, resolved.dimension, resolved.normalize)
+    made = graphs.encoder(encoder, first_only=not mean)
+    return OpenVinoEngine(made, head, resolved.precision, threads)
+
+
+def _torch(threads: int) -> Any:
+    """The module of torch's engines; its threads are this process's from here on."""
+    from nightrank.models.engines import torch_models
+
+    torch_models.use_threads(threads)
+    return torch_models
+
+
+def _on_openvino() -> bool:
+    return not has_cuda() and platform.machine() in ("x86_64", "AMD64")

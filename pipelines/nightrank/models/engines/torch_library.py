@@ -1,0 +1,112 @@
+"""Models opened with sentence-transformers, which runs what no engine of ours implements."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from nightrank.models.common.hardware import choose_device
+from nightrank.models.common.inputs import longer_than
+from nightrank.models.common.protocols import Precision
+from nightrank.models.engines.packed import pack_linears
+from nightrank.models.engines.torch_models import DTYPES, cannot_load, require_no_missing
+
+# It warns of a default prompt, which is applied.
+logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+
+
+def sentence_transformer(folder: Path, precision: Precision) -> Any:
+    """A folder's `SentenceTransformer`.
+
+    Raises:
+        NightrankError: E_MODEL, where it cannot be loaded.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    return _open(SentenceTransformer, folder, precision)
+
+
+def cross_encoder(folder: Path, precision: Precision) -> Any:
+    """A folder's `CrossEncoder`.
+
+    Raises:
+        NightrankError: E_MODEL, where it cannot be loaded.
+    """
+    from sentence_transformers import CrossEncoder
+
+    return _open(CrossEncoder, folder, precision)
+
+
+def _open(kind: Any, folder: Path, precision: Precision) -> Any:
+    try:
+        model = kind(
+            str(folder),
+            device=str(choose_device()),
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"dtype": DTYPES[precision], "use_safetensors": True},
+        )
+    except Exception as error:
+        raise cannot_load(folder, error) from None
+    pack_linears(model)
+    return model
+
+
+def require_whole(opened: Any, folder: Path, precision: Precision) -> None:
+    """Refuses a network of which weights are missing: transformers draws them at random.
+
+    Args:
+        opened: by `sentence_transformer` or `cross_encoder`, which say nothing of it.
+        folder: where its network's files lie.
+        precision: of the weights.
+
+    Raises:
+        NightrankError: E_MODEL.
+    """
+    network = opened.transformers_model
+    if network is None:
+        return
+    try:
+        _, loading_info = type(network).from_pretrained(
+            str(folder),
+            dtype=DTYPES[precision],
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception:  # Built from a part of its config, as sentence-transformers does for T5Gemma.
+        return
+    require_no_missing(loading_info, folder)
+
+
+def cut_at(model: Any, max_length_tokens: int) -> None:
+    """Sets where sentence-transformers cuts inputs; a model without a limit has nothing to set."""
+    if model.max_seq_length != math.inf:
+        model.max_seq_length = max_length_tokens
+
+
+def cut_by(model: Any, task: str, texts: list[str], seconds: list[str] | None = None) -> int:
+    """How many inputs sentence-transformers cuts; 0 where it has no tokenizer of transformers.
+
+    Args:
+        model: opened by `sentence_transformer` or `cross_encoder`.
+        task: "query" or "document", for which a model may have a limit of its own.
+        texts: behind their prompt; a pair's first ones.
+        seconds: a pair's second texts.
+    """
+    tokenizer = model.tokenizer
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return 0
+    limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
+    return longer_than(tokenizer, limit, texts, seconds or ())
+
+
+def raw(scores: Tensor) -> Tensor:
+    """Logits as they are, in place of an activation."""
+    return scores

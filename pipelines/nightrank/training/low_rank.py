@@ -1,0 +1,121 @@
+"""A model as a small difference from published weights.
+
+Every linear layer's difference is low rank, ``W = W0 + scale * up @ down`` (LoRA, Hu et al. 2021);
+every small tensor (biases, layer norms, the head) carries its whole difference. Training works on
+`LowRankLinear`, shipping on `export_delta`, loading on `reranker_tensors.merge_delta`: three views
+of the same sum.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nightrank.models.engines.reranker_tensors import DOWN, PLUS, UP
+
+LARGEST_WHOLE_TENSOR = 4096  # elements; anything larger is low rank or frozen
+
+
+class LowRankLinear(nn.Module):
+    """A linear layer whose weight may move within a low-rank subspace; its bias moves freely.
+
+    The sum is formed before the product: at rank 64 of 384 that costs less than two further thin
+    products for each token.
+
+    Args:
+        linear: the layer to wrap; its weight is frozen.
+        rank: columns of `up`.
+        scale: factor of the product.
+        generator: the source of the initial `down`; `up` starts at zero, so training starts at W0.
+    """
+
+    def __init__(
+        self, linear: nn.Linear, rank: int, scale: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.detach().clone(), requires_grad=False)
+        self.bias = nn.Parameter(linear.bias.detach().clone())
+        bound = 1.0 / math.sqrt(linear.in_features)
+        down = torch.empty(rank, linear.in_features).uniform_(-bound, bound, generator=generator)
+        self.down = nn.Parameter(down)
+        self.up = nn.Parameter(torch.zeros(linear.out_features, rank))
+        self.scale = scale
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``inputs @ (W0 + scale * up @ down).T + bias``; [..., in] to [..., out]."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            weight = torch.addmm(self.weight, self.up, self.down, alpha=self.scale)
+        return nn.functional.linear(inputs, weight, self.bias)
+
+
+def make_trainable(model: nn.Module, rank: int, scale: float, seed: int) -> None:
+    """Replaces every linear layer by a `LowRankLinear` and freezes the large embeddings.
+
+    Args:
+        model: changed in place.
+        rank: rank of every difference.
+        scale: factor of every product.
+        seed: fixes the initial values.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.numel() <= LARGEST_WHOLE_TENSOR)
+    linears = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    for name, linear in linears:
+        owner, _, attribute = name.rpartition(".")
+        wrapped = LowRankLinear(linear, rank, scale, generator)
+        setattr(model.get_submodule(owner), attribute, wrapped)
+
+
+def export_delta(model: nn.Module, initial: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The trained difference, in float16.
+
+    Args:
+        model: a model that `make_trainable` prepared.
+        initial: `state_dict` of the same model before training, by the same names.
+
+    Returns:
+        ``<layer>.down`` [rank, in] and ``<layer>.up`` [out, rank] for linear layers, and
+        ``<tensor>.plus`` for whole tensors, all float16.
+    """
+    delta: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.endswith((DOWN, UP)):
+            delta[name] = parameter.detach().half().contiguous()
+        else:
+            delta[name + PLUS] = (parameter.detach() - initial[name]).half().contiguous()
+    return delta
+
+
+def go_on_from(model: nn.Module, delta: dict[str, Tensor]) -> None:
+    """Sets a prepared, untrained model to where a difference left off.
+
+    Args:
+        model: a model that `make_trainable` prepared with the difference's rank and scale.
+        delta: what `export_delta` gave.
+    """
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in delta.items():
+            if name.endswith(PLUS):
+                parameters[name.removesuffix(PLUS)] += tensor.float()
+            else:
+                parameters[name].copy_(tensor)
+
+
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a trained model under the names it had before `make_trainable`.
+
+    Args:
+        model: a model that `make_trainable` prepared, or any other, which is given as it is.
+    """
+    state = dict(model.state_dict())
+    for name, module in model.named_modules():
+        if isinstance(module, LowRankLinear):
+            up, down = state.pop(f"{name}{UP}"), state.pop(f"{name}{DOWN}")
+            state[f"{name}.weight"] = state[f"{name}.weight"] + module.scale * (up @ down)
+    return state

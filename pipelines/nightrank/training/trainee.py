@@ -1,0 +1,256 @@
+"""A network in training, and what surrounds it: how texts become inputs, how it is written.
+
+Two kinds: the built-in reranker's (a MiniLM encoder with a late-interaction head, written as a
+small difference), and any Hugging Face encoder with a classification head (written as a plain
+folder). Both train a low-rank difference, or every weight but the embeddings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nightrank.errors import NightrankError
+from nightrank.models.common import builtin
+from nightrank.models.common.folders import locate
+from nightrank.models.common.hardware import choose_device
+from nightrank.models.common.inputs import Inputs, SplicedInputs, TokenisedInputs
+from nightrank.models.common.pieces import Batch
+from nightrank.models.common.protocols import Tokenizer
+from nightrank.models.common.text_tokenizers import (
+    BYTES_PER_TOKEN,
+    SplicedTokenizer,
+    Utf8Tokenizer,
+    cap_tokens,
+    decode_utf8,
+    minilm_splicer,
+    minilm_tokenizer,
+    pretrained_tokenizer,
+    splicer_for,
+)
+from nightrank.models.engines.builtin_reranker import build_reranker, write_reranker
+from nightrank.models.engines.torch_models import cannot_load
+from nightrank.models.resolving import positions
+from nightrank.storage.tokens import Tokens
+from nightrank.training import low_rank
+
+NO_ACTIVATION = {"activation_fn": "torch.nn.modules.linear.Identity"}
+"""What sentence-transformers reads from config.json, so that its scores are the raw ones."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is trained.
+
+    Attributes:
+        base: `builtin:minilm`, a folder, or a hub id; with the head `interaction` also
+            `builtin:reranker`, or a folder written by such a training, to go on from.
+        revision: the 40-hex commit of a hub id.
+        head: `interaction` or `classifier`.
+        rank: of every linear layer's difference; 0 trains all weights but the embeddings.
+        scale: factor of every low-rank product.
+        max_length_tokens: tokens of a pair, special ones counted.
+        seed: fixes the initial values.
+        threads: CPU threads of this process.
+    """
+
+    base: str
+    revision: str | None
+    head: str
+    rank: int
+    scale: float
+    max_length_tokens: int
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A network in training.
+
+    Attributes:
+        network: prepared: what is to be trained requires a gradient.
+        device: where it lies.
+        tokenizer: makes the tokens that `assemble` takes.
+        assemble: queries, documents and int32 [n, 2] rows of both, to inputs.
+        forward: the network's raw scores of one batch, float32 [n].
+        write: writes the trained network into a folder with the weight to recommend for the first
+            stage; returns its configuration.
+    """
+
+    network: nn.Module
+    device: torch.device
+    tokenizer: Tokenizer
+    assemble: Callable[[Tokens, Tokens, NDArray[np.int32]], Inputs]
+    forward: Callable[[Tensor, Tensor | None, Batch], Tensor]
+    write: Callable[[Path, float], dict[str, Any]]
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+
+
+def make_trainee(shape: Shape) -> Trainee:
+    """Opens the base and prepares it.
+
+    Raises:
+        NightrankError: E_MODEL, where the base is missing or cannot be used.
+    """
+    torch.set_num_threads(shape.threads)
+    torch.manual_seed(shape.seed)
+    if shape.head == "interaction":
+        return _interaction(shape)
+    return _classifier(shape)
+
+
+def _interaction(shape: Shape) -> Trainee:
+    """The built-in reranker's network, from the published weights or a difference to them."""
+    earlier = _difference(shape)
+    base, device = builtin.minilm_folder(), choose_device()
+    splicer = minilm_splicer(shape.max_length_tokens, pair=True)
+    network = build_reranker(base)
+    low_rank.make_trainable(network, shape.rank, shape.scale, shape.seed)
+    initial = {n: p.detach().clone() for n, p in network.named_parameters() if p.requires_grad}
+    if earlier is not None:
+        low_rank.go_on_from(network, load_file(earlier / builtin.DELTA))
+    _for_training(network.encoder, device)
+    network.to(device)
+
+    def forward(ids: Tensor, mask: Tensor | None, batch: Batch) -> Tensor:
+        first = torch.from_numpy(batch.first_lengths).to(device)
+        scores: Tensor = network(ids, mask, first, torch.from_numpy(batch.lengths).to(device))
+        return scores
+
+    def write(folder: Path, weight: float) -> dict[str, Any]:
+        delta = low_rank.export_delta(network, initial)
+        settings = (shape.rank, shape.scale, shape.max_length_tokens)
+        return write_reranker(folder, delta, *settings, weight).to_dict()
+
+    return Trainee(
+        network,
+        device,
+        minilm_tokenizer(),
+        lambda queries, documents, pairs: SplicedInputs(splicer, queries, documents, pairs),
+        forward,
+        write,
+    )
+
+
+def _difference(shape: Shape) -> Path | None:
+    """The folder of the difference to go on from; None where the published weights are."""
+    if shape.base == "builtin:minilm":
+        return None
+    named = shape.base == "builtin:reranker"
+    folder = builtin.RERANKER_FOLDER if named else locate(shape.base, shape.revision)[0]
+    if not (folder / builtin.DELTA).is_file():
+        do = "use head: classifier, or base: builtin:minilm or builtin:reranker"
+        what = "head interaction goes on from a difference to builtin:minilm, found none"
+        raise NightrankError("E_CONFIG", what, str(folder), do)
+    config = builtin.read_reranker_config(builtin.reranker_folder(folder))
+    if (config.rank, config.scale) != (shape.rank, shape.scale):
+        what = f"rank {shape.rank} and scale {shape.scale} to go on from {config.rank} and "
+        do = "set rank and scale as they were"
+        raise NightrankError("E_CONFIG", f"{what}{config.scale}", shape.base, do)
+    return folder
+
+
+def _classifier(shape: Shape) -> Trainee:
+    """Any encoder under transformers' own sequence-classification head with one label."""
+    if shape.base == "builtin:minilm":
+        folder = builtin.minilm_folder()
+    else:
+        folder, _ = locate(shape.base, shape.revision)
+    tokenizer, limit = pretrained_tokenizer(folder), shape.max_length_tokens
+    if limit > positions(folder):
+        what = f"max_length_tokens {limit} of a model with {positions(folder)} positions"
+        raise NightrankError("E_CONFIG", what, shape.base, "set it lower")
+    network, device = _open(folder), choose_device()
+    if shape.rank:
+        low_rank.make_trainable(network, shape.rank, shape.scale, shape.seed)
+    else:
+        for module in network.modules():
+            if isinstance(module, nn.Embedding):
+                module.requires_grad_(False)
+    _for_training(network, device)
+    network.to(device)
+    typed = "token_type_ids" in tokenizer.model_input_names
+    splicer = splicer_for(tokenizer, limit, pair=True)
+
+    def assemble(queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]) -> Inputs:
+        if splicer is not None:
+            return SplicedInputs(splicer, queries, documents, pairs)
+        texts = decode_utf8(queries), decode_utf8(documents)
+        return TokenisedInputs.of_pairs(tokenizer, *texts, pairs, limit)
+
+    def forward(ids: Tensor, mask: Tensor | None, batch: Batch) -> Tensor:
+        fields: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if typed:
+            fields["token_type_ids"] = torch.from_numpy(batch.token_types).to(device)
+        logits: Tensor = network(**fields).logits
+        return logits[:, 0].float()
+
+    def write(target: Path, weight: float) -> dict[str, Any]:
+        plain = _open(folder)
+        plain.load_state_dict({n: t.cpu() for n, t in low_rank.merged_state(network).items()})
+        plain.config.sentence_transformers = NO_ACTIVATION
+        plain.config.nightrank = {"recommended_first_stage_weight": weight}
+        plain.save_pretrained(target)
+        # A fresh copy: the one above is set to cut and pad as training needs it.
+        saved = pretrained_tokenizer(folder)
+        saved.model_max_length = limit
+        saved.save_pretrained(target)
+        return dict(json.loads((target / "config.json").read_text()))
+
+    cap = cap_tokens(limit)
+    return Trainee(
+        network,
+        device,
+        SplicedTokenizer(pretrained_tokenizer(folder).backend_tokenizer, cap)
+        if splicer is not None
+        else Utf8Tokenizer(cap * BYTES_PER_TOKEN),
+        assemble,
+        forward,
+        write,
+    )
+
+
+def _for_training(encoder: Any, device: torch.device) -> None:
+    """Attention written out on a CPU: torch's fused kernel spends a third of a step going back.
+
+    22 pairs/s against 16 (180 tokens, batches of 3,000 against 6,000, 2 threads of Zen 5).
+    """
+    if device.type == "cpu":
+        encoder.set_attn_implementation("eager")
+
+
+def _open(folder: Path) -> Any:
+    """The encoder with a head of one label, float32, without dropout.
+
+    Dropout keeps the fused attention kernels from being used, and runs here are short.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        config.num_labels = 1
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if getattr(config, name, None) is not None:
+                setattr(config, name, 0.0)
+        return AutoModelForSequenceClassification.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:
+        raise cannot_load(folder, error) from None
