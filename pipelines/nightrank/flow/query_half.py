@@ -15,7 +15,7 @@ from nightrank.flow.run import Run
 from nightrank.generations import accounting
 from nightrank.generations import corpus as generations
 from nightrank.generations.planning import Plan
-from nightrank.retrieval.standing import kept_rows
+from nightrank.retrieval.carried_lists import kept_rows
 from nightrank.stages import carry, delta, distinct, embed, ingest, merge, rank, rerank, search
 from nightrank.storage.dataset import Dataset, Manifest
 from nightrank.storage.fingerprint import fingerprint

@@ -33,7 +33,7 @@ from nightrank.retrieval import (
     first_stage,
     hybrid_search,
 )
-from nightrank.retrieval.standing import kept_rows
+from nightrank.retrieval.carried_lists import kept_rows
 from nightrank.retrieval.terms import Analyzer
 from nightrank.storage.tokens import Tokens
 

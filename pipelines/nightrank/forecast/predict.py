@@ -26,7 +26,7 @@ from nightrank.forecast.tokens_sample import (
 from nightrank.inputs.splits import Split
 from nightrank.models.common.networks import network_of
 from nightrank.models.common.protocols import ResolvedModel
-from nightrank.retrieval.standing import kept_rows
+from nightrank.retrieval.carried_lists import kept_rows
 from nightrank.storage import ordinals
 
 FORMAT = 1

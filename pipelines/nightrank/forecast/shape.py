@@ -14,8 +14,8 @@ from nightrank.datasets.current_corpus import ROWS_PER_TASK
 from nightrank.errors import NightrankError
 from nightrank.forecast.sampling import Sample
 from nightrank.inputs.splits import TARGET_BYTES
+from nightrank.retrieval.carried_lists import kept_rows
 from nightrank.retrieval.faiss_products import GPU_K
-from nightrank.retrieval.standing import kept_rows
 from nightrank.runtime.unit import MAX_UNITS
 from nightrank.stages import changes, rerank
 from nightrank.storage import buckets, ordinals

@@ -6,8 +6,8 @@ stand as well but are searched again this night, to be compared) and `search` (q
 searched in all segments). Cardinality: one shard per query shard. Knows nothing about: vectors,
 scores of pairs, how anything was searched.
 
-A query is searched in full when it is new, when its list underflows (`retrieval.standing`), and
-once in `audit_nights` in any case: so every list is checked against a full search in turn, and
+A query is searched in full when it is new, when its list underflows (`retrieval.carried_lists`),
+and once in `audit_nights` in any case: so every list is checked against a full search in turn, and
 lists do not all wear thin on one night.
 """
 
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from nightrank.datasets.current_corpus import tombstoned_ordinals
 from nightrank.datasets.lists import PreviousLists, by_query_shard, overlapping
-from nightrank.retrieval import standing
+from nightrank.retrieval import carried_lists
 from nightrank.retrieval.hybrid import BM25, DENSE
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.storage import ordinals, schemas
@@ -85,12 +85,12 @@ class Worker:
         fresh = [read.table(ref) for ref in task.args["partials"]]
         merged = pa.concat_tables([pool, *(table.select(pool.column_names) for table in fresh)])
         stands = pa.array(known[merged["query"].to_numpy()])
-        wanted = standing.kept_rows(self._depth)
+        wanted = carried_lists.kept_rows(self._depth)
         count = len(hashes)
-        merged, bounds, lengths = standing.cut(
+        merged, bounds, lengths = carried_lists.cut(
             merged.filter(stands), count, self._names, wanted, bounds
         )
-        short = known & standing.underflows(bounds, lengths, self._depth)
+        short = known & carried_lists.underflows(bounds, lengths, self._depth)
         due = first_byte(hashes).astype(np.int64) % self._nights == self._night % self._nights
         search = np.flatnonzero(~known | short | due).astype(np.int32)
         query = merged["query"].to_numpy()
@@ -115,11 +115,11 @@ class Worker:
 
     def _previous(
         self, hashes: pa.ChunkedArray, task: Task, read: Reader
-    ) -> tuple[np.ndarray, pa.Table, standing.Bounds]:
+    ) -> tuple[np.ndarray, pa.Table, carried_lists.Bounds]:
         """Which of tonight's queries stood before, their pools and bounds, numbered as tonight."""
         count = len(hashes)
         known = np.zeros(count, bool)
-        bounds = standing.Bounds.none(count, self._names)
+        bounds = carried_lists.Bounds.none(count, self._names)
         doc_ids = {
             name: ids.to_numpy(zero_copy_only=False).copy() for name, ids in bounds.doc_ids.items()
         }
@@ -130,7 +130,7 @@ class Worker:
             now = pc.index_in(theirs, mine).combine_chunks()
             still = pc.is_valid(now).to_numpy(zero_copy_only=False)
             number = pc.fill_null(now, -1).to_numpy()
-            before = standing.Bounds.from_table(read.table(bounds_ref))
+            before = carried_lists.Bounds.from_table(read.table(bounds_ref))
             known[number[still]] = True
             for name in self._names:
                 bounds.scores[name][number[still]] = before.scores[name][still]
@@ -141,7 +141,7 @@ class Worker:
             pool = pool.set_column(0, "query", pa.array(query, pa.int32()))
             pools.append(pool.filter(pa.array(query >= 0)))
         found = {name: pa.array(ids, pa.string()) for name, ids in doc_ids.items()}
-        return known, pa.concat_tables(pools), standing.Bounds(bounds.scores, found)
+        return known, pa.concat_tables(pools), carried_lists.Bounds(bounds.scores, found)
 
 
 def moved(places: np.ndarray, moves: list[list[Any]], read: Reader) -> np.ndarray:

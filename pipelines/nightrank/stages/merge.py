@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightrank.datasets.lists import by_query_shard, scatter
-from nightrank.retrieval import hybrid, ranking, standing
+from nightrank.retrieval import carried_lists, hybrid, ranking
 from nightrank.retrieval.hybrid import BM25, DENSE
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.storage import schemas
@@ -52,15 +52,15 @@ class Worker:
     def __call__(self, task: Task, read: Reader) -> Payload:
         """Folds the partial lists, never more than `FAN_IN` at once."""
         count, refs = task.args["queries"], task.args["partials"]
-        wanted = standing.kept_rows(self._depth)
+        wanted = carried_lists.kept_rows(self._depth)
         pool = schemas.partials(bool(self._weight)).empty_table()
         for start in range(0, len(refs), FAN_IN):
             tables = [pool, *(read.table(ref) for ref in refs[start : start + FAN_IN])]
-            pool, _, _ = standing.cut(pa.concat_tables(tables), count, self._names, wanted)
-        pool, bounds, _ = standing.cut(pool, count, self._names, wanted)
+            pool, _, _ = carried_lists.cut(pa.concat_tables(tables), count, self._names, wanted)
+        pool, bounds, _ = carried_lists.cut(pool, count, self._names, wanted)
         stats: dict[str, Any] = {"rate_unit": "candidates"}
         if carried := task.args["carried"]:
-            before = standing.Bounds.from_table(read.table(carried["bounds"]))
+            before = carried_lists.Bounds.from_table(read.table(carried["bounds"]))
             searched = np.zeros(count, bool)
             searched[read.table(carried["search"])["row"].to_numpy()] = True
             audit = read.table(carried["audit"])
