@@ -1,31 +1,31 @@
 """Loads a configuration file; every error names file, line and key.
 
-The YAML is that of `config_yaml`; keys and values are those of the models in `config`.
+The YAML is that of `yaml_text`; keys and values are those of the models in this room. Overrides are
+`KEY=VALUE` texts, as `--set` takes them, or a mapping of dotted keys to values.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from nightrank.config.keys import (
-    annotation_at,
-    closest,
-    did_you_mean,
-    is_text,
-    known,
-    may_be_null,
-    meant,
+from nightrank.config.keys import closest, did_you_mean, known, meant
+from nightrank.config.overrides import (
+    Overrides,
+    apply_overrides,
+    origin,
+    override_of,
+    plain_data,
 )
 from nightrank.config.running import Section
 from nightrank.config.schema import PipelineConfig
 from nightrank.config.yaml_text import parse
-from nightrank.errors import NightrankError, is_utf8, printable
+from nightrank.errors import NightrankError
 from nightrank.process.home import at_home
 
 S = TypeVar("S", bound=Section)
@@ -43,13 +43,13 @@ WORDS = {
 }
 
 
-def load_section(kind: type[S], path: str, sets: Sequence[str] = ()) -> S:
+def load_section(kind: type[S], path: str, overrides: Overrides = ()) -> S:
     """Loads a YAML file as a configuration of one kind.
 
     Args:
         kind: the model that the file must fit.
         path: a local file.
-        sets: overrides, see `apply_sets`.
+        overrides: see `apply_overrides`.
 
     Raises:
         NightrankError: E_CONFIG with file, line and key; E_USAGE for a bad override.
@@ -65,42 +65,71 @@ def load_section(kind: type[S], path: str, sets: Sequence[str] = ()) -> S:
         raise NightrankError(
             "E_CONFIG", f"cannot read config: {error.strerror}", path, do
         ) from None
-    return load_text(kind, text, path, sets)
+    return load_text(kind, text, path, overrides)
 
 
-def load_text(kind: type[S], text: str, path: str, sets: Sequence[str] = ()) -> S:
+def load_text(kind: type[S], text: str, path: str, overrides: Overrides = ()) -> S:
     """Reads the text of a YAML file; see `load_section`.
 
     Args:
         kind: the model that the text must fit.
         text: the document.
         path: what errors call it.
-        sets: overrides, see `apply_sets`.
+        overrides: see `apply_overrides`.
 
     Raises:
         NightrankError: E_CONFIG with file, line and key; E_USAGE for a bad override.
     """
     plain, lines = parse(text, path)
+    return _validated(kind, plain, path, overrides, lines)
+
+
+def load_mapping(kind: type[S], mapping: Mapping[str, Any], overrides: Overrides = ()) -> S:
+    """Validates a configuration that is given as keys and values.
+
+    Args:
+        kind: the model that the mapping must fit.
+        mapping: as the YAML file would hold it; paths may be `os.PathLike`. It is not changed.
+        overrides: see `apply_overrides`.
+
+    Raises:
+        NightrankError: E_CONFIG with the key; E_USAGE for a bad override.
+    """
+    return _validated(kind, plain_data(mapping), "config mapping", overrides, {})
+
+
+def changed(config: S, overrides: Overrides) -> S:
+    """A configuration with overrides applied to it; defaults stay defaults.
+
+    Raises:
+        NightrankError: as `load_mapping`.
+    """
+    if not overrides:
+        return config
+    plain = config.model_dump(exclude_unset=True)
+    # One rerank step may be written without the list: its key is `rerank.depth` then.
+    if isinstance(steps := plain.get("rerank"), list) and len(steps) == 1:
+        plain["rerank"] = steps[0]
+    return _validated(type(config), plain, "config", overrides, {})
+
+
+def _validated(
+    kind: type[S],
+    plain: dict[str, Any],
+    name: str,
+    overrides: Overrides,
+    lines: Mapping[str, int],
+) -> S:
+    """Plain data with overrides as a model; `lines` are the file's, by dotted key."""
     try:
-        return kind.model_validate(apply_sets(kind, plain, sets))
+        return kind.model_validate(apply_overrides(kind, plain, overrides))
     except ValidationError as error:
         parts, what = _explained(kind, error)
-        where, do = f"{path}, line {_line(lines, parts)}", "correct the config"
-        if setting := _setting(sets, parts, ".".join(parts) in lines):
-            where, do = f"--set {setting}", "correct the option"
+        where, do = f"{name}, line {_line(lines, parts)}" if lines else name, "correct the config"
+        if key := override_of(overrides, parts, ".".join(parts) in lines):
+            where, do = origin(overrides, key), "correct the option"
+            do = do if where.startswith("--set") else "correct the override"
         raise NightrankError("E_CONFIG", what, where, do) from None
-
-
-def _setting(sets: Sequence[str], parts: list[str], in_file: bool) -> str:
-    """The override that an error's key comes from; empty where that is the file."""
-    wrong = [part for part in parts if not part.isdecimal()]
-    for override in sets:
-        key = override.partition("=")[0]
-        named = [part for part in key.split(".") if not part.isdecimal()]
-        inside = wrong[: len(named)] == named
-        if wrong and (inside or (not in_file and named[: len(wrong)] == wrong)):
-            return key
-    return ""
 
 
 def _explained(kind: type[Section], error: ValidationError) -> tuple[list[str], str]:
@@ -143,73 +172,12 @@ def _words(error: ErrorDetails) -> str:
     return WORDS.get(error["type"], what)
 
 
-def _line(lines: dict[str, int], parts: list[str]) -> int:
+def _line(lines: Mapping[str, int], parts: list[str]) -> int:
     """The line of the longest part of a key that the file has."""
     longest = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((lines[name] for name in longest if name in lines), 1)
 
 
-def load_config(path: str, sets: Sequence[str] = ()) -> PipelineConfig:
+def load_config(path: str, overrides: Overrides = ()) -> PipelineConfig:
     """Loads a pipeline configuration; see `load_section`."""
-    return load_section(PipelineConfig, path, sets)
-
-
-def apply_sets(kind: type[Section], plain: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
-    """Applies `--set a.b=value` overrides.
-
-    A key that takes text takes it as it is typed, `a: b` and `2024` too; what is wholly in quotes
-    is read without them, and nothing or `null` is null where the key may be null. The value of any
-    other key is read as YAML.
-
-    Args:
-        kind: the model of the configuration, which says what a key takes.
-        plain: the configuration so far; changed in place.
-        sets: the overrides.
-
-    Raises:
-        NightrankError: E_USAGE where an override is no UTF-8, has no `=` or its path crosses a
-            plain value; E_CONFIG for a value that is no YAML.
-    """
-    for override in sets:
-        if not is_utf8(override):
-            what, do = "the value is not valid UTF-8", "rename what it names"
-            raise NightrankError("E_USAGE", what, f"--set {printable(override)}", do)
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise NightrankError(
-                "E_USAGE", f"--set {override!r} is not KEY=VALUE", "", "e.g. --set rerank.depth=50"
-            )
-        place: Any = plain
-        *parents, last = key.split(".")
-        for part in parents:
-            if not isinstance(place, dict):
-                place = place[_item(place, key, part)]
-            else:
-                place = place.setdefault(part, {})
-        found = _value(kind, key, value)
-        if isinstance(place, dict):
-            place[last] = found
-        else:
-            place[_item(place, key, last)] = found
-    return plain
-
-
-def _item(place: Any, key: str, part: str) -> int:
-    """The number of an item of a list."""
-    if not isinstance(place, list):
-        what = f"--set {key}: {part!r} is inside a plain value"
-        raise NightrankError("E_USAGE", what, "", "set the key above it")
-    if not part.isdecimal() or int(part) >= len(place):
-        what = f"--set {key}: expected an item's number below {len(place)}, found {part!r}"
-        raise NightrankError("E_USAGE", what, "", "e.g. --set rerank.0.depth=50")
-    return int(part)
-
-
-def _value(kind: type[Section], key: str, value: str) -> Any:
-    annotation, quoted = annotation_at(kind, key.split(".")), value[:1] in ("'", '"')
-    if is_text(annotation):
-        if value in ("", "null") and may_be_null(annotation):
-            return None
-        if not (quoted and len(value) > 1 and value[0] == value[-1]):
-            return value
-    return parse(f"value: {value}", f"--set {key}")[0]["value"]
+    return load_section(PipelineConfig, path, overrides)
