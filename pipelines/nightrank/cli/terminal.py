@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from nightrank.cli import closing, supervision
+from nightrank.cli import closing
 from nightrank.cli.executors import open_executor
 from nightrank.config.redaction import redacted
 from nightrank.errors import NightrankError, unexpected
+from nightrank.runtime import supervisor
 
 if TYPE_CHECKING:
     from nightrank.flow.offline_rerank import Run
@@ -43,46 +41,10 @@ Force = Annotated[
 ]
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal came.
-
-    A KeyboardInterrupt, for no other kind ends Ray's own waiting: of a BaseException it made a
-    SystemError in 8 of 23 runs that were stopped once Ray was up. Ray and typer put an exception of
-    their own in its place, so the last one is kept.
-    """
-
-    def __init__(self, signum: int) -> None:
-        meant = {handed: number for number, handed in supervision.HANDED_ON.items()}
-        self.signum = signum
-        self.exit_code = 128 + meant.get(signal.Signals(signum), signum)
-
-
-TYPERS_STOP = 130  # As what typer ends after a KeyboardInterrupt.
-_came: list[Stopped] = []
-
-
 def program(app: Callable[..., Any]) -> NoReturn:
     """Runs a typer app as this process's only business, and ends the process."""
-    supervision.allow()
-    sys.unraisablehook = redeliver_signal
-    leave(guarded(app))
-
-
-def leave(code: int) -> NoReturn:
-    """Ends the process.
-
-    After a signal without C++'s own end: it can come between the start of a thread and whoever is
-    to join it, and such a thread's destructor aborts (3 of 60 runs ended with 134 for 143).
-    """
-    if code > 128:
-        for number in supervision.SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+    supervisor.begin()
+    supervisor.leave(guarded(app))
 
 
 def guarded(app: Callable[..., Any]) -> int:
@@ -95,15 +57,13 @@ def guarded(app: Callable[..., Any]) -> int:
     """
     logging.getLogger().setLevel(logging.ERROR)
     closing.begin()
-    with contextlib.suppress(ValueError):  # Not in the main thread (tests): leave signals alone.
-        for number in supervision.SIGNALS:
-            signal.signal(number, _stop)
+    supervisor.handle_signals()
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:
         return _stopped()
     except SystemExit as end:
-        if _came and end.code == TYPERS_STOP:
+        if supervisor.last_stop() and end.code == supervisor.TYPER_INTERRUPTED:
             return _stopped()
         closing.ended()
         return int(end.code) if isinstance(end.code, int) else int(end.code is not None)
@@ -134,29 +94,11 @@ def _bug(error: BaseException) -> int:
     return 70
 
 
-def _stop(signum: int, frame: FrameType | None) -> None:
-    _came.append(Stopped(signum))
-    raise _came[-1]
-
-
 def _stopped() -> int:
-    print("nightrank: stopped; the same command resumes", file=sys.stderr)
-    code = _came[-1].exit_code if _came else TYPERS_STOP
-    closing.stopped(code, "stopped", "the same command resumes")
-    return code
-
-
-def redeliver_signal(told: sys.UnraisableHookArgs) -> None:
-    """A stop that came where Python hands nothing on (a finalizer, a hook of a fork) comes again.
-
-    Ray forks some ten processes as it starts, and each runs the hooks of `os.register_at_fork`.
-    """
-    if isinstance(told.exc_value, Stopped):
-        again = threading.Timer(0.05, os.kill, (os.getpid(), told.exc_value.signum))
-        again.daemon = True
-        again.start()
-    else:
-        sys.__unraisablehook__(told)
+    stop = supervisor.last_stop() or supervisor.Stopped(signal.SIGINT)
+    print(f"nightrank: {stop.what}; the same command resumes", file=sys.stderr)
+    closing.stopped(stop.exit_code, stop.what, "the same command resumes")
+    return stop.exit_code
 
 
 @contextlib.contextmanager
@@ -188,7 +130,7 @@ def open_job(
 
     config = load_config(config_path, sets or [])
     if config.cluster.executor == "ray":
-        supervision.supervise(config.cluster.standing or "a cluster started here")
+        supervisor.supervise(config.cluster.standing or "a cluster started here")
     from nightrank.process.without_pandas import without_pandas
 
     without_pandas()  # Before anything else imports it.
@@ -240,8 +182,7 @@ def open_job(
                 events.ended(job.cut_short)
             events.emit("run_finished", seconds=time.monotonic() - job.began)
         except BaseException as error:
-            stop = _came and isinstance(error, KeyboardInterrupt)
-            events.ended(_came[-1] if stop else error)
+            events.ended(supervisor.stop_behind(error))
             if isinstance(error, NightrankError) and error.code == "E_STORE_RETRY":
                 recorder.folder = ""  # The store does not answer: it was asked for long enough.
             raise

@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nightrank.cli import supervision
 from nightrank.cli.terminal import ConfigPath, Sets
 from nightrank.errors import NightrankError
+from nightrank.runtime import supervisor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -246,6 +246,6 @@ def train_reranker(config: ConfigPath, sets: Sets = None) -> None:
     log.setLevel(logging.INFO)
     loaded = load_section(TrainConfig, config, sets or [])
     if loaded.workers:
-        supervision.supervise(loaded.address or "a cluster started here")
+        supervisor.supervise(loaded.address or "a cluster started here")
     report = run(loaded)
     print(json.dumps(report["dev_ndcg@10_by_first_stage_weight"], indent=2))

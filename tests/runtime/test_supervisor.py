@@ -13,12 +13,12 @@ import pytest
 
 PROGRAM = """
 import os, signal, sys, time
-from nightrank.cli import supervision
+from nightrank.runtime import supervisor
 from nightrank.cli.terminal import program
 
 def app(**_):
     print("begun", flush=True)
-    supervision.supervise("head:6379")
+    supervisor.supervise("head:6379")
     print(os.getpid(), flush=True)
     {}
 
