@@ -27,9 +27,9 @@ from benchmarks.reporting import machine, table
 from benchmarks.side_by_side import Contestant
 from benchmarks.texts import mixed
 from nightrank.models import registry
-from nightrank.models.common import builtin
-from nightrank.models.common.hardware import cpu_has_bf16
-from nightrank.models.common.text_tokenizers import minilm_splicer
+from nightrank.models.folders import builtin
+from nightrank.models.hardware import cpu_has_bf16
+from nightrank.models.text.tokenizers import minilm_splicer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PEER, PEER_BEST = "sentence-transformers", "sentence-transformers bf16"

@@ -28,10 +28,10 @@ import torch
 
 from benchmarks.arguments import add_out
 from benchmarks.reporting import machine, table
-from nightrank.models.common.hardware import choose_device
-from nightrank.models.common.inputs import Engine, SplicedInputs, run
-from nightrank.models.common.splicing import Splicer, Template
 from nightrank.models.engines import torch_models
+from nightrank.models.hardware import choose_device
+from nightrank.models.text.inputs import Engine, SplicedInputs, run
+from nightrank.models.text.splicing import Splicer, Template
 from nightrank.storage.tokens import Tokens
 
 # layers, width, inner width, width of keys and values, gated

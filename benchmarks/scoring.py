@@ -33,7 +33,7 @@ from benchmarks.reporting import machine, table
 from benchmarks.side_by_side import Contestant
 from benchmarks.texts import Texts, mixed
 from nightrank.models import registry
-from nightrank.models.common.text_tokenizers import minilm_splicer
+from nightrank.models.text.tokenizers import minilm_splicer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 NEAREST = OTHERS = 50
@@ -67,9 +67,9 @@ def ours(name: str, precision: str, texts: Texts, pairs: np.ndarray, threads: in
 
 def general(texts: Texts, pairs: np.ndarray) -> Contestant:
     """What networks run on that are not BERT's kin."""
-    from nightrank.models.common import builtin
     from nightrank.models.engines.cross_encoders import PairScorer
     from nightrank.models.engines.torch_models import interaction_engine
+    from nightrank.models.folders import builtin
 
     engine = interaction_engine(builtin.minilm_folder(), builtin.RERANKER_FOLDER, "bf16")
     model = PairScorer(engine, minilm_splicer(256, pair=True))
@@ -172,7 +172,7 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from nightrank.models.common.hardware import cpu_has_bf16
+    from nightrank.models.hardware import cpu_has_bf16
     from nightrank.training.exporting import export_model
 
     torch.set_num_threads(args.threads)

@@ -23,7 +23,7 @@ from nightrank.forecast.sampling import Sample, sample_input
 from nightrank.forecast.shape import PerDocument, Shape, Side, shape_of, units_of
 from nightrank.forecast.times import Pool, Pools, pools_of
 from nightrank.inputs.splits import list_inputs, plan_splits
-from nightrank.models.common.networks import network_of, read_network
+from nightrank.models.folders.network_size import network_of, read_network
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from tests.conftest import write_jsonl
 

@@ -18,8 +18,8 @@ from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.errors import NightrankError
 from nightrank.generations.results import open_lake, read_results
-from nightrank.models.common.folders import folder_digest
-from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.folders.files import folder_digest
+from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import load_cross_encoder
 from nightrank.retrieval import faiss_files
 from nightrank.storage.dataset import Dataset, FileRef

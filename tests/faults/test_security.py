@@ -128,7 +128,7 @@ def test_model_folders_with_code_are_refused(
     assert "error[E_MODEL]" in said and said.count("\n") == 1
     expected = {
         "auto_map": "auto_map",
-        "modules": "module of other code",
+        "modules": "module of another package",
         "a pickle": "safetensors",
     }
     for begin, words in expected.items():

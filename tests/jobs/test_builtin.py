@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nightrank import read_results
-from nightrank.models.common.hardware import cpu_has_bf16
+from nightrank.models.hardware import cpu_has_bf16
 from tests.conftest import COLLECTIONS, ON_RAY, nightrank, write_jsonl
 
 pytestmark = pytest.mark.models

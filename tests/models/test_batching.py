@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightrank.models.common.batching import order_by_length, pack
-from nightrank.models.common.passage import passage_text
+from nightrank.models.text.batching import order_by_length, pack
+from nightrank.models.text.passage import passage_text
 
 LENGTHS = st.lists(st.integers(0, 600), max_size=200)
 

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from nightrank.models.common import hardware
-from nightrank.models.common.batching import SPENT
-from nightrank.models.common.inputs import run
-from nightrank.models.common.pieces import Batch
+from nightrank.models import hardware
+from nightrank.models.text.batching import SPENT
+from nightrank.models.text.inputs import run
+from nightrank.models.text.pieces import Batch
 
 from .conftest import FAMILIES, tiny
 from .test_device_memory import Numbers
@@ -103,8 +103,8 @@ def test_a_failed_device_is_told_as_one():
     code = (
         "import numpy as np, torch\n"
         "from nightrank.errors import UnfitProcessError\n"
-        "from nightrank.models.common.hardware import choose_device\n"
-        "from nightrank.models.common.inputs import run\n"
+        "from nightrank.models.hardware import choose_device\n"
+        "from nightrank.models.text.inputs import run\n"
         "from tests.models.test_device_memory import Numbers\n"
         "from nightrank.models.engines.torch_engine import TorchEngine\n"
         "class Broken(torch.nn.Module):\n"

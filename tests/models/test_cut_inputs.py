@@ -12,7 +12,6 @@ import pytest
 from nightrank.cli.plan_table import table as plan_table
 from nightrank.datasets.cut_inputs import lines, share
 from nightrank.generations.results import generation_of, open_lake
-from nightrank.models.common.batching import SPENT
 from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
@@ -20,6 +19,7 @@ from nightrank.models.registry import (
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
+from nightrank.models.text.batching import SPENT
 from tests.conftest import Collection, nightrank
 from tests.support.lake import run
 

@@ -11,8 +11,8 @@ import pytest
 
 from nightrank.config.schema import PipelineConfig
 from nightrank.diagnosis.models import models
-from nightrank.models.common.folders import model_files
 from nightrank.models.describing import as_stored, compare_outputs, describe
+from nightrank.models.folders.files import model_files
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from tests.conftest import Collection
 from tests.models.conftest import tiny_tokenizer

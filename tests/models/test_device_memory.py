@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nightrank.errors import NightrankError, UnfitProcessError
-from nightrank.models.common.batching import SPENT
-from nightrank.models.common.inputs import run
-from nightrank.models.common.pieces import Batch, Source
+from nightrank.models.text.batching import SPENT
+from nightrank.models.text.inputs import run
+from nightrank.models.text.pieces import Batch, Source
 
 torch = pytest.importorskip("torch")
 

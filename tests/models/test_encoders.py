@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.models.common import hardware
+from nightrank.models import hardware
 from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
@@ -32,7 +32,7 @@ PAIRS = np.array([[q, d] for q in range(3) for d in range(5)], dtype=np.int32)[:
 def minilm():
     from sentence_transformers import SentenceTransformer
 
-    from nightrank.models.common.builtin import minilm_folder
+    from nightrank.models.folders.builtin import minilm_folder
 
     return SentenceTransformer(str(minilm_folder()), device="cpu")
 

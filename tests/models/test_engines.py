@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.models.common import builtin, hardware
-from nightrank.models.common.inputs import SplicedInputs, run
-from nightrank.models.common.text_tokenizers import minilm_splicer, minilm_tokenizer
+from nightrank.models import hardware
 from nightrank.models.engines import bert, openvino_graph
 from nightrank.models.engines import choosing as engines
 from nightrank.models.engines.openvino_engine import OpenVinoEngine
+from nightrank.models.folders import builtin
 from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
@@ -17,6 +16,8 @@ from nightrank.models.registry import (
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
+from nightrank.models.text.inputs import SplicedInputs, run
+from nightrank.models.text.tokenizers import minilm_splicer, minilm_tokenizer
 
 from .conftest import DOCUMENTS, FAMILIES, PAIRS, QUERIES, by_sentence_transformers, tiny
 

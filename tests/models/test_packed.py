@@ -6,8 +6,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from nightrank.models.common.hardware import cpu_packs_bf16  # noqa: E402
 from nightrank.models.engines.packed import PackedLinear, pack_linears  # noqa: E402
+from nightrank.models.hardware import cpu_packs_bf16  # noqa: E402
 
 
 def network(dtype):

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from nightrank.models.common.inputs import SplicedInputs
-from nightrank.models.common.pieces import Batch, Source
-from nightrank.models.common.splicing import Splicer, Template
 from nightrank.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
+from nightrank.models.text.inputs import SplicedInputs
+from nightrank.models.text.pieces import Batch, Source
+from nightrank.models.text.splicing import Splicer, Template
 from nightrank.storage.tokens import Tokens
 
 from .conftest import (

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.models.common import builtin, hardware
+from nightrank.models import hardware
+from nightrank.models.folders import builtin
 from nightrank.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
 
 pytestmark = pytest.mark.models

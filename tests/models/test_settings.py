@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.models.common import meaning
-from nightrank.models.common.folders import loaded_folders, model_files
+from nightrank.models.folders import semantics
+from nightrank.models.folders.files import loaded_folders, model_files
 from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,
@@ -399,7 +399,7 @@ def test_activations_that_lose_the_order_are_refused(tmp_path, named, monotone):
         edit(folder / DECLARED, activation_fn=None)
         edit(folder / "config.json", sentence_transformers=None)
         edit(folder / file, **fields)
-        assert meaning.activation(folder) == path
+        assert semantics.activation(folder) == path
         if monotone:
             same_scores(folder)
         else:
@@ -520,7 +520,7 @@ def test_a_language_model_with_a_score_of_two_tokens(tmp_path):
 
 def test_tokenizers_with_other_vocabularies_do_not_share_stored_tokens(tmp_path):
     """Without a tokenizer.json the vocabulary is a file of its own."""
-    from nightrank.models.common.text_tokenizers import spliced_name
+    from nightrank.models.text.tokenizers import spliced_name
 
     names = set()
     for words in ("river bank", "bank river"):

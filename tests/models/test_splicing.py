@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightrank.models.common.splicing import PROBES, longest_first, provable_template
-from nightrank.models.common.text_tokenizers import (
+from nightrank.models.text.splicing import PROBES, longest_first, provable_template
+from nightrank.models.text.tokenizers import (
     MINILM_PADDING,
     MINILM_PAIR,
     MINILM_SINGLE,
@@ -19,8 +19,8 @@ LENGTH = st.integers(0, 300)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from nightrank.models.common.builtin import minilm_folder
-    from nightrank.models.common.text_tokenizers import pretrained_tokenizer
+    from nightrank.models.folders.builtin import minilm_folder
+    from nightrank.models.text.tokenizers import pretrained_tokenizer
 
     return pretrained_tokenizer(minilm_folder())
 
@@ -69,7 +69,7 @@ def test_a_tokenizer_that_cuts_on_the_left_is_not_provable(tmp_path):
 
 
 def test_utf8_tokens_hold_the_text():
-    from nightrank.models.common.text_tokenizers import Utf8Tokenizer, decode_utf8
+    from nightrank.models.text.tokenizers import Utf8Tokenizer, decode_utf8
 
     tokens = Utf8Tokenizer(4096)([*PROBES, None])
     assert decode_utf8(tokens) == [*PROBES, ""]

@@ -25,8 +25,8 @@ from nightrank.errors import NightrankError
 from nightrank.generations.planning import make_plan, store_models
 from nightrank.generations.results import open_lake
 from nightrank.generations.retention import collect, collectable
+from nightrank.models import hardware
 from nightrank.models import stored as stored_models
-from nightrank.models.common import hardware
 from nightrank.models.registry import load_cross_encoder, resolve_cross_encoder
 from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
@@ -172,7 +172,7 @@ def test_of_many_processes_of_a_node_one_fetches_and_all_read_the_same(
         "import sys\n"
         "from nightrank.storage.reader import Reader\n"
         "from nightrank.storage.store import Store\n"
-        "from nightrank.models.common.folders import folder_digest\n"
+        "from nightrank.models.folders.files import folder_digest\n"
         "read, pieces = Reader(Store(sys.argv[1])), []\n"
         "fetch = read._piece\n"
         "read._piece = lambda ref, at: pieces.append(at) or fetch(ref, at)\n"

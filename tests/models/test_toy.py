@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.protocols import BiEncoder, CrossEncoder, ResolvedModel, Tokenizer
+from nightrank.models.protocols import BiEncoder, CrossEncoder, ResolvedModel, Tokenizer
 from nightrank.models.registry import (
     load_bi_encoder,
     load_cross_encoder,

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from nightrank.models.common.batching import pack
+from nightrank.models.text.batching import pack
 from nightrank.storage.tokens import Tokens
 
 torch = pytest.importorskip("torch")
 
-from nightrank.models.common.inputs import SplicedInputs  # noqa: E402
-from nightrank.models.common.splicing import Splicer, Template  # noqa: E402
 from nightrank.models.engines.interaction import InteractionReranker  # noqa: E402
 from nightrank.models.engines.reranker_tensors import merge_delta  # noqa: E402
+from nightrank.models.text.inputs import SplicedInputs  # noqa: E402
+from nightrank.models.text.splicing import Splicer, Template  # noqa: E402
 from nightrank.training import checkpoints, low_rank  # noqa: E402
 from nightrank.training.groups import Draw, Example, Source, plan_step  # noqa: E402
 from nightrank.training.loop import Options, learning_rate, score_pairs, train  # noqa: E402

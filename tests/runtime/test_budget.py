@@ -8,7 +8,7 @@ import pytest
 
 from nightrank.config.running import Budget
 from nightrank.runtime.budget import Meter
-from nightrank.runtime.night import Night
+from nightrank.runtime.deadline import Window
 
 
 def test_without_a_limit_there_is_no_end() -> None:
@@ -45,7 +45,7 @@ def test_what_failed_tries_took_is_spent(monkeypatch: pytest.MonkeyPatch, budget
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("time.time", lambda: 1e9 + now[0])
-    meter = Meter(budget, lambda: 8.0, before=lambda: 20 * 60.0)  # Both last half an hour.
+    meter = Meter(budget, lambda: 8.0, find_failed=lambda: 20 * 60.0)  # Both last half an hour.
     assert meter.deadline() == 1e9 + 10 * 60.0
     now[0] = 9 * 60.0
     assert meter.reason() == "" and meter.deadline() == 1e9 + 10 * 60.0
@@ -53,23 +53,23 @@ def test_what_failed_tries_took_is_spent(monkeypatch: pytest.MonkeyPatch, budget
     assert meter.reason() != ""
 
 
-def test_the_night_is_asked_for_once_and_not_before_there_is_work(
+def test_the_window_is_asked_for_once_and_not_before_there_is_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, asked = [1e9], []
     monkeypatch.setattr("time.time", lambda: now[0])
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 
-    def night(until: str, began: float) -> Night:
+    def window(until: str, began: float) -> Window:
         asked.append((until, began))
-        return Night(until, began - 3600, began + 600)
+        return Window(until, began - 3600, began + 600)
 
-    meter = Meter(Budget(until="06:00"), lambda: 0.0, night)
+    meter = Meter(Budget(until="06:00"), lambda: 0.0, window)
     now[0] += 599
     assert not asked
     assert meter.reason() == "" and meter.deadline() == 1e9 + 600
     now[0] += 1
-    assert meter.reason().startswith("budget.until = 06:00 has passed (the next night begins at ")
+    assert meter.reason().startswith("budget.until = 06:00 has passed (runs from ")
     assert asked == [("06:00", 1e9)]
 
 
@@ -79,7 +79,9 @@ def test_a_clock_that_is_set_during_a_run_moves_no_deadline(
     elapsed, offset = [0.0], [0.0]
     monkeypatch.setattr("time.monotonic", lambda: elapsed[0])
     monkeypatch.setattr("time.time", lambda: 1e9 + elapsed[0] + offset[0])
-    meter = Meter(Budget(until="06:00"), lambda: 0.0, lambda u, began: Night(u, began, began + 600))
+    meter = Meter(
+        Budget(until="06:00"), lambda: 0.0, lambda u, began: Window(u, began, began + 600)
+    )
     offset[0] = 3600.0
     assert meter.reason() == ""
     elapsed[0], offset[0] = 601.0, -3600.0

@@ -14,8 +14,8 @@ from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
 from nightrank.flow.outline import outline
+from nightrank.runtime.eta import EtaEstimator
 from nightrank.runtime.executor import run_stage
-from nightrank.runtime.outlook import Outlook
 from nightrank.runtime.progress import Progress
 from nightrank.storage.dataset import Manifest, Record
 from nightrank.storage.store import Store
@@ -42,7 +42,7 @@ def lines(progress: Progress, stream: io.StringIO) -> list[str]:
 
 def test_a_line_says_which_stage_it_is_and_when_the_whole_ends() -> None:
     progress = Progress(stream := io.StringIO())
-    progress.outlook = Outlook({"start": 9.0, "a": 50.0, "b": 50.0, "c": 75.0, "gone": 1000.0})
+    progress.eta = EtaEstimator({"start": 9.0, "a": 50.0, "b": 50.0, "c": 75.0, "gone": 1000.0})
     first, new, last = lines(progress, stream)
     assert first.startswith("stage 1 of 3  a ") and first.endswith("(0:00 elapsed, ETA 2:05)")
     # One more than was expected; of those that were, only `c` is to come once `c` begins.
@@ -57,7 +57,7 @@ def test_without_a_forecast_no_end_is_named() -> None:
 
 def test_a_terminal_shows_the_same_beside_the_bar() -> None:
     progress = Progress(stream := Terminal())
-    progress.outlook = Outlook({"a": 50.0, "b": 75.0})
+    progress.eta = EtaEstimator({"a": 50.0, "b": 75.0})
     progress.expect(["a", "b"])
     with progress.starting("Ray"):
         pass

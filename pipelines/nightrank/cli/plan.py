@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nightrank.generations.planning import Plan
     from nightrank.inputs.left_out import LeftOut
     from nightrank.inputs.splits import Split
-    from nightrank.models.common.protocols import ResolvedModel
+    from nightrank.models.protocols import ResolvedModel
     from nightrank.storage.store import Store
 
     # The encoder, the rerankers, splits of the corpus and of the queries.
@@ -84,7 +84,7 @@ def plan(
     from nightrank.forecast.predict import Question, predict
     from nightrank.generations.planning import make_plan
     from nightrank.generations.results import open_lake
-    from nightrank.runtime.night import too_late
+    from nightrank.runtime.deadline import why_expired
 
     loaded = load_config(config, sets or [])
     gpu = device_named(device) if device else None
@@ -104,7 +104,7 @@ def plan(
     if made and not from_scratch and holds_work(made, store):
         forecast = _of_next_run(forecast, made, store, change)
     finish(forecast, loaded, left_out, usd(cpu_hour, gpu_hour, put_1000, get_1000))
-    if made and (late := too_late(store, made.own_folder, loaded.budget.until, time.time())):
+    if made and (late := why_expired(store, made.own_folder, loaded.budget.until, time.time())):
         forecast["warnings"].append(f"a run started now ends at once: {late}")
     if folder:
         forecast["note"] = _store(store, folder, forecast)

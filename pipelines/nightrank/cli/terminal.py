@@ -139,9 +139,10 @@ def open_job(
     from nightrank.generations.prediction import expected_seconds
     from nightrank.generations.results import open_lake
     from nightrank.generations.rollbacks import refuse_held
-    from nightrank.runtime import events, night
+    from nightrank.runtime import events
     from nightrank.runtime.budget import Meter
-    from nightrank.runtime.outlook import Outlook
+    from nightrank.runtime.deadline import failed_seconds, window_of
+    from nightrank.runtime.eta import EtaEstimator
     from nightrank.runtime.progress import Progress
 
     _refuse_unpickling()
@@ -168,10 +169,10 @@ def open_job(
                 meter = Meter(
                     config.budget,
                     executor.gpus,
-                    lambda until, now: night.night_of(store, plan.own_folder, until, began or now),
-                    lambda: night.spent_before(store, plan.own_folder, recorder.run, time.time()),
+                    lambda until, now: window_of(store, plan.own_folder, until, began or now),
+                    lambda: failed_seconds(store, plan.own_folder, recorder.run, time.time()),
                 )
-                progress.outlook = Outlook(
+                progress.eta = EtaEstimator(
                     expected_seconds(store, plan.folder, plan.earlier),
                     meter.deadline,
                 )

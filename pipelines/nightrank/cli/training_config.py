@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from nightrank.config.running import Fraction, ModelName, Section, UserPath
 from nightrank.errors import NightrankError
-from nightrank.models.common.folders import file_digest
+from nightrank.models.folders.files import file_digest
 
 
 class TrainingCollection(Section):

@@ -65,8 +65,8 @@ class Budget(Section):
 
     Attributes:
         until: the time of day, `HH:MM` on the clock of the machine that runs the job, next reached
-            after the night began: a retry of the same plan keeps the first try's deadline, which
-            is recorded in the lake (`runtime/night.py` says when the next night begins).
+            after the plan's first run began. Retries of the plan keep that deadline, which is
+            recorded in the lake (`runtime/deadline.py` says from when a new one counts).
         gpu_hours: GPUs of the cluster times hours since the start, those of failed tries included.
         usd: `usd_per_hour` times hours since the start, those of failed tries included.
         usd_per_hour: price of the whole cluster.

@@ -1,4 +1,4 @@
 """What several stages read of each other's datasets: rows, vectors, lists, judgements.
 
-May import: errors, config, storage, inputs, evaluation, retrieval, models.common.
+May import: errors, config, storage, inputs, evaluation, retrieval, models.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.protocols import ResolvedModel
 from nightrank.storage.dataset import Manifest
 
 STAT = "cut"

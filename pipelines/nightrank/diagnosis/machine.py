@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from nightrank.diagnosis.finding import Finding
-from nightrank.models.common.hardware import can_compile, cpu_has_bf16, cuda_devices
+from nightrank.models.hardware import can_compile, cpu_has_bf16, cuda_devices
 from nightrank.retrieval.faiss_library import BUILDS
 from nightrank.storage.headroom import folder_of
 

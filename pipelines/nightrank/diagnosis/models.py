@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from nightrank.config.schema import PipelineConfig, RerankStep
 from nightrank.diagnosis.finding import Finding, examine
 from nightrank.models import stored as stored_models
-from nightrank.models.common.protocols import ResolvedModel
 from nightrank.models.describing import Difference, as_stored, compare_outputs, describe
+from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import (
     comes_with_the_program,
     load_bi_encoder,

@@ -10,7 +10,7 @@ from nightrank.errors import NightrankError
 from nightrank.generations.corpus import Corpus, Segment
 from nightrank.generations.gate import Removals
 from nightrank.generations.planning import Plan
-from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.protocols import ResolvedModel
 from nightrank.runtime.budget import Meter
 from nightrank.runtime.executor import Executor, run_stage
 from nightrank.runtime.progress import Progress

@@ -21,9 +21,9 @@ from nightrank.datasets.vectors import to_table
 from nightrank.forecast.hardware import SEARCH_EFFICIENCY, Device
 from nightrank.forecast.miniature import parquet_bytes
 from nightrank.forecast.tokens_sample import Load, Texts, padded_tokens
-from nightrank.models.common.hardware import has_bf16, has_cuda
-from nightrank.models.common.networks import Network
-from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.folders.network_size import Network
+from nightrank.models.hardware import has_bf16, has_cuda
+from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import load_bi_encoder, load_cross_encoder
 from nightrank.retrieval import (
     bm25,

@@ -13,10 +13,10 @@ from nightrank.forecast.hardware import GIB, Device
 from nightrank.forecast.sampling import Sample
 from nightrank.forecast.shape import Shape
 from nightrank.forecast.times import Pools
-from nightrank.models.common.hardware import has_cuda
-from nightrank.models.common.networks import CUDA_BYTES, Network
+from nightrank.models.folders.network_size import CUDA_BYTES, Network
+from nightrank.models.hardware import has_cuda
 from nightrank.retrieval.faiss_products import GPU_BYTES
-from nightrank.runtime.night import clock, next_reached
+from nightrank.runtime.deadline import local_time, next_time
 from nightrank.runtime.unit import MAX_UNITS
 from nightrank.storage.headroom import free_of
 
@@ -167,9 +167,11 @@ def _deadline(config: PipelineConfig, pools: Pools, seconds: float) -> list[str]
     budget, found = config.budget, []
     if budget.until:
         now = time.time()
-        end, done = next_reached(budget.until, now), now + seconds
+        end, done = next_time(budget.until, now), now + seconds
         if done > end:
-            found.append(f"started now it ends at {clock(done)}, budget.until is {clock(end)}")
+            found.append(
+                f"started now it ends at {local_time(done)}, budget.until is {local_time(end)}"
+            )
     hours = seconds / 3600
     if budget.gpu_hours is not None and pools.gpus * hours > budget.gpu_hours:
         found.append(f"{pools.gpus * hours:.1f} GPU-hours, budget.gpu_hours = {budget.gpu_hours:g}")

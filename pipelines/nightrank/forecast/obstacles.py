@@ -7,7 +7,7 @@ import time
 from nightrank.forecast.changes import DocumentChanges
 from nightrank.generations import gate
 from nightrank.generations.planning import Plan
-from nightrank.runtime.night import too_late
+from nightrank.runtime.deadline import why_expired
 from nightrank.storage.log import Log, held_back
 from nightrank.storage.store import Store
 
@@ -28,7 +28,7 @@ def obstacles(plan: Plan, store: Store, documents: DocumentChanges) -> list[str]
     log = Log(store, "results")
     if rollback := log.in_force():
         found.append(f"the night would end at once: {held_back(rollback)}")
-    if late := too_late(store, plan.own_folder, plan.config.budget.until, time.time()):
+    if late := why_expired(store, plan.own_folder, plan.config.budget.until, time.time()):
         found.append(f"the night would end at once: {late}")
     published, base = log.current(), plan.usable_base
     if published and base and published.body["index_generation"] == base.generation:

@@ -24,8 +24,8 @@ from nightrank.forecast.tokens_sample import (
     tokenise,
 )
 from nightrank.inputs.splits import Split
-from nightrank.models.common.networks import network_of
-from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.folders.network_size import network_of
+from nightrank.models.protocols import ResolvedModel
 from nightrank.retrieval.carried_lists import kept_rows
 from nightrank.storage import ordinals
 

@@ -17,7 +17,7 @@ from nightrank.forecast.calibration import APPROXIMATE_GAIN, Rate, Searching
 from nightrank.forecast.hardware import Device
 from nightrank.forecast.miniature import Miniature
 from nightrank.forecast.shape import Shape, units_of
-from nightrank.models.common.hardware import has_cuda
+from nightrank.models.hardware import has_cuda
 from nightrank.stages import train_index
 from nightrank.stages.rerank import CHECKED_LEAST, CHECKED_MOST, CHECKED_SHARE
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
 from nightrank.forecast.miniature import parquet_bytes
-from nightrank.models.common.batching import pack
-from nightrank.models.common.passage import passage_texts
-from nightrank.models.common.protocols import ResolvedModel
-from nightrank.models.common.splicing import longest_first
-from nightrank.models.common.text_tokenizers import UTF8, pretrained_tokenizer
+from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import load_tokenizer
+from nightrank.models.text.batching import pack
+from nightrank.models.text.passage import passage_texts
+from nightrank.models.text.splicing import longest_first
+from nightrank.models.text.tokenizers import UTF8, pretrained_tokenizer
 from nightrank.storage import schemas
 from nightrank.storage.tokens import Tokens
 

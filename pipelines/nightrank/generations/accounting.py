@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nightrank.config.schema import Corpus, Queries
 from nightrank.errors import NightrankError
 from nightrank.inputs.raw import Wanted, id_name
-from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.protocols import ResolvedModel
 from nightrank.storage.dataset import Manifest
 
 # An output that is no number is the model's or the hardware's fault, not the data's. Inputs that

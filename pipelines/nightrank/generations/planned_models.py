@@ -12,9 +12,9 @@ from typing import Any
 
 from nightrank.config.schema import PipelineConfig
 from nightrank.models import stored as stored_models
-from nightrank.models.common.hardware import has_cuda
-from nightrank.models.common.networks import minute_tokens
-from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.folders.network_size import minute_tokens
+from nightrank.models.hardware import has_cuda
+from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import (
     comes_with_the_program,
     resolve_bi_encoder,

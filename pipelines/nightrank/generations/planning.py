@@ -31,7 +31,7 @@ from nightrank.inputs.splits import (
     is_inside,
     plan_splits,
 )
-from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.protocols import ResolvedModel
 from nightrank.retrieval.terms import languages
 from nightrank.storage.fingerprint import digest, fingerprint
 from nightrank.storage.log import Entry, Log

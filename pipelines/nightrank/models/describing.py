@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.models.common import meaning, settings
-from nightrank.models.common.folders import model_files, read_json
-from nightrank.models.common.protocols import BiEncoder, CrossEncoder, ResolvedModel
+from nightrank.models.folders import semantics, settings
+from nightrank.models.folders.files import model_files, read_json
+from nightrank.models.protocols import BiEncoder, CrossEncoder, ResolvedModel
 from nightrank.models.registry import load_bi_encoder, load_cross_encoder, load_tokenizer
 
 TEXTS = ("what is a bi-encoder?", "A bi-encoder maps texts to vectors.", "Rivers flow to the sea.")
@@ -141,7 +141,7 @@ def _declared(folder: Path) -> dict[str, Any]:
 def _score(model: ResolvedModel, folder: Path) -> str:
     if model.family in ("toy", "minilm"):
         return "scores are the model's own, without an activation"
-    named = meaning.activation(folder).rpartition(".")[2]
+    named = semantics.activation(folder).rpartition(".")[2]
     return "one label; scores are its logits" + (
         "" if named == "Identity" else f", of which sentence-transformers shows the {named}"
     )

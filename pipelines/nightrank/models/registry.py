@@ -13,10 +13,11 @@ from typing import TypeAlias
 
 from nightrank.errors import NightrankError
 from nightrank.models import toy
-from nightrank.models.common import builtin
-from nightrank.models.common.folders import folder_digest, locate
-from nightrank.models.common.hardware import require_precision
-from nightrank.models.common.protocols import (
+from nightrank.models.folders import builtin
+from nightrank.models.folders.files import folder_digest
+from nightrank.models.folders.locating import locate
+from nightrank.models.hardware import require_precision
+from nightrank.models.protocols import (
     BiEncoder,
     CrossEncoder,
     ResolvedModel,
@@ -134,7 +135,7 @@ def load_tokenizer(resolved: ResolvedModel) -> Tokenizer:
     """
     if resolved.family == "toy":
         return toy.ToyTokenizer()
-    from nightrank.models.common import text_tokenizers as texts
+    from nightrank.models.text import tokenizers as texts
 
     if resolved.tokenizer.startswith(texts.UTF8):
         return texts.Utf8Tokenizer(int(resolved.tokenizer.rpartition(":")[2]))

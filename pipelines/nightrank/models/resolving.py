@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from nightrank.errors import NightrankError
-from nightrank.models.common import builtin, meaning, settings
-from nightrank.models.common.folders import folder_digest, read_json
-from nightrank.models.common.hardware import resolve_precision
-from nightrank.models.common.protocols import ResolvedModel
-from nightrank.models.common.splicing import provable_template
-from nightrank.models.common.text_tokenizers import pretrained_tokenizer, spliced_name, utf8_name
+from nightrank.models.folders import builtin, semantics, settings
+from nightrank.models.folders.files import folder_digest, read_json
+from nightrank.models.hardware import resolve_precision
+from nightrank.models.protocols import ResolvedModel
+from nightrank.models.text.splicing import provable_template
+from nightrank.models.text.tokenizers import pretrained_tokenizer, spliced_name, utf8_name
 
 UNSTATED = 1 << 20  # tokenizers without a limit report one far above any real one
 SHORTEST_INPUT_TOKENS = 8
@@ -70,11 +70,11 @@ def sentence_transformer(
     """Any sentence-transformers folder; see `registry.resolve_bi_encoder`."""
     from nightrank.models.engines import torch_library
 
-    meaning.require_kind(folder, "bi_encoder", model)
-    query, document = meaning.bi_encoder_prompts(folder, model, *prompts)
+    semantics.require_kind(folder, "bi_encoder", model)
+    query, document = semantics.bi_encoder_prompts(folder, model, *prompts)
     resolved_precision = resolve_precision(precision)
     opened = torch_library.sentence_transformer(folder, resolved_precision)
-    meaning.require_similarity(opened.similarity_fn_name, model)
+    semantics.require_similarity(opened.similarity_fn_name, model)
     torch_library.require_whole(opened, settings.config_folder(folder), resolved_precision)
     full = int(opened.get_embedding_dimension() or 0)
     if full < 1:
@@ -111,14 +111,14 @@ def sequence_classifier(
     Raises:
         NightrankError: E_MODEL, for more than one label or a tokenizer without padding.
     """
-    meaning.require_kind(folder, "cross_encoder", model)
-    meaning.require_monotone(folder, model)
+    semantics.require_kind(folder, "cross_encoder", model)
+    semantics.require_monotone(folder, model)
     if settings.modules(folder) and not settings.plain_classifier(folder):
         return _chain(model, folder, precision, max_length_tokens)
     _require_one_label(_labels(folder), model)
     if not settings.plain_classifier(folder):
         return _chain(model, folder, precision, max_length_tokens)
-    prompt = meaning.default_prompt(folder)
+    prompt = semantics.default_prompt(folder)
     tokenizer = pretrained_tokenizer(folder)
     if tokenizer.pad_token_id is None:
         raise NightrankError(
@@ -164,7 +164,7 @@ def _chain(
         precision=resolved_precision,
         max_length_tokens=limit,
         tokenizer=utf8_name(limit),
-        query_prompt=meaning.default_prompt(folder),
+        query_prompt=semantics.default_prompt(folder),
     )
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.folders import checked, file_digest, locate, model_files
-from nightrank.models.common.protocols import ResolvedModel
+from nightrank.models.folders.files import file_digest, model_files
+from nightrank.models.folders.locating import locate
+from nightrank.models.folders.safety import require_safe
+from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import Found, comes_with_the_program, digest_of
 from nightrank.storage.dataset import Blob, Dataset, Payload, Record, shard_names
 from nightrank.storage.fingerprint import fingerprint
@@ -77,7 +79,7 @@ def find(store: Store, model: str, revision: str | None) -> Found | None:
     A folder that is here counts, whatever was stored under its name.
 
     Raises:
-        NightrankError: E_CORRUPT where what is stored is damaged; E_MODEL as `checked`.
+        NightrankError: E_CORRUPT where what is stored is damaged; E_MODEL as `require_safe`.
     """
     if comes_with_the_program(model) or Path(model).expanduser().is_dir():
         return None
@@ -88,7 +90,7 @@ def find(store: Store, model: str, revision: str | None) -> Found | None:
         folder = Reader(store).folder(f"{FOLDER}/{meant['digest']}")
     except FileNotFoundError:  # Collected since.
         return None
-    return checked(folder, model), meant["commit"]
+    return require_safe(folder, model), meant["commit"]
 
 
 def send(store: Store, model: str, revision: str | None, tell: Callable[[str], Any]) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nightrank.models.common.batching import SPENT
-from nightrank.models.common.protocols import Kind
+from nightrank.models.protocols import Kind
+from nightrank.models.text.batching import SPENT
 from nightrank.storage.tokens import Tokens
 
 TOKENIZER = "toy-words-1"

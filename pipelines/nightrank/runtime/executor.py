@@ -181,7 +181,7 @@ def run_stage(
         if outcome.record is not None:
             done[outcome.record.shard] = outcome.record
             progress.advance(outcome.record)
-            executor.report_eta(progress.outlook.finish(), progress.outlook.deadline())
+            executor.report_eta(progress.eta.finish(), progress.eta.deadline())
         elif outcome.error is not None:
             failures.append(outcome.error)
             progress.unit_failed(stage.name, outcome.task.shard, outcome.error)

@@ -18,8 +18,8 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from nightrank.errors import NightrankError
+from nightrank.runtime.eta import EtaEstimator
 from nightrank.runtime.events import emit
-from nightrank.runtime.outlook import Outlook
 from nightrank.storage.dataset import Manifest, Record
 
 PLAIN_EVERY_SECONDS = 15.0
@@ -36,14 +36,14 @@ class Progress:
         units: units done in this run by stage (a resumed run does fewer).
         before: units of these stages that were done before this run.
         bytes: of data files of all stages that are complete.
-        outlook: when the run will end.
+        eta: estimates when the run will end.
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
         self.seconds: dict[str, float] = {}
         self.units: dict[str, int] = {}
         self.before = self.bytes = 0
-        self.outlook = Outlook()
+        self.eta = EtaEstimator()
         self._warned = False
         self._stream, self._quiet = stream or sys.stderr, quiet
         self._bar: RichProgress | None = None
@@ -59,7 +59,7 @@ class Progress:
     def expect(self, names: Sequence[str]) -> None:
         """Names the stages of the run, in order, as far as they are known before it."""
         self._names, self._place = list(names), 0
-        self.outlook.expect(names)
+        self.eta.expect(names)
 
     @contextlib.contextmanager
     def starting(self, what: str) -> Iterator[None]:
@@ -80,7 +80,7 @@ class Progress:
         self.units.setdefault(stage, 0)
         self.before += done
         self._slowest = None
-        self.outlook.begin(stage, total - done)
+        self.eta.begin(stage, total - done)
         self._reach(stage)
         emit("stage_started", stage=stage, units=total, done=done)
         if self._quiet:
@@ -105,7 +105,7 @@ class Progress:
     def advance(self, record: Record) -> None:
         """One more unit is committed."""
         self._done += 1
-        self.outlook.advance()
+        self.eta.advance()
         if self._slowest is None or record.seconds > self._slowest.seconds:
             self._slowest = record
         self.units[self._stage] += 1
@@ -120,14 +120,14 @@ class Progress:
             text = f"{self._stage}: {self._done}/{self._total} units {rate}"
             self._line(f"{self._numbered(text)}  {self._whole()}")
         settled = not self._warned and now - self._began > SETTLED_SECONDS
-        if settled and (warning := self.outlook.warning()):
+        if settled and (warning := self.eta.warning()):
             self._warned = True
             self.note(warning)
 
     def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:
         """The stage's dataset is complete."""
         self._stop_bar()
-        self.outlook.end(stage)
+        self.eta.end(stage)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + round(seconds, 2)
         self.bytes += manifest.bytes
         count = len(manifest.shards)
@@ -142,7 +142,7 @@ class Progress:
 
     def skipped(self, stage: str, manifest: Manifest) -> None:
         """The stage's dataset was complete before."""
-        self.outlook.end(stage)
+        self.eta.end(stage)
         self._reach(stage)
         self.seconds.setdefault(stage, 0.0)
         self.units.setdefault(stage, 0)
@@ -187,7 +187,7 @@ class Progress:
     def _whole(self) -> str:
         """How long the run has taken, what its stage has left, and when the whole will end."""
         parts = [f"{_clock(time.monotonic() - self._run_began)} elapsed"]
-        left, whole = self.outlook.stage_left(), self.outlook.whole_left()
+        left, whole = self.eta.stage_left(), self.eta.run_left()
         if left:
             parts.append(f"stage {_clock(left)} left")
         if whole is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 # This one comes before Ray itself: it says how Ray is to behave.
 import nightrank.runtime.ray_cluster  # noqa: F401
-from nightrank.models.common.batching import SPENT
+from nightrank.models.text.batching import SPENT
 from nightrank.storage.dataset import Record
 
 # isort: split

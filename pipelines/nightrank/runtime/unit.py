@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.batching import SPENT
-from nightrank.models.common.folders import go_offline
+from nightrank.models.folders.locating import go_offline
+from nightrank.models.text.batching import SPENT
 from nightrank.process.home import ensure_home
 from nightrank.runtime.stage import Stage, Task, Worker, WorkerSpec
 from nightrank.storage.dataset import Content, Dataset, Payload, Record

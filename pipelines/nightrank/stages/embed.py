@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 from nightrank.datasets import cut_inputs
 from nightrank.datasets.lists import overlapping
 from nightrank.datasets.vectors import to_numpy, to_table
-from nightrank.models.common.batching import SPENT
-from nightrank.models.common.protocols import BiEncoder, ResolvedModel
+from nightrank.models.protocols import BiEncoder, ResolvedModel
 from nightrank.models.registry import load_bi_encoder
 from nightrank.models.stored import on_this_node
+from nightrank.models.text.batching import SPENT
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Manifest, Payload

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from nightrank.datasets import cut_inputs
-from nightrank.models.common.batching import SPENT
-from nightrank.models.common.protocols import CrossEncoder, Precision, ResolvedModel
+from nightrank.models.protocols import CrossEncoder, Precision, ResolvedModel
 from nightrank.models.registry import load_cross_encoder
 from nightrank.models.stored import on_this_node
+from nightrank.models.text.batching import SPENT
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.storage import ordinals, pair_scores, schemas
 from nightrank.storage.dataset import FileRef, Manifest, Payload, Record

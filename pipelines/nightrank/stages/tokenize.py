@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from nightrank.models.common.passage import passage_texts
-from nightrank.models.common.protocols import ResolvedModel, Tokenizer
+from nightrank.models.protocols import ResolvedModel, Tokenizer
 from nightrank.models.registry import load_tokenizer
 from nightrank.models.stored import on_this_node
+from nightrank.models.text.passage import passage_texts
 from nightrank.retrieval.terms import Analyzer
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.storage import schemas

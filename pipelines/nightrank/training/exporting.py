@@ -12,10 +12,11 @@ import shutil
 from pathlib import Path
 
 from nightrank.errors import NightrankError
-from nightrank.models.common import builtin
-from nightrank.models.common.folders import locate
-from nightrank.models.common.text_tokenizers import pretrained_tokenizer
+from nightrank.models import engines
 from nightrank.models.engines.builtin_reranker import load_reranker
+from nightrank.models.folders import builtin
+from nightrank.models.folders.locating import locate
+from nightrank.models.text.tokenizers import pretrained_tokenizer
 from nightrank.training.trainee import NO_ACTIVATION
 
 CODE = ("hugging_face_reranker.py", "interaction.py")
@@ -79,4 +80,4 @@ def _export_interaction(folder: Path, target: Path) -> None:
     tokenizer.model_max_length = settings.max_length_tokens
     tokenizer.save_pretrained(target)
     for name in CODE:
-        shutil.copyfile(Path(__file__).parent / name, target / name)
+        shutil.copyfile(Path(engines.__file__).parent / name, target / name)

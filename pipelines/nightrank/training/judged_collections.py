@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.passage import passage_text
-from nightrank.models.common.protocols import Tokenizer
 from nightrank.models.engines.torch_engine import TOKEN_BUDGET_CPU
+from nightrank.models.protocols import Tokenizer
+from nightrank.models.text.passage import passage_text
 from nightrank.storage.tokens import Tokens
 from nightrank.training.groups import Example, Ids, Source
 from nightrank.training.loop import score_pairs

@@ -23,7 +23,7 @@ import torch.distributed as distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nightrank.models.common.batching import pack
+from nightrank.models.text.batching import pack
 from nightrank.storage.tokens import Tokens
 from nightrank.training import checkpoints
 from nightrank.training.groups import Draw, Example, Source, plan_step

@@ -20,13 +20,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nightrank.errors import NightrankError
-from nightrank.models.common import builtin
-from nightrank.models.common.folders import locate
-from nightrank.models.common.hardware import choose_device
-from nightrank.models.common.inputs import Inputs, SplicedInputs, TokenisedInputs
-from nightrank.models.common.pieces import Batch
-from nightrank.models.common.protocols import Tokenizer
-from nightrank.models.common.text_tokenizers import (
+from nightrank.models.engines.builtin_reranker import build_reranker, write_reranker
+from nightrank.models.engines.torch_models import cannot_load
+from nightrank.models.folders import builtin
+from nightrank.models.folders.locating import locate
+from nightrank.models.hardware import choose_device
+from nightrank.models.protocols import Tokenizer
+from nightrank.models.resolving import positions
+from nightrank.models.text.inputs import Inputs, SplicedInputs, TokenisedInputs
+from nightrank.models.text.pieces import Batch
+from nightrank.models.text.tokenizers import (
     BYTES_PER_TOKEN,
     SplicedTokenizer,
     Utf8Tokenizer,
@@ -37,9 +40,6 @@ from nightrank.models.common.text_tokenizers import (
     pretrained_tokenizer,
     splicer_for,
 )
-from nightrank.models.engines.builtin_reranker import build_reranker, write_reranker
-from nightrank.models.engines.torch_models import cannot_load
-from nightrank.models.resolving import positions
 from nightrank.storage.tokens import Tokens
 from nightrank.training import low_rank
 

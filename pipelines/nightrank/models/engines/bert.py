@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import deserialize
 
-from nightrank.models.common.folders import read_json
+from nightrank.models.folders.files import read_json
 
 Float32 = NDArray[np.float32]
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.models.common.batching import SPENT
-from nightrank.models.common.inputs import Engine, SplicedInputs, TokenisedInputs, run
-from nightrank.models.common.protocols import BiEncoder, Kind, ResolvedModel
-from nightrank.models.common.splicing import Splicer
-from nightrank.models.common.text_tokenizers import (
+from nightrank.models.engines import choosing as engines
+from nightrank.models.protocols import BiEncoder, Kind, ResolvedModel
+from nightrank.models.text.batching import SPENT
+from nightrank.models.text.inputs import Engine, SplicedInputs, TokenisedInputs, run
+from nightrank.models.text.splicing import Splicer
+from nightrank.models.text.tokenizers import (
     decode_utf8,
     minilm_splicer,
     pretrained_tokenizer,
 )
-from nightrank.models.engines import choosing as engines
 from nightrank.storage.tokens import Tokens
 
 

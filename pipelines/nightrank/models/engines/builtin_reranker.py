@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from nightrank.models.common.builtin import DELTA, PUBLISHED, WEIGHTS, RerankerConfig
-from nightrank.models.common.folders import file_digest
 from nightrank.models.engines.bert import Float32
 from nightrank.models.engines.interaction import InteractionReranker
 from nightrank.models.engines.reranker_tensors import initial_tensors, trained_tensors
+from nightrank.models.folders.builtin import DELTA, PUBLISHED, WEIGHTS, RerankerConfig
+from nightrank.models.folders.files import file_digest
 
 
 def build_reranker(base: Path) -> InteractionReranker:

@@ -14,12 +14,12 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from nightrank.models.common.hardware import has_cuda
-from nightrank.models.common.inputs import Engine
-from nightrank.models.common.protocols import Precision, ResolvedModel
-from nightrank.models.common.settings import normalizes, pools_by_mean
 from nightrank.models.engines import bert
 from nightrank.models.engines.reranker_tensors import encoder_tensors, trained_tensors
+from nightrank.models.folders.settings import normalizes, pools_by_mean
+from nightrank.models.hardware import has_cuda
+from nightrank.models.protocols import Precision, ResolvedModel
+from nightrank.models.text.inputs import Engine
 
 
 def interaction(base: Path, delta: Path, precision: Precision, threads: int) -> Engine:

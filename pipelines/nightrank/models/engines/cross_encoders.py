@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.batching import SPENT
-from nightrank.models.common.inputs import Engine, Inputs, SplicedInputs, TokenisedInputs, run
-from nightrank.models.common.protocols import ResolvedModel
-from nightrank.models.common.splicing import Splicer
-from nightrank.models.common.text_tokenizers import (
+from nightrank.models.engines import choosing as engines
+from nightrank.models.protocols import ResolvedModel
+from nightrank.models.text.batching import SPENT
+from nightrank.models.text.inputs import Engine, Inputs, SplicedInputs, TokenisedInputs, run
+from nightrank.models.text.splicing import Splicer
+from nightrank.models.text.tokenizers import (
     SPLICED,
     decode_utf8,
     minilm_splicer,
     pretrained_tokenizer,
     splicer_for,
 )
-from nightrank.models.engines import choosing as engines
 from nightrank.storage.tokens import Tokens
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.models.common.pieces import Batch
-from nightrank.models.common.protocols import Precision
 from nightrank.models.engines.openvino_library import openvino
+from nightrank.models.protocols import Precision
+from nightrank.models.text.pieces import Batch
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nightrank.models.common.hardware import cpu_packs_bf16
+from nightrank.models.hardware import cpu_packs_bf16
 
 # Rows that the kernel's blocks are chosen for: a batch's tokens.
 ROWS = 4096

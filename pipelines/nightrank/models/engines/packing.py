@@ -15,8 +15,8 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from nightrank.models.common.hardware import can_compile
 from nightrank.models.engines.bert import KINDS
+from nightrank.models.hardware import can_compile
 
 VARLEN = "nightrank_varlen"
 # Decoders that ask for nothing but causal attention with shared heads.

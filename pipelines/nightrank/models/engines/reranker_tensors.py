@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nightrank.models.common.builtin import DELTA, read_reranker_config
 from nightrank.models.engines.bert import WEIGHTS, Float32, read_tensors
+from nightrank.models.folders.builtin import DELTA, read_reranker_config
 
 DOWN, UP, PLUS = ".down", ".up", ".plus"
 ENCODER = "encoder."

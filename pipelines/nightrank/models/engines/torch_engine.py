@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nightrank.errors import UnfitProcessError
-from nightrank.models.common.inputs import DeviceMemoryError
-from nightrank.models.common.pieces import Batch, Source
 from nightrank.models.engines.packed import pack_linears
 from nightrank.models.engines.packing import can_pack, compile_layers, keep_first_tokens, use_varlen
+from nightrank.models.text.inputs import DeviceMemoryError
+from nightrank.models.text.pieces import Batch, Source
 
 TOKEN_BUDGET_CPU = 4096  # beyond this, activations leave the cache and nothing is gained
 TOKEN_BUDGET_GPU = 65_536

@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from nightrank.models.common.hardware import choose_device
-from nightrank.models.common.inputs import longer_than
-from nightrank.models.common.protocols import Precision
 from nightrank.models.engines.packed import pack_linears
 from nightrank.models.engines.torch_models import DTYPES, cannot_load, require_no_missing
+from nightrank.models.hardware import choose_device
+from nightrank.models.protocols import Precision
+from nightrank.models.text.inputs import longer_than
 
 # It warns of a default prompt, which is applied.
 logging.getLogger("sentence_transformers").setLevel(logging.ERROR)

@@ -12,10 +12,6 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.folders import read_json
-from nightrank.models.common.hardware import choose_device
-from nightrank.models.common.pieces import Batch
-from nightrank.models.common.protocols import Precision, ResolvedModel
 from nightrank.models.engines.bert import HEADS, KINDS, first_position
 from nightrank.models.engines.builtin_reranker import load_reranker
 from nightrank.models.engines.packed import pack_linears
@@ -30,6 +26,10 @@ from nightrank.models.engines.torch_engine import (
     padded_fields,
     started,
 )
+from nightrank.models.folders.files import read_json
+from nightrank.models.hardware import choose_device
+from nightrank.models.protocols import Precision, ResolvedModel
+from nightrank.models.text.pieces import Batch
 
 # Its bars, and its report of tensors that a model has no use for, are not for our users' terminals.
 transformers_logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""`budget.until` is the night's: what a retry, a resumption and the next evening get."""
+"""The deadline that `budget.until` sets for a run, its retries and the next evening."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nightrank.cli.run import execute
 from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
 from nightrank.generations.results import open_lake
-from nightrank.runtime import night
+from nightrank.runtime import deadline
 from nightrank.runtime.events import Events
 from nightrank.storage.store import Store
 from tests.conftest import Collection
@@ -50,71 +50,75 @@ FIRST, DEADLINE = at("2026-11-29T23:30"), at("2026-11-30T06:00")
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     found = Store(str(tmp_path / "lake"))
-    assert night.night_of(found, PLAN, "06:00", FIRST).deadline == DEADLINE
+    assert deadline.window_of(found, PLAN, "06:00", FIRST).deadline == DEADLINE
     return found
 
 
 @pytest.mark.parametrize("retry", ["29T23:31", "30T00:10", "30T05:59", "30T06:05", "30T14:44"])
 def test_a_retry_has_the_deadline_of_the_first_try(store: Store, retry: str) -> None:
-    assert night.night_of(store, PLAN, "06:00", at(f"2026-11-{retry}")).deadline == DEADLINE
+    assert deadline.window_of(store, PLAN, "06:00", at(f"2026-11-{retry}")).deadline == DEADLINE
 
 
 @pytest.mark.parametrize("later", ["2026-11-30T14:46", "2026-11-30T23:29", "2026-12-07T23:30"])
-def test_the_same_plan_asked_for_later_has_a_night_of_its_own(store: Store, later: str) -> None:
+def test_the_same_plan_asked_for_later_has_a_window_of_its_own(store: Store, later: str) -> None:
     began = at(later)
-    second = night.night_of(store, PLAN, "06:00", began)
-    assert (second.began, second.deadline) == (began, night.next_reached("06:00", began))
+    second = deadline.window_of(store, PLAN, "06:00", began)
+    assert (second.began, second.deadline) == (began, deadline.next_time("06:00", began))
     assert second.deadline > began
     # Its own retries are held to that one.
-    assert night.night_of(store, PLAN, "06:00", second.deadline + 300) == second
-    assert sorted(store.files(PLAN)) == ["night-0001.json", "night-0002.json"]
+    assert deadline.window_of(store, PLAN, "06:00", second.deadline + 300) == second
+    assert sorted(store.files(PLAN)) == ["window-0001.json", "window-0002.json"]
 
 
-def test_another_plan_has_a_night_of_its_own(store: Store) -> None:
+def test_another_plan_has_a_window_of_its_own(store: Store) -> None:
     began = at("2026-11-30T06:05")
-    assert night.night_of(store, "results/q.0", "06:00", began).deadline == at("2026-12-01T06:00")
+    assert deadline.window_of(store, "results/q.0", "06:00", began).deadline == at(
+        "2026-12-01T06:00"
+    )
 
 
-def test_a_retry_of_a_schedule_is_of_its_night_though_the_plan_changed(store: Store) -> None:
+def test_a_retry_of_a_schedule_keeps_its_deadline_though_the_plan_changed(store: Store) -> None:
     # At 06:05 the input is another: what counts is when the schedule began.
-    assert night.night_of(store, "results/q.0", "06:00", FIRST).deadline == DEADLINE
+    assert deadline.window_of(store, "results/q.0", "06:00", FIRST).deadline == DEADLINE
 
 
-def test_before_the_deadline_and_in_the_next_night_nothing_is_too_late(store: Store) -> None:
+def test_before_the_deadline_and_in_the_next_window_nothing_is_too_late(store: Store) -> None:
     late = [
-        night.too_late(store, PLAN, "06:00", at(f"2026-11-30T{text}")) != ""
+        deadline.why_expired(store, PLAN, "06:00", at(f"2026-11-30T{text}")) != ""
         for text in ("00:10", "05:59", "06:00", "14:44", "14:46")
     ]
     assert late == [False, False, True, True, False]
-    assert night.too_late(store, PLAN, None, DEADLINE) == ""
-    assert night.too_late(store, "results/q.0", "06:00", DEADLINE) == ""
+    assert deadline.why_expired(store, PLAN, None, DEADLINE) == ""
+    assert deadline.why_expired(store, "results/q.0", "06:00", DEADLINE) == ""
 
 
 def test_another_until_is_another_deadline(store: Store) -> None:
-    raised = night.night_of(store, PLAN, "08:30", at("2026-11-30T06:10"))
+    raised = deadline.window_of(store, PLAN, "08:30", at("2026-11-30T06:10"))
     assert raised.deadline == at("2026-11-30T08:30")
-    assert night.night_of(store, PLAN, "08:30", at("2026-11-30T08:40")) == raised
+    assert deadline.window_of(store, PLAN, "08:30", at("2026-11-30T08:40")) == raised
 
 
 @pytest.mark.parametrize("until", ["00:15", "06:30", "23:00"])
 @pytest.mark.parametrize("shift", [-600, 0, 900])
-def test_every_evening_of_a_schedule_is_a_new_night(tmp_path: Path, until: str, shift: int) -> None:
+def test_every_evening_of_a_schedule_is_a_new_window(
+    tmp_path: Path, until: str, shift: int
+) -> None:
     store, began = Store(str(tmp_path / "lake")), at("2026-11-29T01:30")
-    first = night.night_of(store, PLAN, until, began + 60)
-    second = night.night_of(store, PLAN, until, began + night.DAY + shift)
-    assert second.deadline == first.deadline + night.DAY
-    assert first.began < first.deadline < first.over < first.began + night.DAY
+    first = deadline.window_of(store, PLAN, until, began + 60)
+    second = deadline.window_of(store, PLAN, until, began + deadline.DAY_SECONDS + shift)
+    assert second.deadline == first.deadline + deadline.DAY_SECONDS
+    assert first.began < first.deadline < first.next_begins < first.began + deadline.DAY_SECONDS
 
 
 def test_a_retry_in_another_time_zone_has_the_same_instant(
     store: Store, zone: Callable[[str], None]
 ) -> None:
     zone("Asia/Tokyo")  # Where 06:00 was reached two and a half hours before the first try.
-    assert night.night_of(store, PLAN, "06:00", at("2026-11-30T00:10")).deadline == DEADLINE
+    assert deadline.window_of(store, PLAN, "06:00", at("2026-11-30T00:10")).deadline == DEADLINE
 
 
 @pytest.mark.parametrize(
-    ("began", "deadline"),
+    ("began", "expected"),
     [
         ("2026-03-28T22:30", "2026-03-29T04:00"),  # Berlin's clocks go forward at 02:00.
         ("2026-10-24T21:30", "2026-10-25T05:00"),  # And back at 03:00.
@@ -123,37 +127,40 @@ def test_a_retry_in_another_time_zone_has_the_same_instant(
     ],
 )
 def test_the_calendar_counts_where_clocks_change(
-    zone: Callable[[str], None], began: str, deadline: str
+    zone: Callable[[str], None], began: str, expected: str
 ) -> None:
     zone("Europe/Berlin")
-    assert night.next_reached("06:00", at(began)) == at(deadline)
+    assert deadline.next_time("06:00", at(began)) == at(expected)
 
 
-def test_of_two_runs_that_begin_at_once_both_have_the_first_ones_night(
+def test_of_two_runs_that_begin_at_once_both_share_the_first_window(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, rival = Store(str(tmp_path / "lake")), Store(str(tmp_path / "lake"))
-    first = night.starting("06:00", FIRST)
+    first = deadline.new_window("06:00", FIRST)
     create = store.put_if_absent
 
     def overtaken(key: str, data: bytes) -> bool:
-        night.night_of(rival, PLAN, "06:00", FIRST)
+        deadline.window_of(rival, PLAN, "06:00", FIRST)
         return create(key, data)
 
     monkeypatch.setattr(store, "put_if_absent", overtaken)
-    assert night.night_of(store, PLAN, "06:00", FIRST + 2) == first
+    assert deadline.window_of(store, PLAN, "06:00", FIRST + 2) == first
 
 
-def test_a_night_recorded_by_a_clock_that_is_days_ahead_is_not_ours(store: Store) -> None:
-    began = FIRST - 3 * night.DAY
-    assert night.night_of(store, PLAN, "06:00", began).deadline == DEADLINE - 3 * night.DAY
+def test_a_window_recorded_by_a_clock_that_is_days_ahead_is_not_ours(store: Store) -> None:
+    began = FIRST - 3 * deadline.DAY_SECONDS
+    assert (
+        deadline.window_of(store, PLAN, "06:00", began).deadline
+        == DEADLINE - 3 * deadline.DAY_SECONDS
+    )
 
 
 def test_a_damaged_record_is_named(store: Store, tmp_path: Path) -> None:
-    file = tmp_path / "lake" / PLAN / "night-0001.json"
+    file = tmp_path / "lake" / PLAN / "window-0001.json"
     file.write_bytes(file.read_bytes().replace(b"06:00:00", b"07:00:00"))
     with pytest.raises(NightrankError) as caught:
-        night.night_of(store, PLAN, "06:00", FIRST)
+        deadline.window_of(store, PLAN, "06:00", FIRST)
     assert caught.value.code == "E_CORRUPT" and str(file) in caught.value.where
 
 
@@ -175,7 +182,7 @@ def test_tries_that_failed_are_spent_and_a_run_that_ended_well_is_not(tmp_path: 
     store, now = Store(str(tmp_path / "lake")), at("2026-11-29T20:00")
 
     def spent(run: str = "", later: float = 0.0) -> float:
-        return night.spent_before(store, PLAN, run, now + later)
+        return deadline.failed_seconds(store, PLAN, run, now + later)
 
     assert spent() == 0
     store_try(store, PLAN, now, 5000, "budget_reached")
@@ -183,7 +190,10 @@ def test_tries_that_failed_are_spent_and_a_run_that_ended_well_is_not(tmp_path: 
     store_try(store, PLAN, now + 6000, 100, "run_failed")
     own = store_try(store, PLAN, now + 7000, 20, None)  # Killed.
     assert spent() == 120 and spent(own) == 100
-    assert spent(later=night.DAY + 6500) == 20 and spent(later=night.DAY + 7500) == 0
+    assert (
+        spent(later=deadline.DAY_SECONDS + 6500) == 20
+        and spent(later=deadline.DAY_SECONDS + 7500) == 0
+    )
 
 
 def test_money_that_failed_tries_spent_ends_the_next_try_at_once(
@@ -205,7 +215,7 @@ def test_money_that_failed_tries_spent_ends_the_next_try_at_once(
     tried(None)  # That one reached its limit: the same command continues with a new budget.
 
 
-def test_a_night_through_the_command(
+def test_a_deadline_through_the_command(
     collection: Collection,
     tmp_path: Path,
     write_config: Write,
@@ -230,7 +240,7 @@ def test_a_night_through_the_command(
     with pytest.raises(NightrankError) as caught:
         tried()
     assert caught.value.exit_code == 10
-    late = "budget.until = 06:00 has passed (the next night begins at 2026-11-30 14:45)"
+    late = "budget.until = 06:00 has passed (runs from 2026-11-30 14:45 on get the next deadline)"
     assert late in str(caught.value)
     # `plan` and `nightly --dry-run` know it too.
     for verb in (["plan", config], ["nightly", config, "--dry-run"]):
@@ -240,7 +250,7 @@ def test_a_night_through_the_command(
         assert [text for text in warnings if "at once" in text and text.endswith(late)]
     lake = open_lake(str(tmp_path / "lake"), "tiny")
     (plan,) = (name for name in lake.folders("results") if name != "_log")
-    assert len([name for name in lake.files(f"results/{plan}") if "night" in name]) == 1
+    assert len([name for name in lake.files(f"results/{plan}") if "window" in name]) == 1
     now[0] = at("2026-11-30T23:30")
     assert tried() == at("2026-12-01T06:00")
     # Published and current: nothing to do, whatever the time.
@@ -249,7 +259,7 @@ def test_a_night_through_the_command(
         assert execute(job)["already_published"]
 
 
-def test_the_schedule_of_a_night_can_be_given(
+def test_the_scheduled_time_of_a_run_can_be_given(
     collection: Collection,
     tmp_path: Path,
     write_config: Write,
@@ -258,7 +268,7 @@ def test_the_schedule_of_a_night_can_be_given(
     config = write_config(collection.config(tmp_path / "lake", budget={"until": "06:00"}))
     monkeypatch.setattr("time.time", lambda: at("2026-11-30T06:05"))
     # A first try of another plan began it: this plan's own first run is late already.
-    night_of = open_job(config, [], quiet=True, verb="nightly", began=FIRST)
-    with pytest.raises(NightrankError) as caught, night_of as job:
+    job_of_window = open_job(config, [], quiet=True, verb="nightly", began=FIRST)
+    with pytest.raises(NightrankError) as caught, job_of_window as job:
         execute(job)
     assert caught.value.code == "E_BUDGET"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.folders import read_json
-from nightrank.models.common.settings import DECLARED, config_folder, declared, modules
+from nightrank.models.folders.files import read_json
+from nightrank.models.folders.settings import DECLARED, config_folder, declared, modules
 
 KINDS = {"bi_encoder": "SentenceTransformer", "cross_encoder": "CrossEncoder"}
 # Activations that preserve the order of the logits, which are the scores that are stored.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.folders import file_digest, read_json
+from nightrank.models.folders.files import file_digest, read_json
 
 WEIGHTS = "model.safetensors"
 DELTA = "delta.safetensors"

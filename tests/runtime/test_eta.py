@@ -1,4 +1,4 @@
-"""When a run will end, as told while it goes."""
+"""The estimate of when a run ends, while it runs."""
 
 from __future__ import annotations
 
@@ -8,56 +8,56 @@ import pytest
 
 from nightrank.config.running import Budget
 from nightrank.runtime.budget import Meter
-from nightrank.runtime.outlook import Outlook
+from nightrank.runtime.eta import EtaEstimator
 
 EXPECTED = {"embed": 100.0, "search": 50.0, "rerank": 1000.0}
 
 
-def ahead(outlook: Outlook) -> float:
-    return outlook.finish() - time.time()
+def ahead(eta: EtaEstimator) -> float:
+    return eta.finish() - time.time()
 
 
 def test_before_its_first_unit_a_stage_takes_what_it_took_last_time() -> None:
-    outlook = Outlook(EXPECTED)
-    outlook.begin("embed", 10)
-    assert ahead(outlook) == pytest.approx(1150, abs=1)
-    outlook.end("embed")
-    outlook.end("search")  # Complete before this run.
-    assert ahead(outlook) == pytest.approx(1000, abs=1)
-    outlook.begin("rerank", 4)
-    outlook.end("rerank")
-    assert ahead(outlook) == pytest.approx(0, abs=1)
+    eta = EtaEstimator(EXPECTED)
+    eta.begin("embed", 10)
+    assert ahead(eta) == pytest.approx(1150, abs=1)
+    eta.end("embed")
+    eta.end("search")  # Complete before this run.
+    assert ahead(eta) == pytest.approx(1000, abs=1)
+    eta.begin("rerank", 4)
+    eta.end("rerank")
+    assert ahead(eta) == pytest.approx(0, abs=1)
 
 
 def test_then_its_own_pace_counts() -> None:
-    outlook = Outlook(EXPECTED)
-    outlook.end("embed")
+    eta = EtaEstimator(EXPECTED)
+    eta.end("embed")
     began = time.monotonic()
-    outlook.begin("search", 3000)
+    eta.begin("search", 3000)
     while time.monotonic() - began < 0.05:
         pass
-    outlook.advance()
+    eta.advance()
     # 50 ms for one of 3,000 units: 150 s for the others, not the 50 s of last time.
-    assert 145 < ahead(outlook) - 1000 < 600
-    outlook.advance()
-    assert 70 < outlook.stage_left() < 300
+    assert 145 < ahead(eta) - 1000 < 600
+    eta.advance()
+    assert 70 < eta.stage_left() < 300
 
 
 def test_a_stage_that_nobody_knows_counts_while_it_runs() -> None:
-    outlook = Outlook()
-    outlook.begin("merge", 2)
-    assert outlook.stage_left() == 0
-    outlook.advance()
-    assert 0 <= outlook.stage_left() < 1
+    eta = EtaEstimator()
+    eta.begin("merge", 2)
+    assert eta.stage_left() == 0
+    eta.advance()
+    assert 0 <= eta.stage_left() < 1
 
 
 def test_it_warns_of_a_limit_that_comes_first_and_not_before_it_knows() -> None:
     limit = time.time() + 600
-    late, early = (Outlook({"rerank": s}, lambda: limit) for s in (1800.0, 60.0))
-    for outlook in (late, early):
-        outlook.begin("embed", 1)
-        assert not outlook.warning()
-        outlook.advance()
+    late, early = (EtaEstimator({"rerank": s}, lambda: limit) for s in (1800.0, 60.0))
+    for eta in (late, early):
+        eta.begin("embed", 1)
+        assert not eta.warning()
+        eta.advance()
     assert "20 min after its limit" in late.warning()
     assert not early.warning()
 

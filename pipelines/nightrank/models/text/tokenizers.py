@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from nightrank.errors import NightrankError
-from nightrank.models.common import builtin
-from nightrank.models.common.folders import file_digest, model_files
-from nightrank.models.common.settings import config_folder
-from nightrank.models.common.splicing import Splicer, Template, provable_template
+from nightrank.models.folders import builtin
+from nightrank.models.folders.files import file_digest, model_files
+from nightrank.models.folders.settings import config_folder
+from nightrank.models.text.splicing import Splicer, Template, provable_template
 from nightrank.storage.tokens import Tokens
 
 UTF8 = "utf8-1"

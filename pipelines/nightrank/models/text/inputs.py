@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.batching import SPENT, pack
-from nightrank.models.common.pieces import Batch, Source
-from nightrank.models.common.splicing import Splicer
+from nightrank.models.text.batching import SPENT, pack
+from nightrank.models.text.pieces import Batch, Source
+from nightrank.models.text.splicing import Splicer
 from nightrank.storage.tokens import Tokens
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nightrank.errors import NightrankError
-from nightrank.models.common.protocols import Precision
+from nightrank.models.protocols import Precision
 
 if TYPE_CHECKING:
     import torch

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
-from nightrank.models.common import builtin
-from nightrank.models.common.folders import read_json
-from nightrank.models.common.protocols import ResolvedModel
-from nightrank.models.common.settings import config_folder
+from nightrank.models.folders import builtin
+from nightrank.models.folders.files import read_json
+from nightrank.models.folders.settings import config_folder
+from nightrank.models.protocols import ResolvedModel
 
 # (hidden size up to, share of the maker's peak), measured on an H100 (benchmarks/results/gpu.md):
 # MiniLM 384, bge-reranker-v2-m3 1024, 4 B models 2560.

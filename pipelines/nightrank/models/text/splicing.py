@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.models.common.pieces import Batch, Source
+from nightrank.models.text.pieces import Batch, Source
 from nightrank.storage.tokens import Tokens
 
 PROBES = (

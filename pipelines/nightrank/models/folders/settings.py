@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nightrank.models.common.folders import module_list, read_json
+from nightrank.models.folders.files import module_list, read_json
 
 DECLARED = "config_sentence_transformers.json"
 TRANSFORMER_FILES = tuple(
