@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test test-faults torture lock sizes sbom audit images manifests \
+.PHONY: help install install-dev quickstart check test test-faults torture reference lock sizes sbom audit images manifests \
 	bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
 
 help: ## Show this list.
@@ -55,6 +55,9 @@ test-faults: install-dev ## Kills, full disks, broken replies, damaged files, ho
 MINUTES ?= 30
 torture: install-dev ## The same without end: random kills, fuzzing, simulated nights, for MINUTES=30.
 	$(BIN)/python -m benchmarks.torture --minutes $(MINUTES) --out $(RESULTS)
+
+reference: install-dev ## Write docs/configuration.md and the editors' schema from the configuration's models.
+	$(BIN)/python -m nightrank.config.reference docs
 
 lock: install-dev ## Write constraints/*.lock again, with the hashes of PyPI's files.
 	$(BIN)/python constraints/lock.py

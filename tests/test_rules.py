@@ -45,6 +45,7 @@ WRITERS = {
     "pipelines/nightrank/models/engines/reranker_tensors.py",
     "pipelines/nightrank/training/trainee.py",
     "pipelines/nightrank/models/engines/builtin_reranker.py",
+    "pipelines/nightrank/config/reference.py",  # Documentation, where the user asks for it.
     "pipelines/nightrank/cli/paths.py",  # A run or a report where the user asks for it.
     "pipelines/nightrank/cli/init.py",
     "pipelines/nightrank/cli/quickstart.py",

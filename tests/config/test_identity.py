@@ -1,11 +1,12 @@
-"""Every key of a config either changes the plan, or says only how a run goes.
+"""Every key of a config either changes the plan, or only how it is run.
 
-A new key fails here until it stands in one of the two lists.
+A new key fails here until it is in one of the two lists.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nightrank.generations.results import open_lake
 from tests.conftest import Collection
 from tests.support.config_keys import keys
 
-# Another value than that of `plain`. A path is told by what lies there: see the tests below.
+# Another value than that of `plain`. A path counts by the files at it: see the tests below.
 SEMANTIC: dict[str, Any] = {
     "corpus.format": "jsonl",
     "corpus.columns": {"text": "title"},
@@ -118,9 +119,9 @@ OPERATIONAL: dict[str, Any] = {
     "cluster.attempts": 2,
     "cluster.deadline_seconds": 60.0,
 }
-# Told by what lies there: another file of the same bytes is another input, since rejects name it.
+# Counted by the files: another file of the same bytes is another input, since rejects name it.
 PATHS = ("corpus.path", "queries.path")
-# Toy models refuse these, so their part of the identity is looked at without a plan.
+# Toy models refuse these: their part of the identity is compared without a plan.
 REFUSED_BY_TOYS = ("encoder.query_prompt", "encoder.document_prompt")
 
 
@@ -141,8 +142,8 @@ def changed(plain: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("identity")
-    made = Collection(folder / "in", documents=20, queries=4)
-    base = made.config(folder / "lake", corpus={"attributes": {"year": "int64"}})
+    small = Collection(folder / "in", documents=20, queries=4)
+    base = small.config(folder / "lake", corpus={"attributes": {"year": "int64"}})
     base["rerank"] = [{**base["rerank"], "depth": 10}]
     base["cluster"] = {}
     return base
@@ -160,6 +161,19 @@ def test_every_key_is_classified() -> None:
     assert SEMANTIC.keys() | OPERATIONAL.keys() | set(PATHS) == known
 
 
+def test_the_reference_says_which_keys_change_the_plan() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
+    entries = re.findall(r"^### `(.*?)`$.*?the plan:\* (\w+)", text, re.MULTILINE | re.DOTALL)
+    documented = {key.replace("pools.<name>", "pools.*"): answer for key, answer in entries}
+    for keys_of, answer in ((SEMANTIC, "yes"), (OPERATIONAL, "no")):
+        for key in keys_of:
+            name = key.removeprefix("rerank.*.")
+            name = name if name == key else f"rerank.{name}"
+            shared = name.replace("queries.", "corpus.")
+            expected = "through" if key == "evaluate.qrels" else answer
+            assert documented.get(name, documented.get(shared)) == expected, key
+
+
 @pytest.mark.parametrize("key", SEMANTIC)
 def test_what_can_change_a_result_changes_the_plan(
     plain: dict[str, Any], tmp_path: Path, key: str
@@ -173,7 +187,7 @@ def test_what_can_change_a_result_changes_the_plan(
 
 
 @pytest.mark.parametrize("key", OPERATIONAL)
-def test_how_a_run_goes_leaves_the_plan(plain: dict[str, Any], tmp_path: Path, key: str) -> None:
+def test_how_a_plan_is_run_leaves_it(plain: dict[str, Any], tmp_path: Path, key: str) -> None:
     other = changed(plain, key, OPERATIONAL[key])
     assert other != plain
     assert plan_id(plain, tmp_path) == plan_id(other, tmp_path)

@@ -144,10 +144,10 @@ def test_a_pool_whose_nodes_never_come_says_which_they_are(
 @pytest.mark.parametrize(
     ("pools", "says"),
     [
-        ({"wide": {}}, "names no stages"),
-        ({"a": {"stages": ["rerank"]}, "b": {"stages": ["rerank"]}}, "stands in pools a and b"),
+        ({"wide": {}}, "pools.wide needs stages"),
+        ({"a": {"stages": ["rerank"]}, "b": {"stages": ["rerank"]}}, "rerank is in both a and b"),
         ({"a": {"stages": ["search", "embed"]}}, "never share a process"),
-        ({"model": {"stages": ["search"]}}, "FAISS and torch apart"),
+        ({"model": {"stages": ["search"]}}, "FAISS and torch never share"),
         ({"a": {"stages": ["reranking"]}}, "Input should be"),
         ({"general": {"stages": ["rerank"]}}, "needs a pool index"),
         ({"general": {"workers": 1, "min_workers": 2}}, "more than workers"),

@@ -130,7 +130,7 @@ def open_job(
 
     config = load_config(config_path, sets or [])
     if config.cluster.executor == "ray":
-        supervisor.supervise(config.cluster.standing or "a cluster started here")
+        supervisor.supervise(config.cluster.existing_address or "a cluster started here")
     from nightrank.process.without_pandas import without_pandas
 
     without_pandas()  # Before anything else imports it.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from nightrank.config.running import Fraction, ModelName, Section, UserPath
+from nightrank.config.values import Fraction, ModelName, Section, UserPath
 from nightrank.errors import NightrankError
 from nightrank.models.folders.files import file_digest
 

@@ -1,4 +1,4 @@
-"""The experiment as its YAML file declares it: schema, defaults, file reading, redaction.
+"""The experiment as its YAML file declares it: keys, their reference, file reading, redaction.
 
 May import: errors, process.
 """

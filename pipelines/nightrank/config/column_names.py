@@ -1,4 +1,4 @@
-"""Which column names are taken: one rule for attributes, document columns and rerank steps.
+"""Which column names are reserved: one rule for attributes, document columns and rerank steps.
 
 Names are compared without regard to letter case, as DuckDB, Spark and Hive compare them: they
 cannot read a table with the columns `Rank` and `rank`.
@@ -41,7 +41,7 @@ def check_attributes(names: Iterable[str], steps: Iterable[str] = ()) -> None:
     """Refuses attributes whose names are reserved or repeated.
 
     Args:
-        names: the attributes of one input.
+        names: attributes of one input.
         steps: names of the rerank steps, each of which has a column `<step>_score`.
 
     Raises:
@@ -54,28 +54,30 @@ def check_attributes(names: Iterable[str], steps: Iterable[str] = ()) -> None:
         if not name.strip():
             raise ValueError("attributes: a name is empty")
         if folded in OWN:
-            taken = "one of Nightrank's columns"
+            reserved = "one of Nightrank's columns"
         elif folded in READERS:
-            taken = READERS[folded]
+            reserved = READERS[folded]
         elif folded in scores:
-            taken = f"the score of the rerank step {scores[folded]!r}"
+            reserved = f"the score of the rerank step {scores[folded]!r}"
         elif folded in seen:
-            both = f"attributes: {seen[folded]!r} and {name!r} differ only in letter case"
-            raise ValueError(f"{both}; DuckDB, Spark and Hive read them as one: rename one")
+            what = f"attributes: {seen[folded]!r} and {name!r} differ only in letter case"
+            raise ValueError(f"{what}; DuckDB, Spark and Hive read them as one: rename one")
         else:
             seen[folded] = name
             continue
-        raise ValueError(f"attributes: {name!r} is {taken} (in any letter case); rename the column")
+        raise ValueError(
+            f"attributes: {name!r} is {reserved} (in any letter case); rename the column"
+        )
 
 
 def check_steps(names: list[str]) -> None:
-    """Refuses rerank steps whose column `<step>_score` exists already.
+    """Refuses rerank steps whose names repeat, or whose column `<step>_score` exists already.
 
     Raises:
-        ValueError: says which step.
+        ValueError: names the step.
     """
     for number, name in enumerate(names):
-        # Of one step alone there is no such column, and `rerank` is what it is called by default.
+        # A single step has no such column, and its default name is `rerank`.
         if score_column(name) in OWN and (len(names) > 1 or name != "rerank"):
             what = f"rerank[{number}].name: {name!r} would give a second column {name}_score"
             raise ValueError(f"{what}; choose another name")

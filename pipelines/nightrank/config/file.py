@@ -1,7 +1,7 @@
 """Loads a configuration file; every error names file, line and key.
 
-The YAML is that of `yaml_text`; keys and values are those of the models in this room. Overrides are
-`KEY=VALUE` texts, as `--set` takes them, or a mapping of dotted keys to values.
+`yaml_text` reads the YAML; the models of `schema` say which keys and values there are. Overrides
+are `KEY=VALUE` texts, as `--set` takes them, or a mapping of dotted keys to values.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from nightrank.config.overrides import (
     override_of,
     plain_data,
 )
-from nightrank.config.running import Section
 from nightrank.config.schema import PipelineConfig
+from nightrank.config.values import Section
 from nightrank.config.yaml_text import parse
 from nightrank.errors import NightrankError
 from nightrank.process.home import at_home
 
 S = TypeVar("S", bound=Section)
-# pydantic's kinds of errors whose own words speak of Python.
+# Kinds of pydantic's errors whose messages use Python's terms.
 WORDS = {
     "missing": "this key is required",
     "dict_type": "expected a mapping of keys to values",
@@ -39,7 +39,7 @@ WORDS = {
     "int_type": "expected a whole number",
     "float_type": "expected a number",
     "bool_type": "expected true or false",
-    "string_too_short": "expected text, not an empty one",
+    "string_too_short": "expected text that is not empty",
 }
 
 
@@ -74,7 +74,7 @@ def load_text(kind: type[S], text: str, path: str, overrides: Overrides = ()) ->
     Args:
         kind: the model that the text must fit.
         text: the document.
-        path: what errors call it.
+        path: the file's name for errors.
         overrides: see `apply_overrides`.
 
     Raises:
@@ -133,19 +133,20 @@ def _validated(
 
 
 def _explained(kind: type[Section], error: ValidationError) -> tuple[list[str], str]:
-    """The key of the first error, in parts, and the key with what is wrong in our words."""
+    """The parts of the first error's key, and what is wrong with it."""
     errors = error.errors()
-    # A key that is misspelt is also missing: the misspelling says more.
+    # A misspelt required key is also missing: the misspelling says more.
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     parts = [str(p) for p in first["loc"] if not str(p).startswith(("function-", "literal["))]
-    # Of a key that takes several kinds of values there is an error for each kind.
+    # A key that takes several kinds of values has an error for each kind.
     same = [one for one in errors if [str(p) for p in one["loc"]][: len(parts)] == parts]
-    found = f", found {first['input']!r:.80}"
-    # Nobody looks for a secret in an error: what the options hold is not repeated.
+    value = f", found {first['input']!r:.80}"
+    # Options of the storage may hold a secret: their values are not repeated.
     if first["type"] in ("missing", "extra_forbidden", "value_error") or "storage_options" in parts:
-        found = ""
-    wants = dict.fromkeys(map(_words, same or [first]))
-    what = " or ".join([next(iter(wants)), *(w.removeprefix("expected ") for w in [*wants][1:])])
+        value = ""
+    expectations = list(dict.fromkeys(map(_words, same or [first])))
+    others = [words.removeprefix("expected ") for words in expectations[1:]]
+    what = " or ".join([expectations[0], *others])
     if first["type"] == "extra_forbidden":
         suggestion = did_you_mean(meant(kind, parts))
         listed = ", ".join(known(kind, parts[:-1]))
@@ -153,27 +154,27 @@ def _explained(kind: type[Section], error: ValidationError) -> tuple[list[str], 
     elif first["type"] == "literal_error":
         expected = (one["ctx"]["expected"] for one in same if one["type"] == "literal_error")
         allowed = re.findall(r"'([^']*)'", " ".join(expected))
-        found += did_you_mean(closest(str(first["input"]), allowed))
+        value += did_you_mean(closest(str(first["input"]), allowed))
     elif first["type"] == "string_type" and isinstance(first["input"], int | float):
-        found += ": put it in quotes"
-    others = len(errors) - max(1, len(same))
-    more = f" (and {others} more)" if others else ""
+        value += ": put it in quotes"
+    count = len(errors) - max(1, len(same))
+    more = f" (and {count} more)" if count else ""
     key = f"{'.'.join(parts)}: " if parts else ""
     if first["type"] == "value_error" and (words := re.match(r"[\w.\[\]]+", what)):
         # A message about a whole section begins with the key within it.
         parts = [*parts, *re.sub(r"\[(\d+)\]", r".\1", words.group()).split(".")]
-    return parts, f"{key}{what}{found}{more}"
+    return parts, f"{key}{what}{value}{more}"
 
 
 def _words(error: ErrorDetails) -> str:
-    """What pydantic says, in our words."""
+    """An error of pydantic as a message for users."""
     what = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     what = what.replace("String should match pattern", "expected text that matches")
     return WORDS.get(error["type"], what)
 
 
 def _line(lines: Mapping[str, int], parts: list[str]) -> int:
-    """The line of the longest part of a key that the file has."""
+    """The line of a key, or of the innermost section around it that the file has."""
     longest = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((lines[name] for name in longest if name in lines), 1)
 

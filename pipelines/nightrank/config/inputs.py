@@ -9,44 +9,68 @@ from pydantic import Field, model_validator
 
 from nightrank.config import column_names
 from nightrank.config.keys import unknown_names
-from nightrank.config.running import Fraction, Section, UserPath
+from nightrank.config.values import PLAN, Bytes, Fraction, Section, UserPath
 
 ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "date32"]
 CREDENTIALS = re.compile(r"^[a-z0-9+.-]+://[^/]*@", re.IGNORECASE)
 
 
 class Source(Section):
-    """Where rows come from and what happens to bad ones.
+    """Where rows are read from, and what happens to bad ones."""
 
-    Attributes:
-        path: a file, a folder or a glob; local or s3://. Parquet, JSONL, CSV or TSV, each plain or
-            gzip/zstd (by name: `.jsonl.gz`, `.csv.zst`). Links are followed.
-        ignore: patterns of files to leave out of a folder or a glob, e.g. `['*.bz2', 'old/*']`,
-            from any folder on. A file of unknown format that none of them names is refused.
-        columns: our names to the file's names, e.g. `{id: docno, text: body}`. What is not named
-            is looked for under the usual names: `_id`, `id`, `doc_id`/`query_id`; `text`; `title`.
-        attributes: further columns to carry along, with their Arrow types. Names that Nightrank or
-            a reader of its tables uses are refused (`column_names`).
-        header: the columns of CSV and TSV files that have no header line, in order, e.g.
-            `[id, text]`.
-        on_bad_row: `reject` writes the row's place and reason to the rejects; `error` stops.
-        on_bad_file: `error` stops at an unreadable file; `reject` leaves the file out, counted.
-        max_text_bytes: a longer text (UTF-8 bytes) is rejected as `too_large`.
-        reject_budget: share of the rows that may be rejected before the run is refused.
-        allow_empty: accept an input without a single row.
-    """
-
-    path: UserPath
-    format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = "auto"
-    ignore: list[str] = []
-    columns: dict[str, str] = {}
-    attributes: dict[str, ColumnType] = {}
-    header: list[str] = []
-    on_bad_row: Literal["reject", "error"] = "reject"
-    on_bad_file: Literal["error", "reject"] = "error"
-    max_text_bytes: int = Field(default=1 << 20, ge=1, le=1 << 30)
-    reject_budget: Fraction = 0.01
-    allow_empty: bool = False
+    path: UserPath = Field(
+        json_schema_extra={PLAN: "through the names and the content of the files"},
+        description="A file, a folder or a glob, local or `s3://`. Formats: Parquet, JSONL, CSV, "
+        "TSV; each plain, gzip or zstd, recognised by name (`.jsonl.gz`, `.csv.zst`). Symbolic "
+        "links are followed. A file of unknown format is an error, unless `ignore` names it.",
+    )
+    format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = Field(
+        default="auto", description="Format of the files. `auto` takes it from each file's name."
+    )
+    ignore: list[str] = Field(
+        default=[],
+        description="Patterns of files to leave out of a folder or a glob, e.g. "
+        "`['*.bz2', 'old/*']`. A pattern may start at any folder.",
+    )
+    columns: dict[str, str] = Field(
+        default={},
+        description="Names of columns in the files, by Nightrank's names `id`, `text`, `title` and "
+        "`vertical`, e.g. `{id: docno, text: body}`. A column that is not named here is searched "
+        "under its usual names: `_id`, `id`, `doc_id` or `query_id`; `text`; `title`; `vertical`.",
+    )
+    attributes: dict[str, ColumnType] = Field(
+        default={},
+        description="Further columns to read, with their types, e.g. `{year: int64}`. A name that "
+        "Nightrank or a reader of its tables uses is an error.",
+    )
+    header: list[str] = Field(
+        default=[],
+        description="Columns of CSV and TSV files that have no header line, in order, e.g. "
+        "`[id, text]`.",
+    )
+    on_bad_row: Literal["reject", "error"] = Field(
+        default="reject",
+        description="`reject` writes the file, row and reason of a bad row to the table of "
+        "rejects. `error` ends the run.",
+    )
+    on_bad_file: Literal["error", "reject"] = Field(
+        default="error",
+        description="`error` ends the run at an unreadable file. `reject` leaves the file out and "
+        "counts it.",
+    )
+    max_text_bytes: Bytes = Field(
+        default=1 << 20,
+        ge=1,
+        le=1 << 30,
+        description="Rows with a longer text, in UTF-8, are rejected as `too_large`.",
+    )
+    reject_budget: Fraction = Field(
+        default=0.01,
+        description="Share of the rows that may be rejected. Above it the run is refused.",
+    )
+    allow_empty: bool = Field(
+        default=False, description="Whether an input without any row is accepted."
+    )
 
     @property
     def typed(self) -> dict[str, ColumnType]:
@@ -70,29 +94,34 @@ class Source(Section):
 
 
 class Corpus(Source):
-    """The documents.
+    """The documents: where they are read from, and what happens to bad rows."""
 
-    Attributes:
-        duplicates: of rows with one doc_id, `last` keeps the last by (file order, row) and counts
-            the others; `strict` refuses the input when their texts differ.
-        empty_text: `reject` or `keep` documents whose text is empty or white space.
-        partitions: patterns that input files must match, one file each at least, e.g.
-            `[year=2025/*, year=2026/*]`: a part that was not delivered stops the run, where it
-            would otherwise take its documents out of the index.
-        feed: the input is what changed, not what there is: columns `op` (`upsert` or `delete`) and
-            `sequence` (int64) beside the usual ones. Of several rows of an id the highest sequence
-            counts, and none that is not above the sequence of the document that stands. What no row
-            names stays as it is.
-    """
-
-    duplicates: Literal["last", "strict"] = "last"
-    empty_text: Literal["reject", "keep"] = "reject"
-    partitions: list[str] = []
-    feed: bool = False
+    duplicates: Literal["last", "strict"] = Field(
+        default="last",
+        description="Of several rows with one id, `last` keeps the last by file order and row, and "
+        "counts the others. `strict` refuses the input if their texts differ.",
+    )
+    empty_text: Literal["reject", "keep"] = Field(
+        default="reject",
+        description="Whether documents with an empty or blank text are rejected or kept.",
+    )
+    partitions: list[str] = Field(
+        default=[],
+        description="Patterns that must each match a file of the input, e.g. "
+        "`[year=2025/*, year=2026/*]`. If a part was not delivered, the run ends, instead of "
+        "deleting its documents from the index.",
+    )
+    feed: bool = Field(
+        default=False,
+        description="Whether the input is a change feed: rows with the columns `op` (`upsert` or "
+        "`delete`) and `sequence` (int64) beside the usual ones. Of several rows with one id the "
+        "highest sequence counts, if it is above the sequence of the indexed document. Documents "
+        "without a row do not change.",
+    )
 
     @property
     def typed(self) -> dict[str, ColumnType]:
-        """See `Source.typed`; a change feed has two columns more."""
+        """See `Source.typed`; a change feed has two more columns."""
         more: dict[str, ColumnType] = {"op": "string", "sequence": "int64"} if self.feed else {}
         return {**self.attributes, **more}
 
@@ -104,12 +133,15 @@ class Corpus(Source):
 
 
 class Queries(Source):
-    """The queries.
+    """The queries: where they are read from, and what happens to bad rows."""
 
-    Attributes:
-        only_judged: rank only the queries that the qrels judge; the others count as `unselected`.
-        on_dup_query: `error` refuses a repeated query_id; `reject` keeps the first.
-    """
-
-    only_judged: bool = False
-    on_dup_query: Literal["error", "reject"] = "error"
+    only_judged: bool = Field(
+        default=False,
+        description="Whether only the queries that `evaluate.qrels` judges are ranked. The others "
+        "are counted as `unselected`.",
+    )
+    on_dup_query: Literal["error", "reject"] = Field(
+        default="error",
+        description="`error` refuses an input with a repeated query id. `reject` keeps the first "
+        "row and rejects the others.",
+    )

@@ -1,4 +1,4 @@
-"""Looks into a configuration's models: which keys there are, what a key takes, what was meant."""
+"""Answers questions about keys: which exist, what a key takes, which one a misspelling means."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-# Of difflib's ratio, 0 to 1: `depht` and `depth` have 0.8, `retrieve` and `rerank` 0.57.
+# Least ratio of difflib, 0 to 1: `depht` and `depth` have 0.8, `retrieve` and `rerank` 0.57.
 CLOSE = 0.6
 SHOWN = 3
 
@@ -28,15 +28,15 @@ def annotation_at(kind: type[BaseModel], parts: Sequence[str]) -> Any:
         if section is not None and part in section.model_fields:
             place = section.model_fields[part].annotation
             continue
-        held = next((p for p in _options(place) if typing.get_origin(p) in (list, dict)), None)
-        if held is None or (typing.get_origin(held) is list and not part.isdecimal()):
+        many = next((p for p in _options(place) if typing.get_origin(p) in (list, dict)), None)
+        if many is None or (typing.get_origin(many) is list and not part.isdecimal()):
             return None
-        place = typing.get_args(held)[-1]
+        place = typing.get_args(many)[-1]
     return place
 
 
 def is_text(annotation: Any) -> bool:
-    """Whether a key takes text and nothing else, null apart."""
+    """Whether a key takes text alone, or text and null."""
     kinds = [part for part in _options(annotation) if part is not type(None)]
     return bool(kinds) and all(part is str for part in kinds)
 
@@ -53,15 +53,15 @@ def known(kind: type[BaseModel], parts: Sequence[Any]) -> list[str]:
 
 
 def meant(kind: type[BaseModel], parts: Sequence[Any]) -> list[str]:
-    """What an unknown key may have been meant to be, the likeliest first.
+    """Keys that an unknown key may be a misspelling of, the most similar first.
 
     Args:
         kind: the model of the whole configuration.
-        parts: the unknown key's.
+        parts: parts of the unknown key.
 
     Returns:
-        Keys of the same section that are spelt alike; without one, dotted keys of other sections of
-        this name, or of a name spelt alike.
+        Similar keys of the same section, at most three. If there are none, dotted keys of other
+        sections with this name or a similar one.
     """
     *parents, last = (str(part) for part in parts)
     if near := closest(last, known(kind, parents)):
@@ -75,26 +75,26 @@ def meant(kind: type[BaseModel], parts: Sequence[Any]) -> list[str]:
 
 
 def closest(word: str, words: typing.Iterable[str]) -> list[str]:
-    """The words that are spelt most like one, at most three, the closest first."""
+    """The words most similar to one, at most three, the most similar first."""
     folded = {other.casefold(): other for other in words}
     near = difflib.get_close_matches(word.casefold(), folded, n=SHOWN, cutoff=CLOSE)
     return [folded[name] for name in near]
 
 
 def did_you_mean(words: Sequence[str]) -> str:
-    """A clause to follow what is wrong; empty without a suggestion."""
+    """A clause for the end of an error's message; empty without a suggestion."""
     return f"; did you mean {' or '.join(map(repr, words))}?" if words else ""
 
 
 def unknown_names(unknown: typing.Iterable[str], names: typing.Iterable[str]) -> str:
-    """What to say of names that are none of some known ones."""
+    """The message about names that are not among the known ones."""
     listed, names = sorted(unknown), sorted(names)
     near = [name for word in listed for name in closest(word, names)[:1]]
     return f"unknown: {', '.join(map(repr, listed))}{did_you_mean(near) or ';'} known: {names}"
 
 
 def _dotted(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of all values; an item's number and a mapping's own names are left out."""
+    """Dotted keys of all values, without the numbers of items and the names in mappings."""
     for name, field in kind.model_fields.items():
         section = _section(field.annotation)
         yield prefix + name
@@ -103,7 +103,7 @@ def _dotted(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _options(annotation: Any) -> list[Any]:
-    """What an annotation allows: the parts of a union, without pydantic's own remarks."""
+    """What an annotation allows: the parts of a union, without pydantic's metadata."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _options(typing.get_args(annotation)[0])
@@ -113,7 +113,7 @@ def _options(annotation: Any) -> list[Any]:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section that an annotation is, or holds as the items of a list or a mapping."""
+    """The section of an annotation, also as the items of a list or a mapping."""
     for part in _options(annotation):
         if isinstance(part, type) and issubclass(part, BaseModel):
             return part

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nightrank.config.keys import annotation_at, is_text, may_be_null
-from nightrank.config.running import Section
+from nightrank.config.values import Section
 from nightrank.config.yaml_text import parse
 from nightrank.errors import NightrankError, is_utf8, printable
 
@@ -20,9 +20,9 @@ def apply_overrides(
 ) -> dict[str, Any]:
     """Applies overrides of dotted keys, in order.
 
-    A text is `KEY=VALUE`: a key that takes text takes it as it is typed, `a: b` and `2024` too;
-    what is wholly in quotes is read without them, and nothing or `null` is null where the key may
-    be null. The value of any other key is read as YAML. A mapping's values are taken as they are.
+    A text is `KEY=VALUE`. The value of a text key is taken as it is typed, `a: b` and `2024` too.
+    Quotes around the whole value are removed. An empty value or `null` is null if the key may be
+    null. Values of other keys are read as YAML. A mapping's values are taken as they are.
 
     Args:
         kind: the model of the configuration, which says what a key takes.
@@ -30,8 +30,8 @@ def apply_overrides(
         overrides: `["rerank.depth=50"]` or `{"rerank.depth": 50}`.
 
     Raises:
-        NightrankError: E_USAGE where an override is no UTF-8, has no `=` or its path crosses a
-            plain value; E_CONFIG for a value that is no YAML.
+        NightrankError: E_USAGE if an override is not UTF-8, has no `=`, or names a key inside a
+            plain value; E_CONFIG if a value is not YAML.
     """
     if isinstance(overrides, str):
         what = f"expected a list or a mapping of overrides, found the text {overrides!r}"
@@ -59,7 +59,7 @@ def apply_overrides(
 def _parsed(kind: type[Section], override: str) -> tuple[str, Any]:
     """The key and the value of `KEY=VALUE`."""
     if not is_utf8(override):
-        what, do = "the value is not valid UTF-8", "rename what it names"
+        what, do = "the value is not valid UTF-8", "rename the file it names"
         raise NightrankError("E_USAGE", what, f"--set {printable(override)}", do)
     key, equals, value = override.partition("=")
     if not equals or not key:
@@ -70,7 +70,7 @@ def _parsed(kind: type[Section], override: str) -> tuple[str, Any]:
 
 
 def _item(place: Any, where: str, part: str) -> int:
-    """The number of an item of a list."""
+    """The index of an item of a list, from 0."""
     if not isinstance(place, list):
         what = f"{where}: {part!r} is inside a plain value"
         raise NightrankError("E_USAGE", what, "", "set the key above it")

@@ -1,9 +1,9 @@
-"""Takes secrets out of what is printed or logged.
+"""Masks secrets in printed and logged text.
 
-A secret is the value of an environment variable whose name says so, what is before the `@` of a
-URL, and what is assigned to a name of a secret: `token=…`, `'secret': '…'`, `Authorization: …`.
-Errors of libraries repeat all three. In `no usable credentials: NoCredentialsError` and
-`ExpiredToken: The provided token …` the colon assigns nothing: what it precedes is kept.
+A secret is the value of an environment variable with a secret's name, the part of a URL before `@`,
+and a value assigned to a secret's name: `token=…`, `'secret': '…'`, `Authorization: …`. Errors of
+libraries repeat all three. In `no usable credentials: NoCredentialsError` and `ExpiredToken: The
+provided token …` the colon is no assignment, and the text after it is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 
 SECRET_NAME = re.compile(r"(secret|passw|token|access_?key|api_?key|credential)", re.IGNORECASE)
-# Variables that say where a secret is, or that belong to the tokenizers library.
+# Variables that hold a secret's location, or that belong to the tokenizers library.
 NO_SECRET = re.compile(r"(_(FILE|PATH|DIR|URI|URL|EXPIRATION)$)|^TOKENIZERS_", re.IGNORECASE)
 IN_URL = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", re.IGNORECASE)
 # Lengths are in tokens, plural: `max_length_tokens: expected a whole number`.
@@ -22,7 +22,7 @@ ASSIGNED = re.compile(
     r"(?:(?:bearer|basic)\s+)?(?P<quote>['\"]?)(?P<value>[^\s'\",;)}&]{4,})(?P=quote)",
     re.IGNORECASE,
 )
-# `token: …` may continue a sentence; these are followed by a secret alone.
+# `token: …` may continue a sentence; after these there is always a secret.
 ALWAYS = re.compile(r"[_-]|^(secret|passw|authorization|access_?key$|api_?key$)", re.IGNORECASE)
 # InvalidAccessKeyId, NoCredentialsError, ExpiredToken: an error's name or code, not a variable.
 CAMEL = re.compile(r"[A-Z]\w*[a-z][A-Z]\w*")
@@ -30,7 +30,7 @@ CAMEL = re.compile(r"[A-Z]\w*[a-z][A-Z]\w*")
 SENTENCE = re.compile(
     r"[A-Za-z]{1,15}\W*|(?:\w+\.)*[A-Z]\w*(?:Error|Exception)\W*|(?:\w+\.)*[A-Z][A-Za-z]*:"
 )
-# Shorter values are words such as `true`, of which other text is full.
+# Shorter values are words such as `true`, which are frequent in other text.
 SHORTEST = 6
 MASK = "***"
 
@@ -45,11 +45,11 @@ def redacted(text: str) -> str:
     return ASSIGNED.sub(_masked, text)
 
 
-def _masked(found: re.Match[str]) -> str:
+def _masked(match: re.Match[str]) -> str:
     """An assignment without its value; a sentence as it is."""
-    key, sign = found["key"], found["sign"]
-    certain = "=" in sign or found["quoted"] or found["quote"]
+    key, sign = match["key"], match["sign"]
+    certain = "=" in sign or match["quoted"] or match["quote"]
     variable = ALWAYS.search(key) and not CAMEL.fullmatch(key)
-    if not certain and not variable and SENTENCE.fullmatch(found["value"]):
-        return found[0]
+    if not certain and not variable and SENTENCE.fullmatch(match["value"]):
+        return match[0]
     return f"{key}{sign}{MASK}"

@@ -2,15 +2,15 @@
 
 Every section is a frozen, strict model: unknown keys, wrong types and values out of range are
 errors that name the file, the key and the line. Nothing is read from the environment and nothing
-is included from other files. `config_inputs` has the inputs. `config_running` has the settings of
-execution, which enter no fingerprint; all others decide what is computed.
+is included from other files. Descriptions of keys are written for users: `reference` makes
+docs/configuration.md and the editors' schema of them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from nightrank.config import column_names
 from nightrank.config.inputs import CREDENTIALS
@@ -19,164 +19,90 @@ from nightrank.config.inputs import Corpus as Corpus
 from nightrank.config.inputs import Queries as Queries
 from nightrank.config.inputs import Source as Source
 from nightrank.config.keys import unknown_names
+from nightrank.config.ranking import Bm25 as Bm25
+from nightrank.config.ranking import Encoder, Retrieve, Steps
+from nightrank.config.ranking import Index as Index
+from nightrank.config.ranking import RerankStep as RerankStep
 from nightrank.config.redaction import SECRET_NAME
-from nightrank.config.running import (
-    Budget,
-    Cluster,
-    Fraction,
-    Gate,
-    ModelName,
-    Nightly,
-    Search,
+from nightrank.config.running import Budget, Cluster, Gate, Nightly, Search
+from nightrank.config.values import (
+    PLAN,
+    UNIT,
+    Candidates,
+    Name,
     Section,
     UserPath,
 )
 
-Precision = Literal["auto", "exact", "bf16"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
-
-
-class Encoder(Section):
-    """The bi-encoder: `builtin:minilm`, `toy:bag-of-words`, a local folder or a hub id.
-
-    Attributes:
-        revision: 40-hex commit; required for a hub id.
-        precision: `exact` is fp32, `auto` is bf16 where the hardware has it: about twice as fast on
-            a CPU, but documents at the edge of a list change (R@100 on SciFact 0.9217 against
-            0.9250), and the first stage sets the ceiling.
-    """
-
-    model: ModelName = "builtin:minilm"
-    revision: str | None = None
-    precision: Precision = "exact"
-    max_length_tokens: int | None = Field(default=None, ge=8, le=131072)
-    dimension: int | None = Field(default=None, ge=1, le=65536)
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-
-
-class Index(Section):
-    """The FAISS index.
-
-    Attributes:
-        factory: any FAISS factory string, or `auto`: Flat up to `flat_rows` documents and, for
-            depths up to 1,024, where FAISS has a GPU; else the fastest of a few forms whose
-            measured recall reaches `recall_target`.
-        search_parameters: FAISS parameter string for searching, e.g. `nprobe=32`.
-        train_rows: at most this many vectors are sampled for training.
-        recall_target: recall@depth against exact search that `auto` must reach.
-        shard_bytes: an index shard is a run of whole document shards up to this many vector bytes.
-    """
-
-    factory: str = Field(default="auto", min_length=1)
-    search_parameters: str = ""
-    train_rows: int = Field(default=262_144, ge=1)
-    recall_target: Fraction = 0.98
-    flat_rows: int = Field(default=50_000, ge=1)
-    shard_bytes: int = Field(default=8 << 30, ge=1)
-
-
-class Bm25(Section):
-    """BM25 beside the vectors; its statistics are frozen with the index template.
-
-    Attributes:
-        weight: w in `score = (1-w)*z(dense score) + w*z(BM25 score)`, z within the query's best
-            `depth` by either; 0 searches vectors alone.
-        k1: how slowly a repeated term stops counting.
-        b: how much long documents are held back.
-        language: of the Snowball stemmer; `english` also drops stop words, `none` does neither.
-    """
-
-    weight: float = Field(default=0.3, ge=0.0, lt=1.0, allow_inf_nan=False)
-    k1: float = Field(default=0.9, ge=0.0, allow_inf_nan=False)
-    b: Fraction = 0.4
-    language: str = "english"
-
-
-class Retrieve(Section):
-    """First stage: how many candidates per query are kept, and by what they are found."""
-
-    depth: int = Field(default=100, ge=1, le=10_000)
-    bm25: Bm25 = Bm25()
-
-
-class RerankStep(Section):
-    """One reranking step; a later step rescores the head of the earlier one's list.
-
-    Attributes:
-        name: of several steps each has a column `<name>_score`; without a name they are `step1`,
-            `step2` and so on, and a single one is `rerank`.
-        depth: how many of the list's head are rescored.
-        first_stage_weight: w in `score = w*z(first_stage_score) + (1-w)*z(rerank_score)`, z within
-            the query's rescored list. `auto` takes what the model recommends (0 unless built in);
-            at 0 the score is the raw rerank score.
-        unit_tokens: predicted tokens (query + document) of one unit of work; `auto` is a minute of
-            the model on a CPU core or a GPU (the built-in one: 500,000 tokens on a core), less (to
-            7 s) where that would make under 64 units, more where it would make over 8,192. Part of
-            the identity: what is in a batch reaches the low bits of bf16 scores.
-    """
-
-    name: Name = "rerank"
-    model: ModelName = "builtin:reranker"
-    revision: str | None = None
-    precision: Precision = "auto"
-    max_length_tokens: int | None = Field(default=None, ge=8, le=131072)
-    depth: int = Field(default=100, ge=1, le=10_000)
-    first_stage_weight: Literal["auto"] | Fraction = "auto"
-    unit_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-
 
 class Results(Section):
-    """What is published.
+    """What is published."""
 
-    Attributes:
-        keep: results per query in the published rows (`evaluate` reads the full depth).
-        document_columns: `title`, `text` or corpus attributes to repeat in every ranked row; costs
-            a read of those columns of the corpus.
-    """
-
-    keep: int = Field(default=10, ge=1, le=10_000)
-    document_columns: list[str] = []
+    keep: Candidates = Field(
+        default=10,
+        ge=1,
+        le=10_000,
+        description="Length of the published lists. `evaluate` reads the full depth.",
+    )
+    document_columns: list[str] = Field(
+        default=[],
+        description="`title`, `text` or attributes of the corpus to repeat in every ranked row. "
+        "Costs a read of these columns of the corpus.",
+    )
 
 
 class Evaluate(Section):
-    """Judgements and measures (ir-measures names, e.g. `nDCG@10`, `RR@10`, `R@100`)."""
+    """Judgements and measures."""
 
-    qrels: UserPath | None = None
-    measures: list[str] = Field(default=["nDCG@10", "RR@10", "R@100"], min_length=1)
+    qrels: UserPath | None = Field(
+        default=None,
+        json_schema_extra={PLAN: "through its content, with `queries.only_judged`"},
+        description="Judgements in TREC or BEIR format, or Parquet.",
+    )
+    measures: list[str] = Field(
+        default=["nDCG@10", "RR@10", "R@100"],
+        min_length=1,
+        description="Measures by their names in ir-measures. The gate checks the first.",
+    )
 
 
 class Layout(Section):
-    """Rows per shard; the defaults follow from the number of rows and are rarely changed."""
+    """Rows per shard. The defaults follow from the number of rows and rarely need a change."""
 
-    document_shard_rows: int | None = Field(default=None, ge=1, le=1 << 31)
-    query_shard_rows: int | None = Field(default=None, ge=1, le=1 << 31)
-
-
-def _as_steps(value: Any) -> Any:
-    """One step or several; of several, those without a name are `step1`, `step2` and so on."""
-    if isinstance(value, dict):
-        return [value]
-    if not isinstance(value, list) or len(value) < 2:
-        return value
-    numbered = enumerate(value, start=1)
-    return [{"name": f"step{i}", **s} if isinstance(s, dict) else s for i, s in numbered]
+    document_shard_rows: int | None = Field(
+        default=None,
+        ge=1,
+        le=1 << 31,
+        json_schema_extra={UNIT: "documents"},
+        description="Documents of one shard.",
+    )
+    query_shard_rows: int | None = Field(
+        default=None,
+        ge=1,
+        le=1 << 31,
+        json_schema_extra={UNIT: "queries"},
+        description="Queries of one shard.",
+    )
 
 
 class PipelineConfig(Section):
-    """The whole experiment, sections in pipeline order."""
+    """Configuration of a Nightrank experiment: what is ranked, by which models, and how it runs."""
 
-    name: Name
-    root: UserPath
-    storage_options: dict[str, Any] = {}
+    name: Name = Field(description="Name of the experiment, and of its folder in the lake.")
+    root: UserPath = Field(
+        description="The lake: a folder or `s3://bucket/prefix`. It must not be inside an input."
+    )
+    storage_options: dict[str, Any] = Field(
+        default={},
+        description="Options of s3fs, e.g. `{endpoint_url: http://minio:9000}`. Credentials are "
+        "refused here; they come from the AWS credentials chain.",
+    )
     corpus: Corpus
     queries: Queries
     encoder: Encoder = Encoder()
     index: Index = Index()
     retrieve: Retrieve = Retrieve()
-    rerank: Annotated[list[RerankStep], BeforeValidator(_as_steps)] = Field(
-        default=[RerankStep()], max_length=8
-    )
+    rerank: Steps = Field(default=[RerankStep()], max_length=8)
     results: Results = Results()
     evaluate: Evaluate = Evaluate()
     layout: Layout = Layout()
@@ -219,12 +145,12 @@ class PipelineConfig(Section):
         return self
 
     def semantic(self) -> dict[str, Any]:
-        """The part that can change a result, as plain data.
+        """The part that can change a result, as plain data; it enters a plan's identity.
 
         Returns:
-            A dict without name, root, storage options, cluster, search and evaluation, without the
-            input paths (inputs are identified by what they hold) and without what only decides
-            whether an input is refused.
+            The configuration without name, root, storage options, cluster, search, evaluation,
+            budget and gate, without input paths (inputs are identified by their files), and without
+            keys that only decide whether an input is refused.
         """
         outside = {"name", "root", "storage_options", "cluster", "search", "evaluate"}
         plain = self.model_dump(mode="json", exclude=outside | {"nightly", "budget", "gate"})

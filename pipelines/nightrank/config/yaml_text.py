@@ -1,8 +1,9 @@
-"""Strict YAML, and the only door to it.
+"""Strict YAML; the only module that imports PyYAML.
 
-PyYAML's safe loader still lets a second key win silently, reads `no` as False and `012` as 10, and
-expands aliases without bound. This loader refuses duplicate keys, aliases, tags and `${...}`, reads
-only the YAML 1.2 core scalars, and caps size and depth. Every error names file, line and key.
+PyYAML's safe loader silently keeps the last of repeated keys, reads `no` as False and `012` as 10,
+and expands aliases without limit. This loader refuses repeated keys, aliases, tags and `${...}`,
+reads only the YAML 1.2 core scalars, and limits size and depth. Every error names file, line and
+key.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from nightrank.errors import NightrankError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
-# Without characters that YAML gives a meaning to, whatever their place.
+# Text without any character that has a meaning in YAML, at any position.
 PLAIN_TEXT = re.compile(r"[\w./~][\w./~+-]*(?:(?::|://)[\w./~+-]+)?")
 PLAIN = "tag:yaml.org,2002:"
 
@@ -46,7 +47,7 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
 
     Args:
         text: the document.
-        where: what to call it in errors.
+        where: the document's name for errors.
 
     Returns:
         The top mapping, and the line number (from 1) of every dotted key.
@@ -111,7 +112,7 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def written(value: str) -> str:
-    """A text as YAML that reads back as this text, on one line and quoted where that is needed."""
+    """A text as YAML on one line that reads back as this text, quoted if necessary."""
     if PLAIN_TEXT.fullmatch(value):
         with contextlib.suppress(NightrankError):
             if parse(f"value: [{value}]", "")[0]["value"] == [value]:

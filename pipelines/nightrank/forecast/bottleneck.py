@@ -59,7 +59,7 @@ def _waits(config: PipelineConfig, pools: dict[str, Any], name: str, units: int)
     if units > workers:
         waits = f"waits for {workers} {pool} worker" + "s" * (workers != 1)
         cores = os.cpu_count() or 1
-        if not config.cluster.standing and not pools["gpus"] and workers >= cores:
+        if not config.cluster.existing_address and not pools["gpus"] and workers >= cores:
             waits += f" on this machine's {cores} cores (for more, set cluster.address)"
         return f"cluster.pools.{pool}.workers", waits
     cut = "rerank.unit_tokens" if is_step else CUT_BY.get(name, "")

@@ -130,13 +130,17 @@ def warnings_of(
     for name, sample in zip(("corpus", "queries"), samples, strict=True):
         if not sample.whole and sample.table.num_rows < ENOUGH_ROWS:
             found.append(f"{name}: {sample.table.num_rows} sampled rows tell lengths badly")
-    if memory.node > memory.available and pools.index.workers > 1 and not config.cluster.standing:
+    if (
+        memory.node > memory.available
+        and pools.index.workers > 1
+        and not config.cluster.existing_address
+    ):
         found.append(
             f"{pools.index.workers} search workers hold {_gib(memory.node)}, a node has"
             f" {_gib(memory.available)}: lower search.memory_bytes or cluster.pools.*.workers"
         )
     sized = [name for name in ("general", "model") if config.cluster.pool(name).workers]
-    if config.cluster.standing and len(sized) < 2:
+    if config.cluster.existing_address and len(sized) < 2:
         found.append(
             "the cluster's size is not known here: set workers of cluster.pools.general and .model"
         )

@@ -85,7 +85,7 @@ def pools_of(config: PipelineConfig, device: Device | None) -> Pools:
         alone = Pool(1, cluster.threads_per_worker or cores, 1.0 if gpu else 0.0)
         one = Pool(1, 1)
         return Pools(one, alone, alone, alone.threads, alone.gpus, False)
-    elsewhere = cluster.standing is not None or device is not None
+    elsewhere = cluster.existing_address is not None or device is not None
 
     def pool(name: str, count: int, share: float) -> Pool:
         wanted = cluster.pool(name)

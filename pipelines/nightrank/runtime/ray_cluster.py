@@ -57,7 +57,7 @@ def connect(cluster: Cluster) -> None:
             or lets everybody in; E_CLUSTER where there is none, or one of another version.
     """
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "job_config": _Job()}
-    address = cluster.standing
+    address = cluster.existing_address
     if address and address.startswith(("http://", "https://")):
         do = "`nightrank submit` takes it; or give host:6379, or leave cluster.address out"
         raise NightrankError("E_CONFIG", "a job server's address runs no stages", address, do)

@@ -140,7 +140,7 @@ class Pools:
         wanted = self._cluster.pool(name)
         has = ray.cluster_resources()
         cpus, gpus = int(has.get("CPU", 1)), float(has.get("GPU", 0))
-        elsewhere = self._cluster.standing is not None
+        elsewhere = self._cluster.existing_address is not None
         cores = cpus if elsewhere else min(os.cpu_count() or 1, cpus)
         usual = {"index": bool(gpus and has_faiss_gpu()), "model": bool(gpus)}
         share = float(usual.get(name, False)) if wanted.gpus is None else wanted.gpus
