@@ -33,7 +33,7 @@ install: $(VENV)/.installed ## Install into .venv what running needs.
 
 install-dev: $(VENV)/.installed-dev ## Install into .venv what developing needs too.
 
-quickstart: install ## Rank 100 questions over the standard library's documentation, on Ray.
+quickstart: install ## Rank 100 questions over the documentation of Python's standard library, on Ray.
 	$(BIN)/nightrank quickstart
 
 check: install-dev ## Formatter, linter, types, dependency directions.

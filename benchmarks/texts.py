@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from benchmarks import beir
 QUERY_WORDS, DOCUMENT_WORDS = (5, 15), (20, 300)
 DOCUMENTS_OF_EACH = 250
 FEWEST_DOCUMENTS = 100
-QUESTIONS = Path(__file__).parents[1] / "configs" / "quickstart" / "questions.jsonl"
+QUICKSTART = Path(__file__).parents[1] / "pipelines" / "nightrank" / "quickstart"
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ def mixed(data: Path | None, queries: int, order: random.Random) -> Texts:
         queries: how many.
         order: fixes the choice.
     """
-    pools = [_of_length(*pool) for pool in (_collections(data) if data else [_quickstart()])]
+    pools = [_of_length(*pool) for pool in (_collections(data) if data else [_texts(QUICKSTART)])]
     pools = [pool for pool in pools if pool[0] and len(pool[1]) >= FEWEST_DOCUMENTS]
     if not pools:
         asked_for = f"{FEWEST_DOCUMENTS} documents of {DOCUMENT_WORDS} words and a query"
@@ -53,18 +52,12 @@ def _of_length(queries: list[str], documents: list[str]) -> tuple[list[str], lis
 
 
 def _collections(data: Path) -> Iterator[tuple[list[str], list[str]]]:
-    for folder in beir.collections(data):
-        queries = [row["text"] for row in beir.rows(folder, "queries")]
-        documents = [
-            f"{row.get('title', '')} {row['text']}".strip() for row in beir.rows(folder, "corpus")
-        ]
-        yield sorted(set(queries)), documents
+    return (_texts(folder) for folder in beir.collections(data))
 
 
-def _quickstart() -> tuple[list[str], list[str]]:
-    from nightrank.cli.quickstart_corpus import documents
-
-    queries = [
-        json.loads(line)["text"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()
+def _texts(folder: Path) -> tuple[list[str], list[str]]:
+    queries = {row["text"] for row in beir.rows(folder, "queries")}
+    documents = [
+        f"{row.get('title', '')} {row['text']}".strip() for row in beir.rows(folder, "corpus")
     ]
-    return queries, [f"{one.title} {one.text}" for one in documents()]
+    return sorted(queries), documents

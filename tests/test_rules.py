@@ -49,7 +49,6 @@ WRITERS = {
     "pipelines/nightrank/cli/paths.py",  # A run or a report where the user asks for it.
     "pipelines/nightrank/cli/init.py",
     "pipelines/nightrank/cli/quickstart.py",
-    "pipelines/nightrank/cli/quickstart_corpus.py",
     "pipelines/nightrank/cli/submit.py",  # The config, in a temporary folder.
     "pipelines/nightrank/cli/terminal.py",  # The log of a bug.
     "pipelines/nightrank/cli/train_reranker.py",

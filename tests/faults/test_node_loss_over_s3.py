@@ -7,6 +7,7 @@ a spot market would have it.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from nightrank.cli.quickstart_corpus import extract
+from nightrank.cli.quickstart import copy_sample
 from nightrank.generations.results import open_lake
 from tests.conftest import nightrank
 from tests.support.cluster import StandingCluster
@@ -29,21 +30,19 @@ pytestmark = [
     pytest.mark.s3,
     pytest.mark.timeout(300),
 ]
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart"
 DOCUMENTS, QUERIES = 80, 5
 
 
 @pytest.fixture
 def smaller(tmp_path: Path) -> dict[str, Any]:
     """What a part of the quickstart's input takes to be set."""
-    whole = tmp_path / "whole.jsonl"
-    extract(whole)
-    questions = (QUICKSTART / "questions.jsonl").read_text().splitlines()[:QUERIES]
+    sample = copy_sample(tmp_path / "quickstart").parent
+    questions = (sample / "queries.jsonl").read_text().splitlines()[:QUERIES]
     asked = {json.loads(line)["_id"] for line in questions}
-    header, *judged = (QUICKSTART / "qrels.tsv").read_text().splitlines()
+    header, *judged = (sample / "qrels.tsv").read_text().splitlines()
     judged = [line for line in judged if line.split("\t")[0] in asked]
     wanted = {line.split("\t")[1] for line in judged if not line.endswith("\t0")}
-    documents = whole.read_text().splitlines()
+    documents = gzip.decompress((sample / "corpus.jsonl.gz").read_bytes()).decode().splitlines()
     first = [line for line in documents if json.loads(line)["_id"] in wanted]
     paths = {}
     for name, lines in (
@@ -72,7 +71,7 @@ def sets(**values: Any) -> list[str]:
 def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
     smaller: dict[str, Any], s3_url: str, tmp_path: Path
 ) -> None:
-    config = str(QUICKSTART.with_suffix(".yaml"))
+    config = str(tmp_path / "quickstart" / "quickstart.yaml")
     here = sets(**smaller, root=tmp_path / "here")
     undisturbed = nightrank("run", config, *here, "--set", "cluster.executor=serial")
     assert undisturbed.returncode == 0, undisturbed.stderr

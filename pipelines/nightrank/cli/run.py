@@ -1,6 +1,6 @@
 """Runs the pipeline: `nightrank run CONFIG`, `python -m nightrank run CONFIG`.
 
-nightrank run configs/quickstart.yaml
+nightrank run configs/nightly.yaml
 nightrank run my.yaml --set rerank.depth=50 --set cluster.executor=serial
 nightrank run my.yaml --to merge          # retrieve only, publish nothing
 """
