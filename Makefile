@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test test-faults torture reference lock sizes sbom audit images manifests \
-	bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
+.PHONY: help install install-dev quickstart check test test-faults torture reference docs lock sizes sbom audit \
+	images manifests bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
 
 help: ## Show this list.
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,14 @@ torture: install-dev ## The same without end: random kills, fuzzing, simulated n
 
 reference: install-dev ## Write docs/configuration.md and the editors' schema from the configuration's models.
 	$(BIN)/python -m nightrank.config.reference docs
+
+$(VENV)/.installed-docs: pyproject.toml constraints/py311.txt | $(BIN)/python
+	$(BIN)/pip install --quiet -c constraints/py311.txt -e '.[$(EXTRA),docs]'
+	@touch $@ $(VENV)/.installed
+
+# Strict: a broken link, a broken anchor or a page outside the navigation is an error.
+docs: $(VENV)/.installed-docs ## Build the documentation as a site: build/site/index.html.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lock: install-dev ## Write constraints/*.lock again, with the hashes of PyPI's files.
 	$(BIN)/python constraints/lock.py
