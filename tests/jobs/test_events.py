@@ -137,7 +137,7 @@ def test_a_budget_and_a_gate_have_events_of_their_own(
 def test_what_a_run_has_told_is_known_elsewhere_while_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(events, "STORE_EVERY_SECONDS", 0.0)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "here"))
     store = Store(str(tmp_path / "lake"))
     log = events.Events(store)
@@ -161,7 +161,7 @@ def test_what_a_run_has_told_is_known_elsewhere_while_it_goes(
 def test_what_is_told_last_is_known_elsewhere_though_nothing_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "EVERY_SECONDS", 1.0)
+    monkeypatch.setattr(events, "STORE_EVERY_SECONDS", 1.0)
     store = Store(str(tmp_path / "lake"))
     log = events.Events(store)
     log.plan, log.folder = "x", "results/x.0"

@@ -198,7 +198,7 @@ print(cluster.follow(job.id, sys.stdout.write).exit_code)
         (
             {"RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": "http://203.0.113.9:8265"},
             3,
-            "accepted for a cluster on this machine alone",
+            "accepted only for a cluster on this machine",
         ),
         ({"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}, 9, "error[E_CLUSTER]"),
         ({"RAY_API_SERVER_ADDRESS": "nonsense"}, 9, "error[E_CLUSTER]"),

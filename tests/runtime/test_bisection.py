@@ -8,13 +8,13 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightrank.runtime.bisection import MOST_ASIDE, Bisection
+from nightrank.runtime.bisection import MAX_ASIDE, Bisection
 
 
 def search(count: int, dies: Callable[[set[int]], bool]) -> tuple[Bisection, int]:
     """Follows a search to its end: a unit that went through, or one that is given up."""
     made, deaths = Bisection(), 0
-    while not made.hopeless:
+    while not made.gave_up:
         inputs = set(range(*made.part)) if made.part else set(range(count)) - set(made.aside)
         if dies(inputs):
             deaths += 1
@@ -29,9 +29,9 @@ def search(count: int, dies: Callable[[set[int]], bool]) -> tuple[Bisection, int
 @given(st.integers(1, 2000), st.data())
 def test_it_sets_aside_exactly_the_inputs_that_kill(count: int, data: st.DataObject) -> None:
     positions = st.integers(0, count - 1)
-    poison = data.draw(st.sets(positions, min_size=1, max_size=MOST_ASIDE))
+    poison = data.draw(st.sets(positions, min_size=1, max_size=MAX_ASIDE))
     made, deaths = search(count, lambda inputs: bool(inputs & poison))
-    assert not made.hopeless
+    assert not made.gave_up
     assert made.aside == tuple(sorted(poison))
     # The whole unit dies once more for every input but the last.
     assert deaths <= len(poison) * (math.ceil(math.log2(count)) + 2)
@@ -46,15 +46,15 @@ def test_one_poison_costs_no_more_deaths_than_its_bound(count: int, data: st.Dat
 
 def test_a_worker_that_dies_whatever_it_is_given_blames_no_input() -> None:
     made, deaths = search(64, lambda inputs: True)
-    assert (made.aside, deaths) == ((), 1) and "before its first input" in made.hopeless
+    assert (made.aside, deaths) == ((), 1) and "before its first input" in made.gave_up
 
 
 def test_a_unit_that_only_dies_of_its_size_blames_no_input() -> None:
     made, _ = search(64, lambda inputs: len(inputs) > 3)
-    assert made.aside == () and "alone" in made.hopeless
+    assert made.aside == () and "alone" in made.gave_up
 
 
 def test_a_unit_full_of_poison_is_given_up() -> None:
     made, deaths = search(64, bool)
-    assert len(made.aside) == MOST_ASIDE and str(MOST_ASIDE) in made.hopeless
-    assert deaths <= MOST_ASIDE * 8
+    assert len(made.aside) == MAX_ASIDE and str(MAX_ASIDE) in made.gave_up
+    assert deaths <= MAX_ASIDE * 8

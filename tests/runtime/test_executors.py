@@ -254,7 +254,7 @@ def test_inputs_that_kill_are_found_and_left_out_and_nothing_else_is(
 def test_a_unit_that_dies_of_every_input_is_given_up(
     ray_only: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bisection, "MOST_ASIDE", 1)  # Eight would cost thirty processes.
+    monkeypatch.setattr(bisection, "MAX_ASIDE", 1)  # Eight would cost thirty processes.
     with pytest.raises(NightrankError) as caught:
         run(totals(tmp_path, [[-1] * 3, [1] * 2]), ray_only, tmp_path)
     assert caught.value.exit_code == 9 and "part-00" in str(caught.value)
@@ -301,12 +301,13 @@ class Stillborn:
 def test_workers_that_die_as_they_start_are_told_and_end_the_run_in_time(
     ray_only: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nightrank.runtime import ray_executor, ray_pools
+    from nightrank.runtime import ray_pools, ray_stage_run
+    from nightrank.runtime.ray_executor import RayExecutor
 
     told: list[str] = []
-    monkeypatch.setattr(ray_executor, "emit", lambda event, **fields: told.append(event))
+    monkeypatch.setattr(ray_stage_run, "emit", lambda event, **fields: told.append(event))
     monkeypatch.setattr(ray_pools, "_Actor", Stillborn)
-    barren = ray_executor.RayExecutor(Cluster(pools={"general": Pool(workers=1)}, attempts=1))
+    barren = RayExecutor(Cluster(pools={"general": Pool(workers=1)}, attempts=1))
     try:
         with pytest.raises(NightrankError) as caught:
             run(stage(tmp_path, {}), barren, tmp_path)

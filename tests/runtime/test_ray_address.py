@@ -20,7 +20,7 @@ from tests.conftest import free_port
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_address, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(ray_address, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(ray_address, "ANSWER_SECONDS", 0.2)
 
 

@@ -1,13 +1,13 @@
-"""What happens in a run, one JSON object a line: for machines, and for whoever asks afterwards.
+"""The events of a run, one JSON object per line: for machines, and to look up afterwards.
 
-`emit` is called where something happens, in the driver: by progress, executors, publication. The
-run that is being recorded appends each line to a local file at once. What is new is stored in the
-lake every minute, so that others see how a run goes or what a lost driver saw, and all of it when
-the run ends. A field is a keyword of `emit` and nothing else gets in: no text of a document or a
-query, no option, no secret.
+Progress, executors and publication call `emit` in the driver. The run that is being recorded
+appends each line to a local file at once. New lines are stored in the lake every minute, so that
+others see how a run progresses or what a lost driver saw, and all lines when the run ends. A field
+is a keyword of `emit`, and nothing else is recorded: no text of a document or a query, no option,
+no secret.
 
 A run begins with `run_started` or `run_resumed` and ends with `run_finished`, `run_failed`,
-`budget_reached` or `held_back`; one that was killed ends without. Between: `stage_started`,
+`budget_reached` or `held_back`; a killed run has no last event. Between: `stage_started`,
 `stage_finished`, `stage_reused`, `stage_failed`, `slowest_unit`; `unit_retried`, `unit_failed`,
 `unit_set_aside`, `worker_lost`, `node_lost`, `start_failed`, `file_damaged`; `index_published`,
 `published`.
@@ -23,7 +23,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 import orjson
 
@@ -32,13 +32,16 @@ from nightrank.errors import NightrankError
 from nightrank.storage.fingerprint import fingerprint
 from nightrank.storage.store import Store
 
+Event: TypeAlias = dict[str, Any]
+"""One line as JSON: `event`, `time`, `run`, `plan`, and the keywords of `emit` that were passed."""
+
 KEPT_FILES = 50
-EVERY_SECONDS = 60.0
-# Ends that are no failure of the run have names of their own.
+STORE_EVERY_SECONDS = 60.0
+# Errors that are no failure of the run end it with events of their own.
 ENDS = {"E_BUDGET": "budget_reached", "E_GATE": "held_back"}
 BEGINNINGS = ("run_started", "run_resumed")
 ENDINGS = ("run_finished", "run_failed", *ENDS.values())
-# All that a run of a plan that is published and current tells.
+# The events of a run that has nothing to do: its plan is published and current.
 IDLE = {*BEGINNINGS, "stage_reused", "run_finished"}
 LOSSES = (
     "unit_retried",
@@ -52,13 +55,13 @@ LOSSES = (
 
 
 class Events:
-    """The events of one run.
+    """Records the events of one run.
 
     Args:
         store: its lake.
 
     Attributes:
-        run: this run's own name, later runs later in the alphabet.
+        run: this run's own name; names sort by start time.
         plan: the plan's id, once there is one.
         folder: where the plan's own files lie, once that is known.
         path: the local file; None where none can be written.
@@ -68,7 +71,7 @@ class Events:
         now = datetime.datetime.now(datetime.UTC)
         self.run, self.plan = f"{now:%Y%m%dT%H%M%S%fZ}-{uuid.uuid4().hex[:8]}", ""
         self.folder = ""
-        self._stored, self._parts, self._stored_at = 0, 0, -EVERY_SECONDS
+        self._stored, self._parts, self._stored_at = 0, 0, -STORE_EVERY_SECONDS
         self._lines: list[bytes] = []
         self._happened: set[str] = set()
         self._lock = threading.Lock()
@@ -82,24 +85,24 @@ class Events:
             for old in sorted(self.path.parent.glob(file_name("*")))[:-KEPT_FILES]:
                 old.unlink(missing_ok=True)
             self._file = open(self.path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
-        except OSError:  # Events are a help; a run does not fail for want of them.
+        except OSError:  # A run does not fail because its events cannot be written.
             self.path = None
 
-    def add(self, facts: dict[str, Any]) -> None:
-        """Writes one line; facts that say nothing are left out."""
+    def add(self, event: Event) -> None:
+        """Writes one line; empty fields are left out."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        told = {name: value for name, value in facts.items() if value not in (None, "")}
-        line = orjson.dumps({"time": now, "run": self.run, "plan": self.plan, **told})
+        fields = {name: value for name, value in event.items() if value not in (None, "")}
+        line = orjson.dumps({"time": now, "run": self.run, "plan": self.plan, **fields})
         with self._lock:
             self._lines.append(line)
-            self._happened.add(facts["event"])
+            self._happened.add(event["event"])
             if self._file:
                 with contextlib.suppress(OSError):
                     self._file.write(line.decode() + "\n")
-            wait = self._stored_at + EVERY_SECONDS - time.monotonic()
+            wait = self._stored_at + STORE_EVERY_SECONDS - time.monotonic()
             if wait <= 0:
                 self._store_part()
-            elif self._timer is None:  # Nothing else may be told for as long as a stage takes.
+            elif self._timer is None:  # The next event may come only after a whole stage.
                 self._timer = threading.Timer(wait, self._store_later)
                 self._timer.daemon = True
                 self._timer.start()
@@ -114,7 +117,7 @@ class Events:
         self._parts += self._store_lines(f"{self.run}.{self._parts + 1:04d}", self._stored)
 
     def _store_lines(self, name: str, first: int) -> bool:
-        """Stores lines in the lake, under the run's plan; none of a run that does nothing."""
+        """Stores lines in the lake, under the run's plan; nothing for a run that does nothing."""
         if not self.folder or not self._happened - IDLE:
             return False
         self._stored, self._stored_at = len(self._lines), time.monotonic()
@@ -124,9 +127,9 @@ class Events:
         return True
 
     def close(self) -> None:
-        """Stores all lines in the lake; what cannot be stays local.
+        """Stores all lines in the lake; where that fails they stay local.
 
-        A run that found nothing to do leaves nothing in the lake.
+        A run that has nothing to do leaves nothing in the lake.
         """
         with self._lock:
             self._is_open = False
@@ -166,26 +169,26 @@ def emit(
     generation: int | None = None,
     error: BaseException | None = None,
 ) -> None:
-    """Adds an event to the run that is being recorded; without one, does nothing.
+    """Adds an event to the run that is being recorded; does nothing where none is.
 
     Args:
         event: what happened, e.g. `stage_started`, `unit_retried`, `published`.
-        verb: what was asked for, e.g. `nightly`.
+        verb: the command, e.g. `nightly`.
         stage: name of the stage.
         unit: name of the shard.
-        units: of the stage, all.
-        done: of them, before this run.
+        units: all units of the stage.
+        done: how many of them were done before this run.
         attempt: which attempt of the unit it was, from 1.
         node: name of the node.
         seconds: how long it took.
         bytes: of data files.
         generation: number in the log.
-        error: an expected one adds `code`, `exit`, `what`, `where` and `do`, the twin of its line;
-            of any other only the kind is told, for its message may hold anything.
+        error: a NightrankError adds `code`, `exit`, `what`, `where` and `do`, as its line has them;
+            any other exception only its type, because its message may hold anything.
     """
     if not _recorded:
         return
-    facts: dict[str, Any] = {
+    fields: Event = {
         "event": event,
         "verb": verb,
         "stage": stage,
@@ -198,19 +201,20 @@ def emit(
         "bytes": bytes,
         "generation": generation,
     }
-    _recorded[-1].add(facts | (_of_error(error) if error else {}))
+    _recorded[-1].add(fields | (_error_fields(error) if error else {}))
 
 
 def ended(error: BaseException) -> None:
-    """The end of a run that did not get through."""
+    """Emits the end of a run that an error ended."""
     code = error.code if isinstance(error, NightrankError) else ""
     emit(ENDS.get(code, "run_failed"), error=error)
 
 
-def _of_error(error: BaseException) -> dict[str, Any]:
+def _error_fields(error: BaseException) -> Event:
     if isinstance(error, NightrankError) and error.code != "E_BUG":
-        told = {"what": redacted(error.what), "where": redacted(error.where), "do": error.do}
-        return {"code": error.code, "exit": error.exit_code, **told}
+        what, where = redacted(error.what), redacted(error.where)
+        fields: Event = {"what": what, "where": where, "do": error.do}
+        return {"code": error.code, "exit": error.exit_code, **fields}
     where, root = getattr(error, "where", ""), error
     while root.__cause__:
         root = root.__cause__
@@ -220,7 +224,7 @@ def _of_error(error: BaseException) -> dict[str, Any]:
 
 
 def file_name(run: str) -> str:
-    """What a run's events are called, here and in the lake; `<run>.<number>` is a part of them."""
+    """The name of a run's file, here and in the lake; `<run>.<number>` is a part of it."""
     return f"events-{run}.jsonl"
 
 
@@ -231,7 +235,7 @@ def local_folder(store: Store) -> Path:
     return Path(state) / "nightrank" / f"{name}-{lake[:8]}"
 
 
-def events_of(store: Store, folder: str) -> list[list[dict[str, Any]]]:
+def events_of(store: Store, folder: str) -> list[list[Event]]:
     """The events of every run of a plan, oldest run first.
 
     Args:
@@ -239,29 +243,29 @@ def events_of(store: Store, folder: str) -> list[list[dict[str, Any]]]:
         folder: where the plan's own files lie, `results/<plan>.<epoch>`.
 
     Returns:
-        What is stored; of a run that is going or was killed all that it wrote, where it is of this
-        machine, and what it stored of it until then, where it is not.
+        What is stored. For a run that is still running or was killed: all that it wrote if it ran
+        on this machine, else what it had stored.
     """
     names = [n for n in store.files(folder) if n.startswith("events-")]
     whole = {n for n in names if n.count(".") == 1}
-    found = {name: read_events(store.read(f"{folder}/{name}")) for name in whole}
+    by_file = {name: read_events(store.read(f"{folder}/{name}")) for name in whole}
     plan = folder.rpartition("/")[2].partition(".")[0]
     for path in local_folder(store).glob(file_name("*")):
-        if path.name not in found:
+        if path.name not in by_file:
             with contextlib.suppress(OSError):
                 lines = read_events(path.read_bytes())
-                found[path.name] = [e for e in lines if plan and e["plan"].startswith(plan)]
+                by_file[path.name] = [e for e in lines if plan and e["plan"].startswith(plan)]
     for name in sorted(set(names) - whole):
         run = file_name(name.split(".")[0].removeprefix("events-"))
         if run not in whole and not (local_folder(store) / run).exists():
-            found.setdefault(run, []).extend(read_events(store.read(f"{folder}/{name}")))
-    return [found[name] for name in sorted(found) if found[name]]
+            by_file.setdefault(run, []).extend(read_events(store.read(f"{folder}/{name}")))
+    return [by_file[name] for name in sorted(by_file) if by_file[name]]
 
 
-def read_events(data: bytes) -> list[dict[str, Any]]:
-    """The events of a file; a last line that was cut short is left out."""
-    found = []
+def read_events(data: bytes) -> list[Event]:
+    """The events of a file; an incomplete last line is left out."""
+    events: list[Event] = []
     for line in data.splitlines():
         with contextlib.suppress(orjson.JSONDecodeError):
-            found.append(orjson.loads(line))
-    return found
+            events.append(orjson.loads(line))
+    return events

@@ -1,7 +1,7 @@
-"""Shows how a run is going: a live bar on a terminal, one plain line per stage elsewhere.
+"""Progress of a run: a live bar on a terminal, one plain line per stage elsewhere.
 
-Each says which stage of how many it is, how long the run has taken, and when it will end where its
-stages' seconds are expected. All of it also goes to the run's events, where a machine may read it.
+Each shows the stage's number, the time that the run has taken, and, where a forecast or an earlier
+run gives the seconds of its stages, when it will end. The run's events have the same for machines.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nightrank.runtime.events import emit
 from nightrank.storage.dataset import Manifest, Record
 
 PLAIN_EVERY_SECONDS = 15.0
-# A stage's first units tell its pace badly.
+# The first units of a stage do not show its pace.
 SETTLED_SECONDS = 60.0
 
 
@@ -31,11 +31,11 @@ class Progress:
     """Progress of one run, on stderr so that stdout stays for results.
 
     Attributes:
-        seconds: wall seconds by stage, and of the start of what they run on (`ray_start`), for the
-            run's closing line.
-        units: units done in this run by stage (a resumed run does fewer).
+        seconds: wall seconds by stage, and of the start of the executor (`ray_start`), for the
+            run's last line.
+        units: units done in this run, by stage; fewer in a resumed run.
         before: units of these stages that were done before this run.
-        bytes: of data files of all stages that are complete.
+        bytes: of data files of all complete stages.
         eta: estimates when the run will end.
     """
 
@@ -50,20 +50,20 @@ class Progress:
         self._bar_task: Any = None
         self._console = Console(file=self._stream)
         self._stage, self._total, self._done, self._rows = "", 0, 0, 0
-        self._began = self._told = 0.0
+        self._began = self._shown = 0.0
         self._slowest: Record | None = None
         self._run_began = time.monotonic()
         self._names: list[str] = []
         self._place = 0
 
     def expect(self, names: Sequence[str]) -> None:
-        """Names the stages of the run, in order, as far as they are known before it."""
+        """Names the stages of the run, in order, as far as they are known at its start."""
         self._names, self._place = list(names), 0
         self.eta.expect(names)
 
     @contextlib.contextmanager
     def starting(self, what: str) -> Iterator[None]:
-        """What stages run on is brought up: its seconds are those of no stage."""
+        """The executor starts, within this block; its seconds belong to no stage."""
         began = time.monotonic()
         live = self._stream.isatty() and not self._quiet
         with self._console.status(f"starting {what}") if live else contextlib.nullcontext():
@@ -76,7 +76,7 @@ class Progress:
     def start(self, stage: str, total: int, done: int) -> None:
         """A stage begins, `done` of its `total` units already committed."""
         self._stage, self._total, self._done, self._rows = stage, total, done, 0
-        self._began = self._told = time.monotonic()
+        self._began = self._shown = time.monotonic()
         self.units.setdefault(stage, 0)
         self.before += done
         self._slowest = None
@@ -103,7 +103,7 @@ class Progress:
             self._line(self._numbered(text))
 
     def advance(self, record: Record) -> None:
-        """One more unit is committed."""
+        """One unit is committed."""
         self._done += 1
         self.eta.advance()
         if self._slowest is None or record.seconds > self._slowest.seconds:
@@ -115,8 +115,8 @@ class Progress:
         rate = f"{self._rows / max(now - self._began, 1e-9):,.0f} {unit}/s" if self._rows else ""
         if self._bar:
             self._bar.update(self._bar_task, completed=self._done, rate=rate)
-        elif not self._quiet and now - self._told > PLAIN_EVERY_SECONDS:
-            self._told = now
+        elif not self._quiet and now - self._shown > PLAIN_EVERY_SECONDS:
+            self._shown = now
             text = f"{self._stage}: {self._done}/{self._total} units {rate}"
             self._line(f"{self._numbered(text)}  {self._whole()}")
         settled = not self._warned and now - self._began > SETTLED_SECONDS
@@ -132,7 +132,7 @@ class Progress:
         self.bytes += manifest.bytes
         count = len(manifest.shards)
         emit("stage_finished", stage=stage, seconds=seconds, units=count, bytes=manifest.bytes)
-        self._tell_slowest(stage)
+        self._emit_slowest(stage)
         if not self._quiet:
             rate = f", {self._rows / max(seconds, 1e-9):,.0f}/s" if self._rows else ""
             units = f"{count} unit" + "s" * (count != 1)
@@ -141,7 +141,7 @@ class Progress:
             self._line(f"{self._numbered(text)}  ({self._whole()})")
 
     def skipped(self, stage: str, manifest: Manifest) -> None:
-        """The stage's dataset was complete before."""
+        """The stage's dataset was complete before this run."""
         self.eta.end(stage)
         self._reach(stage)
         self.seconds.setdefault(stage, 0.0)
@@ -153,7 +153,7 @@ class Progress:
             self._line(self._numbered(f"{stage:<20} reused {len(manifest.shards):>4} units"))
 
     def unit_failed(self, stage: str, unit: str, error: NightrankError) -> None:
-        """A unit is given up; the others go on."""
+        """A unit failed its last attempt; the others continue."""
         emit("unit_failed", stage=stage, unit=unit, error=error)
 
     def failed(self, stage: str) -> None:
@@ -161,17 +161,17 @@ class Progress:
         self._stop_bar()
         seconds = time.monotonic() - self._began
         emit("stage_failed", stage=stage, units=self._total, done=self._done, seconds=seconds)
-        self._tell_slowest(stage)
+        self._emit_slowest(stage)
 
     def note(self, text: str) -> None:
-        """A line the operator should see."""
+        """Prints a line for the operator."""
         if not self._quiet:
             self._line(text)
 
     def _reach(self, stage: str) -> None:
-        """Moves on to a stage; one that was not expected makes one more."""
+        """Sets the current stage; an unexpected one adds to the number of stages."""
         if stage in self._names:
-            # One that comes again, for another tokenizer, is no step back.
+            # A stage that runs again, for another tokenizer, is no step back.
             self._place = max(self._place, self._names.index(stage) + 1)
         elif self._names:
             self._names.insert(self._place, stage)
@@ -185,7 +185,7 @@ class Progress:
         return f"stage {self._place:>{width}} of {len(self._names)}  {text}"
 
     def _whole(self) -> str:
-        """How long the run has taken, what its stage has left, and when the whole will end."""
+        """Time since the run's start, time left of the stage, and of the run."""
         parts = [f"{_clock(time.monotonic() - self._run_began)} elapsed"]
         left, whole = self.eta.stage_left(), self.eta.run_left()
         if left:
@@ -194,11 +194,16 @@ class Progress:
             parts.append(f"ETA {_clock(whole)}")
         return ", ".join(parts)
 
-    def _tell_slowest(self, stage: str) -> None:
-        """Of the units that this run did."""
+    def _emit_slowest(self, stage: str) -> None:
+        """Records the slowest unit among those of this run."""
         if unit := self._slowest:
-            name, took = unit.shard, unit.seconds
-            emit("slowest_unit", stage=stage, unit=name, node=unit.node, seconds=took)
+            emit(
+                "slowest_unit",
+                stage=stage,
+                unit=unit.shard,
+                node=unit.node,
+                seconds=unit.seconds,
+            )
 
     def _line(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -210,7 +215,7 @@ class Progress:
 
 
 class _Live(ProgressColumn):
-    """A text that is asked for with every refresh of the bar."""
+    """A text that is computed at every refresh of the bar."""
 
     def __init__(self, text: Callable[[], str]) -> None:
         super().__init__()
@@ -222,7 +227,7 @@ class _Live(ProgressColumn):
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are some."""
+    """`M:SS`, or `H:MM:SS` from an hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""Checks a cluster's port before Ray does: Ray waits for minutes and does not name the port."""
+"""Checks a cluster's port before Ray does: Ray waits for minutes and names no port."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 from nightrank.errors import NightrankError
 
-# What a client of gRPC opens with, and the frame that every server answers it with (RFC 9113, 3.4).
+# The first bytes of a gRPC client, and the frame that every server answers them with (RFC 9113,
+# 3.4).
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 FRAME_BYTES, FRAME_TYPE, SETTINGS = 9, 3, 4
-# A head that starts again is back within seconds; an answer takes milliseconds.
-PATIENCE_SECONDS, ANSWER_SECONDS = 10.0, 5.0
+# A head that restarts is back within seconds; an answer takes milliseconds.
+RETRY_SECONDS, ANSWER_SECONDS = 10.0, 5.0
 # Sets the port of a cluster that is started here.
 OWN_PORT = "RAY_GCS_SERVER_PORT"
 
@@ -31,7 +32,7 @@ def refuse_unreachable(address: str) -> None:
     if not parts.hostname or not parts.port or os.environ.get("RAY_USE_TLS", "0") != "0":
         return
     here = "`ray stop` ends a leftover Ray, `ray start --head --port N` takes another port"
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + RETRY_SECONDS
     while True:
         try:
             answer = _answer(parts.hostname, parts.port)
@@ -48,7 +49,7 @@ def refuse_unreachable(address: str) -> None:
 
 
 def _answer(host: str, port: int) -> bytes:
-    """The first bytes that come back, none from a server that is silent or hangs up."""
+    """The first bytes of the answer; empty if the server is silent or closes the connection."""
     with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
         connection.sendall(PREFACE)
         try:
@@ -58,7 +59,7 @@ def _answer(host: str, port: int) -> bytes:
 
 
 def refuse_taken_port() -> None:
-    """Refuses to start a cluster on a port that another program has, mostly another Ray.
+    """Refuses to start a cluster on a port that another program has, usually another Ray.
 
     Raises:
         NightrankError: E_CLUSTER, where `RAY_GCS_SERVER_PORT` names such a port.

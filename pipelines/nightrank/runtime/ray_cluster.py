@@ -1,4 +1,4 @@
-"""The door to a Ray cluster: how Ray is to behave, attaching to a cluster, starting one."""
+"""Attaches to a Ray cluster or starts one, and sets the environment that Ray reads at import."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import uuid
 from typing import Any
 from urllib.parse import urlsplit
 
-# An unauthenticated Ray is remote code execution for whoever reaches its ports. Ray reads these
-# once, when it is imported.
+# An unauthenticated Ray lets anyone who reaches its ports run code. Ray reads these once, at
+# import.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Actors without a GPU share see no GPU; set explicitly, for Ray warns that its default will change.
+# Actors without a GPU share see no GPU. Set explicitly: Ray warns that its default will change.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 import ray
@@ -27,20 +27,20 @@ from nightrank.errors import NightrankError
 from nightrank.process.search_path import holds_this_package
 from nightrank.runtime.ray_address import refuse_taken_port, refuse_unreachable
 
-# Metadata, tasks and records only: bulk data go through the lake.
+# For metadata, tasks and records: bulk data go through the lake.
 OBJECT_STORE_BYTES = 256 << 20
 # The Ray label by which a cluster's nodes say which pool they are for.
 POOL_LABEL = "nightrank.io/pool"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# What Ray takes for a cluster on this machine.
+# Addresses that Ray resolves to a cluster on this machine.
 NAMED = ("auto", "local")
 
 
 class _Job(JobConfig):
     """A job whose workers search for modules where they are installed.
 
-    Ray puts the driver's working directory and its script's before all else on the workers'
-    `sys.path` (`connect` in ray/_private/worker.py of 2.60), and has no option that it does not.
+    Ray puts the driver's working directory and its script's folder first on the workers' `sys.path`
+    (`connect` in ray/_private/worker.py of 2.60), and has no option to turn that off.
     """
 
     def _get_proto_job_config(self) -> Any:
@@ -53,8 +53,9 @@ def connect(cluster: Cluster) -> None:
     """Attaches to a cluster, or starts one for this process alone.
 
     Raises:
-        NightrankError: E_CONFIG for the address of a job server; E_AUTH where it does not let in,
-            or lets everybody in; E_CLUSTER where there is none, or one of another version.
+        NightrankError: E_CONFIG for the address of a job server; E_AUTH where the token is missing
+            or wrong, or authentication is off; E_CLUSTER where no cluster answers, or one of
+            another version of Ray.
     """
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "job_config": _Job()}
     address = cluster.existing_address
@@ -71,12 +72,12 @@ def connect(cluster: Cluster) -> None:
         if address:
             ray.init(address=address, **quiet)
         else:
-            # A token of this process's own: Ray would else leave one in the home directory, which
+            # A token for this process alone: otherwise Ray writes one to the home directory, which
             # turns authentication on for every later `ray start` of this user.
             os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
             # Logical CPUs: the pools must fit side by side, on two cores too.
-            asked = (pool.workers * (pool.cpus or 1.0) for pool in cluster.pools.values())
-            cpus = max(8, 2 * (os.cpu_count() or 1), math.ceil(sum(asked)))
+            requested = (pool.workers * (pool.cpus or 1.0) for pool in cluster.pools.values())
+            cpus = max(8, 2 * (os.cpu_count() or 1), math.ceil(sum(requested)))
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -86,10 +87,10 @@ def connect(cluster: Cluster) -> None:
             )
     except AuthenticationError as error:
         raise authentication_failed(error, address or "local") from None
-    except Exception as error:  # A node that is slow to start raises just that.
+    except Exception as error:  # A node that is slow to start raises a plain Exception.
         raise no_cluster(error, address or "local") from error
     if callable(stop):
-        # Ray has put two of its own in place of this program's: one exits with 1, the other prints
+        # Ray replaces this program's handler by two of its own: one exits with 1, the other prints
         # its stack and aborts 3 s later (https://github.com/ray-project/ray/pull/64830).
         with contextlib.suppress(ValueError):  # Not in the main thread.
             signal.signal(signal.SIGTERM, stop)
@@ -108,21 +109,21 @@ def no_cluster(error: Exception, address: str) -> NightrankError:
 
 
 def labelled_pools() -> set[str]:
-    """Pools that nodes are labelled for; the head is labelled too, for groups may be empty."""
+    """Pools that nodes are labelled for; the head is labelled too, since groups may be empty."""
     return {node.get("Labels", {}).get(POOL_LABEL) for node in ray.nodes()} - {None}
 
 
 def node_of(reference: Any) -> tuple[str, bool]:
-    """The name of the node that a reference names, and whether it lives.
+    """The name of the node whose id a reference holds, and whether it is alive.
 
-    Where it cannot be told it has no name and lives.
+    Where the id cannot be read the name is empty, and the node counts as alive.
     """
     try:
-        wanted = ray.get(reference, timeout=1)
+        node_id = ray.get(reference, timeout=1)
     except Exception:
         return "", True
-    found = next((node for node in ray.nodes() if node["NodeID"] == wanted), None)
-    return (found["NodeManagerHostname"], found["Alive"]) if found else ("", False)
+    node = next((node for node in ray.nodes() if node["NodeID"] == node_id), None)
+    return (node["NodeManagerHostname"], node["Alive"]) if node else ("", False)
 
 
 def has_faiss_gpu() -> bool:
@@ -133,29 +134,29 @@ def has_faiss_gpu() -> bool:
 
 
 def refuse_open(address: str) -> None:
-    """Anybody who reaches an unauthenticated cluster runs code on all of it.
+    """Refuses an unauthenticated cluster: anyone who reaches it runs code on all of it.
 
     Args:
         address: of its head or its job server; names without a host, as `auto`, mean this machine.
 
     Raises:
-        NightrankError: E_AUTH, for a cluster elsewhere while authentication is off.
+        NightrankError: E_AUTH, for a cluster on another machine while authentication is off.
     """
     host = urlsplit(address if "//" in address else f"//{address}").hostname
     here = not host or host in LOOPBACK or (host in NAMED and "//" not in address)
     if os.environ.get("RAY_AUTH_MODE") == "disabled" and not here:
-        what = "RAY_AUTH_MODE=disabled is accepted for a cluster on this machine alone"
-        do = "start the cluster with RAY_AUTH_MODE=token and give its token here"
+        what = "RAY_AUTH_MODE=disabled is accepted only for a cluster on this machine"
+        do = "start the cluster with RAY_AUTH_MODE=token and set RAY_AUTH_TOKEN here"
         raise NightrankError("E_AUTH", what, address, do)
 
 
 def authentication_failed(error: Exception, address: str) -> NightrankError:
-    """E_AUTH, whichever way Ray found the token missing or wrong."""
+    """E_AUTH: Ray reports a token that is missing or wrong."""
     do = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
     what = first_line(error).partition(". Ensure")[0]
-    return NightrankError("E_AUTH", f"not let in: {what}", address, do)
+    return NightrankError("E_AUTH", f"access denied: {what}", address, do)
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, or its kind."""
+    """An error's first line, or its type."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,8 +1,8 @@
-"""The door to the Ray Jobs API: submit a command to a cluster, follow its log, stop it.
+"""The Ray Jobs API: submits a command to a cluster, follows its log, stops it.
 
-A submission id is a stem and a number: `<stem>.1`, `<stem>.2`. The stem says what is asked for; Ray
-takes an id once and for ever, so the number tells one attempt from the next, and of two submitters
-who come at the same moment one finds its id taken and joins the other's job.
+A submission id is a stem and a number: `<stem>.1`, `<stem>.2`. The stem identifies the command, the
+number its attempt: Ray accepts an id only once. Of two submitters at the same moment, one gets an
+error that its id exists, and joins the job of the other.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 
 from nightrank.errors import NightrankError
 
-# This one comes before Ray itself: it says how Ray is to behave.
+# Before Ray itself: it sets the environment that Ray reads at import.
 from nightrank.runtime.ray_cluster import authentication_failed, first_line, refuse_open
 
 # isort: split
 import ray.exceptions
 from ray.job_submission import JobSubmissionClient
 
-# What the client tells of its own: packages sent, sockets closed.
+# The client logs each package that it sends and each socket that it closes.
 for _name in (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -34,22 +34,22 @@ for _name in (
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 POLL_SECONDS = 0.5
-# A head that does not answer for so long is given up; its job may well go on.
-PATIENCE_SECONDS = 60.0
+# A head that does not answer for this long counts as lost; its job may still run.
+HEAD_LOST_SECONDS = 60.0
 # How long a job that was just submitted may take to be listed.
-TELLS_SECONDS = 5.0
+LISTED_SECONDS = 5.0
 STOPPED_EXIT_CODE = 143
 
 
 @dataclass(frozen=True)
 class RayJob:
-    """One submission as the cluster tells it.
+    """One submission as the cluster reports it.
 
     Attributes:
         id: the submission id.
         status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
         driver_exit_code: of the command; None while it runs, or where it never ran or was lost.
-        message: Ray's words about the status.
+        message: what Ray says about the status.
     """
 
     id: str
@@ -64,15 +64,15 @@ class RayJob:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it is over, whatever its status."""
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
     @property
     def exit_code(self) -> int:
-        """What the shell is told.
+        """The exit code for the shell.
 
         Raises:
-            NightrankError: E_CLUSTER where the command did not run to an end of its own.
+            NightrankError: E_CLUSTER where the command did not start or was lost with its node.
         """
         if self.status == "STOPPED":
             return STOPPED_EXIT_CODE
@@ -80,7 +80,7 @@ class RayJob:
             return 0
         if self.driver_exit_code is None:
             what = f"the job never started or its node was lost: {self.message}"
-            do = "look at the cluster; the same command submits it again and resumes"
+            do = "check the cluster; the same command submits the job again and resumes"
             raise NightrankError("E_CLUSTER", what[:600], self.id, do)
         # A shell reports a signal as 128 + n, Python as -n.
         code = self.driver_exit_code
@@ -101,25 +101,25 @@ class RayJobs:
 
     def __init__(self, address: str | None) -> None:
         if address:
-            # The client would let RAY_ADDRESS win over what it is given.
+            # Otherwise RAY_ADDRESS would take precedence over the argument.
             os.environ["RAY_API_SERVER_ADDRESS"] = address
         self.address = os.environ.get("RAY_API_SERVER_ADDRESS") or "auto"
         refuse_open(self.address)
-        with self._told():
+        with self._one_line_errors():
             self._client = JobSubmissionClient(address)
         self.address = str(self._client.get_address())
         refuse_open(self.address)
 
     def newest(self, stem: str) -> RayJob | None:
         """The latest attempt of a stem, or None."""
-        with self._told():
-            found = self._client.list_jobs()
-        mine = [
+        with self._one_line_errors():
+            jobs = self._client.list_jobs()
+        attempts = [
             _job(job)
-            for job in found
+            for job in jobs
             if job.submission_id and job.submission_id.rpartition(".")[0] == stem
         ]
-        return max(mine, key=lambda job: job.number, default=None)
+        return max(attempts, key=lambda job: job.number, default=None)
 
     def submit(
         self, stem: str, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]
@@ -127,13 +127,13 @@ class RayJobs:
         """Starts a command, unless an attempt of the same stem has not ended.
 
         Args:
-            stem: what is asked for.
+            stem: identifies the command.
             entrypoint: a shell command, run on the head.
             runtime_env: Ray's; local folders in it are uploaded.
-            metadata: kept with the job, readable by whoever reaches the cluster.
+            metadata: kept with the job, readable by everyone who reaches the cluster.
 
         Returns:
-            The attempt, and whether this call made it.
+            The attempt, and whether this call submitted it.
         """
         taken = 0
         while True:
@@ -141,35 +141,38 @@ class RayJobs:
             if job and not job.ended:
                 return job, False
             number = max(taken, job.number if job else 0) + 1
-            wanted = f"{stem}.{number}"
-            with self._told():
+            submission = f"{stem}.{number}"
+            with self._one_line_errors():
                 try:
                     self._client.submit_job(
                         entrypoint=entrypoint,
-                        submission_id=wanted,
+                        submission_id=submission,
                         runtime_env=runtime_env,
                         metadata=metadata,
                     )
-                    return self.get(wanted), True
+                    return self.get(submission), True
                 except RuntimeError as error:
                     if "already exists" not in str(error):
                         raise
-            # Somebody else was faster: join them, once the cluster tells of their job. It never
-            # tells of one that was deleted, whose number is gone all the same.
+            # A concurrent submitter has the number: join its job once the cluster lists it. A job
+            # that was deleted is never listed, and its number stays taken.
             taken = number
-            until = time.monotonic() + TELLS_SECONDS
+            until = time.monotonic() + LISTED_SECONDS
             while time.monotonic() < until and getattr(self.newest(stem), "number", 0) < number:
                 time.sleep(POLL_SECONDS)
 
     def get(self, submission: str) -> RayJob:
-        """A submission as it stands now."""
-        with self._told():
+        """The current state of a submission."""
+        with self._one_line_errors():
             return _job(self._client.get_job_info(submission))
 
     def follow(self, submission: str, write: Callable[[str], object]) -> RayJob:
-        """Hands on the job's log as it comes, until the job has ended.
+        """Writes the job's log as it grows, until the job has ended.
 
-        A lost connection is taken up again where it broke off; the job does not notice.
+        After a lost connection it continues where it stopped; the job is not affected.
+
+        Raises:
+            NightrankError: E_CLUSTER where the head does not answer for a minute.
         """
         seen, lost_since = 0, None
         while True:
@@ -183,53 +186,54 @@ class RayJobs:
                 lost_since = None
             except NightrankError as error:
                 lost_since = lost_since or time.monotonic()
-                if error.code != "E_CLUSTER" or time.monotonic() - lost_since > PATIENCE_SECONDS:
+                if error.code != "E_CLUSTER" or time.monotonic() - lost_since > HEAD_LOST_SECONDS:
                     raise
             time.sleep(POLL_SECONDS)
 
     def _tail(self, submission: str, skip: int) -> Iterator[str]:
-        """The log from its beginning, less its first `skip` characters, while the job runs."""
+        """The log without its first `skip` characters, while the job runs."""
         chunks = self._client.tail_job_logs(submission)
 
         async def next_chunk() -> str | None:
             return await anext(chunks, None)
 
-        # The runner also ends what is under way when a signal breaks in.
+        # On a signal the runner also cancels the request in progress.
         with asyncio.Runner() as runner:
             while True:
-                with self._told():
+                with self._one_line_errors():
                     chunk = runner.run(next_chunk())
                 if chunk is None:
                     return
-                fresh, skip = chunk[skip:], max(0, skip - len(chunk))
-                if fresh:
-                    yield fresh
+                new, skip = chunk[skip:], max(0, skip - len(chunk))
+                if new:
+                    yield new
 
     def stop(self, submission: str) -> RayJob:
-        """Asks a job to stop and waits until it has."""
-        with self._told():
+        """Stops a job and waits until it has ended.
+
+        Raises:
+            NightrankError: E_CLUSTER where it does not end within a minute.
+        """
+        with self._one_line_errors():
             self._client.stop_job(submission)
-        until = time.monotonic() + PATIENCE_SECONDS
+        until = time.monotonic() + HEAD_LOST_SECONDS
         while not (job := self.get(submission)).ended:
             if time.monotonic() > until:
-                what = f"the job has not stopped after {PATIENCE_SECONDS:.0f} s"
-                raise NightrankError("E_CLUSTER", what, submission, "look at the cluster's head")
+                what = f"the job has not stopped after {HEAD_LOST_SECONDS:.0f} s"
+                raise NightrankError("E_CLUSTER", what, submission, "check the cluster's head")
             time.sleep(POLL_SECONDS)
         return job
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turns what the client raises into one line."""
+    def _one_line_errors(self) -> Iterator[None]:
+        """Raises what the client raises as NightrankError."""
         try:
             yield
         except NightrankError:
             raise
         except ray.exceptions.AuthenticationError as error:
             raise authentication_failed(error, self.address) from None
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # Requests, aiohttp and Ray raise kinds of all sorts.
+        except (Exception, SystemExit) as error:  # The client exits the process on some errors.
             what = f"the job server does not answer as expected: {first_line(error)}"
             do = "check --address (http://<head>:8265) and that the cluster runs"
             raise NightrankError("E_CLUSTER", what[:600], self.address, do) from error

@@ -1,14 +1,14 @@
-"""The door to Ray's metrics: what a run tells Prometheus through the agents of its nodes.
+"""Metrics of a run for Prometheus, through the agents of Ray's nodes.
 
-Ray puts `ray_` before a name and `_total` behind a counter: `nightrank_rows` is scraped as
-`ray_nightrank_rows_total`. Workers count what they committed, the driver says what waits. Agents
-are handed new values every ten seconds, so the last ones of a short-lived process may be missing:
-these are for watching, exact counts stand in the records. A unit costs 20 microseconds here.
+Ray puts `ray_` before a name and `_total` after a counter: `nightrank_rows` is scraped as
+`ray_nightrank_rows_total`. Workers count what they commit, the driver counts what waits. Agents get
+new values every ten seconds, so the last ones of a short-lived process may be missing: these are
+for watching, exact counts are in the records. A unit costs 20 microseconds here.
 """
 
 from __future__ import annotations
 
-# This one comes before Ray itself: it says how Ray is to behave.
+# Before Ray itself: it sets the environment that Ray reads at import.
 import nightrank.runtime.ray_cluster  # noqa: F401
 from nightrank.models.text.batching import SPENT
 from nightrank.storage.dataset import Record
@@ -17,7 +17,7 @@ from nightrank.storage.dataset import Record
 from ray.util.metrics import Counter, Gauge, Histogram
 
 SECONDS = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0]
-# Counters that sum some of a record's counts; a stage that keeps none of them adds nothing.
+# Counters that sum some of a record's counts; a stage without these counts adds nothing.
 SUMS = {
     "nightrank_tokens": ("Tokens read by units.", ("tokens",)),
     "nightrank_rejects": ("Rows, texts and pairs rejected.", ("rejected", "nonfinite")),
@@ -35,7 +35,7 @@ class WorkerMetrics:
         self._rows = counter("nightrank_rows", "Rows, pairs, texts or queries done.", "unit")
         self._bytes = counter("nightrank_bytes", "Bytes of data files committed.")
         self._loads = counter("nightrank_worker_loads", "Models or indexes loaded, not kept.")
-        self._pairs = counter("nightrank_pairs", "Pairs scored, or found in the store.", "source")
+        self._pairs = counter("nightrank_pairs", "Pairs scored, or read from the store.", "source")
         self._model = counter("nightrank_model_tokens", "Tokens put through models.", "kind")
         self._seconds = Histogram(
             "nightrank_unit_seconds", "Seconds per unit.", SECONDS, tag_keys=("stage",)
@@ -67,23 +67,25 @@ class WorkerMetrics:
             _add(self._model, self._since(kind, total), {**tags, "kind": kind})
 
     def _since(self, name: str, total: int) -> int:
-        """What a process-wide total has grown by since it was last looked at."""
-        grown, self._before[name] = total - self._before[name], total
-        return grown
+        """By how much a process-wide total has grown since the last call."""
+        growth, self._before[name] = total - self._before[name], total
+        return growth
 
 
 class RunMetrics:
-    """What the driver knows of the stage in progress."""
+    """The driver's metrics of the current stage."""
 
     def __init__(self) -> None:
         def gauge(name: str, description: str, tag: str = "stage") -> Gauge:
             return Gauge(name, description, tag_keys=(tag,))
 
         self._waiting = gauge("nightrank_units_waiting", "Units not yet given to a worker.")
-        self._running = gauge("nightrank_units_running", "Units in workers' hands.")
-        # Gauges, not counters: a counter that is born at 1 never shows an increase.
+        self._running = gauge("nightrank_units_running", "Units that workers are running.")
+        # Gauges, not counters: a counter whose first value is 1 never shows an increase.
         self._retried = gauge("nightrank_units_retried", "Units tried again in this stage.")
-        self._failed = gauge("nightrank_units_failed", "Units given up in this stage.")
+        self._failed = gauge(
+            "nightrank_units_failed", "Units that failed their last attempt in this stage."
+        )
         self._workers = gauge("nightrank_workers", "Worker processes by pool.", "pool")
         self._finish = Gauge("nightrank_predicted_finish_seconds", "When the run will end.")
         self._deadline = Gauge("nightrank_deadline_seconds", "When the run has to end.")
@@ -91,7 +93,7 @@ class RunMetrics:
         self._counts = {"retried": 0, "failed": 0}
 
     def report_eta(self, finish: float, deadline: float | None) -> None:
-        """When the run will and has to end, in seconds since the epoch."""
+        """Sets when the run will end and when it has to, in seconds since the epoch."""
         self._finish.set(finish)
         if deadline is not None:
             self._deadline.set(deadline)
@@ -106,7 +108,7 @@ class RunMetrics:
             self._workers.set(workers, {"pool": pool})
 
     def queue(self, waiting: int, running: int) -> None:
-        """How many units wait and run."""
+        """Sets how many units wait and how many run."""
         self._waiting.set(waiting, self._tags)
         self._running.set(running, self._tags)
 
@@ -116,11 +118,11 @@ class RunMetrics:
         self._retried.set(self._counts["retried"], self._tags)
 
     def failed(self) -> None:
-        """A unit is given up."""
+        """A unit failed its last attempt."""
         self._counts["failed"] += 1
         self._failed.set(self._counts["failed"], self._tags)
 
 
 def _add(counter: Counter, value: int | float, tags: dict[str, str]) -> None:
-    if value > 0:  # Ray refuses to add nothing.
+    if value > 0:  # Ray raises for 0.
         counter.inc(value, tags)

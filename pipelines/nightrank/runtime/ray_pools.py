@@ -1,8 +1,8 @@
 """Pools of worker processes on a Ray cluster: how large, of what shape, on which nodes.
 
-A pool outlives its stage, so that imports and models are paid for once per process. Ray's own
-restarts are off: a lost process is replaced here, and its unit is the executor's to decide about.
-What waits for a node is pending in Ray, and that is what an autoscaler answers.
+A pool outlives its stage, so that each process imports modules and loads models once. Ray's own
+restarts are off: a lost process is replaced here, and the executor decides about its unit. A worker
+that waits for a node is pending in Ray, which is what an autoscaler reacts to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, get_args
 from nightrank.config.running import STANDARD_POOLS, Cluster, IndexStage, ModelStage
 from nightrank.process.without_pandas import without_pandas
 
-# This one comes before Ray itself: it says how Ray is to behave.
+# Before Ray itself: it sets the environment that Ray reads at import.
 from nightrank.runtime.ray_cluster import POOL_LABEL, has_faiss_gpu, labelled_pools
 from nightrank.runtime.ray_metrics import WorkerMetrics
 from nightrank.runtime.stage import Stage, Task
@@ -29,7 +29,7 @@ STAGES_OF = (("model", ModelStage), ("index", IndexStage))
 
 
 class _Actor:
-    """A worker process; serves one unit at a time."""
+    """A worker process; runs one unit at a time."""
 
     def __init__(self, store: StoreSpec, threads: int, folder: str) -> None:
         without_pandas()
@@ -39,7 +39,7 @@ class _Actor:
         self._shared: Any = None
 
     def begin(self, spec: UnitSpec, shared: Any) -> None:
-        """What the calls after this one are units of, and what their tasks share."""
+        """Sets the stage of the following calls, and what their tasks share."""
         self._spec, self._shared = spec, shared
 
     def run(self, begun: None, task: Task, attempt: int) -> Record:
@@ -59,13 +59,15 @@ class _Actor:
 
 @dataclass(eq=False)
 class Slot:
-    """One place in a pool: its actor, the node it runs on, and what it last held open.
+    """One place in a pool: its actor, and what the actor has open.
 
     Attributes:
-        node: a reference that is ready once the actor is.
-        begun: the spec and the shared arguments that it was last told of, and that call's end.
-        is_up: whether it was seen ready; only then is it given work, since one that waits for a
-            node to come may wait for long, or for ever.
+        actor: the worker process.
+        node: a reference to the id of its node, ready once the actor is.
+        affinity: of its last unit.
+        begun: spec and shared arguments of the last `begin`, and the reference that it returned.
+        is_up: whether the actor has started. Only then it gets units: an actor that waits for a
+            node may wait for a long time, or forever.
     """
 
     actor: Any
@@ -75,22 +77,32 @@ class Slot:
     is_up: bool = False
 
     def begin(self, spec: Any, shared: Any) -> Any:
-        """Tells the worker of a stage and of what its next tasks share, once.
+        """Sends a stage's spec and its tasks' shared arguments to the worker, once.
 
         Returns:
-            A reference for `run` and `probe`, so that they fail where this failed.
+            A reference to pass to `run` and `probe`, so that they fail if this call failed.
         """
         if self.begun[0] is not spec or self.begun[1] is not shared:
-            # With every unit both would be pickled, fetched and opened: most of a null unit.
+            # Sent with every unit, they would be most of the time of a unit that computes nothing.
             self.begun = spec, shared, self.actor.begin.remote(spec, shared)
         return self.begun[2]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a pool's workers are: at most how many, kept how many, and what each one reserves."""
+    """A pool's workers: their number, and what each one reserves.
 
-    most: int
+    Attributes:
+        max_workers: at most this many.
+        kept: this many stay when their stage has no unit left; None keeps all.
+        threads: CPU threads that a worker uses.
+        cpus: logical CPUs that it reserves.
+        gpus: GPUs, or the share of one, that it reserves.
+        memory_bytes: memory that it reserves; 0 reserves none.
+        labels: of the nodes that may take it.
+    """
+
+    max_workers: int
     kept: int | None
     threads: int
     cpus: float
@@ -106,14 +118,18 @@ class Shape:
 
 
 class Pools:
-    """All pools of one run; Ray is up already."""
+    """All pools of one run.
+
+    Args:
+        cluster: the configuration; Ray is connected already.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._slots: dict[str, list[Slot]] = {}
         self._labelled = labelled_pools()
         self._shapes: dict[str, Shape] = {}
-        self._homes: dict[str, str] = {
+        self._pool_by_kind: dict[str, str] = {
             kind: name for name, pool in cluster.pools.items() for kind in pool.stages
         }
 
@@ -124,72 +140,72 @@ class Pools:
 
     def name_of(self, stage: Stage) -> str:
         """The pool that a stage runs on."""
-        if named := self._homes.get(stage.kind):
+        if named := self._pool_by_kind.get(stage.kind):
             return named
-        # Without a GPU of their own the index stages need no processes of their own either.
+        # Index stages need processes of their own only for a GPU of their own.
         own = "index" in self._cluster.pools or stage.pool != "index" or self.shape("index").gpus
         return stage.pool if own else "general"
 
     def shape(self, name: str) -> Shape:
-        """What the workers of a pool are, as the cluster is when it is first asked for."""
+        """The shape of a pool's workers, from the cluster as it is at the first call."""
         if name not in self._shapes:
             self._shapes[name] = self._measure(name)
         return self._shapes[name]
 
     def _measure(self, name: str) -> Shape:
-        wanted = self._cluster.pool(name)
-        has = ray.cluster_resources()
-        cpus, gpus = int(has.get("CPU", 1)), float(has.get("GPU", 0))
+        pool = self._cluster.pool(name)
+        resources = ray.cluster_resources()
+        cpus, gpus = int(resources.get("CPU", 1)), float(resources.get("GPU", 0))
         elsewhere = self._cluster.existing_address is not None
         cores = cpus if elsewhere else min(os.cpu_count() or 1, cpus)
-        usual = {"index": bool(gpus and has_faiss_gpu()), "model": bool(gpus)}
-        share = float(usual.get(name, False)) if wanted.gpus is None else wanted.gpus
+        default = {"index": bool(gpus and has_faiss_gpu()), "model": bool(gpus)}
+        share = float(default.get(name, False)) if pool.gpus is None else pool.gpus
         fitting = max(1, int(gpus / share)) if share else 0
-        most = wanted.workers or fitting or (cores if name == "model" else max(2, cores // 2))
-        threads = wanted.threads or self._cluster.threads_per_worker or int(wanted.cpus or 0)
-        labels = wanted.labels or ({POOL_LABEL: self._nodes_of(name)} if self._labelled else {})
+        workers = pool.workers or fitting or (cores if name == "model" else max(2, cores // 2))
+        threads = pool.threads or self._cluster.threads_per_worker or int(pool.cpus or 0)
+        labels = pool.labels or ({POOL_LABEL: self._nodes_of(name)} if self._labelled else {})
         return Shape(
-            max(1, most),
-            wanted.min_workers,
-            threads or max(1, cores // max(1, most)),
-            1.0 if wanted.cpus is None else wanted.cpus,
+            max(1, workers),
+            pool.min_workers,
+            threads or max(1, cores // max(1, workers)),
+            1.0 if pool.cpus is None else pool.cpus,
             share,
-            wanted.memory_bytes,
+            pool.memory_bytes,
             labels,
         )
 
     def _nodes_of(self, name: str) -> str:
-        """The pool whose nodes take a pool's workers; for its own there may be no labelled ones."""
+        """The pool whose nodes take a pool's workers; a user's pool may have no labelled nodes."""
         if name in STANDARD_POOLS or name in self._labelled:
             return name
         stages = set(self._cluster.pool(name).stages)
         return next((n for n, kind in STAGES_OF if stages & set(get_args(kind))), "general")
 
     def fill(self, name: str, units: int, store: StoreSpec) -> list[Slot]:
-        """All slots of a pool, made up to its size, never more than there are units.
+        """All slots of a pool, started up to its size, but never more than there are units.
 
-        Other pools stay warm while there is room for all; where CPUs or GPUs would not suffice, and
-        their configuration does not keep them, they are closed first: an actor that waits for them
-        would wait for ever.
+        Other pools keep their workers while there is room for all. Where CPUs or GPUs do not
+        suffice, workers that the configuration does not keep are ended first: a new actor would
+        wait for their resources forever.
         """
         slots = self._slots.setdefault(name, [])
-        size = max(len(slots), min(self.shape(name).most, units))
+        size = max(len(slots), min(self.shape(name).max_workers, units))
         if not self._has_room(name, size):
             for other in [other for other in self._slots if other != name]:
                 self._shrink(other, self.shape(other).kept or 0)
         while len(slots) < size:
-            slots.append(self._slot(name, store))
+            slots.append(self._start(name, store))
         return list(slots)
 
     def _has_room(self, name: str, size: int) -> bool:
-        has = ray.cluster_resources()
+        resources = ray.cluster_resources()
         held = {other: len(slots) for other, slots in self._slots.items()} | {name: size}
         cpus = sum(count * self.shape(other).cpus for other, count in held.items())
         gpus = sum(count * self.shape(other).gpus for other, count in held.items())
-        return cpus <= has.get("CPU", 0) and gpus <= has.get("GPU", 0)
+        return cpus <= resources.get("CPU", 0) and gpus <= resources.get("GPU", 0)
 
     def spare(self, name: str, slot: Slot) -> bool:
-        """Whether an idle worker goes at once, its stage having no unit left for it."""
+        """Ends an idle worker that the pool does not keep, and says whether it did."""
         kept = self.shape(name).kept
         if kept is None or len(self._slots[name]) <= kept:
             return False
@@ -197,14 +213,14 @@ class Pools:
         return True
 
     def replace(self, name: str, slot: Slot, store: StoreSpec) -> Slot:
-        """A fresh worker in the place of a lost one."""
+        """Ends a lost worker and starts one in its place."""
         self.drop(name, slot)
-        fresh = self._slot(name, store)
-        self._slots[name].append(fresh)
-        return fresh
+        slot = self._start(name, store)
+        self._slots[name].append(slot)
+        return slot
 
     def drop(self, name: str, slot: Slot) -> None:
-        """Ends a worker, whatever it does."""
+        """Kills a worker, running or not."""
         ray.kill(slot.actor)
         self._slots[name].remove(slot)
 
@@ -217,17 +233,15 @@ class Pools:
         for slot in self._slots[name][count:]:
             self.drop(name, slot)
 
-    def _slot(self, name: str, store: StoreSpec) -> Slot:
+    def _start(self, name: str, store: StoreSpec) -> Slot:
         shape = self.shape(name)
-        options: dict[str, Any] = {
-            "num_cpus": shape.cpus,
-            "num_gpus": shape.gpus,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-        }
-        if shape.memory_bytes:
-            options["memory"] = shape.memory_bytes
-        if shape.labels:
-            options["label_selector"] = shape.labels
-        actor = ray.remote(_Actor).options(**options).remote(store, shape.threads, os.getcwd())
+        actor_class = ray.remote(_Actor).options(
+            num_cpus=shape.cpus,
+            num_gpus=shape.gpus,
+            memory=shape.memory_bytes or None,
+            label_selector=shape.labels or None,
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        actor = actor_class.remote(store, shape.threads, os.getcwd())
         return Slot(actor, actor.node.remote())

@@ -1,4 +1,4 @@
-"""The door to Ray Train: one function on several processes that share a torch.distributed group."""
+"""Ray Train: one function on several processes that share a torch.distributed group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from nightrank.config.running import Cluster
 from nightrank.errors import NightrankError
 
-# This one comes before Ray itself: it says how Ray is to behave.
+# Before Ray itself: it sets the environment that Ray reads at import.
 from nightrank.runtime.ray_cluster import connect, first_line
 
 # isort: split
@@ -27,16 +27,16 @@ def train_together(
     """Runs a function on several processes and waits for all.
 
     Args:
-        cluster: where; one is started on this machine where it names none.
-        function: called with `settings` in every process; it resumes by itself.
+        cluster: where; without an address, a cluster is started on this machine.
+        function: called with `settings` in every process; it resumes from its own checkpoints.
         settings: plain data.
-        workers: processes.
+        workers: number of processes.
         threads: CPUs of each.
-        gpus: whether each takes one GPU (the group then speaks NCCL, else gloo).
-        folder: where Ray Train keeps its own state, seen by all nodes.
+        gpus: whether each takes one GPU (the group then uses NCCL, else gloo).
+        folder: where Ray Train keeps its state; all nodes must see it.
 
     Raises:
-        NightrankError: E_CLUSTER, where the processes cannot start or one fails for good.
+        NightrankError: E_CLUSTER, where the processes cannot start or one fails three times.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -53,9 +53,9 @@ def train_together(
             ),
             run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=2)),
         ).fit()
-    except Exception as error:  # Ray Train wraps whatever a worker raised.
+    except Exception as error:  # Ray Train wraps what a worker raised.
         what = f"training on {workers} workers failed: {first_line(error)}"
-        do = "read the workers' log; the same command goes on from the last checkpoint"
+        do = "read the workers' log; the same command continues from the last checkpoint"
         raise NightrankError("E_CLUSTER", what, cluster.address or "local", do) from error
     finally:
         if started_here:

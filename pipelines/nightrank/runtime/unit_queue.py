@@ -1,7 +1,7 @@
-"""The units that wait, by affinity: what a worker gets next is found without a look at all others.
+"""The units that wait, by affinity, so that a worker's next unit is found without a search.
 
-A stage may have 50,000 units: a search through them for every unit that is handed out took most of
-the driver's time.
+A stage may have 50,000 units: searching them for every unit that is handed out took most of the
+driver's time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class UnitQueue(Generic[T]):
-    """Units in the order of their affinity, then in the order they came."""
+    """Units ordered by affinity, then in the order they were added."""
 
     def __init__(self, units: Iterable[T], affinity: Callable[[T], str]) -> None:
         self._affinity = affinity
@@ -29,19 +29,19 @@ class UnitQueue(Generic[T]):
         return bool(self._waiting)
 
     def append(self, unit: T) -> None:
-        """Last of its affinity."""
+        """Adds a unit as the last of its affinity."""
         self._waiting.setdefault(self._affinity(unit), deque()).append(unit)
 
     def appendleft(self, unit: T) -> None:
-        """First of its affinity."""
+        """Adds a unit as the first of its affinity."""
         self._waiting.setdefault(self._affinity(unit), deque()).appendleft(unit)
 
     def take(self, own: str, held: Collection[str]) -> T:
-        """The next unit of a worker's own affinity; else of one that nobody holds; else the first.
+        """The next unit of a worker's affinity; else of one that no worker holds; else the first.
 
         Args:
-            own: what the worker has open.
-            held: what all workers have.
+            own: affinity of the worker's last unit.
+            held: affinities of all workers that are running.
         """
         affinity = own
         if own not in self._waiting:
