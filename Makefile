@@ -65,7 +65,7 @@ $(VENV)/.installed-docs: pyproject.toml constraints/py311.txt | $(BIN)/python
 
 # Strict: a broken link, a broken anchor or a page outside the navigation is an error.
 docs: $(VENV)/.installed-docs ## Build the documentation as a site: build/site/index.html.
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lock: install-dev ## Write constraints/*.lock again, with the hashes of PyPI's files.
 	$(BIN)/python constraints/lock.py

@@ -1,0 +1,98 @@
+"""Every command that a page shows is one that the program, make, pip, Ray or kubectl accepts."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+
+from nightrank.errors import EXIT_CODES
+from tests.support.commands import VERBS, parse, words_of
+from tests.support.pages import REPOSITORY, commands, page, pages
+
+SHOWN = [(name, line) for name in pages() for line in commands(page(name))]
+# `nightrank run my.yaml` between backticks; words in capitals are what the reader replaces.
+INLINE = re.compile(r"`nightrank ([a-z][a-z-]*(?: [^`\n]+)?)`")
+# A place in the repository: `infra/RUNBOOK.md`, `benchmarks/results/scale.md`.
+PLACE = re.compile(r"`((?:benchmarks|configs|constraints|infra|jobs|pipelines|tests)/[^`*<\s]*)`")
+# Programs beside our own, with what a line of theirs must begin with.
+OTHERS = ("git clone ", "umask 077", "export RAY_AUTH_MODE=token", "ray ", "kubectl apply -k ")
+
+
+def test_commands_of_the_program_are_accepted() -> None:
+    lines = [(name, line) for name, line in SHOWN if line.startswith("nightrank ")]
+    assert len(lines) > 40
+    for name, line in lines:
+        try:
+            parse(words_of(line))
+        except Exception as error:
+            raise AssertionError(f"{name}: {line}: {error}") from error
+
+
+def test_commands_between_backticks_are_accepted() -> None:
+    lines = [(name, line) for name in pages() for line in INLINE.findall(page(name))]
+    assert len(lines) > 15
+    for name, line in lines:
+        words = shlex.split(line.replace("…", "x").replace("[CONFIG]", "CONFIG"))
+        if len(words) == 1 or words[1] == "VERB" or words[0] == "quickstart":
+            assert words[0] in VERBS, f"{name}: {line}"
+            continue
+        words = ["1" if word == "N" else word for word in words]
+        words += (
+            ["x"] if words[-1].startswith("--hive") else []
+        )  # The option is named, not its folder.
+        try:
+            parse(words)
+        except Exception as error:
+            raise AssertionError(f"{name}: {line}: {error}") from error
+
+
+@pytest.mark.parametrize("line", ["run", "run my.yaml --no-such", "rollback my.yaml"])
+def test_the_check_refuses_what_the_program_would(line: str) -> None:
+    with pytest.raises(Exception, match=r"Missing (argument|parameter|option)|No such option"):
+        parse(line.split())
+
+
+def test_other_lines_are_of_known_programs() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", page("Makefile"), re.MULTILINE))
+    extras = tomllib.loads(page("pyproject.toml"))["project"]["optional-dependencies"]
+    for name, line in SHOWN:
+        where = f"{name}: {line}"
+        if line.startswith("make "):
+            assert line.split()[1] in targets, where
+        elif line.startswith("pip install "):
+            for word in shlex.split(line, comments=True)[2:]:
+                if word.startswith("constraints/"):
+                    assert (REPOSITORY / word).is_file(), where
+                elif "[" in word:
+                    requirement = Requirement(word.replace(".[", "nightrank[", 1))
+                    if requirement.name == "nightrank":
+                        assert requirement.extras <= set(extras), where
+        elif line.startswith("kubectl apply -k "):
+            assert (REPOSITORY / line.split()[3] / "kustomization.yaml").is_file(), where
+        else:
+            assert line.startswith(("nightrank ", *OTHERS)), where
+
+
+def test_places_in_the_repository_exist() -> None:
+    places = [(name, place) for name in pages() for place in PLACE.findall(page(name))]
+    assert len(places) > 40
+    for name, place in places:
+        assert (REPOSITORY / place).exists(), f"{name}: {place}"
+
+
+def test_the_page_of_commands_has_every_verb() -> None:
+    rows = re.findall(r"^\| `nightrank ([a-z-]+)", page("docs/commands.md"), re.MULTILINE)
+    assert sorted(rows) == sorted(VERBS)
+
+
+def test_the_table_of_exit_codes_has_every_error() -> None:
+    table = page("docs/troubleshooting.md").split("## Exit codes")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([\d, ]+) \|([^|]*)\|", table, re.MULTILINE)
+    shown = {error: int(code) for code, errors in rows for error in re.findall(r"E_\w+", errors)}
+    assert shown == EXIT_CODES
+    named = {error for name in pages() for error in re.findall(r"\bE_[A-Z_]+\b", page(name))}
+    assert named <= set(EXIT_CODES)
