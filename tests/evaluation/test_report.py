@@ -1,4 +1,4 @@
-"""The report is one well-formed page, complete in itself, with every datum escaped."""
+"""The report is one well-formed, self-contained page that escapes every text."""
 
 from html.parser import HTMLParser
 
@@ -7,10 +7,12 @@ import pytest
 
 from nightrank.evaluation.lift import SCHEMA
 from nightrank.evaluation.movement import COUNTS
-from nightrank.evaluation.report import CHART_WIDTH, Candidate, Example, Report, render
+from nightrank.evaluation.report import Candidate, Example, Report, render
 
 VOID = {"meta", "line", "rect", "circle", "br"}
-HOSTILE = "<script>alert('x')</script>&\""
+HOSTILE = "<script>alert('x')</script>&\" {{ 7 * 7 }} {% raw %} {# note #}"
+# Cells that say what they are without a label on a narrow screen.
+UNLABELLED = {"name", "chart", "document", "judged", "meaning", "total"}
 
 
 class Page(HTMLParser):
@@ -18,13 +20,15 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.open, self.tags, self.text, self.attributes = [], [], [], []
+        self.open, self.tags, self.text, self.attributes, self.cells = [], [], [], [], []
         self.feed(html)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
+        if tag == "td":
+            self.cells.append(dict(attrs))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -68,7 +72,7 @@ def report(**changes):
     return Report(**{**given, **changes})
 
 
-def test_the_page_nests_tells_the_numbers_and_holds_nothing_from_elsewhere():
+def test_the_page_shows_the_figures_and_loads_nothing():
     html = render(report())
     page = Page(html)
     text = " ".join(page.text)
@@ -81,10 +85,18 @@ def test_the_page_nests_tells_the_numbers_and_holds_nothing_from_elsewhere():
     assert render(report()) == html
 
 
-def test_what_came_from_data_is_text_and_never_markup():
-    html = render(report())
+def test_text_from_data_is_neither_markup_nor_a_template():
+    html = render(report(warnings=[HOSTILE]))
     assert "<script" not in html
-    assert "".join(Page(html).text).count(HOSTILE) == 2 + 2 + 1 + 3 + 1
+    # Title twice; a vertical in two measures and in movement; query, text and id; fact; warning.
+    assert "".join(Page(html).text).count(HOSTILE) == 2 + 2 + 1 + 3 + 1 + 1
+
+
+def test_every_figure_has_a_label_on_a_narrow_screen():
+    cells = Page(render(report())).cells
+    assert len(cells) > 60
+    for cell in cells:
+        assert bool(UNLABELLED & set(cell["class"].split())) != ("data-label" in cell), cell
 
 
 @pytest.mark.parametrize(
@@ -97,7 +109,7 @@ def test_what_came_from_data_is_text_and_never_markup():
 )
 def test_harm_no_headroom_and_measures_beyond_one_are_drawn_within_the_chart(changes):
     page = Page(render(report(lifts={"m": lifts(**changes)}, examples=(), facts={})))
-    places = [float(v) for k, v in page.attributes if k in ("x", "x1", "x2", "cx")]
-    assert places and min(places) >= 0 and max(places) <= CHART_WIDTH
-    assert all(float(v) >= 0 for k, v in page.attributes if k == "width" and v.isdigit())
+    drawn = [(k, v) for k, v in page.attributes if k in ("x", "x1", "x2", "cx", "width")]
+    assert {k for k, _ in drawn} == {"x", "x1", "x2", "cx", "width"}
+    assert all(v.endswith("%") and 0 <= float(v[:-1]) <= 100 for _, v in drawn)
     assert "Examples" not in "".join(page.text)
