@@ -179,7 +179,7 @@ def test_a_refusal_names_the_action_and_the_prefix_and_no_key(s3_url: str, code:
 
 def _refused(code: str, status: int, s3_url: str, date: str = "") -> NightrankError:
     """What is told of a store that refuses every request with a body that names the key."""
-    from tests.faults import proxy as module
+    from tests.support import proxy as module
 
     class Refusing(Proxy):
         async def _forward(self, request: object) -> tuple[bytes, bytes]:

@@ -230,7 +230,7 @@ def test_an_older_generation_can_be_had_again(
     assert night(capsys, config)["generation"] == 5
     history = called(capsys, "history", config)
     assert "rollback" in history and "half was missing" in history
-    assert "no generation 'previous_lists'" in called(
+    assert "or a day, found 'previous_lists'" in called(
         capsys, "results", config, "--generation", "previous_lists", code=2
     )
     today = json.loads(called(capsys, "history", config, "--json"))[0]["time"][:10]

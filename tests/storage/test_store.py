@@ -101,7 +101,7 @@ def test_an_unwritable_root_is_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "advice"),
-    [(errno.EIO, "look at the disk"), (errno.EROFS, "the mount"), (errno.EMFILE, "ulimit -n")],
+    [(errno.EIO, "check the disk"), (errno.EROFS, "the mount"), (errno.EMFILE, "ulimit -n")],
 )
 def test_a_disk_that_fails_is_no_bug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str

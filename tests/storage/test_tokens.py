@@ -48,7 +48,7 @@ def test_refuses_what_is_no_token_column():
         Tokens.from_arrow(pa.array([[1]], pa.list_(pa.int64())))
     with pytest.raises(ValueError, match="offsets"):
         Tokens(np.zeros(2, np.int32), np.array([0, 3], np.int64))
-    with pytest.raises(ValueError, match="fall"):
+    with pytest.raises(ValueError, match="ascending"):
         Tokens(np.zeros(4, np.int32), np.array([0, 3, 2], np.int64))
     with pytest.raises(IndexError):
         Tokens.from_lists([[1]])[1]

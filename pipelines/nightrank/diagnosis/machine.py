@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 from nightrank.diagnosis.finding import Finding
 from nightrank.models.hardware import can_compile, cpu_has_bf16, cuda_devices
 from nightrank.retrieval.faiss_library import BUILDS
-from nightrank.storage.headroom import folder_of
+from nightrank.storage.headroom import existing_folder
 
 GIB = 1 << 30
 # Where uploads, the node's cache and Ray's session go; a model of 4 billion parameters is 8 GiB.
@@ -115,7 +115,7 @@ def disks(root: str | None) -> Iterator[Finding]:
     """
     yield _room("disk", tempfile.gettempdir(), "set TMPDIR to a larger disk")
     if root is not None:
-        yield _room("lake disk", folder_of(root), "free space there, or choose another root")
+        yield _room("lake disk", existing_folder(root), "free space there, or choose another root")
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free

@@ -18,7 +18,7 @@ from nightrank.models.hardware import has_cuda
 from nightrank.retrieval.faiss_products import GPU_BYTES
 from nightrank.runtime.deadline import local_time, next_time
 from nightrank.runtime.unit import MAX_UNITS
-from nightrank.storage.headroom import free_of
+from nightrank.storage.headroom import free_space
 
 # Of a sample of n rows the mean length of a text has an error of its spread / sqrt(n): 3 % at 1000.
 ENOUGH_ROWS = 1000
@@ -160,7 +160,7 @@ def lacks_its_gpus(config: PipelineConfig, device: Device | None) -> bool:
 
 def _disk(config: PipelineConfig, size: int) -> list[str]:
     """A lake on a local disk that has less room than it needs."""
-    found = free_of(config.root)
+    found = free_space(config.root)
     if found is None or size <= found[1]:
         return []
     return [f"the lake takes {_gib(size)}, {found[0]} has {_gib(found[1])} free"]

@@ -1,4 +1,4 @@
-"""The lake: a store of files, datasets of shards with records, logs of generations.
+"""The lake: files on a local disk or S3, datasets of shards with records, logs of generations.
 
 May import: errors, config, process.
 """

@@ -1,8 +1,9 @@
-"""Rows scattered by the hash of an id, so that what belongs together is found without reading all.
+"""Rows scattered by the hash of an id, so that rows of one id are found without reading all files.
 
-A hash has one of 256 buckets, its top byte. A file with few rows joins neighbouring buckets to one
-key, since every key of a scatter file costs some 600 bytes and a digest: 512 ids in 256 buckets
-take 166 kB, in one 20 kB. How many buckets a key holds follows from the file's rows.
+A hash belongs to one of 256 buckets, by its top byte. A file with few rows joins neighbouring
+buckets under one key, since every key of a scatter file costs some 600 bytes and a digest: 512 ids
+in 256 buckets take 166 kB, in one bucket 20 kB. The number of buckets per key follows from the
+number of rows in the file.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def first_byte(hashes: pa.ChunkedArray) -> np.ndarray:
 
 
 def buckets_per_key(rows: int) -> int:
-    """How many neighbouring buckets one key of a file of so many rows holds; a power of two."""
+    """Neighbouring buckets that share one key in a file of `rows` rows; a power of two."""
     keys = 1
     while keys < BUCKETS and keys * ROWS_PER_KEY < rows:
         keys *= 2
@@ -48,27 +49,32 @@ def buckets_per_key(rows: int) -> int:
 
 
 def scatter(table: pa.Table, ids: pa.ChunkedArray) -> Scatter:
-    """A table by the buckets of its rows' ids (string[n], which need not be a column of it)."""
+    """Scatters a table by the buckets of its rows' ids.
+
+    Args:
+        table: n rows.
+        ids: string[n]; need not be a column of the table.
+    """
     joined = buckets_per_key(table.num_rows)
     return Scatter(table, bucket_of(id_hash(ids.combine_chunks())) // joined * joined)
 
 
 def runs(rows: int, rows_per_task: int) -> list[range]:
-    """All buckets in runs of about so many rows each, of `rows` in all."""
+    """All buckets, in ranges of about `rows_per_task` rows each; `rows` is the total."""
     count = min(BUCKETS, max(1, -(-rows // rows_per_task)))
     return [range(BUCKETS * i // count, BUCKETS * (i + 1) // count) for i in range(count)]
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a file made by `scatter` has of some buckets.
+    """The part of a file written by `scatter` that holds some buckets.
 
     Attributes:
-        number: the caller's, to tell files apart.
+        number: the caller's number of the file.
         ref: the file.
-        ranges: adjacent ranges of it.
-        buckets: the buckets that are meant, first and last plus one.
-        exact: whether the ranges hold no other bucket.
+        ranges: adjacent ranges of the file.
+        buckets: the wanted buckets, first and last plus one.
+        exact: whether the ranges hold the wanted buckets and no other.
     """
 
     number: int
@@ -78,7 +84,7 @@ class Part:
     exact: bool
 
     def read(self, read: Reader, id_column: str) -> pa.Table:
-        """The rows of the buckets that are meant."""
+        """The rows of the wanted buckets."""
         table = read.ranges(self.ref, self.ranges)
         if self.exact:
             return table
@@ -88,12 +94,12 @@ class Part:
 
 
 def parts(files: Iterable[tuple[int, FileRef]], buckets: range) -> list[Part]:
-    """What each numbered file has of a run of buckets; files without any are left out."""
-    found = []
+    """The part of each numbered file that holds a range of buckets, where it has rows of them."""
+    matching = []
     for number, ref in files:
         width = buckets_per_key(ref.rows)
         ranges = ref.ranges.between(buckets.start - width + 1, buckets.stop)
         if ranges:
             exact = ranges[0].key >= buckets.start and ranges[-1].key + width <= buckets.stop
-            found.append(Part(number, ref, ranges, (buckets.start, buckets.stop), exact))
-    return found
+            matching.append(Part(number, ref, ranges, (buckets.start, buckets.stop), exact))
+    return matching

@@ -1,9 +1,9 @@
 """Datasets: a folder of shards, a completion record per shard, and a manifest.
 
-`<path>/_data/<shard>.<file>-<unique>.<ext>` holds data and means nothing by itself.
-`<path>/_done/<shard>.a<N>.json` is the record that makes a shard count: created if absent, first
-writer wins; a bad one is superseded by `.a<N+1>`. `<path>/manifest.json` comes last and holds all
-records; its existence is completion. Nothing is ever deleted or overwritten here.
+`<path>/_data/<shard>.<file>-<unique>.<ext>` holds data and counts only once a record names it.
+`<path>/_done/<shard>.a<N>.json` is the record that commits a shard: created if absent, the first
+writer wins; a damaged record is superseded by `.a<N+1>`. `<path>/manifest.json` is written last and
+holds all records; its existence completes the dataset. Nothing here deletes or overwrites a file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nightrank.storage.sealed import seal, unseal
 from nightrank.storage.store import Store
 
 RECORD_NAME = re.compile(r"(.+)\.a([0-9]+)\.json")
-REPAIR = "move the file away and run the same command again; what it told of is made anew"
+REPAIR = "move the file away and run the same command again, which recomputes its shards"
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Blob:
     """A file that is not a table.
 
     Attributes:
-        write: writes it to the file object it is given.
-        check: given the local path of the finished file before it counts; raises where it is not
-            what was meant.
-        extension: of the file's name, for people.
+        write: writes the content to an open file.
+        check: called with the local path of the finished file before it counts; raises to refuse
+            it.
+        extension: of the file's name, for people who list the folder.
     """
 
     write: Callable[[BinaryIO], object]
@@ -50,13 +50,13 @@ Content: TypeAlias = "pa.Table | Batches | Scatter | Blob"
 
 @dataclass
 class Payload:
-    """What a worker hands back for one task.
+    """What a worker returns for one unit.
 
     Attributes:
-        files: name to content, written in this order; a callable is asked for its content when its
-            turn comes, so that a later file can depend on what streaming an earlier one has seen.
+        files: name to content, written in this order. A callable is called when its turn comes, so
+            that the content of a later file can depend on what streaming an earlier one counted.
         stats: counts and facts for the record; read after all files are written.
-        inputs: how many inputs the task has for a model, those that were left out included.
+        inputs: the number of inputs for a model in this unit, skipped ones included.
     """
 
     files: dict[str, Content | Callable[[], Content]]
@@ -69,12 +69,12 @@ class FileRef:
     """One committed file.
 
     Attributes:
-        key: in the lake.
+        key: path within the lake.
         size: bytes.
-        sha256: hex, of all of it.
-        rows: 0 where it is no table.
+        sha256: of the whole file, hex.
+        rows: number of rows; 0 for a file that is not a table.
         ranges: offset table of a scatter file.
-        footer: xxh3-64 (hex) of a Parquet file's footer, for who reads a part of the file only.
+        footer: xxh3-64 (hex) of a Parquet file's footer, for readers of a part of the file.
     """
 
     key: str
@@ -85,13 +85,13 @@ class FileRef:
     footer: str = ""
 
     def range(self, key: int) -> Range | None:
-        """The range of a scatter key, or None where it has no rows."""
+        """The range of a scatter key; None where the file has no rows of it."""
         return next(iter(self.ranges.between(key, key + 1)), None)
 
 
 @dataclass(frozen=True)
 class Record:
-    """The proof that one shard is committed, and where and in what time it was made."""
+    """The proof that a shard is committed: its files, statistics, and the seconds it took."""
 
     shard: str
     attempt: int
@@ -107,7 +107,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A finished dataset: what it is, what it was made of, and every shard in task order."""
+    """A finished dataset: its stage, its identity, and the record of every shard in order."""
 
     path: str
     stage: str
@@ -116,15 +116,15 @@ class Manifest:
     shards: tuple[Record, ...]
 
     def files(self, name: str) -> list[FileRef]:
-        """The file called `name` of every shard, in order."""
+        """The file `name` of every shard, in order."""
         return [shard.files[name] for shard in self.shards]
 
     def rows(self, name: str) -> int:
-        """Total rows of the file called `name`."""
+        """Rows of the file `name`, over all shards."""
         return sum(ref.rows for ref in self.files(name))
 
     def total(self, stat: str) -> int:
-        """Sum of a count over all shards."""
+        """Sum of a statistic over all shards; 0 where a shard does not have it."""
         return sum(int(shard.stats.get(stat, 0)) for shard in self.shards)
 
     @property
@@ -154,34 +154,34 @@ class Dataset:
         """Committed shards by name, the newest attempt of each.
 
         A record that is damaged, or whose data file is missing or has another size, does not count:
-        its shard is made again under the next attempt number (see `next_attempts`).
+        its shard is recomputed under the next attempt number (see `next_attempts`).
         """
         newest = self._newest()
         with ThreadPoolExecutor(16) as pool:
-            found = dict(zip(newest, pool.map(self._read, newest.items()), strict=True))
+            records = dict(zip(newest, pool.map(self._read, newest.items()), strict=True))
         sizes = self.store.files(f"{self.path}/_data")
         return {
             name: record
-            for name, record in found.items()
+            for name, record in records.items()
             if record is not None
             and all(sizes.get(f.key.rsplit("/", 1)[-1]) == f.size for f in record.files.values())
         }
 
     def next_attempts(self) -> dict[str, int]:
-        """For every shard that has a record, good or bad, the attempt number a new one takes."""
+        """The next attempt number of every shard that has a record, intact or damaged."""
         return {name: attempt + 1 for name, attempt in self._newest().items()}
 
     def _newest(self) -> dict[str, int]:
-        """Newest attempt of every shard, by the names of the records."""
+        """The newest attempt of every shard, by the names of the records."""
         newest: dict[str, int] = {}
         for name in self.store.files(f"{self.path}/_done"):
-            if named := RECORD_NAME.fullmatch(name):
-                newest[named[1]] = max(newest.get(named[1], -1), int(named[2]))
+            if match := RECORD_NAME.fullmatch(name):
+                newest[match[1]] = max(newest.get(match[1], -1), int(match[2]))
         return newest
 
-    def _read(self, named: tuple[str, int]) -> Record | None:
-        """The record of a shard and attempt; None for one that is damaged."""
-        shard, attempt = named
+    def _read(self, shard_and_attempt: tuple[str, int]) -> Record | None:
+        """The record of a shard and attempt; None for a damaged one."""
+        shard, attempt = shard_and_attempt
         key = f"{self.path}/_done/{shard}.a{attempt}.json"
         try:
             record = _record(unseal(self.store.read(key), self.store.path(key), REPAIR))
@@ -189,8 +189,8 @@ class Dataset:
             if error.code != "E_CORRUPT":
                 raise
             return None
-        # A record under another's name is of no use either.
-        return record if (record.shard, record.attempt) == named else None
+        # A record under another record's name counts as damaged.
+        return record if (record.shard, record.attempt) == shard_and_attempt else None
 
     def commit(
         self, shard: str, attempt: int, payload: Payload, seconds: Callable[[], float]
@@ -198,18 +198,18 @@ class Dataset:
         """Writes a payload's files and then its record; the first record of an attempt wins.
 
         Args:
-            shard: the shard's name, made by this program.
-            attempt: attempt number of the record; greater than 0 only to supersede a bad record.
-            payload: what the worker made.
-            seconds: asked once, after the data are written, for the seconds this unit took.
+            shard: the shard's name, from `shard_names`.
+            attempt: attempt number of the record; above 0 only to supersede a damaged record.
+            payload: the files and statistics of the shard.
+            seconds: called once, after the data are written, for the seconds that the unit took.
 
         Returns:
-            The record that counts: ours, or the rival's that came first.
+            The record that counts: this one, or one that a concurrent run created first.
         """
         files = {}
         for name, content in payload.files.items():
-            made = content() if callable(content) else content
-            files[name] = self._write(f"{shard}.{name}", made)
+            written = content() if callable(content) else content
+            files[name] = self._write(f"{shard}.{name}", written)
         took, node = round(seconds(), 3), platform.node()
         record = Record(shard, attempt, files, payload.stats, took, node)
         key = f"{self.path}/_done/{shard}.a{attempt}.json"
@@ -228,9 +228,9 @@ class Dataset:
         if isinstance(content, Blob):
             size, sha256 = self.store.write(key, content.write, content.check)
         elif isinstance(content, Scatter):
-            scatter, made = content, list[Ranges]()
-            size, sha256 = self.store.write(key, lambda f: made.append(write_scatter(scatter, f)))
-            ranges, rows = made[0], scatter.table.num_rows
+            scatter, tables = content, list[Ranges]()
+            size, sha256 = self.store.write(key, lambda f: tables.append(write_scatter(scatter, f)))
+            ranges, rows = tables[0], scatter.table.num_rows
         else:
             if isinstance(content, pa.Table):
                 content = Batches(content.schema, [content])
@@ -247,7 +247,7 @@ class Dataset:
     def finish(
         self, stage: str, version: int, identity: dict[str, Any], records: Iterable[Record]
     ) -> Manifest:
-        """Writes the manifest; a twin that came first wrote the same."""
+        """Writes the manifest, or returns the one that a concurrent run of the same plan wrote."""
         shards = tuple(records)
         plain = {
             "stage": stage,
@@ -286,18 +286,11 @@ def _plain(record: Record) -> dict[str, Any]:
 
 def _record(plain: dict[str, Any]) -> Record:
     files = {
-        name: FileRef(
-            ref["key"],
-            ref["size"],
-            ref["sha256"],
-            ref["rows"],
-            Ranges.from_text(ref.get("ranges", "")),
-            ref.get("footer", ""),
-        )
+        name: FileRef(**{**ref, "ranges": Ranges.from_text(ref.get("ranges", ""))})
         for name, ref in plain["files"].items()
     }
-    made_by = plain["stats"], plain["seconds"], plain.get("node", "")
-    return Record(plain["shard"], plain["attempt"], files, *made_by)
+    made_in = plain["stats"], plain["seconds"], plain.get("node", "")
+    return Record(plain["shard"], plain["attempt"], files, *made_in)
 
 
 def shard_names(count: int) -> Iterator[str]:

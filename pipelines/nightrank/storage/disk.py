@@ -1,4 +1,4 @@
-"""A local disk as a store: a file is there as a whole and for good, or not at all."""
+"""Durable writes to a local disk: a file is complete and synced, or it does not exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 
 
 class HashingWriter:
-    """A file object that counts and hashes what passes through it."""
+    """A file object that counts and hashes the bytes written through it."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self.raw, self.sha256, self.size = raw, hashlib.sha256(), 0
@@ -37,7 +37,7 @@ class HashingWriter:
         return self.size
 
     def writable(self) -> bool:
-        """Always true; asked by pyarrow."""
+        """Always true; pyarrow checks it."""
         return True
 
     def readable(self) -> bool:
@@ -69,8 +69,8 @@ def create(target: str, data: bytes) -> bool:
         try:
             os.link(temporary, target)
         except FileExistsError:
-            with open(target, "rb") as there:
-                return there.read() == data
+            with open(target, "rb") as existing:
+                return existing.read() == data
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -81,7 +81,16 @@ def create(target: str, data: bytes) -> bool:
 def write(
     target: str, fill: Callable[[BinaryIO], object], check: Callable[[str], None] | None
 ) -> tuple[int, str]:
-    """Writes, syncs and returns (size, sha256); removes the file when anything goes wrong."""
+    """Writes a new file and syncs it; removes it if anything fails.
+
+    Args:
+        target: path of the file.
+        fill: writes the content to an open file.
+        check: called with the path of the finished file; raises to refuse it.
+
+    Returns:
+        Size in bytes, and sha256 in hex.
+    """
     make_folder(os.path.dirname(target))
     try:
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb", 0) as raw:
@@ -101,14 +110,14 @@ def write(
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder and its parents, and syncs what names them: a record survives a power cut."""
-    made = []
+    """Creates a folder and its parents, and syncs their entries: a record survives a power cut."""
+    missing = []
     while not os.path.isdir(path):
-        made.append(path)
+        missing.append(path)
         path = os.path.dirname(path)
-    if made:
-        os.makedirs(made[0], exist_ok=True)
-        for folder in made:
+    if missing:
+        os.makedirs(missing[0], exist_ok=True)
+        for folder in missing:
             _sync_folder(os.path.dirname(folder))
 
 

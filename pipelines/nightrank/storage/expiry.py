@@ -1,4 +1,4 @@
-"""Ages, deletion and putting aside: for garbage collection and for repair, and for nothing else."""
+"""Ages, deletion and moving of files: for garbage collection and repair only."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ KEYS_AT_ONCE = 1000
 
 
 def clock(store: Store) -> float:
-    """The store's own time in seconds since the epoch: when an object was written just now.
+    """The store's own time, in seconds since the epoch: the time of an object written just now.
 
-    Of a local disk as well: a clock that is a day ahead would make last night's run look old.
+    On a local disk too: by a machine's clock that is a day ahead, yesterday's run would look old.
     """
     filesystem, root = store.place
     key = f"{PROBES}/{uuid.uuid4().hex}"
@@ -26,40 +26,39 @@ def clock(store: Store) -> float:
 
 
 def ages(store: Store, folder: str, now: float) -> tuple[dict[str, int], float]:
-    """All keys under a folder with their sizes, and seconds since the newest was written."""
-    found = _infos(store, folder)
-    newest = max((modified(info) for info in found.values()), default=0.0)
-    return {key: int(info["size"]) for key, info in found.items()}, now - newest
+    """All keys under a folder with their sizes, and the seconds since the newest was written."""
+    infos = _infos(store, folder)
+    newest = max((modified(info) for info in infos.values()), default=0.0)
+    return {key: int(info["size"]) for key, info in infos.items()}, now - newest
 
 
 def older(store: Store, folder: str, now: float, seconds: float) -> dict[str, int]:
-    """Keys under a folder, with their sizes, that were written longer ago than that."""
-    found = _infos(store, folder)
-    old = {key: info for key, info in found.items() if now - modified(info) >= seconds}
+    """Keys under a folder that were written at least `seconds` before `now`, with their sizes."""
+    infos = _infos(store, folder)
+    old = {key: info for key, info in infos.items() if now - modified(info) >= seconds}
     return {key: int(info["size"]) for key, info in old.items()}
 
 
 def _infos(store: Store, folder: str) -> dict[str, dict[str, Any]]:
-    """All keys under a folder, with what fsspec tells of each."""
+    """All keys under a folder, with the info that fsspec gives of each."""
     filesystem, root = store.place
-    with store.told(folder):
-        found = dict(filesystem.find(f"{root}/{folder}", detail=True))
-    return {path.removeprefix(f"{root}/"): info for path, info in found.items()}
+    with store.translated_errors(folder):
+        infos = dict(filesystem.find(f"{root}/{folder}", detail=True))
+    return {path.removeprefix(f"{root}/"): info for path, info in infos.items()}
 
 
 def delete(store: Store, keys: list[str]) -> None:
-    """Deletes files, gone ones among them; on a local disk also the folders this empties."""
+    """Deletes files, ignoring missing ones; on a local disk also the folders that become empty."""
     filesystem, root = store.place
     if store.remote:
         for start in range(0, len(keys), KEYS_AT_ONCE):
-            some = [f"{root}/{key}" for key in keys[start : start + KEYS_AT_ONCE]]
-            filesystem.rm(some)
+            filesystem.rm([f"{root}/{key}" for key in keys[start : start + KEYS_AT_ONCE]])
         return
     for key in keys:
         path = f"{root}/{key}"
-        with contextlib.suppress(FileNotFoundError), store.told(key):
+        with contextlib.suppress(FileNotFoundError), store.translated_errors(key):
             os.unlink(path)
-        with contextlib.suppress(OSError):  # Not empty: it stays.
+        with contextlib.suppress(OSError):  # Not empty.
             for _ in range(3):
                 path = os.path.dirname(path)
                 if path == root:
@@ -68,14 +67,14 @@ def delete(store: Store, keys: list[str]) -> None:
 
 
 def move(store: Store, key: str, to: str) -> None:
-    """Gives a file another key; one that is gone already, by a rival's doing, does no harm."""
+    """Gives a file another key; does nothing where a concurrent run has already moved it."""
     filesystem, root = store.place
-    with contextlib.suppress(FileNotFoundError), store.told(key):
+    with contextlib.suppress(FileNotFoundError), store.translated_errors(key):
         filesystem.makedirs(f"{root}/{to.rpartition('/')[0]}", exist_ok=True)
         filesystem.mv(f"{root}/{key}", f"{root}/{to}")
 
 
 def modified(info: dict[str, Any]) -> float:
-    """Seconds since the epoch at which a file was written, as fsspec tells it."""
+    """The time at which a file was written, in seconds since the epoch, by fsspec's info of it."""
     when = info.get("LastModified", info.get("mtime", 0.0))
     return float(when) if isinstance(when, int | float) else float(when.timestamp())

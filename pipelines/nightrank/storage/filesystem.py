@@ -1,4 +1,4 @@
-"""The door to fsspec: local paths and s3:// urls behind one interface."""
+"""The only module that imports fsspec: local paths and s3:// urls behind one interface."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def connect(url: str, options: dict[str, Any] | None = None) -> tuple[Any, str]:
         options: of s3fs, e.g. `endpoint_url`, and `retry`; credentials come from the AWS chain.
 
     Returns:
-        The fsspec filesystem and the path within it, absolute for local ones. Listings are never
-        cached: another process may have written since.
+        The fsspec filesystem and the path within it, absolute for local ones. Listings are not
+        cached: another process may have written in the meantime.
 
     Raises:
-        NightrankError: E_CONFIG for a scheme other than file and s3, or unknown limits of retries.
+        NightrankError: E_CONFIG for a scheme other than file and s3, or unknown retry limits.
     """
     if not is_remote(url):
         return fsspec.filesystem("file"), os.path.abspath(url.removeprefix("file://"))
@@ -36,15 +36,15 @@ def connect(url: str, options: dict[str, Any] | None = None) -> tuple[Any, str]:
     if scheme != "s3":
         do = "use a local path or s3://bucket/prefix"
         raise NightrankError("E_CONFIG", f"scheme {scheme}:// is not supported", url, do)
-    from nightrank.storage.s3 import PatientS3  # Half a second that a local lake does without.
+    from nightrank.storage.s3 import RetryingS3  # Imports s3fs, which takes half a second.
 
-    return PatientS3(use_listings_cache=False, **(options or {})), path.rstrip("/")
+    return RetryingS3(use_listings_cache=False, **(options or {})), path.rstrip("/")
 
 
 def glob_pattern(glob: str) -> str:
-    """The regular expression of a glob: `*`, `?` and `[..]` within a part, `**` any parts.
+    """The regular expression of a glob: `*`, `?` and `[..]` within a part, `**` for any parts.
 
     Raises:
-        ValueError: `**` is only a part of a part.
+        ValueError: `**` is not a part of its own.
     """
     return str(glob_translate(glob))

@@ -1,7 +1,7 @@
 """Identity by content: a stable digest of plain values.
 
 Only values with one canonical form are accepted. A permissive `str(value)` fallback would let an
-unstable value (a set, an object's repr) silently fork an identity and recompute or mix data.
+unstable value (a set, an object's repr) silently change an identity, and recompute or mix data.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def digest(value: Any) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """The short form used in folder names: the first 16 hex digits (64 bits) of `digest`."""
+    """The first 16 hex digits (64 bits) of `digest`, for folder names."""
     return digest(value)[:SHORT]
 
 

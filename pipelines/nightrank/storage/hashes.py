@@ -37,7 +37,7 @@ def blake2b(values: pa.Array) -> pa.Array:
 
 
 def _views(array: pa.Array) -> Iterator[memoryview]:
-    """Each value's bytes, without a copy: over 7M a second, measured with xxh3-64."""
+    """The bytes of each value, without a copy: over 7 million a second with xxh3-64."""
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     array = array.cast(pa.large_binary())

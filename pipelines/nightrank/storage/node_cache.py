@@ -1,8 +1,8 @@
-"""What a node keeps of the lake on its own disk: files by digest, shared by all its processes.
+"""A node's cache of the lake on its own disk: files by digest, shared by all its processes.
 
-A file is checked by sha256 whenever it is asked for, and fetched again where it is not what it was.
-It appears under its name whole or not at all, and of several processes that want it at once one
-fetches. What nobody has asked for in a week goes when something new comes.
+A file is checked by sha256 on every use, and fetched again where it was altered. It appears under
+its name complete or not at all; of several processes that need it at once, one fetches it. Files
+unused for a week are deleted when another file is fetched.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ UNUSED_SECONDS = 7 * 86_400.0
 
 
 class Altered(Exception):
-    """What was fetched is not what was recorded; the digest found is its text."""
+    """The fetched bytes are not those that were recorded; its text is the digest found."""
 
 
 class NodeCache:
-    """A folder of this user's, in the system's folder for temporary files (TMPDIR)."""
+    """A folder of this user, in the system's folder for temporary files (TMPDIR)."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.gettempdir()) / f"nightrank-cache-{os.getuid()}"
@@ -39,17 +39,17 @@ class NodeCache:
         Args:
             sha256: of the file, hex.
             size: of the file, bytes.
-            fetch: gives its bytes in order, where they have to be fetched.
+            fetch: yields the bytes in order, where they have to be fetched.
 
         Raises:
-            Altered: where what was fetched has another size or digest.
+            Altered: the fetched bytes have another size or digest.
             NightrankError: E_DISK without space; E_STORE_UNFIT where the folder is another user's.
         """
-        target = self._own() / sha256
-        if not _holds(target, sha256, size):
-            with self._alone(sha256), _told(self.folder):
-                # Another process may have fetched it meanwhile.
-                if not _holds(target, sha256, size):
+        target = self._checked_folder() / sha256
+        if not _is_intact(target, sha256, size):
+            with self._lock(sha256), _translated_errors(self.folder):
+                # Another process may have fetched it in the meantime.
+                if not _is_intact(target, sha256, size):
                     self._drop_unused()
                     self._place(target, sha256, size, fetch())
         with contextlib.suppress(OSError):
@@ -57,71 +57,71 @@ class NodeCache:
         return target
 
     def view(self, links: Mapping[str, str]) -> Path:
-        """A folder that shows files under names of their own, as links.
+        """A folder of links to files.
 
         Args:
-            links: path within the folder to the file's absolute path.
+            links: the file's absolute path by path within the folder.
         """
         lines = "".join(f"{name}\0{target}\n" for name, target in sorted(links.items()))
-        target = self._own() / f"view-{hashlib.sha256(lines.encode()).hexdigest()[:32]}"
-        if not _shows(target, links):
-            made = Path(tempfile.mkdtemp(dir=self.folder, prefix="making-"))
+        target = self._checked_folder() / f"view-{hashlib.sha256(lines.encode()).hexdigest()[:32]}"
+        if not _has_links(target, links):
+            temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix="making-"))
             for name, file in links.items():
-                (made / name).parent.mkdir(parents=True, exist_ok=True)
-                (made / name).symlink_to(file)
-            with self._alone(target.name):
-                if not _shows(target, links):
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name).symlink_to(file)
+            with self._lock(target.name):
+                if not _has_links(target, links):
                     shutil.rmtree(target, ignore_errors=True)
-                    made.rename(target)
-            shutil.rmtree(made, ignore_errors=True)
+                    temporary.rename(target)
+            shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.utime(target)
         return target
 
-    def _own(self) -> Path:
-        """The folder; a predictable name in a shared place must be this user's and private."""
+    def _checked_folder(self) -> Path:
+        """The folder, which must be private: its name in a shared place is predictable."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = self.folder.lstat()
         if self.folder.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o022:
-            what = "the node's cache is a link, another user's, or can be written by others"
+            what = "the node's cache is a link, another user's, or writable by others"
             do = "remove it, or set TMPDIR to a folder of your own"
             raise NightrankError("E_STORE_UNFIT", what, str(self.folder), do)
         return self.folder
 
     def _place(self, target: Path, sha256: str, size: int, chunks: Iterable[bytes]) -> None:
-        found, written = hashlib.sha256(), 0
-        handle, made = tempfile.mkstemp(dir=self.folder, prefix="making-")
+        digest, written = hashlib.sha256(), 0
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix="making-")
         try:
             with open(handle, "wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
-                    found.update(chunk)
+                    digest.update(chunk)
                     written += len(chunk)
-            if (written, found.hexdigest()) != (size, sha256):
-                raise Altered(found.hexdigest())
-            os.replace(made, target)
+            if (written, digest.hexdigest()) != (size, sha256):
+                raise Altered(digest.hexdigest())
+            os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(made)
+                os.unlink(temporary)
             raise
 
     @contextlib.contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """One process of the node at a time; a lock that a killed process held is free."""
+    def _lock(self, name: str) -> Iterator[None]:
+        """One process of the node at a time; a killed process releases its lock."""
         with open(self.folder / f"{name}.lock", "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _drop_unused(self) -> None:
-        """Files that were last asked for a week ago; who has one open keeps it."""
+        """Deletes what was last used a week ago; processes that have a file open keep it."""
         for path in self.folder.iterdir():
             with contextlib.suppress(OSError):
                 if time.time() - path.lstat().st_mtime > UNUSED_SECONDS:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _holds(path: Path, sha256: str, size: int) -> bool:
-    """Whether a file is there and is what it should be."""
+def _is_intact(path: Path, sha256: str, size: int) -> bool:
+    """Whether a file exists and has this size and digest."""
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size != size:
@@ -131,8 +131,8 @@ def _holds(path: Path, sha256: str, size: int) -> bool:
         return False
 
 
-def _shows(folder: Path, links: Mapping[str, str]) -> bool:
-    """Whether a view holds every link as it should be."""
+def _has_links(folder: Path, links: Mapping[str, str]) -> bool:
+    """Whether a folder holds all of these links."""
     try:
         return all(os.readlink(folder / name) == target for name, target in links.items())
     except OSError:
@@ -140,8 +140,8 @@ def _shows(folder: Path, links: Mapping[str, str]) -> bool:
 
 
 @contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """A full disk on one line."""
+def _translated_errors(folder: Path) -> Iterator[None]:
+    """Raises E_DISK for a full disk."""
     try:
         yield
     except OSError as error:

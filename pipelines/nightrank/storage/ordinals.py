@@ -1,7 +1,7 @@
 """Ordinals: a document's place as one int64 of (segment 16 bits, document shard 16, row 31).
 
 The sign bit stays clear. FAISS files hold local rows; an index shard's `rows` file maps them to
-ordinals without the segment, which is given its number by the index generation.
+ordinals without a segment, whose number the index generation assigns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ MAX_SEGMENTS = 1 << 15  # The sign bit stays clear.
 
 
 def pack(segment: int | np.ndarray, shard: int, rows: np.ndarray) -> np.ndarray:
-    """Ordinals (int64) of rows of one document shard, or of ordinals that have no segment yet."""
+    """Ordinals of rows of one document shard.
+
+    Args:
+        segment: its number, or one for each row.
+        shard: the document shard; 0 where `rows` are ordinals without a segment.
+        rows: int64[n].
+
+    Returns:
+        int64[n].
+    """
     return (
         (np.asarray(segment, dtype=np.int64) << SEGMENT_SHIFT)
         | (np.int64(shard) << ROW_BITS)
@@ -25,7 +34,7 @@ def pack(segment: int | np.ndarray, shard: int, rows: np.ndarray) -> np.ndarray:
 
 
 def shard_key(ordinals: np.ndarray) -> np.ndarray:
-    """(segment, document shard) as one int64: the key candidates are scattered by."""
+    """(segment, document shard) as one int64: the key that candidates are scattered by."""
     return np.asarray(ordinals, dtype=np.int64) >> ROW_BITS
 
 
@@ -39,6 +48,6 @@ def row(ordinals: np.ndarray) -> np.ndarray:
     return (np.asarray(ordinals, dtype=np.int64) & ((1 << ROW_BITS) - 1)).astype(np.int32)
 
 
-def shard_rows(rows: int, wanted: int | None) -> int:
-    """Rows per shard: as the config says, else clamp(rows/256, 256, 262144), rounded up."""
-    return wanted or min(max(-(-rows // 256), 256), 262_144)
+def shard_rows(rows: int, configured: int | None) -> int:
+    """Rows per shard: as configured, else clamp(rows/256, 256, 262144), rounded up."""
+    return configured or min(max(-(-rows // 256), 256), 262_144)

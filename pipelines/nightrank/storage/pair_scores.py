@@ -1,8 +1,8 @@
-"""The store of pair scores: a pair that any night has scored is looked up, never scored again.
+"""The store of pair scores: a pair that any earlier run scored is looked up, not scored again.
 
-A row is (text hash of the query, row of the document shard, score); which shard, and under which
-model, the file's record and dataset say. After segments were merged, `origin` says where a document
-of the merged shard stood when its scores were stored.
+A row is (text hash of the query, row of the document shard, score); the file's record names the
+shard, its dataset the model. After a merge of segments, `origin` gives the ordinal under which a
+document's scores were stored before.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def look_up(
     """Scores of pairs of one document shard.
 
     Args:
-        stores: files by the scatter key that they were stored under.
+        stores: files by the scatter key of the document shard that they were stored for.
         key: the scatter key of the shard.
-        origin: ordinals that the shard's documents had before, where it was merged.
+        origin: the ordinals of the shard's documents before the merge, where it was merged.
         hashes: `HASH`[q], text hashes of queries.
         query_index: int64[n], positions in `hashes`.
         rows: int64[n], document rows.
@@ -50,11 +50,11 @@ def look_up(
     distinct, number = np.unique(np.concatenate(places), return_inverse=True)
     order = np.argsort(hashes)
     pairs, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for stored, refs in stores.items():
+    for stored_key, refs in stores.items():
         for ref in refs:
             table = read.table(ref)
             query = _position(hashes, order, to_hashes(table["query_hash"]))
-            where = np.int64(stored) << ordinals.ROW_BITS | table["row"].to_numpy()
+            where = np.int64(stored_key) << ordinals.ROW_BITS | table["row"].to_numpy()
             at = np.minimum(np.searchsorted(distinct, where), len(distinct) - 1)
             hit = (query >= 0) & (distinct[at] == where)
             pairs.append(query[hit] << 32 | at[hit])
@@ -62,10 +62,10 @@ def look_up(
     known, first = np.unique(np.concatenate(pairs), return_index=True)
     value = np.concatenate(values)[first]
     for i in range(len(places)):
-        wanted = query_index << 32 | number[i * len(rows) : (i + 1) * len(rows)]
-        at = np.searchsorted(known, wanted)
+        asked = query_index << 32 | number[i * len(rows) : (i + 1) * len(rows)]
+        at = np.searchsorted(known, asked)
         hit = at < len(known)
-        hit[hit] = known[at[hit]] == wanted[hit]
+        hit[hit] = known[at[hit]] == asked[hit]
         scores[hit] = value[at[hit]]
     return scores
 
@@ -80,14 +80,14 @@ def to_table(hashes: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> pa.Tab
 
 
 def to_hashes(column: pa.ChunkedArray) -> np.ndarray:
-    """A binary(16) column as `HASH`[n]; equal values are equal bytes, since all are as long."""
+    """A binary(16) column as `HASH`[n]; all values are 16 bytes long, so equal values are equal."""
     array = pa.concat_arrays([pa.array([], column.type), *column.chunks])
     raw = np.frombuffer(array.buffers()[1] or b"", np.uint8)
     return raw[array.offset * 16 : (array.offset + len(array)) * 16].copy().view(HASH)
 
 
 def _position(values: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each wanted value stands among `values` (`order` sorts them); -1 where it does not."""
+    """The position of each wanted value in `values` (`order` sorts them); -1 where absent."""
     at = np.minimum(np.searchsorted(values, wanted, sorter=order), len(values) - 1)
-    found = order[at]
-    return np.where(values[found] == wanted, found, -1)
+    position = order[at]
+    return np.where(values[position] == wanted, position, -1)

@@ -1,4 +1,4 @@
-"""Writes Parquet the way every table of the lake is written."""
+"""Writes Parquet with the settings of every table of the lake."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ROW_GROUP_ROWS = 131_072
 
 @dataclass(frozen=True)
 class Batches:
-    """A table too large to hold: its schema and an iterator over its pieces."""
+    """A table too large for memory: its schema and an iterator over its pieces."""
 
     schema: pa.Schema
     pieces: Iterable[pa.Table | pa.RecordBatch]
 
 
 def footer_of(path: str) -> str:
-    """xxh3-64 (hex) of a file's footer: schema and places of the pages, which no checksum covers.
+    """xxh3-64 (hex) of a file's footer: schema and page offsets, which no page checksum covers.
 
     Args:
         path: of a local file.
@@ -34,7 +34,7 @@ def footer_of(path: str) -> str:
 
 
 def footer_digest(file: BinaryIO) -> str:
-    """As `footer_of`, of an open file; something else for one without a footer."""
+    """As `footer_of`, of an open file; an arbitrary digest for a file without a footer."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - 8))
     length = int.from_bytes(file.read(8)[:4], "little")

@@ -1,8 +1,8 @@
 """Offset tables of scatter files.
 
-They travel in completion records and stay in the driver's memory: 8,192 rerank units for 256 query
-shards have 2.1 M ranges. Packed, a range takes 24 bytes there and 32 in a record; as objects it
-took some 350.
+They are stored in records and kept in the driver's memory: 8,192 rerank units for 256 query shards
+have 2.1 million ranges. Packed, a range takes 24 bytes in memory and 32 in a record; as an object
+it took some 350.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PLACED = np.dtype([*PACKED.descr, ("offset", "<i8"), ("file", "<i4")])
 
 @dataclass(frozen=True)
 class Range:
-    """One key's part of a scatter file: byte offset and length, rows, xxh3-64."""
+    """The part of a scatter file that holds one key: byte offset and length, rows, xxh3-64."""
 
     key: int
     offset: int
@@ -42,7 +42,7 @@ class Ranges(Sequence[Range]):
     @staticmethod
     def of(ranges: Iterable[Range]) -> Ranges:
         """Packs ranges that follow each other from the file's start."""
-        rows = [(one.key, one.length, one.rows, one.xxh3) for one in ranges]
+        rows = [(part.key, part.length, part.rows, part.xxh3) for part in ranges]
         return Ranges(np.array(rows, PACKED).tobytes())
 
     @staticmethod
@@ -50,29 +50,29 @@ class Ranges(Sequence[Range]):
         """The inverse of `to_text`.
 
         Raises:
-            ValueError: where it is no such text.
+            ValueError: the text is not base64 of whole ranges.
         """
         packed = base64.b64decode(text, validate=True)
         if len(packed) % PACKED.itemsize:
-            raise binascii.Error("an offset table of whole ranges was expected")
+            raise binascii.Error(f"expected whole ranges, found {len(packed)} bytes")
         return Ranges(packed)
 
     def to_text(self) -> str:
-        """Base64, as it stands in a record."""
+        """Base64, as records hold it."""
         return base64.b64encode(self._packed).decode()
 
     def placed(self, file: int = 0) -> np.ndarray:
-        """As an array of `PLACED`, each with its offset and the number of the file."""
+        """As an array of `PLACED`: each range with its offset and the number of its file."""
         packed = np.frombuffer(self._packed, PACKED)
-        made = np.zeros(len(packed), PLACED)
+        placed = np.zeros(len(packed), PLACED)
         for name in PACKED.names or ():
-            made[name] = packed[name]
-        made["offset"][1:] = np.cumsum(packed["length"])[:-1]
-        made["file"] = file
-        return made
+            placed[name] = packed[name]
+        placed["offset"][1:] = np.cumsum(packed["length"])[:-1]
+        placed["file"] = file
+        return placed
 
     def between(self, start: int, stop: int) -> tuple[Range, ...]:
-        """Those whose key is at least `start` and below `stop`."""
+        """The ranges whose key is at least `start` and below `stop`."""
         keys = np.frombuffer(self._packed, PACKED)["key"]
         first, last = np.searchsorted(keys, (start, stop)).tolist()
         return tuple(to_ranges(self.placed()[first:last])) if first < last else ()
@@ -88,8 +88,8 @@ class Ranges(Sequence[Range]):
     @overload
     def __getitem__(self, at: slice) -> tuple[Range, ...]: ...
     def __getitem__(self, at: int | slice) -> Range | tuple[Range, ...]:
-        found = tuple(self)
-        return found[at]
+        ranges = tuple(self)
+        return ranges[at]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ranges) and self._packed == other._packed
@@ -102,6 +102,6 @@ class Ranges(Sequence[Range]):
 
 
 def to_ranges(placed: np.ndarray) -> Iterator[Range]:
-    """The rows of an array of `PLACED`."""
+    """The rows of an array of `PLACED` as ranges."""
     columns = [placed[name].tolist() for name in ("key", "offset", "length", "rows", "xxh3")]
     return map(Range, *columns)

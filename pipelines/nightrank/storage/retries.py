@@ -1,9 +1,9 @@
-"""When a request that failed is sent again: full jitter, few tries, and a budget for the process.
+"""When a failed request is sent again: full jitter, few tries, and a retry budget of the process.
 
-Tries alone do not protect a store: a thousand requests that each fail eight times are eight
-thousand. A bucket of tokens does. A retry takes one, a request that succeeds brings a tenth of one
-back, so over a long run at most a tenth of the requests are retries; what the bucket holds when it
-is full carries a short run, or a burst, through an outage.
+A limit of tries alone does not protect a store: a thousand requests that fail eight times each are
+eight thousand requests. A token bucket does. A retry takes one token and a successful request adds
+a tenth of one, so that at most a tenth of a long run's requests are retries; a full bucket carries
+a short run, or a burst, through an outage.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 from nightrank.errors import NightrankError
 
 FIRST_SECONDS = 0.1
-# Waits of at most 0.1, 0.8, 6.4, 20, 20 ... seconds: a chance fault costs 0.05 s, and 0.06 % of the
-# requests that an outage of 10 s meets give up. By doubling 96 % of them would.
+# Waits of at most 0.1, 0.8, 6.4, 20, 20 ... seconds: a single fault costs 0.05 s, and 0.06 % of the
+# requests in an outage of 10 s give up. With doubled waits 96 % of them would.
 GROWTH = 8
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How patient a process is with its store; `storage_options: {retry: {...}}`.
+    """The retry limits of a process; `storage_options: {retry: {...}}`.
 
     Attributes:
-        tries: how often one request is sent at most.
+        tries: the most times that one request is sent.
         cap_seconds: the longest wait between two tries.
-        share: retries that one successful request pays for.
-        burst: retries that are paid for at the start, and the most that can be saved up.
+        share: tokens (retries) that a successful request adds.
+        burst: tokens at the start, and the most that the bucket holds.
     """
 
     tries: int = 8
@@ -39,18 +39,16 @@ class Limits:
 
     @staticmethod
     def of(plain: Any) -> Limits:
-        """Limits from a config.
+        """Limits from plain data of a config.
 
         Raises:
-            NightrankError: E_CONFIG for an unknown key or a value that is no number of its kind.
+            NightrankError: E_CONFIG for an unknown key or a value out of range.
         """
         known = {field.name for field in fields(Limits)}
         where, do = "storage_options.retry", f"known keys: {', '.join(sorted(known))}"
         if not isinstance(plain, dict) or not set(plain) <= known:
-            found = sorted(set(plain) - known) if isinstance(plain, dict) else repr(plain)
-            raise NightrankError(
-                "E_CONFIG", f"expected limits of retries, found {found}", where, do
-            )
+            wrong = sorted(set(plain) - known) if isinstance(plain, dict) else repr(plain)
+            raise NightrankError("E_CONFIG", f"expected retry limits, found {wrong}", where, do)
         for key, value in plain.items():
             least = 1 if key == "tries" else 0
             whole = isinstance(value, int) and not isinstance(value, bool)
@@ -62,7 +60,7 @@ class Limits:
 
 
 class Retries:
-    """The retries of one process under one set of limits; used from one event loop.
+    """The retry budget of one process under one set of limits; used from one event loop.
 
     Attributes:
         requests: requests that succeeded.
@@ -75,16 +73,16 @@ class Retries:
         self._tokens = float(limits.burst)
 
     def succeeded(self) -> None:
-        """Tells of a request that was answered."""
+        """Counts a request that was answered."""
         self.requests += 1
         self._tokens = min(float(self.limits.burst), self._tokens + self.limits.share)
 
     def wait(self, tries: int) -> float | None:
-        """Seconds until a request is sent again that has failed `tries` times.
+        """Seconds to wait before a request that failed `tries` times is sent again.
 
         Returns:
-            The wait, drawn evenly from 0 to its limit (full jitter); None where the request has had
-            all its tries or the budget is spent.
+            The wait, drawn uniformly from 0 to its limit (full jitter); None where the request has
+            used all its tries or the budget is spent.
         """
         if tries >= self.limits.tries or self._tokens < 1:
             return None
@@ -94,13 +92,13 @@ class Retries:
         return random.uniform(0, min(self.limits.cap_seconds, longest))
 
     def exhausted(self, tries: int) -> str:
-        """Why there is no further try, in words."""
+        """Why there is no further try, for a message."""
         if tries >= self.limits.tries:
             return f"gave up after {tries} tries"
-        return f"gave up: {self.retries} retries beside {self.requests} answers spent the budget"
+        return f"gave up: {self.retries} retries for {self.requests} answers spent the budget"
 
 
 @functools.cache
 def retries_of(limits: Limits) -> Retries:
-    """The one account that all filesystems of this process with these limits share."""
+    """The budget that all filesystems of this process with these limits share."""
     return Retries(limits)

@@ -1,11 +1,11 @@
-"""The door to s3fs: every request to S3 passes here, is retried here, and fails here in our words.
+"""The only module that imports s3fs: it sends and retries every request, and translates errors.
 
-s3fs has a retry loop without jitter that knows few errors, and botocore has another below it,
-unseen; both are off. A body is read where its request is made, so that one that breaks off is
-asked for again like any other failure.
+The retry loop of s3fs has no jitter and knows few errors, and botocore has another one below it;
+both are off. A body is read where its request is made, so that a body that breaks off is requested
+again like any other failure.
 
-A conditional PUT is not idempotent: sent again after its reply was lost it meets its own write, a
-412. That arrives as `FileExistsError`, and whoever creates a key reads back what is there.
+A conditional PUT is not idempotent: sent again after its reply was lost, it meets its own write and
+is answered 412. That arrives as `FileExistsError`, and the writer reads back what is stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fsspec.exceptions import FSTimeoutError
 from nightrank.errors import NightrankError
 from nightrank.storage.retries import Limits, retries_of
 
-# Below 500: lost races, requests that were damaged or stalled on their way, throttling.
+# Below 500: concurrent writes, requests damaged or stalled in transit, throttling.
 RETRYABLE = {
     "ConditionalRequestConflict",
     "OperationAborted",
@@ -55,10 +55,9 @@ NETWORK = (
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "400"}
 DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "401", "403", "Forbidden"}
 SKEWED = {"RequestTimeTooSkewed", "RequestExpired"}
-# What the caller decides about: a missing key; a rival's object, an object replaced; a range behind
-# the end.
+# Answers for the caller: a missing key; an existing or a replaced object; a range after the end.
 ANSWERS = (404, 412, 416)
-# Requests whose permission in IAM has another name.
+# The IAM permissions of requests where the names differ.
 PERMISSIONS = {
     "head_object": "s3:GetObject",
     "head_bucket": "s3:ListBucket",
@@ -71,62 +70,62 @@ PERMISSIONS = {
 
 
 class Body:
-    """A response's body that has arrived whole, read as s3fs reads a stream."""
+    """A complete response body, with the interface of a stream that s3fs reads."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     async def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes, or all that are left."""
+        """The next `size` bytes, or all remaining ones."""
         cut = len(self._data) if size < 0 else size
         part, self._data = self._data[:cut], self._data[cut:]
         return part
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing."""
 
 
-class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]
-    """S3 whose every request is retried within the limits of its process.
+class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
+    """S3 whose requests are retried within the limits of this process.
+
+    Besides the errors of s3fs for missing and existing keys, requests raise NightrankError: E_AUTH,
+    E_STORE_RETRY or E_STORE_UNFIT.
 
     Args:
         retry: `Limits` as plain data.
         **options: of s3fs.
-
-    Its requests raise, beside what s3fs raises for keys that are missing or taken:
-        NightrankError: E_AUTH, E_STORE_RETRY, E_STORE_UNFIT.
     """
 
     retries = 1
 
     def __init__(self, retry: dict[str, Any] | None = None, **options: Any) -> None:
-        self._account = retries_of(Limits.of(retry or {}))
+        self._budget = retries_of(Limits.of(retry or {}))
         config = {**options.pop("config_kwargs", {}), "retries": {"total_max_attempts": 1}}
         super().__init__(config_kwargs=config, **options)
 
-    async def _call_s3(self, method: str, *more: Any, **arguments: Any) -> Any:
-        """Sends one request until it is answered or given up; a body is whole."""
+    async def _call_s3(self, method: str, *positional: Any, **arguments: Any) -> Any:
+        """Sends one request until it is answered or out of tries; a body is complete."""
         refreshed, tries = False, 0
         while True:
             tries += 1
             try:
-                reply = await super()._call_s3(method, *more, **arguments)
+                reply = await super()._call_s3(method, *positional, **arguments)
                 if method == "get_object":
-                    reply["Body"] = Body(await _whole(reply))
+                    reply["Body"] = Body(await _complete_body(reply))
                 if method == "delete_objects":
                     _refuse_undeleted(reply)
-                self._account.succeeded()
+                self._budget.succeeded()
                 return reply
             except Exception as error:
                 failure = _Failure(error, method, arguments)
-                wait = self._account.wait(tries) if failure.retryable(refreshed) else None
+                wait = self._budget.wait(tries) if failure.retryable(refreshed) else None
                 if wait is None:
-                    told = failure.told(self._account.exhausted(tries))
-                    if told is error:
+                    translated = failure.translated(self._budget.exhausted(tries))
+                    if translated is error:
                         raise
-                    raise told from error
+                    raise translated from error
             if failure.expired:
-                # Credentials may have been renewed where they came from; once, not for ever.
+                # Their source may have renewed the credentials: they are loaded again, once.
                 refreshed = True
                 await self.set_session(refresh=True)
             await asyncio.sleep(wait)
@@ -134,11 +133,11 @@ class PatientS3(s3fs.S3FileSystem):  # type: ignore[misc]
     call_s3 = sync_wrapper(_call_s3)
 
 
-async def _whole(reply: dict[str, Any]) -> bytes:
-    """The body; one that is shorter than announced is a connection that broke.
+async def _complete_body(reply: dict[str, Any]) -> bytes:
+    """The body of a reply.
 
     Raises:
-        ConnectionError: for a short body.
+        ConnectionError: the body is shorter than its announced length.
     """
     try:
         data = bytes(await reply["Body"].read())
@@ -150,10 +149,10 @@ async def _whole(reply: dict[str, Any]) -> bytes:
 
 
 def _refuse_undeleted(reply: dict[str, Any]) -> None:
-    """S3 answers 200 where it deleted some keys and others not; s3fs does not look at these.
+    """Refuses a reply that lists undeleted keys: S3 answers 200, and s3fs ignores the list.
 
     Raises:
-        ClientError: of the first such key, as if it had been asked for alone.
+        ClientError: of the first such key, as if it had been deleted alone.
     """
     for failed in reply.get("Errors", []):
         code = str(failed.get("Code", ""))
@@ -163,10 +162,10 @@ def _refuse_undeleted(reply: dict[str, Any]) -> None:
 
 
 class _Failure:
-    """One failed request: what kind of failure it is, and how it is told."""
+    """One failed request: which kind of failure it is, and the error for the caller."""
 
     def __init__(self, error: Exception, method: str, arguments: dict[str, Any]) -> None:
-        # s3fs translates what botocore raised into Python's errors, and keeps it as the cause.
+        # s3fs translates botocore's errors into Python's, and keeps the original as the cause.
         cause = error.__cause__ if isinstance(error.__cause__, ClientError) else error
         self.error, self.cause, self.method = error, cause, method
         self.code, self.status, self.date = "", 0, ""
@@ -182,7 +181,7 @@ class _Failure:
 
     @property
     def expired(self) -> bool:
-        """Whether the session's credentials were good once."""
+        """Whether the session's credentials have expired."""
         return self.code in EXPIRED and (self.code != "400" or self.method.startswith("head_"))
 
     def retryable(self, refreshed: bool) -> bool:
@@ -193,8 +192,8 @@ class _Failure:
             return self.code in RETRYABLE or (self.status >= 500 and self.status != 501)
         return isinstance(self.cause, NETWORK)
 
-    def told(self, exhausted: str) -> Exception:
-        """The error for the caller; no message of the store's, which may name credentials."""
+    def translated(self, exhausted: str) -> Exception:
+        """The error for the caller, without the store's message, which may name credentials."""
         permission = PERMISSIONS.get(self.method) or f"s3:{_camel(self.method)}"
         if self.status in ANSWERS:
             return self.error
@@ -208,7 +207,7 @@ class _Failure:
             what = f"{permission} refused ({self.code}): access denied"
             do = f"grant this role {permission} there, or correct the credentials"
             if permission == "s3:GetObject":
-                do += "; a missing key is answered so as well where s3:ListBucket is not granted"
+                do += "; without s3:ListBucket a missing key is refused in the same way"
         elif self.retryable(False):
             name = self.code or type(self.cause).__name__
             what = f"{exhausted} of {_camel(self.method)}: {name}"
@@ -216,7 +215,7 @@ class _Failure:
             return NightrankError("E_STORE_RETRY", what, self.where, do)
         elif isinstance(self.cause, ClientError):
             what = f"the store refuses {_camel(self.method)}: {self.code} ({self.status})"
-            do = "check that this store speaks all of S3's API, conditional writes included"
+            do = "check that this store implements the S3 API with conditional writes"
             return NightrankError("E_STORE_UNFIT", what, self.where, do)
         elif isinstance(self.cause, BotoCoreError):
             name = type(self.cause).__name__
@@ -228,13 +227,13 @@ class _Failure:
         return NightrankError("E_AUTH", what, self.where, do)
 
     def _skew(self) -> str:
-        """By how much this machine's clock is off, by the date of the store's answer."""
+        """The difference of this machine's clock from the date of the store's answer."""
         sent = email.utils.parsedate_to_datetime(self.date) if self.date else None
         if sent is None:
             return "this machine's clock is off"
-        off = (datetime.datetime.now(datetime.UTC) - sent).total_seconds()
-        way = "ahead of" if off > 0 else "behind"
-        return f"this machine's clock is {abs(off):.0f} s {way} the store's"
+        skew = (datetime.datetime.now(datetime.UTC) - sent).total_seconds()
+        direction = "ahead of" if skew > 0 else "behind"
+        return f"this machine's clock is {abs(skew):.0f} s {direction} the store's"
 
 
 def _camel(method: str) -> str:

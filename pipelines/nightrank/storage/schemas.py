@@ -1,12 +1,12 @@
-"""Arrow schemas of every dataset, column by column; the schema is the contract of a file.
+"""Arrow schemas of every dataset; the schema is the contract of a file.
 
 | dataset | file | one row per |
 |---|---|---|
 | ingest | ids, rejects; rows | accepted row (scattered by id hash), rejected row; accepted query |
 | delta | dropped, kept | superseded row, row of a new or changed document (by input split) |
-| delta | tombstones | document of a standing segment that is gone or replaced (by id hash) |
+| delta | tombstones | document of an earlier segment that was deleted or replaced (by id hash) |
 | extract | rows | kept row |
-| documents | documents, ids | document; its id, hash and place (scattered by id hash) |
+| documents | documents, ids | document; its id, hash and ordinal (scattered by id hash) |
 | documents (merged) | origin | document's ordinal before its segment was merged |
 | distinct | queries, members | distinct query text, query_id |
 | tokens, terms | tokens | document or distinct query |
@@ -14,14 +14,14 @@
 | templates | statistics | term of the corpus |
 | index | rows, postings | vector in the FAISS file, in its order; term of these documents |
 | search | candidates | candidate of a query, of one group of index shards |
-| carry, merge | pool, bounds | candidate in a standing list; distinct query: how far that goes |
+| carry, merge | pool, bounds | candidate of a carried list; distinct query: its list's bound |
 | carry | search | distinct query to be searched in all segments |
 | merge | candidates | candidate of a query, the first `depth` |
 | merge, rank | scatter | candidate to be scored (scattered by document shard) |
-| rerank | scores, store | scored pair (scattered by query shard); pair as later nights look it up |
+| rerank | scores, store | scored pair (by query shard); the same as later runs look it up |
 | rank | pool, ranked, queries, rejects | scored candidate, published result, query_id, reject |
 | rank | lists | query_id with its kept list (scattered by id hash) |
-| changes | changes | query_id whose kept list is not what it was |
+| changes | changes | query_id whose published list changed |
 | rank (not the last) | lost | candidate without a finite score, of this step or an earlier one |
 """
 
@@ -39,7 +39,7 @@ IDS = pa.schema(
         ("row", pa.int64()),
     ]
 )
-# Of a change feed; a document's ids carry the sequence it came with.
+# Of a change feed; each id has the sequence number of its row.
 FEED_IDS = pa.schema([*IDS, ("sequence", pa.int64()), ("removed", pa.bool_())])
 DROPPED = pa.schema([("row", pa.int64()), ("id", pa.string()), ("reason", pa.string())])
 KEPT = pa.schema([("row", pa.int64()), ("content_hash", pa.binary(16))])
@@ -70,14 +70,14 @@ CANDIDATES = pa.schema(
         ("rank", pa.int32()),
     ]
 )
-# Of a hybrid first stage: a row of either list, both scores beside it.
+# Of a hybrid first stage: both scores of a row of either list.
 BOTH_SCORES = pa.schema(
     [("first_stage_dense_score", pa.float32()), ("first_stage_bm25_score", pa.float32())]
 )
 
 
 def partials(hybrid: bool) -> pa.Schema:
-    """Lists before fusion: places, ids, the score of every list, and whether vectors found it."""
+    """Lists before fusion: ordinals, ids, both scores, and whether vector search found the row."""
     places = [field for field in CANDIDATES if field.name not in ("score", "rank")]
     if not hybrid:
         return pa.schema([*places, BOTH_SCORES.field(0)])
@@ -87,7 +87,7 @@ def partials(hybrid: bool) -> pa.Schema:
 def bounds(hybrid: bool) -> pa.Schema:
     """For every query and list: the score and doc_id down to which the list is complete.
 
-    Row i is the shard's query i; a score of minus infinity says that the list is complete.
+    Row i is the shard's query i; a score of minus infinity marks a list of all documents.
     """
     fields = []
     for field in list(BOTH_SCORES)[: 2 if hybrid else 1]:
@@ -96,7 +96,7 @@ def bounds(hybrid: bool) -> pa.Schema:
 
 
 def candidates(hybrid: bool) -> pa.Schema:
-    """First-stage lists; `score` is what they are sorted by, the fused one where hybrid."""
+    """First-stage lists, sorted by `score`: the fused score of a hybrid first stage."""
     return pa.schema([*CANDIDATES, *(BOTH_SCORES if hybrid else ())])
 
 
@@ -132,8 +132,8 @@ def members(attributes: pa.Schema) -> pa.Schema:
 def pool(steps: list[str], hybrid: bool) -> pa.Schema:
     """Full-depth lists after the last step; `rerank_score` is null below the last step's depth.
 
-    `first_stage_score` is what the first stage was sorted by; where that was hybrid, the two scores
-    that it was fused from stand beside it.
+    `first_stage_score` is the score that the first stage was sorted by; of a hybrid first stage the
+    two scores that it was fused from follow.
     """
     return pa.schema(
         [
@@ -154,18 +154,18 @@ def pool(steps: list[str], hybrid: bool) -> pa.Schema:
 def ranked(steps: list[str], hybrid: bool, columns: pa.Schema) -> pa.Schema:
     """The published rows, sorted by (query_id, rank).
 
-    `score` is what the list is sorted by; `rerank_score` is the reranker's raw output; ranks start
-    at 1; `columns` are the document columns that were asked for.
+    The list is sorted by `score`; `rerank_score` is the reranker's raw output; ranks start at 1;
+    `columns` are the configured document columns.
     """
     shared = [field for field in pool(steps, hybrid) if field.name not in ("query", "ordinal")]
     return pa.schema([("query_id", pa.string()), *shared, *columns])
 
 
 def queries(attributes: pa.Schema) -> pa.Schema:
-    """The published queries table: what became of every accepted query.
+    """The published queries table: the outcome of every accepted query.
 
     `status` is `ranked`, `no_candidates` or `rejected` (then with a reason); `policy` names the
-    steps that were applied.
+    rerank steps that were applied.
     """
     fixed = [
         ("query_id", pa.string()),

@@ -1,7 +1,7 @@
-"""JSON that proves itself: records, manifests, plans and log entries hold their own sha256.
+"""JSON with its own sha256: records, manifests, plans and log entries.
 
-The digest is the last member and covers every byte before it. Without it a flipped bit in a number
-would be read as another number.
+The digest is the last member and covers every byte before it. Without it a number with a flipped
+bit would be read as another number.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import orjson
 
 from nightrank.errors import NightrankError
 
-# Of all that is sealed; raised when any of it changes its meaning.
+# The format of all sealed files; raised when the meaning of any of them changes.
 FORMAT = 3
 KEY = b',"sha256":"'
 SEAL_BYTES = len(KEY) + 64 + len(b'"}')
@@ -24,7 +24,7 @@ def seal(plain: dict[str, Any], readable: bool = False) -> bytes:
 
     Args:
         plain: plain data without a member `sha256`.
-        readable: indented, for people.
+        readable: whether to indent it, for people.
     """
     option = orjson.OPT_INDENT_2 if readable else 0
     body = orjson.dumps({"format": FORMAT, **plain}, option=option)
@@ -33,34 +33,34 @@ def seal(plain: dict[str, Any], readable: bool = False) -> bytes:
 
 
 def unseal(data: bytes, where: str, do: str) -> dict[str, Any]:
-    """The object that `seal` was given, with its `format`.
+    """The object that was sealed, with its `format`.
 
     Args:
-        data: what was stored.
-        where: its place, for errors.
-        do: what to do about a damaged one.
+        data: the stored bytes.
+        where: their place, for errors.
+        do: what to do about damaged bytes, for errors.
 
     Raises:
-        NightrankError: E_CORRUPT for bytes that are not what was sealed, E_CONFIG for another
+        NightrankError: E_CORRUPT for bytes other than those that were sealed, E_CONFIG for another
             version's.
     """
-    found = hashlib.sha256(memoryview(data)[:-SEAL_BYTES])
-    found.update(b"}")
-    intact = data[-SEAL_BYTES:] == KEY + found.hexdigest().encode() + b'"}'
+    digest = hashlib.sha256(memoryview(data)[:-SEAL_BYTES])
+    digest.update(b"}")
+    intact = data[-SEAL_BYTES:] == KEY + digest.hexdigest().encode() + b'"}'
     try:
         plain = orjson.loads(data)
     except orjson.JSONDecodeError:
         plain = None
-    # What another version wrote may be without a seal; what has one, and a bad one, is damaged.
-    told = plain.get("format") if isinstance(plain, dict) else None
-    known = told if isinstance(told, int) else 0
-    if known not in (0, FORMAT) and (intact or b'"sha256":' not in data[-2 * SEAL_BYTES :]):
+    # Another version may have written no seal; a file with a wrong seal is damaged.
+    stated = plain.get("format") if isinstance(plain, dict) else None
+    version = stated if isinstance(stated, int) else 0
+    if version not in (0, FORMAT) and (intact or b'"sha256":' not in data[-2 * SEAL_BYTES :]):
         age, instead = "a newer", "use a newer nightrank"
-        if known < FORMAT:
+        if version < FORMAT:
             age, instead = "an older", "use that version, or another root"
         raise NightrankError("E_CONFIG", f"written by {age} version", where, instead)
-    if not intact or known != FORMAT:
-        what = "the file is damaged: its bytes are not those that its own digest is of"
+    if not intact or version != FORMAT:
+        what = "the file is damaged: its bytes do not match its own digest"
         raise NightrankError("E_CORRUPT", what, where, do)
     del plain["sha256"]
     return dict(plain)

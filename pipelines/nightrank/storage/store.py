@@ -1,9 +1,9 @@
-"""The lake's one store: create-if-absent, hashed writes, verified reads; local disk or S3.
+"""The store of a lake, on a local disk or S3: create-if-absent, hashed writes, reads.
 
-Nothing here overwrites. A data file goes to a name of its own and means nothing until a record
-that names it has been created; records and log entries are created by `put_if_absent`, whose first
-writer wins. That one primitive is the whole commit protocol: `link(2)` on a local disk, PutObject
-with `If-None-Match: *` on S3.
+Nothing here overwrites a file. A data file gets a unique name and counts only once a record that
+names it exists; records and log entries are created by `put_if_absent`, whose first writer wins.
+This primitive is the whole commit protocol: `link(2)` on a local disk, PutObject with
+`If-None-Match: *` on S3.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from nightrank.errors import NightrankError, is_utf8, printable
 from nightrank.storage import disk
 from nightrank.storage.filesystem import connect, is_remote
 
-# What probes create; a writer's role may not delete them, so gc does.
+# Folder of the files that `probe` creates; `gc` deletes them, since a writer may not be allowed to.
 PROBES = "_probe"
-# Objects of two parts and more go up in parts, ten at once: a fault costs one part, and a process
-# holds 160 MiB of them where s3fs' own 50 MiB would be 500.
+# Larger objects are uploaded in parts, ten at once: a fault costs one part, and a process holds
+# 160 MiB of them; the 50 MiB of s3fs would be 500.
 PART_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """What a worker process needs to open the same store; plain and picklable."""
+    """The plain, picklable description with which a worker process opens the same store."""
 
     url: str
     options: dict[str, Any]
 
 
 class Store:
-    """Keys under one root, `/`-separated and made by this program, never from users' data.
+    """Keys under one root: `/`-separated, made by this program and never from users' data.
 
     Raises:
         NightrankError: E_CONFIG for a root that is not UTF-8.
@@ -54,7 +54,7 @@ class Store:
 
     @property
     def place(self) -> tuple[Any, str]:
-        """The filesystem and the root in it."""
+        """The fsspec filesystem, and the root in it."""
         return self._fs, self._root
 
     @property
@@ -68,21 +68,21 @@ class Store:
         return Store(spec.url, spec.options)
 
     def path(self, key: str) -> str:
-        """Where a key lies: an absolute local path or an s3:// url."""
+        """The absolute local path or s3:// url of a key."""
         return f"s3://{self._root}/{key}" if self.remote else os.path.join(self._root, key)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Creates `key` with `data`, durably, unless it exists.
 
         Returns:
-            True where the key now holds exactly `data`, False where it holds something else. A
-            reply lost on the way (S3 may have written and failed to say so) is settled by reading
-            back, so a writer never takes its own write for a rival's.
+            True where the key now holds exactly `data`, False where it holds other bytes. If a
+            reply is lost (S3 may have written and not answered), the key is read back, so that a
+            writer never mistakes its own write for a concurrent one.
 
         Raises:
-            NightrankError: E_DISK, E_AUTH or E_STORE_RETRY.
+            NightrankError: E_DISK, E_AUTH, E_STORE_RETRY or E_STORE_UNFIT.
         """
-        with self.told(key):
+        with self.translated_errors(key):
             return self._create(key, data)
 
     def _create(self, key: str, data: bytes) -> bool:
@@ -101,36 +101,39 @@ class Store:
         fill: Callable[[BinaryIO], object],
         check: Callable[[str], None] | None = None,
     ) -> tuple[int, str]:
-        """Writes a new data file under a name that nobody else uses.
+        """Writes a new data file under a unique key.
 
         On S3 the bytes go to a local file first: a streaming upload whose body raises would publish
         a truncated object.
 
         Args:
-            key: an attempt-unique key.
-            fill: writes the content to the file object it is given.
+            key: a key that no other writer uses.
+            fill: writes the content to an open file.
             check: called with the local path of the finished file; raises to refuse it.
 
         Returns:
-            Size in bytes and sha256 in hex of what was written.
+            Size in bytes, and sha256 in hex.
         """
         if not self.remote:
             target = f"{self._root}/{key}"
-            with self.told(key):
+            with self.translated_errors(key):
                 return disk.write(target, fill, check)
-        with self.told(key), tempfile.TemporaryDirectory(prefix="nightrank-") as scratch:
+        with (
+            self.translated_errors(key),
+            tempfile.TemporaryDirectory(prefix="nightrank-") as scratch,
+        ):
             local = os.path.join(scratch, "upload")
             size, sha256 = disk.write(local, fill, check)
             self._upload(local, key, size)
         return size, sha256
 
     def _upload(self, local: str, key: str, size: int) -> None:
-        """Uploads a file under a name that nobody else uses.
+        """Uploads a file under a unique key.
 
-        By a conditional write all the same, so that a bucket can refuse every other and with it
-        whoever would replace what is published (infra/iam/bucket.json). Where the reply to it is
-        lost, the next try is told that the file is there, or that there is no such multipart
-        upload: what stands there then was written by the first.
+        The write is conditional although the key is unique, so that a bucket policy can refuse all
+        unconditional writes and protect published files (infra/iam/bucket.json). If a reply is
+        lost, the next try finds that the object exists, or that the multipart upload does not: an
+        object of this size was then written by the first try.
         """
         target = f"{self._root}/{key}"
         for last in (False, True):
@@ -148,18 +151,18 @@ class Store:
         """The bytes of a key, or of a range of it.
 
         Raises:
-            FileNotFoundError: where the key does not exist.
+            FileNotFoundError: the key does not exist.
         """
-        with self.told(key):
+        with self.translated_errors(key):
             return cast(bytes, self._fs.cat_file(f"{self._root}/{key}", start=start, end=stop))
 
     def exists(self, key: str) -> bool:
         """Whether a key exists."""
-        with self.told(key):
+        with self.translated_errors(key):
             return bool(self._fs.exists(f"{self._root}/{key}"))
 
     def open_file(self, key: str) -> BinaryIO:
-        """Opens a key for random reads (Parquet row groups)."""
+        """Opens a key for reads at any position, e.g. of Parquet row groups."""
         if self.remote:
             return cast(
                 BinaryIO, self._fs.open(f"{self._root}/{key}", "rb", cache_type="readahead")
@@ -176,21 +179,21 @@ class Store:
         return sorted(name for name, e in self._listing(folder) if e["type"] != "file")
 
     def _listing(self, folder: str) -> list[tuple[str, dict[str, Any]]]:
-        """Names and fsspec's infos of what is directly in a folder; empty where there is none."""
+        """Names and fsspec infos of the entries directly in a folder; empty where it is missing."""
         try:
-            with self.told(folder):
-                found = self._fs.ls(f"{self._root}/{folder}", detail=True)
+            with self.translated_errors(folder):
+                entries = self._fs.ls(f"{self._root}/{folder}", detail=True)
         except FileNotFoundError:
             return []
-        return [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in found]
+        return [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in entries]
 
     def probe(self) -> None:
         """Checks that this store honours create-if-absent, and refuses it otherwise.
 
         Raises:
-            NightrankError: E_STORE_UNFIT where a second create is not refused or the first bytes
-                do not survive, or where everybody may write; E_AUTH where writing is not allowed,
-                or a missing key is not told.
+            NightrankError: E_STORE_UNFIT where a second create is not refused, the first bytes do
+                not survive, or every user may write; E_AUTH where writing is not allowed, or a
+                missing key is answered by a refusal.
         """
         self._refuse_shared()
         key = f"{PROBES}/{uuid.uuid4().hex}"
@@ -198,7 +201,7 @@ class Store:
             created = self.put_if_absent(key, b"first")
             again = self.put_if_absent(key, b"second")
             survived = self.read(key) == b"first"
-            with contextlib.suppress(FileNotFoundError):  # Without s3:ListBucket: E_AUTH.
+            with contextlib.suppress(FileNotFoundError):  # E_AUTH without s3:ListBucket.
                 self.read(f"{key}-missing")
         except (OSError, TypeError, ValueError) as error:
             do = "check that the root can be written and supports links or conditional puts"
@@ -206,14 +209,14 @@ class Store:
             what = f"a file cannot be created here: {reason}"
             raise NightrankError("E_STORE_UNFIT", what, self.url, do) from None
         if not created or again or not survived:
-            what = "the store does not honour create-if-absent (a second create was not refused)"
-            do = "use a store with conditional writes; a run there could lose published results"
+            what = "the store does not honour create-if-absent: a second create was not refused"
+            do = "use a store with conditional writes, or published results could be lost"
             raise NightrankError("E_STORE_UNFIT", what, self.url, do)
-        with contextlib.suppress(Exception):  # A writer role need not be allowed to delete.
+        with contextlib.suppress(Exception):  # A writer may not be allowed to delete.
             self._fs.rm_file(f"{self._root}/{key}")
 
     def _refuse_shared(self) -> None:
-        """On a local disk: who can write to the logs owns what is published."""
+        """Refuses a local root that every user can write to: any could change what is published."""
         if self.remote or not os.path.isdir(self._root):
             return
         mode = os.stat(self._root).st_mode
@@ -222,11 +225,11 @@ class Store:
             raise NightrankError("E_STORE_UNFIT", what, self.url, f"chmod o-w {self._root}")
 
     @contextlib.contextmanager
-    def told(self, key: str) -> Iterator[None]:
-        """Tells a local disk's failures in our words; S3's have been retried and told already.
+    def translated_errors(self, key: str) -> Iterator[None]:
+        """Raises a local disk's errors as NightrankError; those of S3 are translated already.
 
         Raises:
-            NightrankError: E_AUTH, E_DISK, or E_STORE_UNFIT where a file is in a folder's place.
+            NightrankError: E_AUTH, E_DISK, or E_STORE_UNFIT where the path cannot be a folder.
         """
         try:
             yield
@@ -239,13 +242,13 @@ class Store:
                 do = "free space or raise the quota, then run the same command again"
                 what = f"no space left: {error.strerror}"
             elif error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
-                do = "look at the disk or the mount, then run the same command again"
+                do = "check the disk or the mount, then run the same command again"
                 what = f"the file system fails: {error.strerror}"
             elif error.errno in (errno.EMFILE, errno.ENFILE):
                 do = "raise `ulimit -n`, then run the same command again"
-                what = f"no file can be opened: {error.strerror}"
+                what = f"a file cannot be opened: {error.strerror}"
             elif error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-                what = f"no folder can be here: {error.strerror}"
+                what = f"the path cannot be a folder: {error.strerror}"
                 raise NightrankError(
                     "E_STORE_UNFIT", what, self.path(key), "choose another folder"
                 ) from None

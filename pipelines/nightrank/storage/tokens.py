@@ -1,8 +1,8 @@
-"""Ragged token ids: the form in which texts travel from storage to models.
+"""Ragged token ids: the form of texts between storage and models.
 
-Compressed sparse rows: one flat array of ids and one array of offsets, which is also how Arrow
-lays out a list column, so that reading a shard copies nothing. Special tokens are never stored;
-each model adds its own.
+Compressed sparse rows: one flat array of ids and one array of offsets. Arrow lays out a list column
+in the same way, so that reading a shard copies nothing. Special tokens are not stored; each model
+adds its own.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ class Tokens:
     offsets: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        """Refuses arrays that are no compressed sparse rows."""
+        """Refuses arrays that are not compressed sparse rows."""
         if self.ids.dtype != np.int32 or self.offsets.dtype != np.int64:
-            raise ValueError(
-                f"ids int32, offsets int64; found {self.ids.dtype}, {self.offsets.dtype}"
-            )
+            dtypes = f"{self.ids.dtype}, {self.offsets.dtype}"
+            raise ValueError(f"expected ids int32 and offsets int64, found {dtypes}")
         if len(self.offsets) == 0 or self.offsets[-1] > len(self.ids) or self.offsets[0] < 0:
-            raise ValueError("offsets must hold n + 1 positions within ids")
+            raise ValueError("expected n + 1 offsets within the ids")
         if np.any(self.offsets[1:] < self.offsets[:-1]):
-            raise ValueError("offsets must not fall")
+            raise ValueError("expected ascending offsets")
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -80,7 +79,7 @@ class Tokens:
 
     @staticmethod
     def concatenate(parts: Sequence[Tokens]) -> Tokens:
-        """All rows of several, one after another."""
+        """The rows of all parts, one after another."""
         ids = [part.ids[part.offsets[0] : part.offsets[-1]] for part in parts]
         lengths = [part.lengths for part in parts]
         offsets = np.concatenate([[0], np.cumsum(np.concatenate([np.empty(0), *lengths]))])
@@ -89,9 +88,9 @@ class Tokens:
     @staticmethod
     def from_lists(rows: Iterable[Sequence[int]]) -> Tokens:
         """Rows of ids, copied."""
-        kept = [np.asarray(row, dtype=np.int32) for row in rows]
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in kept])]).astype(np.int64)
-        return Tokens(np.concatenate(kept) if kept else np.empty(0, np.int32), offsets)
+        arrays = [np.asarray(row, dtype=np.int32) for row in rows]
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in arrays])]).astype(np.int64)
+        return Tokens(np.concatenate(arrays) if arrays else np.empty(0, np.int32), offsets)
 
     @staticmethod
     def from_arrow(column: pa.ListArray | pa.LargeListArray | pa.ChunkedArray) -> Tokens:
@@ -105,9 +104,9 @@ class Tokens:
             if isinstance(column, pa.ChunkedArray):
                 column = pa.concat_arrays(column.chunks)
         if column.null_count or column.values.null_count:
-            raise ValueError("a token column holds no nulls")
+            raise ValueError("expected a token column without nulls")
         if column.values.type != pa.int32():
-            raise ValueError(f"a token column is list<int32>, found {column.type}")
+            raise ValueError(f"expected a token column of list<int32>, found {column.type}")
         offsets = column.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
         return Tokens(column.values.to_numpy(zero_copy_only=True), offsets)
 
