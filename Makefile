@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu install the same package: take exactly one (make quickstart EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help install install-dev quickstart check test test-faults torture reference docs lock sizes sbom audit \
-	images manifests bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
+.PHONY: help install install-dev quickstart check test test-faults wheels torture reference docs lock sizes \
+	sbom audit images manifests bench bench-e2e bench-gpu bench-scale bench-forecast rehearse clean
 
 help: ## Show this list.
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,10 +47,15 @@ check: install-dev ## Formatter, linter, types, dependency directions.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 test: install-dev ## All tests: real Ray, a real S3 API over HTTP, the built-in models.
-	$(PYTEST) --ignore=tests/faults
+	$(PYTEST) --ignore=tests/faults --ignore=tests/packaging
 
 test-faults: install-dev ## Kills, full disks, broken replies, damaged files, hostile input.
 	$(PYTEST) tests/faults
+
+# In one process: each test needs the environment of the one before.
+wheels: install-dev ## Build the wheel and the sdist into dist/; run the wheel on each Python of this machine.
+	rm -rf dist/nightrank-*
+	$(BIN)/python -m pytest -rs tests/packaging --distributions dist
 
 MINUTES ?= 30
 torture: install-dev ## The same without end: random kills, fuzzing, simulated nights, for MINUTES=30.

@@ -33,7 +33,7 @@ FILES_LEAST, FILES_ENOUGH = 1024, 8192
 RUNTIME = re.compile(r"(?:nvidia-cuda-runtime|cuda-toolkit)(?:-cu(\d+)|[^;]*?[=>]=\s*(\d+))")
 # What Ray puts behind its folder for temporary files, and what a socket's path may have in all.
 SOCKET, MOST_SOCKET = "/ray/session_2026-01-31_12-34-56_123456_4194304/sockets/plasma_store", 107
-INSTALL = "pip install -c constraints/py311.txt -e '.[cpu]' (or '.[gpu]')"
+INSTALL = "pip install 'nightrank[cpu]' (or 'nightrank[gpu]'); in a checkout: make install"
 
 
 def python() -> Iterator[Finding]:
