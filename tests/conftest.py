@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
-import random
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.collection import Collection
+from tests.support.network import moto_server
+from tests.support.tiny_models import tiny_bert, tiny_tokenizer
+
 if TYPE_CHECKING:
-    from tests.support.cluster import StandingCluster
+    from tests.support.cluster import TokenCluster
 
 # Ray turns authentication on where it finds a token file: tests say explicitly what they want.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -39,76 +36,6 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nightrank-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
-S3_SERVER = Path(__file__).parent / "support" / "s3_server.py"
-COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "data"
-VOCABULARY = """
-river bank loan interest court appeal heart valve surgery trial engine wing lift drag protein cell
-gene therapy bond yield market crash storm flood solar panel battery charge index shard query
-document rank score model token vector cluster worker driver record manifest log
-"""
-WORDS = VOCABULARY.split()
-# A process takes some two seconds of a core to start: no more of them than a test needs.
-ON_RAY: dict[str, Any] = {
-    "executor": "ray",
-    "pools": {"general": {"workers": 1}, "model": {"workers": 2}},
-}
-
-
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-class Collection:
-    """A made-up collection: documents of random words, queries cut from documents, qrels."""
-
-    def __init__(self, folder: Path, documents: int, queries: int, seed: int = 7) -> None:
-        rng = random.Random(seed)
-        self.folder = folder
-        self.documents = [
-            {
-                "_id": f"d{i:05d}",
-                "title": " ".join(rng.choices(WORDS, k=2)),
-                "text": " ".join(rng.choices(WORDS, k=rng.randint(5, 40))),
-                "year": 1990 + i % 30,
-            }
-            for i in range(documents)
-        ]
-        sources = [rng.randrange(documents) for _ in range(queries)]
-        self.queries = []
-        for i, source in enumerate(sources):
-            words = self.documents[source]["text"].split()
-            text = " ".join(rng.sample(words, min(4, len(words))))
-            vertical = "legal" if i % 2 else "medical"
-            self.queries.append({"_id": f"q{i:04d}", "text": text, "vertical": vertical})
-        self.qrels = [(f"q{i:04d}", f"d{s:05d}", 1) for i, s in enumerate(sources)]
-        write_jsonl(folder / "corpus.jsonl", self.documents)
-        write_jsonl(folder / "queries.jsonl", self.queries)
-        lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, q)) for q in self.qrels)]
-        (folder / "qrels.tsv").write_text("\n".join(lines) + "\n")
-
-    def config(self, root: str | Path, **sections: Any) -> dict[str, Any]:
-        plain: dict[str, Any] = {
-            "name": "tiny",
-            "root": str(root),
-            "corpus": {"path": str(self.folder / "corpus.jsonl")},
-            "queries": {"path": str(self.folder / "queries.jsonl")},
-            "encoder": {"model": "toy:bag-of-words"},
-            "index": {"factory": "Flat"},
-            "retrieve": {"depth": 20},
-            "rerank": {"model": "toy:overlap", "depth": 20},
-            "results": {"keep": 5},
-            "evaluate": {"qrels": str(self.folder / "qrels.tsv")},
-            "cluster": {"executor": "serial"},
-        }
-        for name, section in sections.items():
-            if isinstance(section, dict) and isinstance(plain.get(name), dict):
-                plain[name] = {**plain[name], **section}
-            else:
-                plain[name] = section
-        return plain
-
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the groups in the same hook.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -116,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     The dear ones come first, one in each process, and files of others fill what time is left.
     """
-    dear = ["standing_cluster", "ray_cluster"]
+    dear = ["token_cluster", "ray_cluster"]
 
     def group(item: pytest.Item) -> str:
         """A cluster's name or the file's; in tests/faults files have clusters of their own."""
@@ -149,20 +76,6 @@ def write_config(tmp_path: Path) -> Callable[[dict[str, Any], str], str]:
     return write
 
 
-def nightrank(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs the program as its users do, in a process of its own."""
-    environment = {**os.environ, **options.pop("env", {})}
-    return subprocess.run(
-        [sys.executable, "-m", "nightrank", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=220,
-        env=environment,
-        cwd=options.pop("cwd", Path(__file__).resolve().parents[1]),
-        **options,
-    )
-
-
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local cluster for the whole session; 8 logical CPUs, so that two pools fit."""
@@ -178,34 +91,6 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def moto_server() -> Iterator[str]:
-    """A real S3 API over HTTP; its endpoint."""
-    port = free_port()
-    endpoint = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [sys.executable, str(S3_SERVER), "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(endpoint, timeout=1).close()
-                break
-            time.sleep(0.05)
-        yield endpoint
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -236,10 +121,46 @@ def s3_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def standing_cluster() -> Iterator[StandingCluster]:
+def token_cluster() -> Iterator[TokenCluster]:
     """One node for the whole session, in processes of its own, with token authentication."""
-    from tests.support.cluster import StandingCluster
+    from tests.support.cluster import TokenCluster
 
-    cluster = StandingCluster(cpus=8)
+    cluster = TokenCluster(cpus=8)
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def tiny_cross_encoder(tmp_path: Path) -> Path:
+    """A cross-encoder of two layers with random weights."""
+    folder = tmp_path / "tiny-cross-encoder"
+    folder.mkdir()
+    tiny_tokenizer(folder)
+    tiny_bert(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_bi_encoder(tmp_path: Path) -> Path:
+    """A bi-encoder of two layers with random weights."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    encoder, folder = tmp_path / "encoder", tmp_path / "tiny-bi-encoder"
+    encoder.mkdir()
+    tiny_tokenizer(encoder)
+    tiny_bert(encoder)
+    transformer = Transformer(str(encoder), max_seq_length=32)
+    SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean")]).save(str(folder))
+    return folder
+
+
+@pytest.fixture
+def edit_config() -> Callable[..., None]:
+    """Changes fields of a model's config.json."""
+
+    def edit(folder: Path, **fields: Any) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return edit

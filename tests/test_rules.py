@@ -140,3 +140,25 @@ def test_files_are_written_by_the_store_alone() -> None:
         if writes and name not in WRITERS:
             found.append(f"{name}:{call.lineno}: {called}")
     assert not found
+
+
+def test_tests_share_helpers_through_the_support_package_alone() -> None:
+    """A test module that another one imports cannot be changed, moved or run by itself."""
+    imports = []
+    for path in sorted((REPOSITORY / "tests").rglob("*.py")):
+        name = str(path.relative_to(REPOSITORY))
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                imports.append(f"{name}:{node.lineno}: a relative import")
+            elif isinstance(node, ast.ImportFrom):
+                modules = [f"{node.module}.{alias.name}" for alias in node.names]
+            imports += [
+                f"{name}:{node.lineno}: {module}"
+                for module in modules
+                if module.split(".")[0] in ("tests", "conftest")
+                and not module.startswith("tests.support.")
+            ]
+    assert not imports, "move what tests share to tests/support"

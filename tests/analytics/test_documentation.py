@@ -17,23 +17,19 @@ import pytest
 from nightrank import read_results
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
-from tests.analytics.conftest import DAYS, Nights, catalog_in
+from tests.support.nights import DAYS, Nights, catalog_in
+from tests.support.pages import REPOSITORY, blocks
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = (REPOSITORY / "docs" / "analytics.md").read_text()
 TOP = 3
-
-
-def blocks(language: str, text: str = TEXT) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 QUESTIONS = {
     heading: blocks("sql", text)[0]
     for heading, text in re.findall(r"\n### (.*?)\n(.*?)(?=\n###|\Z)", TEXT, re.DOTALL)
 }
-(VIEWS,) = [block for block in blocks("sql") if block.startswith("CREATE")]
-SNIPPETS = [block for block in blocks("python") if "spark" not in block]
+(VIEWS,) = [block for block in blocks("sql", TEXT) if block.startswith("CREATE")]
+SNIPPETS = [block for block in blocks("python", TEXT) if "spark" not in block]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,7 @@ def folder(nights: Nights, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         catalog_in(here, "lakehouse", patch)
-        lines = [line for block in blocks("sh") for line in block.splitlines()]
+        lines = [line for block in blocks("sh", TEXT) for line in block.splitlines()]
         assert len(lines) == 5
         for line in lines:
             words, _, target = line.partition(" > ")

@@ -19,7 +19,7 @@ from nightrank.generations import retention
 from nightrank.generations.results import file_list, generation_of, open_lake
 from nightrank.storage.filesystem import connect
 from nightrank.storage.store import Store
-from tests.analytics.conftest import DAYS, Nights, make_nights
+from tests.support.nights import DAYS, Nights, make_nights
 
 
 def export(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:

@@ -22,7 +22,7 @@ from nightrank.exports.iceberg import register
 from nightrank.generations.results import generation_of, open_lake
 from nightrank.storage.log import Entry
 from nightrank.storage.store import Store
-from tests.analytics.conftest import Nights, catalog_in
+from tests.support.nights import Nights, catalog_in
 
 KEYS = ["query_id", "rank"]
 

@@ -15,7 +15,7 @@ import pytest
 from nightrank import read_results
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
-from tests.analytics.conftest import DAYS, Nights
+from tests.support.nights import DAYS, Nights
 
 ORDER = {"ranked": ["query_id", "rank"], "queries": ["query_id"]}
 

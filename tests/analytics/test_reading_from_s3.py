@@ -16,9 +16,9 @@ import pytest
 from nightrank import read_results
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
-from tests.analytics.test_documentation import REPOSITORY, blocks
-from tests.conftest import Collection
+from tests.support.collection import Collection
 from tests.support.lake import run
+from tests.support.pages import REPOSITORY, blocks
 
 TEXT = (REPOSITORY / "docs" / "reading-from-s3.md").read_text()
 

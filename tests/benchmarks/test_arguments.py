@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import arguments, beir, texts
-from tests.conftest import Collection
+from tests.support.collection import Collection
 
 FOLDER = Path(beir.__file__).parent
 PROGRAMS = [p for p in sorted(FOLDER.rglob("*.py")) if "ArgumentParser(" in p.read_text()]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import quality
-from tests.conftest import Collection
+from tests.support.collection import Collection
 
 DEPTH = 20
 

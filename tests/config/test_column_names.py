@@ -24,7 +24,7 @@ from nightrank.retrieval.hybrid import BM25, DENSE
 from nightrank.stages.distinct import members_schema
 from nightrank.storage import schemas
 from nightrank.storage.store import Store
-from tests.conftest import Collection, write_jsonl
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import run
 
 NOTHING = pa.schema([])

@@ -18,7 +18,7 @@ from nightrank.config.file import load_config, load_section
 from nightrank.config.keys import annotation_at, is_text
 from nightrank.config.schema import PipelineConfig
 from nightrank.errors import NightrankError
-from tests.conftest import Collection
+from tests.support.collection import Collection
 from tests.support.config_keys import keys
 from tests.support.lake import run
 

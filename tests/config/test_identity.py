@@ -16,7 +16,7 @@ from nightrank.config.file import load_config
 from nightrank.config.schema import PipelineConfig
 from nightrank.generations.planning import make_plan
 from nightrank.generations.results import open_lake
-from tests.conftest import Collection
+from tests.support.collection import Collection
 from tests.support.config_keys import keys
 
 # Another value than that of `plain`. A path counts by the files at it: see the tests below.

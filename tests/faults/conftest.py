@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.torture.drivers import Drivers
-from tests.conftest import Collection
+from tests.support.collection import Collection
 
 
 @pytest.fixture(scope="session")

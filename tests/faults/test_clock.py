@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.torture.drivers import Drivers
 from nightrank.generations.results import generation_of, open_lake
-from tests.conftest import Collection
+from tests.support.collection import Collection
 from tests.support.lake import digests
 
 DAY = 86_400

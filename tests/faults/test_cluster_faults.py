@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from nightrank.cli.verify import verify
-from tests.conftest import Collection, write_jsonl
-from tests.faults.test_interruptions import records, when
-from tests.support.cluster import StandingCluster
+from tests.support.cluster import TokenCluster
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import digests, run, table
+from tests.support.progress import records, when
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.deaths = folder / "deaths"
-        self._ray = StandingCluster(cpus=0, label="head")
+        self._ray = TokenCluster(cpus=0, label="head")
         self._ray.env |= {"DEATHS": str(self.deaths), "PYTHONPATH": str(POISON)}
         self._nodes: dict[str, list[subprocess.Popen[bytes]]] = {"general": [], "model": []}
         self.complete()
@@ -79,7 +79,7 @@ class Cluster:
         return found
 
 
-def driver(cluster: StandingCluster, config: str) -> subprocess.Popen[bytes]:
+def driver(cluster: TokenCluster, config: str) -> subprocess.Popen[bytes]:
     """`nightrank run` on a cluster."""
     return subprocess.Popen(
         [sys.executable, "-m", "nightrank", "run", config],
@@ -177,7 +177,7 @@ def test_a_lost_head_ends_the_run_and_the_next_one_goes_on(
     """Ray ends the driver then, by `_Exit`; the user is told, and the exit code says to go on."""
     lake = tmp_path / "lake"
     config = write_config(collection.config(lake, cluster=CLUSTER, **SECTIONS))
-    ray = StandingCluster(cpus=8)
+    ray = TokenCluster(cpus=8)
     try:
         process = driver(ray, config)
         when(lambda: len(records(lake)) >= 20, process, 90)

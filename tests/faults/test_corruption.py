@@ -27,7 +27,7 @@ from nightrank.storage.log import Log
 from nightrank.storage.reader import Reader
 from nightrank.storage.sealed import unseal
 from nightrank.storage.store import Store
-from tests.conftest import Collection
+from tests.support.collection import Collection
 from tests.support.lake import run, table
 
 FLIPS = 200

@@ -24,10 +24,10 @@ from nightrank.generations.results import open_lake
 from nightrank.generations.retention import collect
 from nightrank.storage.log import Log
 from nightrank.storage.store import Store
-from tests.conftest import Collection
-from tests.jobs.test_nights import World
+from tests.support.collection import Collection
 from tests.support.lake import digests
 from tests.support.protocol import publish, read
+from tests.support.world import World
 
 pytestmark = pytest.mark.timeout(900)
 LAYOUT = {"document_shard_rows": 100, "query_shard_rows": 12}

@@ -13,9 +13,10 @@ import pytest
 
 from nightrank.cli.verify import verify
 from nightrank.storage.store import Store
-from tests.conftest import Collection, nightrank
+from tests.support.collection import Collection
 from tests.support.lake import digests as local_digests
 from tests.support.lake import run
+from tests.support.program import nightrank
 from tests.support.proxy import Faults, Proxy, proxy
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.torture.drivers import Drivers
-from tests.conftest import Collection, write_jsonl
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import digests
 
 # Measured is what is published already: that would be another ending.

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,15 @@ from nightrank.runtime.events import read_events
 from nightrank.storage.dataset import Dataset, FileRef
 from nightrank.storage.log import Log
 from nightrank.storage.reader import Reader
-from tests.conftest import ON_RAY, Collection, nightrank, write_jsonl
+from tests.support.cluster import ON_RAY
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import digests, run, table
+from tests.support.program import nightrank
+from tests.support.progress import records, when
 from tests.support.proxy import Faults, proxy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"document_shard_rows": 60, "query_shard_rows": 15}
-
-
-def records(root: Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in root.rglob("_done/*.json")}
 
 
 def start(config: str) -> subprocess.Popen[bytes]:
@@ -51,15 +49,6 @@ def stopped(stdout: bytes) -> tuple[str, int]:
     [line] = stdout.splitlines()
     plain = json.loads(line)
     return plain["code"], plain["exit_code"]
-
-
-def when(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Waits until something is so, while the run goes on."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < until, "it never came to that"
-        time.sleep(0.005)
 
 
 def wait_for_records(root: Path, count: int, process: subprocess.Popen[bytes]) -> None:

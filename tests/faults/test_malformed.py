@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightrank.cli.app import main
-from tests.conftest import nightrank
 from tests.support.input_files import packed
+from tests.support.program import nightrank
 
 SECRET = "hunter2-canary"
 GOOD = b'{"_id": "g", "text": "river bank loan"}\n'

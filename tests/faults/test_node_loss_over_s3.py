@@ -20,9 +20,9 @@ import pytest
 
 from nightrank.cli.quickstart import copy_sample
 from nightrank.generations.results import open_lake
-from tests.conftest import nightrank
-from tests.support.cluster import StandingCluster
+from tests.support.cluster import TokenCluster
 from tests.support.lake import digests
+from tests.support.program import nightrank
 
 pytestmark = [
     pytest.mark.models,
@@ -80,7 +80,7 @@ def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
     there = sets(**smaller, root=root, **{"cluster.pools": pools})
 
     # Started here, S3's address in its environment.
-    standing = StandingCluster(cpus=0, label="head")
+    standing = TokenCluster(cpus=0, label="head")
     try:
         standing.add(1, "general")
         doomed = standing.add(1, "model", gpus=1)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.torture.drivers import REPOSITORY, Drivers
-from nightrank.generations.results import generation_of, open_lake, read_results
-from nightrank.storage.dataset import FileRef
-from nightrank.storage.reader import Reader
-from tests.conftest import Collection
+from tests.support.collection import Collection
 
 PUBLICATIONS, PASSES = 30, 10
 LAYOUT = {"document_shard_rows": 100, "query_shard_rows": 12}
@@ -39,7 +35,7 @@ def test_readers_see_whole_generations_while_runs_publish_and_collect(
 
     publish(1)
     histories = [tmp_path / f"reader{number}" for number in range(2)]
-    script = "import sys; from tests.faults.test_readers import loop; loop(*sys.argv[1:])"
+    script = "import sys; from tests.support.reading import loop; loop(*sys.argv[1:])"
     readers = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(root), str(history), str(stop)],
@@ -78,27 +74,6 @@ def check(histories: list[list[dict[str, float]]]) -> None:
         for read in history:
             digests[read["generation"]].add(read["digest"])
     assert all(len(found) == 1 for found in digests.values())
-
-
-def loop(root: str, history: str, stop: str) -> None:
-    """Reads what is current until told to stop; any failure or mixture ends the process."""
-    with open(history, "w", buffering=1) as file:
-        while not os.path.exists(stop):
-            store = open_lake(root, "tiny")
-            entry = generation_of(store)
-            keep, number = entry.body["config"]["results"]["keep"], entry.generation
-            table = read_results(root, "tiny", "ranked", number).to_table()
-            assert table.num_rows == entry.body["counts"]["rows"]["ranked"]
-            assert max(table["rank"].to_pylist()) == keep, "rows of another generation"
-            refs = entry.body["files"]["ranked"]
-            again = [
-                Reader(store).table(FileRef(f["key"], f["size"], f["sha256"], f["rows"]))
-                for f in refs
-            ]
-            assert sum(part.num_rows for part in again) == table.num_rows
-            digest = "".join(f["sha256"] for f in refs)
-            seen = {"generation": number, "digest": digest, "at": time.monotonic()}
-            print(json.dumps(seen), file=file)
 
 
 def _age(root: Path) -> None:

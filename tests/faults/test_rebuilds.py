@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from nightrank.cli.verify import verify
-from tests.jobs.test_nights import World, same_template
 from tests.support.lake import run, table
+from tests.support.world import World, same_template
 
 pytestmark = pytest.mark.timeout(600)
 KINDS: dict[str, dict[str, Any]] = {

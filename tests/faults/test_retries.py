@@ -17,7 +17,7 @@ from nightrank.storage.expiry import delete
 from nightrank.storage.log import Log
 from nightrank.storage.retries import Limits, Retries
 from nightrank.storage.store import PART_BYTES, Store
-from tests.support.proxy import KINDS, Faults, Proxy, proxy
+from tests.support.proxy import KINDS, Faults, Proxy, error, proxy
 
 pytestmark = pytest.mark.s3
 BRIEF = {"tries": 3, "cap_seconds": 0.05}
@@ -179,12 +179,11 @@ def test_a_refusal_names_the_action_and_the_prefix_and_no_key(s3_url: str, code:
 
 def _refused(code: str, status: int, s3_url: str, date: str = "") -> NightrankError:
     """What is told of a store that refuses every request with a body that names the key."""
-    from tests.support import proxy as module
 
     class Refusing(Proxy):
         async def _forward(self, request: object) -> tuple[bytes, bytes]:
             await super()._forward(request)  # type: ignore[arg-type]
-            body = module.error(status, code, "PUT", message="AKIACANARY canary", date=date)
+            body = error(status, code, "PUT", message="AKIACANARY canary", date=date)
             return body, b""
 
     made = Refusing(os.environ["AWS_ENDPOINT_URL"])

@@ -28,7 +28,8 @@ from nightrank.cli.terminal import guarded
 from nightrank.config.redaction import redacted
 from nightrank.errors import NightrankError
 from nightrank.retrieval import faiss_files
-from tests.conftest import ON_RAY, Collection, write_jsonl
+from tests.support.cluster import ON_RAY
+from tests.support.collection import Collection, write_jsonl
 from tests.support.input_files import read
 from tests.support.lake import run, table
 

@@ -17,8 +17,7 @@ from ray.scripts.scripts import start
 
 from nightrank.config.running import STANDARD_POOLS
 from nightrank.runtime.ray_cluster import POOL_LABEL
-from tests.infra.conftest import INFRA
-from tests.infra.test_commands import parse
+from tests.support.manifests import INFRA, parse
 
 TEXT = (INFRA.parent / "docs" / "cluster.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)

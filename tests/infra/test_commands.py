@@ -5,25 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-from typer.core import TyperGroup
 
-from nightrank.cli.app import app
-from tests.infra.conftest import INFRA, Manifest, one, pod_templates
+from tests.support.manifests import INFRA, Manifest, one, parse, pod_templates
 
-PROGRAM = typer.main.get_command(app)
 # In the text: code between backticks, or a line of a block; "-n nightrank" is kubectl's namespace.
 WRITTEN = re.compile(r"(?:^|`)nightrank ([a-z][a-z-]* [^`\n]+)", re.MULTILINE)
-
-
-def parse(words: list[str]) -> Any:
-    """The context of a verb and its arguments; raises where the program would refuse them."""
-    assert isinstance(PROGRAM, TyperGroup)
-    verb = PROGRAM.commands[words[0]]
-    return verb.make_context(words[0], words[1:])
 
 
 def written(path: Path) -> list[str]:

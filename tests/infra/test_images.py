@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from tests.infra.conftest import INFRA
+from tests.support.manifests import INFRA
 
 ROOT = INFRA.parent
 DOCKERFILE = INFRA / "images" / "Dockerfile"

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.infra.conftest import INFRA
+from tests.support.manifests import INFRA
 
 ROOT = INFRA.parent
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")

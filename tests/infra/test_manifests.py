@@ -15,8 +15,8 @@ import kubernetes_validate
 import pytest
 
 from nightrank.config.file import load_config
-from tests.infra.conftest import INFRA, Manifest, one, pod_templates, render
 from tests.support.custom_resources import SCHEMAS
+from tests.support.manifests import INFRA, Manifest, one, pod_templates, render
 
 KUBERNETES = "1.33"
 BOTH = ("UDP", "TCP")

@@ -23,9 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nightrank.cli.app import app
 from nightrank.errors import EXIT_CODES
-from tests.conftest import Collection, free_port, nightrank, write_jsonl
-from tests.infra.conftest import INFRA
-from tests.support.cluster import StandingCluster
+from tests.support.cluster import TokenCluster
+from tests.support.collection import Collection, write_jsonl
+from tests.support.manifests import INFRA
+from tests.support.network import free_port
+from tests.support.program import nightrank
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 BASE = INFRA / "kubernetes" / "base"
@@ -57,7 +59,7 @@ def scrape(url: str, seen: Seen) -> dict[str, list[tuple[dict[str, str], float]]
 
 @pytest.fixture(scope="module")
 def told(
-    standing_cluster: StandingCluster, tmp_path_factory: pytest.TempPathFactory
+    token_cluster: TokenCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Seen, dict[str, list[tuple[dict[str, str], float]]]]]:
     """Every series seen during a run, and the last samples of the node's agent."""
     folder = tmp_path_factory.mktemp("monitored")
@@ -80,12 +82,12 @@ def told(
 
     def watch() -> None:
         while not running.wait(0.1):
-            last.update(scrape(standing_cluster.metrics, seen))
+            last.update(scrape(token_cluster.metrics, seen))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        env = {**standing_cluster.env, "RAY_ADDRESS": standing_cluster.gcs}
+        env = {**token_cluster.env, "RAY_ADDRESS": token_cluster.gcs}
         # Models load in under a second: reports a second apart missed whole stages of the run.
         env["RAY_metrics_report_interval_ms"] = "200"
         # The second asks for two more pairs a query; the store of scores knows the others.
@@ -237,13 +239,13 @@ def test_the_exporter_refuses_a_port_in_use_in_one_line(
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
-def test_health_checks_answer_without_the_token(standing_cluster: StandingCluster) -> None:
+def test_health_checks_answer_without_the_token(token_cluster: TokenCluster) -> None:
     cluster = yaml.safe_load((BASE / "cluster.yaml").read_text())["spec"]
     head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
     workers = [g["template"]["spec"]["containers"][0] for g in cluster["workerGroupSpecs"]]
-    checks = {(standing_cluster.address, head[kind]["httpGet"]["path"]) for kind in PROBES}
+    checks = {(token_cluster.address, head[kind]["httpGet"]["path"]) for kind in PROBES}
     for worker in workers:
-        checks |= {(standing_cluster.agent, worker[k]["httpGet"]["path"]) for k in PROBES}
+        checks |= {(token_cluster.agent, worker[k]["httpGet"]["path"]) for k in PROBES}
     assert len(checks) == 2
     for address, path in checks:
         with urllib.request.urlopen(address + path, timeout=10) as reply:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.infra.conftest import INFRA, Manifest, one
+from tests.support.manifests import INFRA, Manifest, one
 
 JOB, UID = "nightrank-nightly-29400000", "5d1c"
 PATH = "/apis/ray.io/v1/namespaces/nightrank/rayjobs"

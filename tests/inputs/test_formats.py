@@ -16,7 +16,7 @@ from nightrank.inputs import delimited, jsonl, raw
 from nightrank.inputs import lines as lines_module
 from nightrank.inputs.splits import InputFile, Split, list_inputs
 from nightrank.storage.filesystem import connect
-from tests.conftest import COLLECTIONS
+from tests.support.collection import COLLECTIONS
 from tests.support.input_files import packed, read, read_splits, reasons, source_of, write
 
 ROWS = [

@@ -12,7 +12,9 @@ import pytest
 
 from nightrank import read_results
 from nightrank.models.hardware import cpu_has_bf16
-from tests.conftest import COLLECTIONS, ON_RAY, nightrank, write_jsonl
+from tests.support.cluster import ON_RAY
+from tests.support.collection import COLLECTIONS, write_jsonl
+from tests.support.program import nightrank
 
 pytestmark = pytest.mark.models
 

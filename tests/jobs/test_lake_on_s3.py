@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightrank.cli.verify import verify
-from tests.conftest import ON_RAY, Collection, nightrank
+from tests.support.cluster import ON_RAY
+from tests.support.collection import Collection
 from tests.support.lake import run, table
+from tests.support.program import nightrank
 
 pytestmark = pytest.mark.s3
 

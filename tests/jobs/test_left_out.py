@@ -12,7 +12,7 @@ import pytest
 
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
-from tests.conftest import Collection
+from tests.support.collection import Collection
 
 Write = Callable[..., str]
 

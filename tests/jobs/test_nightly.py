@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,29 +16,17 @@ from nightrank.cli.run import execute
 from nightrank.cli.terminal import guarded, open_job
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
-from nightrank.generations import retention
 from nightrank.generations.results import open_lake, read_results
 from nightrank.runtime.budget import Meter
 from nightrank.stages import carry
 from nightrank.storage.dataset import Dataset
 from nightrank.storage.log import Log
-from tests.conftest import Collection, write_jsonl
-from tests.jobs.test_nights import World, same_template
-from tests.support.lake import run, table
+from tests.support.collection import Collection, write_jsonl
+from tests.support.lake import days_later, run, table
+from tests.support.program import called, night
+from tests.support.world import World, same_template
 
 Config = Callable[..., str]
-DAY = 86_400.0
-
-
-def called(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    capsys.readouterr()
-    assert guarded(lambda **_: app(list(arguments))) == code
-    found = capsys.readouterr()
-    return found.err if code else found.out
-
-
-def night(capsys: pytest.CaptureFixture[str], config: str, *more: str) -> dict[str, Any]:
-    return json.loads(called(capsys, "nightly", config, "--json", *more))
 
 
 @pytest.fixture
@@ -237,14 +224,6 @@ def test_an_older_generation_can_be_had_again(
     found = json.loads(called(capsys, "results", config, "--generation", today, "--json"))
     assert found["generation"] == 5
     called(capsys, "results", config, "--generation", "2020-01-01", code=4)
-
-
-@contextlib.contextmanager
-def days_later(monkeypatch: pytest.MonkeyPatch, days: float) -> Any:
-    real = retention.clock
-    with monkeypatch.context() as patch:
-        patch.setattr(retention, "clock", lambda store: real(store) + days * DAY)
-        yield
 
 
 def size(root: Path) -> int:

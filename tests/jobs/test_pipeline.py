@@ -25,7 +25,7 @@ from nightrank.models.registry import (
     resolve_cross_encoder,
 )
 from nightrank.storage.dataset import Dataset
-from tests.conftest import Collection, write_jsonl
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import digests, run, table
 
 Config = Callable[..., str]

@@ -22,7 +22,7 @@ from nightrank.forecast.artifacts import BOOKKEEPING, NAMES, OF_STEPS
 from nightrank.generations import prediction
 from nightrank.generations.results import open_lake
 from nightrank.storage.log import Log
-from tests.conftest import Collection
+from tests.support.collection import Collection
 from tests.support.lake import run
 
 Config = Callable[..., str]

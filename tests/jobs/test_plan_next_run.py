@@ -23,9 +23,10 @@ from nightrank.forecast.recomputation import CORPUS, INDEX, LISTS, NEW, PAIRS, r
 from nightrank.generations import prediction
 from nightrank.generations.planning import make_plan
 from nightrank.generations.results import open_lake
-from tests.conftest import ON_RAY, Collection, write_jsonl
-from tests.jobs.test_nightly import called, night
+from tests.support.cluster import ON_RAY
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import run
+from tests.support.program import called, night
 
 Config = Callable[..., str]
 # What a run from nothing takes, as `predict` gives it, in the parts that are scaled.

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from nightrank.cli.plan import plan
-from tests.conftest import Collection
+from tests.support.collection import Collection
 from tests.support.lake import run
 from tests.support.proxy import Faults, Request, proxy
 

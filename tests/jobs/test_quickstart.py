@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nightrank.cli.quickstart import copy_sample
-from tests.conftest import nightrank
+from tests.support.program import nightrank
 
 SAMPLE = files("nightrank") / "quickstart"
 # Figures and judgements belong to exactly these documents.

@@ -18,8 +18,9 @@ from nightrank.config.file import load_config
 from nightrank.generations import prediction
 from nightrank.generations.planning import make_plan
 from nightrank.generations.results import open_lake
-from tests.conftest import Collection, nightrank, write_jsonl
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import run, table
+from tests.support.program import nightrank
 
 Spoil = Callable[[dict[str, Any], Path], None]
 

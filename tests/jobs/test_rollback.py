@@ -22,9 +22,8 @@ from nightrank.generations.results import open_lake
 from nightrank.stages import removals
 from nightrank.storage.log import Log
 from nightrank.storage.store import Store
-from tests.conftest import Collection, write_jsonl
-from tests.jobs.test_nightly import days_later
-from tests.support.lake import run, table
+from tests.support.collection import Collection, write_jsonl
+from tests.support.lake import days_later, run, table
 
 Config = Callable[..., str]
 Called = Callable[..., tuple[str, str]]

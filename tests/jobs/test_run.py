@@ -21,7 +21,7 @@ from nightrank.flow.run import STAGES
 from nightrank.generations import planning
 from nightrank.generations.results import open_lake
 from nightrank.storage.log import Log
-from tests.conftest import Collection, write_jsonl
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import digests, run, table
 
 Config = Callable[..., str]

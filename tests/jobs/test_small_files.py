@@ -18,7 +18,7 @@ from nightrank.inputs.splits import plan_splits
 from nightrank.stages import ingest
 from nightrank.storage.dataset import Dataset, Manifest
 from nightrank.storage.log import Log
-from tests.conftest import Collection
+from tests.support.collection import Collection
 from tests.support.lake import run, table
 
 Write = Callable[..., str]

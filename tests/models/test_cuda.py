@@ -10,10 +10,7 @@ from nightrank.models import hardware
 from nightrank.models.text.batching import SPENT
 from nightrank.models.text.inputs import run
 from nightrank.models.text.pieces import Batch
-
-from .conftest import FAMILIES, tiny
-from .test_device_memory import Numbers
-from .test_packing import batch, decoder
+from tests.support.tiny_models import FAMILIES, Numbers, batch, decoder, tiny
 
 torch = pytest.importorskip("torch")
 
@@ -105,7 +102,7 @@ def test_a_failed_device_is_told_as_one():
         "from nightrank.errors import UnfitProcessError\n"
         "from nightrank.models.hardware import choose_device\n"
         "from nightrank.models.text.inputs import run\n"
-        "from tests.models.test_device_memory import Numbers\n"
+        "from tests.support.tiny_models import Numbers\n"
         "from nightrank.models.engines.torch_engine import TorchEngine\n"
         "class Broken(torch.nn.Module):\n"
         "    def __init__(self):\n"

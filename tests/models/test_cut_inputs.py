@@ -20,8 +20,9 @@ from nightrank.models.registry import (
     resolve_cross_encoder,
 )
 from nightrank.models.text.batching import SPENT
-from tests.conftest import Collection, nightrank
+from tests.support.collection import Collection
 from tests.support.lake import run
+from tests.support.program import nightrank
 
 LIMIT = 20
 Write = Callable[..., str]

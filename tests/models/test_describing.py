@@ -14,9 +14,9 @@ from nightrank.diagnosis.models import models
 from nightrank.models.describing import as_stored, compare_outputs, describe
 from nightrank.models.folders.files import model_files
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
-from tests.conftest import Collection
-from tests.models.conftest import tiny_tokenizer
+from tests.support.collection import Collection
 from tests.support.lake import run
+from tests.support.tiny_models import tiny_tokenizer
 
 pytestmark = pytest.mark.models
 NONE = (None, None)
@@ -37,7 +37,8 @@ def said(folder: Path, cross_encoder: Path | str) -> dict[str, tuple[str, str]]:
             "corpus": {"path": "c"},
             "queries": {"path": "q"},
             "encoder": {"model": str(folder)},
-            "rerank": {"model": str(cross_encoder)},
+            # Random weights amplify what bf16 rounds: 0.13 on a CPU with AMX, of 0.1 allowed.
+            "rerank": {"model": str(cross_encoder), "precision": "exact"},
         }
     )
     return {one.check: (one.state, one.found) for one in models(config, None)}
@@ -58,7 +59,7 @@ def test_doctor_says_what_models_mean_and_compares_them(
     prompted.save_pretrained(str(folder))
     declare(tiny_bi_encoder, similarity_fn_name=None, prompts={"document": "river: "})
     found = said(tiny_bi_encoder, folder)
-    assert {state for state, _ in found.values()} == {"ok"}
+    assert [text for state, text in found.values() if state != "ok"] == []
     assert found["encoder means"][1] == (
         "similarity cosine (none is declared: sentence-transformers' default);"
         " Transformer > Pooling (mean); 32 dimensions; queries without a prompt;"

@@ -8,7 +8,7 @@ import pytest
 from nightrank.errors import NightrankError, UnfitProcessError
 from nightrank.models.text.batching import SPENT
 from nightrank.models.text.inputs import run
-from nightrank.models.text.pieces import Batch, Source
+from tests.support.tiny_models import Numbers
 
 torch = pytest.importorskip("torch")
 
@@ -16,20 +16,6 @@ from nightrank.models.engines.torch_engine import TorchEngine  # noqa: E402
 from nightrank.models.engines.torch_models import ClassifierEngine  # noqa: E402
 
 pytestmark = pytest.mark.models
-
-
-class Numbers:
-    """Inputs whose ids are their number, `lengths[i]` times; none is cut."""
-
-    cut = 0
-
-    def __init__(self, lengths):
-        self.lengths = np.array(lengths, dtype=np.int64)
-
-    def batch(self, rows):
-        ids = np.repeat(rows, self.lengths[rows]).astype(np.int32)
-        starts = np.cumsum(self.lengths[rows]) - self.lengths[rows]
-        return Batch.of_rows(Source(ids, np.zeros_like(ids)), starts, self.lengths[rows], 0)
 
 
 class Small(torch.nn.Module):

@@ -12,8 +12,7 @@ from nightrank.models.registry import (
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
-
-from .conftest import tiny_bert, tiny_tokenizer
+from tests.support.tiny_models import tiny_bert, tiny_tokenizer
 
 pytestmark = pytest.mark.models
 TEXTS = [

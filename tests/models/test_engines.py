@@ -18,8 +18,14 @@ from nightrank.models.registry import (
 )
 from nightrank.models.text.inputs import SplicedInputs, run
 from nightrank.models.text.tokenizers import minilm_splicer, minilm_tokenizer
-
-from .conftest import DOCUMENTS, FAMILIES, PAIRS, QUERIES, by_sentence_transformers, tiny
+from tests.support.tiny_models import (
+    DOCUMENTS,
+    FAMILIES,
+    PAIRS,
+    QUERIES,
+    by_sentence_transformers,
+    tiny,
+)
 
 pytestmark = pytest.mark.models
 

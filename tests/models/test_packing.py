@@ -1,25 +1,23 @@
 """What a GPU runs, by the same code but for the kernel of the attention itself."""
 
-import json
-
 import numpy as np
 import pytest
 
 from nightrank.models.registry import load_cross_encoder, load_tokenizer, resolve_cross_encoder
 from nightrank.models.text.inputs import SplicedInputs
-from nightrank.models.text.pieces import Batch, Source
+from nightrank.models.text.pieces import Batch
 from nightrank.models.text.splicing import Splicer, Template
 from nightrank.storage.tokens import Tokens
-
-from .conftest import (
+from tests.support.tiny_models import (
+    DECODERS,
     DOCUMENTS,
     FAMILIES,
     PAIRS,
     QUERIES,
-    WORDS,
+    batch,
     by_sentence_transformers,
+    decoder,
     tiny,
-    tiny_tokenizer,
 )
 
 torch = pytest.importorskip("torch")
@@ -54,46 +52,6 @@ def attention():
         return mixed, sums, torch.zeros(2, dtype=torch.uint64)
 
     varlen._varlen_attn.register_kernel("cpu")(by_definition)
-
-
-def batch(lengths, seed=0):
-    lengths = np.array(lengths)
-    ids = np.random.default_rng(seed).integers(5, len(WORDS), lengths.sum()).astype(np.int32)
-    starts = np.cumsum(lengths) - lengths
-    return Batch.of_rows(Source(ids, np.zeros_like(ids)), starts, lengths, 0)
-
-
-DECODERS = {
-    "Llama": {},
-    "Mistral": {"sliding_window": None},
-    "Qwen2": {},
-    "Qwen3": {"head_dim": 8},
-}
-
-
-def decoder(folder, kind="Qwen3", **changes):
-    """A random classifier upon a decoder, with a tokenizer."""
-    import transformers
-
-    tiny_tokenizer(folder)
-    torch.manual_seed(7)
-    shape = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 64,
-        "num_labels": 1,
-        "pad_token_id": 0,
-        "initializer_range": 0.5,
-    }
-    config = getattr(transformers, f"{kind}Config")(**shape | DECODERS.get(kind, {}) | changes)
-    getattr(transformers, f"{kind}ForSequenceClassification")(config).save_pretrained(folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings["model_input_names"] = ["input_ids", "attention_mask"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 def made(folder, kind, takes):

@@ -16,13 +16,12 @@ from nightrank.models.registry import (
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
-
-from . import conftest
-from .conftest import DOCUMENTS, PAIRS, tiny_bert, tiny_tokenizer
+from tests.support import tiny_models
+from tests.support.tiny_models import DOCUMENTS, PAIRS, tiny_bert, tiny_tokenizer
 
 pytestmark = pytest.mark.models
 DECLARED, FIRST = "config_sentence_transformers.json", "sentence_bert_config.json"
-QUERIES = [*conftest.QUERIES, "The RED Wine of the River"]
+QUERIES = [*tiny_models.QUERIES, "The RED Wine of the River"]
 TEMPLATE = "{% for m in messages %}the {{ m['content'] }} river{% endfor %}"
 
 
@@ -510,7 +509,7 @@ def test_a_language_model_with_a_score_of_two_tokens(tmp_path):
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "head_dim": 16}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
     config = Qwen3Config(
-        vocab_size=len(conftest.WORDS), **shape, **heads, pad_token_id=0, initializer_range=0.5
+        vocab_size=len(tiny_models.WORDS), **shape, **heads, pad_token_id=0, initializer_range=0.5
     )
     Qwen3ForCausalLM(config).save_pretrained(encoder)
     chain = [Transformer(str(encoder), transformer_task="text-generation"), LogitScore(5, 6)]

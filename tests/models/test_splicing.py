@@ -62,7 +62,7 @@ def test_spliced_pairs_equal_the_tokenizers_own(tokenizer, spliced, pairs):
 
 
 def test_a_tokenizer_that_cuts_on_the_left_is_not_provable(tmp_path):
-    from .conftest import tiny_tokenizer
+    from tests.support.tiny_models import tiny_tokenizer
 
     assert provable_template(tiny_tokenizer(tmp_path), True) is not None
     assert provable_template(tiny_tokenizer(tmp_path, truncation_side="left"), True) is None

@@ -30,8 +30,9 @@ from nightrank.models import stored as stored_models
 from nightrank.models.registry import load_cross_encoder, resolve_cross_encoder
 from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
-from tests.conftest import Collection, nightrank
+from tests.support.collection import Collection
 from tests.support.lake import run, table
+from tests.support.program import nightrank
 
 pytestmark = pytest.mark.models
 Write = Callable[..., str]

@@ -16,7 +16,8 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
-from tests.conftest import ON_RAY, Collection
+from tests.support.cluster import ON_RAY
+from tests.support.collection import Collection
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")

@@ -7,14 +7,7 @@ from hypothesis import strategies as st
 
 from nightrank.retrieval import bm25, bm25_search
 from nightrank.storage.tokens import Tokens
-
-
-def texts(generator, count, terms, longest):
-    """Common terms and rare ones, repeats, empty texts; ids up to the largest there is."""
-    lengths = generator.integers(0, longest + 1, count)
-    ids = (terms * generator.random(int(lengths.sum())) ** 3).astype(np.int64)
-    spread = (ids * (2**31 - 1) // max(1, terms - 1)).astype(np.int32)
-    return Tokens(spread, np.append(0, np.cumsum(lengths)).astype(np.int64))
+from tests.support.shards import texts
 
 
 def one_by_one(postings, queries, depth, dead):

@@ -11,8 +11,7 @@ from nightrank.retrieval import bm25, hybrid
 from nightrank.retrieval.first_stage import search_group
 from nightrank.retrieval.hybrid_search import search_both
 from nightrank.retrieval.scoring import exact_scores
-from tests.retrieval.test_bm25_search import texts
-from tests.retrieval.test_first_stage import open_shard
+from tests.support.shards import open_shard, texts
 
 
 def one_by_one(queries, terms, shards, depth, parameters):

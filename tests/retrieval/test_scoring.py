@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nightrank.retrieval import faiss_index, faiss_library, faiss_products, runs, scoring
 from nightrank.retrieval.first_stage import search_group
-from tests.retrieval.test_first_stage import as_rows, brute_force, open_shard, split
+from tests.support.shards import as_rows, brute_force, open_shard, split
 
 
 @given(

@@ -19,7 +19,7 @@ from nightrank.generations.results import open_lake
 from nightrank.runtime import deadline
 from nightrank.runtime.events import Events
 from nightrank.storage.store import Store
-from tests.conftest import Collection
+from tests.support.collection import Collection
 
 PLAN = "results/p.0"
 Write = Callable[..., str]

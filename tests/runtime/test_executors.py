@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from nightrank.config.running import Cluster, Pool
-from nightrank.errors import NightrankError, UnfitProcessError
+from nightrank.errors import NightrankError
 from nightrank.runtime import bisection
 from nightrank.runtime.executor import Executor, SerialExecutor, run_stage
 from nightrank.runtime.progress import Progress
@@ -23,50 +23,7 @@ from nightrank.runtime.stage import Stage, Task, WorkerSpec
 from nightrank.storage.dataset import Dataset, Payload, Record
 from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
-
-SCHEMA = pa.schema([("value", pa.int64()), ("worker", pa.int64())])
-
-
-class Square:
-    """Squares a number; can be told to fail, die, hang or return the wrong schema."""
-
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self.folder = Path(config["folder"])
-        self.calls, self.unfit = 0, False
-
-    def _times(self, name: str) -> int:
-        """How often this trouble has come up, over all processes."""
-        with open(self.folder / name, "a") as file:
-            file.write("x")
-        return (self.folder / name).stat().st_size
-
-    def __call__(self, task: Task, read: Reader) -> Payload:
-        value, trouble = task.args["value"], task.args.get("trouble", "")
-        if trouble == "raise once" and self._times(task.shard) == 1:
-            raise RuntimeError("flaky")
-        if trouble == "raise always":
-            self._times(task.shard)
-            raise RuntimeError("never works")
-        if trouble == "refuse":
-            self._times(task.shard)
-            raise NightrankError("E_SCHEMA", "bad input", "row 1", "fix it")
-        if trouble == "unfit once" and self._times(task.shard) == 1:
-            self.unfit = True
-            raise UnfitProcessError("E_CLUSTER", "the device failed")
-        if self.unfit:
-            raise RuntimeError("given work after its device had failed")
-        if trouble == "die once" and self._times(task.shard) == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if trouble == "die always":
-            self._times(task.shard)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if trouble == "stop once" and self._times(task.shard) == 1:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        if trouble == "wrong schema":
-            return Payload({"rows": pa.table({"other": [1]})})
-        self.calls += 1
-        row = {"value": [value * value], "worker": [os.getpid()]}
-        return Payload({"rows": pa.table(row, schema=SCHEMA)}, {"calls": self.calls})
+from tests.support.stages import SCHEMA, stage
 
 
 @pytest.fixture(params=["serial", pytest.param("ray", marks=pytest.mark.ray)])
@@ -87,19 +44,6 @@ def ray_only(executor: Executor) -> Executor:
     if isinstance(executor, SerialExecutor):
         pytest.skip("a process that dies takes the serial executor with it")
     return executor
-
-
-def stage(folder: Path, troubles: dict[int, str], count: int = 12, affinity: bool = False) -> Stage:
-    tasks = tuple(
-        Task(
-            f"part-{i:02d}",
-            {"value": i, "trouble": troubles.get(i, "")},
-            affinity=f"group-{i % 3}" if affinity else "",
-        )
-        for i in range(count)
-    )
-    worker = WorkerSpec(Square, {"folder": str(folder)})
-    return Stage("square", 1, "squares", {}, tasks, worker, {"rows": SCHEMA})
 
 
 def run(made: Stage, executor: Executor, folder: Path) -> list[int]:

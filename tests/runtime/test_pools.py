@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import pyarrow as pa
 import pytest
-import ray
 from pydantic import ValidationError
 
 import nightrank.stages
@@ -24,34 +21,12 @@ from nightrank.runtime.progress import Progress
 from nightrank.runtime.ray_cluster import POOL_LABEL
 from nightrank.runtime.ray_executor import RayExecutor
 from nightrank.runtime.ray_pools import Pools
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.storage.dataset import Payload
+from nightrank.runtime.stage import Stage, WorkerSpec
 from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
+from tests.support.pools import stage
 
 pytestmark = pytest.mark.ray
-SCHEMA = pa.schema([("process", pa.int64()), ("threads", pa.int64()), ("held", pa.string())])
-
-
-class Where:
-    """Says which process it is in and what Ray has given it."""
-
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self.threads = threads
-
-    def __call__(self, task: Task, read: Reader) -> Payload:
-        held = ray.get_runtime_context().get_assigned_resources()
-        row = {
-            "process": [os.getpid()],
-            "threads": [self.threads],
-            "held": [str(sorted(held.items()))],
-        }
-        return Payload({"rows": pa.table(row, schema=SCHEMA)})
-
-
-def stage(name: str, pool: Any = "general", units: int = 6) -> Stage:
-    tasks = tuple(Task(f"part-{i:02d}", {}) for i in range(units))
-    return Stage(name, 1, name, {}, tasks, WorkerSpec(Where, {}), {"rows": SCHEMA}, pool=pool)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from nightrank.runtime.executor import run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.storage.dataset import Manifest, Record
 from nightrank.storage.store import Store
-from tests.conftest import Collection, write_jsonl
+from tests.support.collection import Collection, write_jsonl
 
 Config = Callable[..., str]
 
@@ -131,7 +131,7 @@ def outline_of_rank(config: str) -> list[str]:
 def test_the_start_of_ray_is_no_stages_time(ray_cluster: None, tmp_path: Path) -> None:
     from nightrank.cli.executors import LazyExecutor
     from nightrank.config.running import Cluster, Pool
-    from tests.runtime.test_pools import stage
+    from tests.support.pools import stage
 
     executor = LazyExecutor(Cluster(pools={"general": Pool(workers=1)}))
     progress, store = Progress(stream := io.StringIO()), Store(str(tmp_path / "lake"))

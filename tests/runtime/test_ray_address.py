@@ -15,7 +15,7 @@ from nightrank.errors import NightrankError
 from nightrank.runtime import ray_address
 from nightrank.runtime.ray_address import refuse_unreachable
 from nightrank.runtime.ray_cluster import connect, no_cluster
-from tests.conftest import free_port
+from tests.support.network import free_port
 
 
 @pytest.fixture(autouse=True)

@@ -15,13 +15,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import free_port
+from tests.support.network import free_port
 
 # Metrics every second; a dead node is noticed after some five seconds instead of fifteen.
 SPEED = {"RAY_metrics_report_interval_ms": "200", "RAY_health_check_period_ms": "1000"}
 
 
-class StandingCluster:
+class TokenCluster:
     """A head, and the nodes that are added.
 
     Attributes:
@@ -118,3 +118,10 @@ class StandingCluster:
                 if time.monotonic() > until or self._nodes[-1].poll() is not None:
                     raise RuntimeError(f"the node never answered on {url}")
                 time.sleep(0.1)
+
+
+# A process takes some two seconds of a core to start: no more of them than a test needs.
+ON_RAY: dict[str, Any] = {
+    "executor": "ray",
+    "pools": {"general": {"workers": 1}, "model": {"workers": 2}},
+}

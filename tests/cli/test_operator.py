@@ -19,8 +19,9 @@ from nightrank.cli.terminal import guarded
 from nightrank.config.file import load_config, load_section
 from nightrank.generations.results import open_lake
 from nightrank.generations.retention import collect, collectable
-from tests.conftest import Collection, nightrank
+from tests.support.collection import Collection
 from tests.support.lake import run, table
+from tests.support.program import nightrank
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VERBS = ("init", "run", "status", "verify", "results", "export", "evaluate", "train_reranker")

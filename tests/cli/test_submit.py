@@ -19,8 +19,9 @@ from nightrank.cli.submit import Verb, portable, submission_stem
 from nightrank.config.file import load_config
 from nightrank.config.schema import PipelineConfig
 from nightrank.generations.results import generation_of, open_lake
-from tests.conftest import ON_RAY, Collection, nightrank
-from tests.support.cluster import StandingCluster
+from tests.support.cluster import ON_RAY, TokenCluster
+from tests.support.collection import Collection
+from tests.support.program import nightrank
 
 pytestmark = pytest.mark.ray
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -42,11 +43,11 @@ def long_config(collection: Collection, tmp_path: Path, write_config: Write) -> 
     return write_config({**plain, "corpus": {"path": str(pipe)}}, "long.yaml")
 
 
-def submit(cluster: StandingCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+def submit(cluster: TokenCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
     return nightrank("submit", *arguments, env=cluster.env)
 
 
-def follow(cluster: StandingCluster, config: str) -> subprocess.Popen[str]:
+def follow(cluster: TokenCluster, config: str) -> subprocess.Popen[str]:
     """A follower that has begun to hand on the job's log."""
     follower = subprocess.Popen(
         [sys.executable, "-m", "nightrank", "submit", config],
@@ -62,7 +63,7 @@ def follow(cluster: StandingCluster, config: str) -> subprocess.Popen[str]:
     raise AssertionError(f"no log came: {follower.communicate()[1]}")
 
 
-def job_client(cluster: StandingCluster) -> Any:
+def job_client(cluster: TokenCluster) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     token = cluster.env["RAY_AUTH_TOKEN"]
@@ -74,11 +75,11 @@ def ids_of(*results: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def test_a_submitted_config_gives_what_the_same_config_gives_here(
-    standing_cluster: StandingCluster, collection: Collection, tmp_path: Path, write_config: Write
+    token_cluster: TokenCluster, collection: Collection, tmp_path: Path, write_config: Write
 ) -> None:
     there = write_config(collection.config(tmp_path / "there", cluster=ON_RAY), "there.yaml")
     here = write_config(collection.config(tmp_path / "here"), "here.yaml")
-    done = submit(standing_cluster, there, "--set", "results.keep=3", "--", "--json")
+    done = submit(token_cluster, there, "--set", "results.keep=3", "--", "--json")
     assert done.returncode == 0, done.stderr
     assert nightrank("run", here, "--set", "results.keep=3").returncode == 0
     told = json.loads(done.stdout.strip().splitlines()[-1])
@@ -92,71 +93,69 @@ def test_a_submitted_config_gives_what_the_same_config_gives_here(
     ]
     assert files[0] == files[1]
     # Nothing of the submitter's environment goes along, and of Ray's own talk nothing is heard.
-    assert standing_cluster.env["RAY_AUTH_TOKEN"] not in str(
-        job_client(standing_cluster).list_jobs()
-    )
+    assert token_cluster.env["RAY_AUTH_TOKEN"] not in str(job_client(token_cluster).list_jobs())
     assert all(line.startswith("nightrank: ") for line in done.stderr.splitlines())
 
 
 def test_the_exit_code_of_the_job_is_the_exit_code_of_the_command(
-    standing_cluster: StandingCluster, config: str
+    token_cluster: TokenCluster, config: str
 ) -> None:
-    refused = submit(standing_cluster, config, "--set", "corpus.columns.text=nowhere")
+    refused = submit(token_cluster, config, "--set", "corpus.columns.text=nowhere")
     assert refused.returncode == 4
     assert "error[E_SCHEMA]" in refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr
 
 
 def test_a_second_submission_joins_the_first_and_stop_ends_both(
-    standing_cluster: StandingCluster, long_config: str
+    token_cluster: TokenCluster, long_config: str
 ) -> None:
-    first = submit(standing_cluster, long_config, "--no-wait")
-    again = submit(standing_cluster, long_config, "--no-wait")
+    first = submit(token_cluster, long_config, "--no-wait")
+    again = submit(token_cluster, long_config, "--no-wait")
     assert ids_of(first) == ids_of(again) and "joined" in again.stderr
 
     # Ctrl-C ends the following and not the job.
-    follower = follow(standing_cluster, long_config)
+    follower = follow(token_cluster, long_config)
     follower.send_signal(signal.SIGINT)
     _, told = follower.communicate(timeout=60)
     assert follower.returncode == 130 and "goes on" in told
 
-    follower = follow(standing_cluster, long_config)
-    stopped = submit(standing_cluster, long_config, "--stop")
+    follower = follow(token_cluster, long_config)
+    stopped = submit(token_cluster, long_config, "--stop")
     assert stopped.returncode == 0 and "has ended (stopped)" in stopped.stderr
     follower.communicate(timeout=60)
     assert follower.returncode == 143
-    nothing = submit(standing_cluster, long_config, "--stop")
+    nothing = submit(token_cluster, long_config, "--stop")
     assert nothing.returncode == 0 and "nothing to stop" in nothing.stderr
 
-    fresh = submit(standing_cluster, long_config, "--no-wait")
+    fresh = submit(token_cluster, long_config, "--no-wait")
     assert ids_of(fresh) == [ids_of(first)[0].removesuffix(".1") + ".2"]
-    submit(standing_cluster, long_config, "--stop")
+    submit(token_cluster, long_config, "--stop")
 
 
 def test_submitters_who_come_at_the_same_moment_share_one_job(
-    standing_cluster: StandingCluster, long_config: str
+    token_cluster: TokenCluster, long_config: str
 ) -> None:
     found: list[Any] = [None, None, None]
 
     def one(place: int) -> None:
-        found[place] = submit(standing_cluster, long_config, "--no-wait", "--set", "results.keep=4")
+        found[place] = submit(token_cluster, long_config, "--no-wait", "--set", "results.keep=4")
 
     threads = [threading.Thread(target=one, args=(place,)) for place in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    submit(standing_cluster, long_config, "--stop", "--set", "results.keep=4")
+    submit(token_cluster, long_config, "--stop", "--set", "results.keep=4")
     assert len(set(ids_of(*found))) == 1
     assert sum("submitted" in result.stderr for result in found) == 1
 
 
 def test_a_job_can_be_submitted_from_inside_the_cluster(
-    standing_cluster: StandingCluster, config: str, tmp_path: Path
+    token_cluster: TokenCluster, config: str, tmp_path: Path
 ) -> None:
     """A job that itself submits: there the environment alone says where the cluster is."""
     inner = f"python -m nightrank submit {config} --set rerank.depth=7"
-    client = job_client(standing_cluster)
+    client = job_client(token_cluster)
     outer = client.submit_job(entrypoint=f"env -u RAY_API_SERVER_ADDRESS {inner}")
     until = time.monotonic() + 90
     while not client.get_job_status(outer).is_terminal() and time.monotonic() < until:
@@ -166,7 +165,7 @@ def test_a_job_can_be_submitted_from_inside_the_cluster(
 
 
 def test_code_that_is_sent_along_is_the_code_that_runs(
-    standing_cluster: StandingCluster, config: str, tmp_path: Path
+    token_cluster: TokenCluster, config: str, tmp_path: Path
 ) -> None:
     where = "python -c 'import nightrank; print(nightrank.__file__)'"
     program = f"""
@@ -180,7 +179,7 @@ print(cluster.follow(job.id, sys.stdout.write).exit_code)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, **standing_cluster.env},
+        env={**os.environ, **token_cluster.env},
         capture_output=True,
         text=True,
         timeout=120,
@@ -205,33 +204,33 @@ print(cluster.follow(job.id, sys.stdout.write).exit_code)
     ],
 )
 def test_who_is_not_let_in_is_told_so_in_one_line(
-    standing_cluster: StandingCluster, config: str, env: dict[str, str], code: int, words: str
+    token_cluster: TokenCluster, config: str, env: dict[str, str], code: int, words: str
 ) -> None:
-    refused = nightrank("submit", config, env={**standing_cluster.env, **env})
+    refused = nightrank("submit", config, env={**token_cluster.env, **env})
     assert refused.returncode == code
     last = refused.stderr.strip().splitlines()[-1]
     assert last.startswith("nightrank: ") and words in last and "Traceback" not in refused.stderr
 
 
 def test_run_attaches_to_the_cluster_that_config_or_environment_name(
-    standing_cluster: StandingCluster, collection: Collection, tmp_path: Path, write_config: Write
+    token_cluster: TokenCluster, collection: Collection, tmp_path: Path, write_config: Write
 ) -> None:
     def drivers() -> int:
-        return sum(job.type == "DRIVER" for job in job_client(standing_cluster).list_jobs())
+        return sum(job.type == "DRIVER" for job in job_client(token_cluster).list_jobs())
 
     plain = collection.config(tmp_path / "lake", cluster=ON_RAY)
     config, before = write_config(plain), drivers()
-    wrong = ("--set", f"cluster.address={standing_cluster.address}")
-    refused = nightrank("run", config, *wrong, env=standing_cluster.env)
+    wrong = ("--set", f"cluster.address={token_cluster.address}")
+    refused = nightrank("run", config, *wrong, env=token_cluster.env)
     assert refused.returncode == 2 and "nightrank submit" in refused.stderr
-    named = ("--set", f"cluster.address={standing_cluster.gcs}")
+    named = ("--set", f"cluster.address={token_cluster.gcs}")
     # `submit` finds the job server of a cluster that is named by its own address.
-    found = nightrank("submit", config, "--stop", *named, env=standing_cluster.env)
-    assert found.returncode == 0 and standing_cluster.address in found.stderr
-    assert nightrank("run", config, *named, env=standing_cluster.env).returncode == 0
+    found = nightrank("submit", config, "--stop", *named, env=token_cluster.env)
+    assert found.returncode == 0 and token_cluster.address in found.stderr
+    assert nightrank("run", config, *named, env=token_cluster.env).returncode == 0
     assert drivers() == before + 1
     # What is published and current needs no cluster; anything else needs the token.
-    env = {**standing_cluster.env, "RAY_ADDRESS": standing_cluster.gcs}
+    env = {**token_cluster.env, "RAY_ADDRESS": token_cluster.gcs}
     stranger = {**env, "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}
     assert nightrank("run", config, env=stranger).returncode == 0
     refused = nightrank("run", config, "--set", "results.keep=1", env=stranger)

@@ -20,9 +20,9 @@ from nightrank.runtime import events
 from nightrank.runtime.executor import SerialExecutor, run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.storage.store import Store
-from tests.conftest import Collection, write_jsonl
-from tests.runtime.test_executors import stage
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import run
+from tests.support.stages import stage
 
 Write = Callable[..., str]
 TITLE = "confidential wording of a document"

@@ -15,7 +15,7 @@ from nightrank.cli.terminal import guarded
 from nightrank.errors import NightrankError
 from nightrank.generations import results
 from nightrank.runtime.budget import Meter
-from tests.conftest import Collection, write_jsonl
+from tests.support.collection import Collection, write_jsonl
 
 Config = Callable[..., str]
 Ended = Callable[..., tuple[dict[str, Any], str]]

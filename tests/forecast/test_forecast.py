@@ -25,7 +25,7 @@ from nightrank.forecast.times import Pool, Pools, pools_of
 from nightrank.inputs.splits import list_inputs, plan_splits
 from nightrank.models.folders.network_size import network_of, read_network
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
-from tests.conftest import write_jsonl
+from tests.support.collection import write_jsonl
 
 # Qwen3-4B's own config.json, in the part that counts.
 CAUSAL = {

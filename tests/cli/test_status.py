@@ -18,7 +18,7 @@ from nightrank.cli.terminal import guarded
 from nightrank.errors import NightrankError
 from nightrank.generations.results import open_lake
 from nightrank.runtime import events
-from tests.conftest import Collection
+from tests.support.collection import Collection
 from tests.support.lake import run
 
 Write = Callable[..., str]

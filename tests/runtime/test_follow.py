@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.cluster import StandingCluster
+from tests.support.cluster import TokenCluster
 
 pytestmark = pytest.mark.ray
 
@@ -60,9 +60,9 @@ class Passage(socketserver.BaseRequestHandler):
 
 
 def test_a_log_is_taken_up_where_the_connection_broke_off(
-    standing_cluster: StandingCluster,
+    token_cluster: TokenCluster,
 ) -> None:
-    proxy = Proxy(standing_cluster.address)
+    proxy = Proxy(token_cluster.address)
     count = "python -c 'import time; [print(i, flush=True) or time.sleep(0.1) for i in range(40)]'"
     program = f"""
 import sys
@@ -73,7 +73,7 @@ sys.exit(cluster.follow(job.id, lambda text: print(text, end="", flush=True)).ex
 """
     follower = subprocess.Popen(
         [sys.executable, "-c", program],
-        env={**os.environ, **standing_cluster.env},
+        env={**os.environ, **token_cluster.env},
         stdout=subprocess.PIPE,
         text=True,
     )

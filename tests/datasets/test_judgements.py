@@ -18,7 +18,7 @@ from nightrank.datasets.judgements import look_up
 from nightrank.generations.results import manifests_of, open_lake
 from nightrank.storage.log import Log
 from nightrank.storage.reader import Reader
-from tests.conftest import Collection, write_jsonl
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import run
 
 Config = Callable[..., str]

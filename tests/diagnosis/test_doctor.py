@@ -21,7 +21,8 @@ from nightrank.diagnosis import machine
 from nightrank.diagnosis.finding import examine
 from nightrank.diagnosis.store_access import abandoned_uploads, store_access
 from nightrank.storage.store import Store
-from tests.conftest import Collection, free_port, moto_server
+from tests.support.collection import Collection
+from tests.support.network import free_port, moto_server
 
 Write = Callable[..., str]
 READ_ONLY = {

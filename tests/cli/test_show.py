@@ -13,7 +13,7 @@ from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.config.file import load_config
 from nightrank.generations.results import full_lists, generation_of, open_lake
-from tests.conftest import Collection, write_jsonl
+from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import run, table
 
 STEPS = [

@@ -23,7 +23,7 @@ from nightrank.diagnosis.first_rows import PIECE_BYTES, first_rows
 from nightrank.errors import NightrankError
 from nightrank.generations.planning import make_plan
 from nightrank.generations.results import open_lake
-from tests.conftest import write_jsonl
+from tests.support.collection import write_jsonl
 from tests.support.lake import run
 
 TOYS = (

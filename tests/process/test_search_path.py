@@ -17,7 +17,8 @@ from nightrank.process.search_path import (
     holds_this_package,
     leave_out_working_directory,
 )
-from tests.conftest import ON_RAY, Collection
+from tests.support.cluster import ON_RAY
+from tests.support.collection import Collection
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = "jobs pipelines stages models storage config runtime flow cli numpy tokenizers"
