@@ -36,12 +36,13 @@ install-dev: $(VENV)/.installed-dev ## Install into .venv what developing needs 
 quickstart: install ## Rank 100 questions over the documentation of Python's standard library, on Ray.
 	$(BIN)/nightrank quickstart
 
-check: install-dev ## Formatter, linter, types, dependency directions.
+check: install-dev ## Formatter, linter, types, dependency directions, rules of the source.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --verbose > .lint-imports.log 2>&1 || (cat .lint-imports.log; exit 1)
 	@rm -f .lint-imports.log
+	$(BIN)/python -m pytest --numprocesses 0 tests/test_rules.py
 
 # In two processes, since tests wait for Ray or a socket for a third of their time.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder

@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 from packaging.specifiers import SpecifierSet
 
-from tests.packaging.conftest import INTERPRETERS, REPOSITORY, Distributions, build
+from tests.support.environments import INTERPRETERS, REPOSITORY, Distributions, build
 
 
 def contents(wheel: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 
-from tests.packaging.conftest import MODEL_LIBRARIES, REPOSITORY, Environment
+from tests.support.environments import MODEL_LIBRARIES, REPOSITORY, Environment
 
 pytestmark = pytest.mark.ray
 READ = """
