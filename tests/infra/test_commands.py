@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nightrank.cli.submit import entrypoint
 from tests.support.manifests import INFRA, Manifest, one, parse, pod_templates
 
 # In the text: code between backticks, or a line of a block; "-n nightrank" is kubectl's namespace.
@@ -33,9 +34,9 @@ def test_the_check_refuses_what_the_program_would(command: str) -> None:
 
 
 def test_commands_of_the_manifests_are_taken(manifests: list[Manifest]) -> None:
-    entrypoint = one(manifests, "RayJob")["spec"]["entrypoint"]
-    assert entrypoint.startswith("python -m nightrank ")
-    found = [[*entrypoint.split()[3:], "--began", "2026-01-31T23:30:00Z"]]  # As nightly.py adds.
+    job = one(manifests, "RayJob")["spec"]["entrypoint"]
+    assert job == entrypoint("nightly", "/etc/nightrank/config.yaml", [])
+    found = [[*job.split()[3:], "--began", "2026-01-31T23:30:00Z"]]  # As nightly.py adds.
     for _, template in pod_templates(manifests):
         for container in template["spec"]["containers"]:
             arguments = container.get("args", [])

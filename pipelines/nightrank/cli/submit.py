@@ -86,14 +86,14 @@ def submit(
     send_models(shipped)
     # Under its own name, which the job's closing lines repeat.
     name = Path(config).name
-    entrypoint = shlex.join(["python", "-m", "nightrank", verb.value, f"./{name}", *options])
+    command = entrypoint(verb.value, f"./{name}", options)
     with tempfile.TemporaryDirectory(prefix="nightrank-") as folder:
         Path(folder, name).write_bytes(shipped)
         environment: dict[str, Any] = {"working_dir": folder}
         if ship_code:
             environment["py_modules"] = _code()
         facts = {"nightrank": loaded.name, "verb": verb.value, "config": _sha256(shipped)}
-        job, fresh = cluster.submit(stem, entrypoint, environment, facts)
+        job, fresh = cluster.submit(stem, command, environment, facts)
     _say(f"{'submitted' if fresh else 'joined'} {job.id} on {cluster.address}")
     if no_wait:
         print(job.id)
@@ -104,6 +104,15 @@ def submit(
         _say(f"{job.id} goes on without being followed; the same command with --stop ends it")
         raise
     raise typer.Exit(job.exit_code)
+
+
+def entrypoint(verb: str, config: str, options: list[str]) -> str:
+    """The command that a job runs on the cluster.
+
+    It is what a script of `jobs/` does, and what the manifests of `infra/` name. Scripts are in a
+    checkout alone; the module is in every environment that has the package.
+    """
+    return shlex.join(["python", "-m", "nightrank", verb, config, *options])
 
 
 def portable(config: PipelineConfig) -> bytes:
