@@ -32,12 +32,13 @@ from benchmarks import beir
 from benchmarks.arguments import add_data, add_out, need_collections
 from benchmarks.reporting import as_json, machine, table
 from nightrank import stages
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import open_job
+from nightrank.api.config import load_config
+from nightrank.api.execution import Request, execute, open_run
 from nightrank.evaluation import measures
 from nightrank.generations.results import full_lists, generation_of
 from nightrank.models.registry import resolve_cross_encoder
 from nightrank.retrieval import ranking
+from nightrank.runtime.progress import Progress
 from nightrank.stages.ingest import load_qrels
 from nightrank.storage.fingerprint import fingerprint
 
@@ -98,14 +99,14 @@ def publish(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Runs the pipeline; gives the full lists that it published, and what it says of itself."""
     config.write_text(json.dumps(plain))
-    with open_job(str(config), sets, quiet=False) as job:
-        summary = execute(job)
+    with open_run(load_config(config, sets), Request(), Progress()) as job:
+        result = execute(job)
         lists = full_lists(job.store, generation_of(job.store))
         plan = job.plan
         models = [{"model": m.model, "precision": m.precision} for m in (plan.encoder, *plan.steps)]
         weight = plan.weight(0) if plan.steps else 0.0
     return lists, {
-        "seconds": summary.get("seconds"),
+        "seconds": result.seconds,
         "models": models,
         "first_stage_weight": weight,
     }

@@ -25,9 +25,10 @@ import pyarrow as pa
 
 from benchmarks import beir
 from benchmarks.arguments import add_data, add_out, need_collections
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import open_job
+from nightrank.api.config import load_config
+from nightrank.api.execution import Request, execute, open_run
 from nightrank.evaluation import measures
+from nightrank.runtime.progress import Progress
 from nightrank.stages.ingest import load_qrels
 
 # name, qrels split, queries at most: the larger ones by a fixed sample
@@ -109,8 +110,8 @@ def main() -> None:
             "evaluate": {"qrels": str(qrels), "measures": MEASURES},
         }
         config.write_text(json.dumps(plain))
-        with open_job(str(config), [], quiet=False) as job:
-            summary = execute(job)
+        with open_run(load_config(config), Request(), Progress()) as job:
+            summary = execute(job).to_dict()
             models = [job.plan.encoder, *job.plan.steps]
             weight = job.plan.weight(0)
         row |= {

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from benchmarks.arguments import add_out
 from benchmarks.memory import Watch
 from benchmarks.reporting import let_workers_import, machine, table
-from nightrank.cli.executors import open_executor
+from nightrank.api.executors import open_executor
 from nightrank.config.schema import PipelineConfig
 from nightrank.datasets.vectors import to_table
 from nightrank.flow import offline_rerank

@@ -19,11 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nightrank
 from benchmarks.arguments import add_out
 from benchmarks.nightly import size, write
 from benchmarks.reporting import machine
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import open_job
 from nightrank.generations.results import generation_of, open_lake
 from nightrank.generations.retention import collect, collectable
 from nightrank.generations.verification import verify_generation
@@ -93,16 +92,14 @@ class Nights:
         """A night: run, verified from the bytes up, a day older, collected; what it left."""
         store = open_lake(str(self.root), "year")
         started = time.monotonic()
-        with open_job(str(self.config), [], quiet=True) as job:
-            job.gate = True
-            summary = execute(job)
+        work = nightrank.nightly(self.config, progress=False).work
         seconds = time.monotonic() - started
         verify_generation(store, generation_of(store))
         aged(self.root)
         collect(store, retain=3, min_age_days=2)
         return {
             "seconds": round(seconds, 2),
-            "pairs_scored": summary["pairs_scored"] / summary["pairs_needed"],
+            "pairs_scored": work.pairs_scored / work.pairs_needed,
             **state(store, self.root),
         }
 

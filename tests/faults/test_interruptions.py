@@ -15,8 +15,6 @@ from typing import Any
 import boto3
 import pytest
 
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import open_job
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
 from nightrank.generations.results import open_lake
@@ -26,7 +24,7 @@ from nightrank.storage.log import Log
 from nightrank.storage.reader import Reader
 from tests.support.cluster import ON_RAY
 from tests.support.collection import Collection, write_jsonl
-from tests.support.lake import digests, run, table
+from tests.support.lake import digests, execute, opened, run, table
 from tests.support.program import nightrank
 from tests.support.progress import records, when
 from tests.support.proxy import Faults, proxy
@@ -210,7 +208,7 @@ def flip(path: Path) -> bytes:
 
 
 def stop_after(config: str, stage: str) -> None:
-    with open_job(config, [], quiet=True) as job:
+    with opened(config) as job:
         execute(job, last=stage)
 
 

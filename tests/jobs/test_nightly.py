@@ -12,8 +12,7 @@ import pyarrow.dataset as pads
 import pytest
 
 from nightrank.cli.app import app
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import guarded, open_job
+from nightrank.cli.terminal import guarded
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
 from nightrank.generations.results import open_lake, read_results
@@ -22,7 +21,7 @@ from nightrank.stages import carry
 from nightrank.storage.dataset import Dataset
 from nightrank.storage.log import Log
 from tests.support.collection import Collection, write_jsonl
-from tests.support.lake import days_later, run, table
+from tests.support.lake import days_later, execute, opened, run, table
 from tests.support.program import called, night
 from tests.support.world import World, same_template
 
@@ -201,7 +200,7 @@ def test_an_older_generation_can_be_had_again(
     night(capsys, config)
     before = table(root)
     rewrite(made, made.documents[10:])
-    with open_job(config, [], quiet=True) as overtaken:
+    with opened(config) as overtaken:
         execute(overtaken, last="rank")
         night(capsys, config)
         assert not table(root).equals(before)
@@ -284,7 +283,7 @@ def test_a_publisher_that_slept_through_a_collection_is_refused(
     made, root = lake
     config = write_config(made.config(root))
     run(config)
-    with open_job(config, ["results.keep=3"], quiet=True) as paused:
+    with opened(config, "results.keep=3") as paused:
         execute(paused, last="changes")
         with days_later(monkeypatch, 30):
             gone = collect(paused.store, retain=3, min_age_days=7)

@@ -26,7 +26,7 @@ from nightrank.models.registry import (
 )
 from nightrank.storage.dataset import Dataset
 from tests.support.collection import Collection, write_jsonl
-from tests.support.lake import digests, run, table
+from tests.support.lake import digests, execute, opened, run, table
 
 Config = Callable[..., str]
 
@@ -308,13 +308,10 @@ def test_from_refuses_where_an_earlier_stage_is_missing(
 ) -> None:
     config = write_config(collection.config(tmp_path / "lake"))
     with open_and(config) as job, pytest.raises(NightrankError) as caught:
-        from nightrank.cli.run import execute
-
         execute(job, first="rank")
     assert caught.value.exit_code == 2 and "--from rank" in str(caught.value)
 
 
 def open_and(config: str) -> Any:
-    from nightrank.cli.terminal import open_job
 
-    return open_job(config, [], quiet=True)
+    return opened(config)

@@ -10,20 +10,18 @@ from typing import Any
 import orjson
 import pytest
 
+from nightrank.api.forecast_table import count, duration, size, table
 from nightrank.cli.history import history
 from nightrank.cli.plan import plan
-from nightrank.cli.plan_table import count, duration, size, table
-from nightrank.cli.run import execute
 from nightrank.cli.run import run as run_verb
 from nightrank.cli.status import status
-from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
 from nightrank.forecast.artifacts import BOOKKEEPING, NAMES, OF_STEPS
 from nightrank.generations import prediction
 from nightrank.generations.results import open_lake
 from nightrank.storage.log import Log
 from tests.support.collection import Collection
-from tests.support.lake import run
+from tests.support.lake import execute, opened, run
 
 Config = Callable[..., str]
 
@@ -157,7 +155,7 @@ def test_a_resumed_run_says_that_its_seconds_are_not_all(
 ) -> None:
     config = write_config(made_up.config(tmp_path / "lake"))
     asked(config)
-    with open_job(config, [], quiet=True) as job:
+    with opened(config) as job:
         assert execute(job, last="merge")["generation"] is None
     came = run(config)
     assert came["actual"]["units_before"] > 20

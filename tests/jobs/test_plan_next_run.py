@@ -12,8 +12,6 @@ import pytest
 
 from nightrank import stages
 from nightrank.cli.plan import plan as plan_verb
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import open_job
 from nightrank.config.file import load_config
 from nightrank.errors import NightrankError
 from nightrank.forecast.bottleneck import bottleneck
@@ -25,7 +23,7 @@ from nightrank.generations.planning import make_plan
 from nightrank.generations.results import open_lake
 from tests.support.cluster import ON_RAY
 from tests.support.collection import Collection, write_jsonl
-from tests.support.lake import run
+from tests.support.lake import execute, opened, run
 from tests.support.program import called, night
 
 Config = Callable[..., str]
@@ -147,13 +145,13 @@ def test_what_an_interrupted_run_has_done_is_not_priced_again(
 ) -> None:
     config = write_config(made.config(tmp_path / "lake"))
     whole = announced(config)
-    with open_job(config, [], quiet=True) as job:
+    with opened(config) as job:
         execute(job, last="merge")
     said = announced(config)
     assert said["seconds"] < whole["seconds"] / 2
     assert said["stages"]["merge"]["units"] == said["stages"]["embed documents"]["seconds"] == 0
     assert said["next_run"]["pairs"]["to_score"] == 24 * 20
-    with open_job(config, [], quiet=True) as job:
+    with opened(config) as job:
         execute(job, last="rerank")
     # One unit is lost: its pairs are to be scored, the others are known.
     job.store.place[0].rm(f"{tmp_path}/lake/tiny/{job.made['scores.0.20'].path}/manifest.json")

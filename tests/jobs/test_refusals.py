@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightrank.cli import run as run_verb
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.config.file import load_config
@@ -19,7 +18,7 @@ from nightrank.generations import prediction
 from nightrank.generations.planning import make_plan
 from nightrank.generations.results import open_lake
 from tests.support.collection import Collection, write_jsonl
-from tests.support.lake import run, table
+from tests.support.lake import execute, opened, run, table
 from tests.support.program import nightrank
 
 Spoil = Callable[[dict[str, Any], Path], None]
@@ -170,14 +169,13 @@ def test_a_refusal_is_one_line_and_leaves_what_is_published(
 def test_an_input_that_changes_after_planning_is_refused(
     collection: Collection, tmp_path: Path, write_config: Callable[..., str]
 ) -> None:
-    from nightrank.cli.terminal import open_job
     from nightrank.errors import NightrankError
 
     path = write_jsonl(tmp_path / "c.jsonl", collection.documents[:30])
     config = write_config(collection.config(tmp_path / "lake", corpus={"path": str(path)}))
-    with open_job(config, [], quiet=True) as job, pytest.raises(NightrankError) as caught:
+    with opened(config) as job, pytest.raises(NightrankError) as caught:
         write_jsonl(path, collection.documents[:31])
-        run_verb.execute(job)
+        execute(job)
     assert caught.value.code == "E_INPUT_CHANGED"
 
 

@@ -13,8 +13,7 @@ import pytest
 
 from nightrank.cli.app import app
 from nightrank.cli.exporter import Published
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import guarded, open_job
+from nightrank.cli.terminal import guarded
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
 from nightrank.generations import retention, rollbacks
@@ -23,7 +22,7 @@ from nightrank.stages import removals
 from nightrank.storage.log import Log
 from nightrank.storage.store import Store
 from tests.support.collection import Collection, write_jsonl
-from tests.support.lake import days_later, run, table
+from tests.support.lake import days_later, execute, opened, run, table
 
 Config = Callable[..., str]
 Called = Callable[..., tuple[str, str]]
@@ -185,7 +184,7 @@ def test_a_run_in_progress_never_publishes_over_a_rollback(
     run(config)
     keep(made, 6)
     for number, forced in enumerate(("", "meant")):
-        with open_job(config, [], quiet=True, force_publish=forced) as job:
+        with opened(config, force_publish=forced) as job:
             execute(job, last="rank")
             rollbacks.roll_back(job.store, "1", "wrong")
             with pytest.raises(NightrankError) as caught:
@@ -417,7 +416,7 @@ def test_a_night_is_compared_with_what_was_published_while_it_ran(
     keep(made, 0, 150)
     called("nightly", config)
     keep(made, 10, 150)
-    with open_job(config, [], quiet=True) as job:
+    with opened(config) as job:
         job.gate = True
         execute(job, last="rank")
         keep(made, 0)

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightrank.cli.app import app
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import guarded, open_job
+from nightrank.cli.terminal import guarded
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
 from nightrank.flow.run import STAGES
@@ -22,7 +21,7 @@ from nightrank.generations import planning
 from nightrank.generations.results import open_lake
 from nightrank.storage.log import Log
 from tests.support.collection import Collection, write_jsonl
-from tests.support.lake import digests, run, table
+from tests.support.lake import digests, execute, opened, run, table
 
 Config = Callable[..., str]
 
@@ -36,7 +35,7 @@ def test_a_run_that_was_overtaken_is_stale_once_and_planned_anew_by_the_same_com
     small: Collection, tmp_path: Path, write_config: Config
 ) -> None:
     config = write_config(small.config(tmp_path / "lake"))
-    with open_job(config, [], quiet=True) as slow:
+    with opened(config) as slow:
         execute(slow, last="rank")
         for keep in (3, 2):  # Both planned after the slow run, the second after the first.
             run(config, f"results.keep={keep}")
@@ -56,7 +55,7 @@ def test_published_work_asked_for_in_parts_is_not_published_twice(
     config = write_config(small.config(tmp_path / "lake"))
     run(config)
     for first, last in ((None, "evaluate"), ("rank", None), (None, "publish")):
-        with open_job(config, [], quiet=True) as job:
+        with opened(config) as job:
             assert execute(job, first, last)["generation"] == 1
     assert Log(open_lake(str(tmp_path / "lake"), "tiny"), "results").generations() == [1]
 
@@ -72,10 +71,10 @@ def test_a_run_may_stop_after_any_stage_and_go_on(
     config = write_config(small.config(tmp_path / "parts", rerank=steps))
     stages = STAGES[: STAGES.index("publish")]
     for stage in stages:
-        with open_job(config, [], quiet=True) as job:
+        with opened(config) as job:
             assert execute(job, last=stage)["generation"] is None
     assert not Log(open_lake(str(tmp_path / "parts"), "tiny"), "results").generations()
-    with open_job(config, [], quiet=True) as job:
+    with opened(config) as job:
         assert execute(job, first="publish")["generation"] == 1
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
     verify(config)

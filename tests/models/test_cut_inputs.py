@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightrank.cli.plan_table import table as plan_table
+from nightrank.api.forecast_table import table as plan_table
 from nightrank.datasets.cut_inputs import lines, share
 from nightrank.generations.results import generation_of, open_lake
 from nightrank.models.registry import (

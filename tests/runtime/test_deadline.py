@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from nightrank.cli.app import app
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
 from nightrank.generations.results import open_lake
 from nightrank.runtime import deadline
 from nightrank.runtime.events import Events
 from nightrank.storage.store import Store
 from tests.support.collection import Collection
+from tests.support.lake import execute, opened
 
 PLAN = "results/p.0"
 Write = Callable[..., str]
@@ -203,7 +202,7 @@ def test_money_that_failed_tries_spent_ends_the_next_try_at_once(
     config = write_config(collection.config(tmp_path / "lake", budget=budget))
 
     def tried(last: str | None) -> str:
-        with open_job(config, [], quiet=True) as job:
+        with opened(config) as job:
             execute(job, last=last)
             return job.plan.own_folder
 
@@ -227,7 +226,7 @@ def test_a_deadline_through_the_command(
     monkeypatch.setattr("time.time", lambda: now[0])
 
     def tried(last: str | None = None) -> Any:
-        with open_job(config, [], quiet=True, verb="nightly") as job:
+        with opened(config, verb="nightly") as job:
             execute(job, last=last)
             assert job.meter is not None
             # The clock is still, the run is not.
@@ -255,7 +254,7 @@ def test_a_deadline_through_the_command(
     assert tried() == at("2026-12-01T06:00")
     # Published and current: nothing to do, whatever the time.
     now[0] = at("2026-12-01T06:05")
-    with open_job(config, [], quiet=True, verb="nightly") as job:
+    with opened(config, verb="nightly") as job:
         assert execute(job)["already_published"]
 
 
@@ -268,7 +267,7 @@ def test_the_scheduled_time_of_a_run_can_be_given(
     config = write_config(collection.config(tmp_path / "lake", budget={"until": "06:00"}))
     monkeypatch.setattr("time.time", lambda: at("2026-11-30T06:05"))
     # A first try of another plan began it: this plan's own first run is late already.
-    job_of_window = open_job(config, [], quiet=True, verb="nightly", began=FIRST)
+    job_of_window = opened(config, verb="nightly", began=FIRST)
     with pytest.raises(NightrankError) as caught, job_of_window as job:
         execute(job)
     assert caught.value.code == "E_BUDGET"

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
 from nightrank.generations.results import open_lake
 from nightrank.generations.retention import collect
@@ -21,7 +19,7 @@ from nightrank.runtime.executor import SerialExecutor, run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.storage.store import Store
 from tests.support.collection import Collection, write_jsonl
-from tests.support.lake import run
+from tests.support.lake import execute, opened, run
 from tests.support.stages import stage
 
 Write = Callable[..., str]
@@ -49,7 +47,7 @@ def test_a_run_is_told_from_start_to_publication(
     collection: Collection, tmp_path: Path, write_config: Write, state: Path
 ) -> None:
     config = write_config(collection.config(tmp_path / "lake"))
-    with open_job(config, [], quiet=True) as job:
+    with opened(config) as job:
         execute(job, last="merge")
         plan = job.plan
     run(config)
@@ -127,7 +125,7 @@ def test_a_budget_and_a_gate_have_events_of_their_own(
     run(whole)
     few = Collection(tmp_path / "in", documents=100, queries=60)
     smaller = write_config(few.config(tmp_path / "lake"))
-    with pytest.raises(NightrankError), open_job(smaller, [], quiet=True) as job:
+    with pytest.raises(NightrankError), opened(smaller) as job:
         job.gate = True
         execute(job)
     told = stored(tmp_path / "lake")[-1]
@@ -230,7 +228,7 @@ def test_collection_takes_events_with_the_run_that_they_are_of(
     collection: Collection, tmp_path: Path, write_config: Write
 ) -> None:
     config = write_config(collection.config(tmp_path / "lake"))
-    with open_job(config, ["results.keep=3"], quiet=True) as job:
+    with opened(config, "results.keep=3") as job:
         execute(job, last="merge")  # Given up for another plan.
     run(config)
     assert len(stored(tmp_path / "lake")) == 2

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import open_job
 from nightrank.errors import NightrankError
 from nightrank.flow.outline import outline
 from nightrank.runtime.eta import EtaEstimator
@@ -20,6 +18,7 @@ from nightrank.runtime.progress import Progress
 from nightrank.storage.dataset import Manifest, Record
 from nightrank.storage.store import Store
 from tests.support.collection import Collection, write_jsonl
+from tests.support.lake import execute, opened
 
 Config = Callable[..., str]
 
@@ -101,7 +100,7 @@ def test_the_outline_names_the_stages_that_come(
 
     def check(last: str | None = None, resumes: bool = False, **options: Any) -> list[str]:
         told.clear()
-        with open_job(config, [], quiet=True, **options) as job:
+        with opened(config, **options) as job:
             execute(job, last=last)
         expected = outline(job.plan, last or "publish")
         # Of a segment what is complete is passed over in silence.
@@ -123,13 +122,13 @@ def test_the_outline_names_the_stages_that_come(
 
 
 def outline_of_rank(config: str) -> list[str]:
-    with open_job(config, [], quiet=True, scope="results") as job:
+    with opened(config, scope="results") as job:
         return outline(job.plan)
 
 
 @pytest.mark.ray
 def test_the_start_of_ray_is_no_stages_time(ray_cluster: None, tmp_path: Path) -> None:
-    from nightrank.cli.executors import LazyExecutor
+    from nightrank.api.executors import LazyExecutor
     from nightrank.config.running import Cluster, Pool
     from tests.support.pools import stage
 

@@ -17,12 +17,12 @@ import zstandard
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import guarded, open_job
+from nightrank.cli.terminal import guarded
 from nightrank.errors import EXIT_CODES
 from nightrank.flow.run import Run
 from nightrank.generations.results import generation_of
 from nightrank.generations.verification import verify_generation
+from tests.support.lake import execute, opened
 
 # The table of README without a bug (70), and 0.
 EXPECTED_CODES = {0, *EXIT_CODES.values()} - {EXIT_CODES["E_BUG"]}
@@ -329,7 +329,7 @@ def play(config: str, whole: bool, sets: list[str] | None = None) -> Ending:
     ended: list[Run] = []
 
     def verb(**_: Any) -> None:
-        with open_job(config, sets, quiet=True) as job:
+        with opened(config, *sets) as job:
             execute(job, last=None if whole else "delta")
             ended.append(job)
 

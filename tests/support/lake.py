@@ -10,15 +10,28 @@ import pyarrow as pa
 import pytest
 
 import nightrank
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import open_job
+from nightrank.api import execution
+from nightrank.api.execution import Request, open_run
+from nightrank.flow.run import Run
 from nightrank.generations import retention
 from nightrank.generations.results import generation_of, open_lake
+from nightrank.runtime.progress import Progress
+
+
+def opened(config: str, *sets: str, **request: Any) -> contextlib.AbstractContextManager[Run]:
+    """A run that is planned and not executed; `request` as `Request` has it."""
+    loaded = nightrank.load_config(config, sets)
+    return open_run(loaded, Request(**request), Progress(quiet=True))
+
+
+def execute(opened: Run, first: str | None = None, last: str | None = None) -> dict[str, Any]:
+    """Executes an opened run; its JSON line."""
+    return execution.execute(opened, first, last).to_dict()
 
 
 def run(config: str, *sets: str) -> dict[str, Any]:
-    with open_job(config, list(sets), quiet=True) as job:
-        return execute(job)
+    """A whole run in this process; its JSON line."""
+    return nightrank.run(config, sets, progress=False).to_dict()
 
 
 def table(root: str | Path, name: str = "ranked", generation: int | None = None) -> pa.Table:

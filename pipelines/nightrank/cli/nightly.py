@@ -1,4 +1,4 @@
-"""The nightly run: `nightrank nightly CONFIG`, `python -m nightrank nightly CONFIG`.
+"""The incremental run: `nightrank nightly CONFIG`, `python -m nightrank nightly CONFIG`.
 
 nightrank nightly my.yaml                    # reindex, rank, evaluate, gate, publish
 nightrank nightly my.yaml --dry-run          # what that would do and cost; nothing is written
@@ -7,12 +7,11 @@ nightrank nightly my.yaml --force-publish "the catalogue was cut by half on purp
 
 from __future__ import annotations
 
-import datetime
-import time
 from typing import Annotated
 
 import typer
 
+from nightrank.api.pricing import SAMPLE_ROWS, Prices
 from nightrank.cli.closing import command
 from nightrank.cli.plan import (
     CpuHour,
@@ -22,25 +21,23 @@ from nightrank.cli.plan import (
     OnDevice,
     Put1000,
     SampleRows,
-    usd,
+    print_forecast,
 )
-from nightrank.cli.run import close, execute
-from nightrank.cli.terminal import ConfigPath, Force, Json, Sets, open_job
-from nightrank.errors import NightrankError
+from nightrank.cli.run import print_result
+from nightrank.cli.terminal import ConfigPath, Force, Json, Sets, prepare_run
 
 Began = Annotated[
     str,
     typer.Option(
         "--began",
         metavar="TIME",
-        help="When the schedule started this night, e.g. 2026-01-31T23:30Z: all tries end at the"
+        help="When the schedule started this run, e.g. 2026-01-31T23:30Z: all retries end at the"
         " first budget.until after it.",
     ),
 ]
-
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Say what changed and what that costs; write nothing."),
+    typer.Option("--dry-run", help="Print what changed and what that costs; write nothing."),
 ]
 
 
@@ -51,7 +48,7 @@ def nightly(
     began: Began = "",
     dry_run: DryRun = False,
     device: OnDevice = None,
-    sample: SampleRows = 2000,
+    sample: SampleRows = SAMPLE_ROWS,
     node_memory: NodeMemory = None,
     cpu_hour: CpuHour = None,
     gpu_hour: GpuHour = None,
@@ -59,29 +56,24 @@ def nightly(
     get_1000: Get1000 = None,
     json: Json = False,
 ) -> None:
-    """What changed since last night, ranked; published if it passes the config's gate."""
+    """Ranks what changed since the last run; publishes it if it passes the config's gate."""
     if dry_run:
-        from nightrank.cli.dry_run import Pricing
-        from nightrank.cli.dry_run import dry_run as print_dry_run
+        from nightrank.api import forecasts
 
-        prices = usd(cpu_hour, gpu_hour, put_1000, get_1000)
-        print_dry_run(config, sets, Pricing(prices, device, sample, node_memory), json)
+        forecast = forecasts.dry_run(
+            config,
+            sets or [],
+            device=device,
+            sample_rows=sample,
+            node_memory_gib=node_memory,
+            prices=Prices(cpu_hour, gpu_hour, put_1000, get_1000),
+        )
+        print_forecast(forecast, json)
         return
-    started, scheduled = time.monotonic(), _instant(began)
-    with open_job(
-        config, sets, json, verb="nightly", force_publish=force_publish, began=scheduled
-    ) as job:
-        job.gate = True
-        summary = execute(job)
-    close(summary, job, started, command("results", config, sets, "--files"), json)
+    loaded = prepare_run(config, sets)
+    from nightrank.api import runs
 
-
-def _instant(began: str) -> float | None:
-    """ISO 8601 as seconds since the epoch, without an offset by the local clock; None for ""."""
-    if not began:
-        return None
-    try:
-        return datetime.datetime.fromisoformat(began).timestamp()
-    except ValueError:
-        do = "write an ISO 8601 time, e.g. 2026-01-31T23:30Z"
-        raise NightrankError("E_USAGE", f"--began {began!r} is not a time", "", do) from None
+    result = runs.nightly(
+        loaded, force_publish=force_publish, began=runs.instant(began), progress=not json
+    )
+    print_result(result, command("results", config, sets, "--files"), json)

@@ -10,11 +10,15 @@ import os
 import time
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nightrank.cli.closing import command
-from nightrank.cli.run import execute
-from nightrank.cli.terminal import Sets, open_job
+from nightrank.cli.terminal import Sets, prepare_run
+
+if TYPE_CHECKING:
+    from nightrank.api.result import Result
+    from nightrank.config.schema import PipelineConfig
+    from nightrank.storage.store import Store
 
 FOLDER = "quickstart"
 CONFIG = "quickstart.yaml"
@@ -26,13 +30,15 @@ def quickstart(sets: Sets = None) -> None:
     started = time.monotonic()
     config = str(copy_sample(Path(FOLDER)))
     print(f"documentation of the Python standard library, questions, judgements -> {FOLDER}/")
-    with open_job(config, sets, quiet=False) as job:
-        summary = execute(job)
-        _show(job, summary)
-    before, after = (summary["measures"]["nDCG@10"][k] for k in ("first_stage", "reranked"))
-    print(f"\nnDCG@10: {before:.3f} first stage -> {after:.3f} reranked")
-    print(f"report:  {summary['report']}")
-    print("Parquet:", *summary["files"])
+    loaded = prepare_run(config, sets)
+    from nightrank.api import runs
+
+    result = runs.run(loaded)
+    _show(loaded, result)
+    measure = result.measures["nDCG@10"]
+    print(f"\nnDCG@10: {measure.first_stage:.3f} first stage -> {measure.reranked:.3f} reranked")
+    print(f"report:  {result.report}")
+    print("Parquet:", *result.files)
     print(f"whole run: {time.monotonic() - started:.0f} s")
     shown = command("results", config, sets, "--duckdb")
     print(f"next: {shown}, or your own files: nightrank init my.yaml")
@@ -56,22 +62,23 @@ def copy_sample(folder: Path) -> Path:
     return folder / CONFIG
 
 
-def _show(job: Any, summary: dict[str, Any]) -> None:
+def _show(config: PipelineConfig, result: Result) -> None:
     """Three questions with their top results before and after."""
     import json
 
     import pyarrow as pa
 
-    from nightrank.generations.results import full_lists, generation_of
+    from nightrank.generations.results import full_lists, generation_of, open_lake
 
     texts = {}
-    with open(job.plan.config.queries.path, encoding="utf-8") as file:
+    with open(config.queries.path, encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             texts[row["_id"]] = row["text"]
-    entry = generation_of(job.store, summary["generation"])
-    chosen = _chosen(job, summary["evaluation"])
-    lists = full_lists(job.store, entry, pa.array([query_id for query_id, _, _ in chosen]))
+    store = open_lake(config.root, config.name, config.storage_options)
+    entry = generation_of(store, result.generation)
+    chosen = _chosen(store, result.evaluation)
+    lists = full_lists(store, entry, pa.array([query_id for query_id, _, _ in chosen]))
     rows = lists.select(["query_id", "doc_id", "rank", "first_stage_rank"]).to_pylist()
     for query_id, before, after in chosen:
         print(f"\n{texts[query_id]}   (nDCG@10 {before:.2f} -> {after:.2f})")
@@ -84,7 +91,7 @@ def _show(job: Any, summary: dict[str, Any]) -> None:
             print(f"  {place}. {old['doc_id']:<44} {new['doc_id']} {moved}".rstrip())
 
 
-def _chosen(job: Any, evaluation: str) -> list[tuple[str, float, float]]:
+def _chosen(store: Store, evaluation: str) -> list[tuple[str, float, float]]:
     """The questions of the report's examples, with nDCG@10 before and after."""
     import pyarrow.compute as pc
 
@@ -92,9 +99,9 @@ def _chosen(job: Any, evaluation: str) -> list[tuple[str, float, float]]:
     from nightrank.storage.dataset import Dataset
     from nightrank.storage.reader import Reader
 
-    manifest = Dataset(job.store, evaluation).manifest()
+    manifest = Dataset(store, evaluation).manifest()
     assert manifest is not None
-    table = Reader(job.store).table(manifest.shards[0].files["per_query"])
+    table = Reader(store).table(manifest.shards[0].files["per_query"])
     table = table.filter(pc.equal(table["measure"], "nDCG@10"))
     scores = {(row["query_id"], row["run"]): row["value"] for row in table.to_pylist()}
     return [

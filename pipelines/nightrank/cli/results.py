@@ -19,8 +19,6 @@ DuckDB = Annotated[bool, typer.Option("--duckdb", help="A CREATE VIEW statement 
 Table = Annotated[
     str, typer.Option("--table", help="ranked, queries, rejects, changes or evaluation.")
 ]
-# Beside what is published: every measure of every judged query, as `evaluate` wrote it.
-EVALUATION = "evaluation"
 
 
 def results(
@@ -33,30 +31,18 @@ def results(
     json: Json = False,
 ) -> None:
     """Prints the files, counts and generation of what is published."""
-    from nightrank.config.file import load_config
-    from nightrank.generations.results import evaluation_file, file_list, generation_of, open_lake
+    from nightrank.api.reading import published
 
-    loaded = load_config(config, sets or [])
-    store = open_lake(loaded.root, loaded.name, loaded.storage_options)
-    entry = generation_of(store, generation)
-    tables = {
-        name: (len(f), sum(one["rows"] for one in f)) for name, f in entry.body["files"].items()
-    }
-    if table == EVALUATION:
-        held = evaluation_file(store, entry, loaded)
-        paths, tables[EVALUATION] = [store.path(held.key)], (1, held.rows)
-    else:
-        paths = file_list(store, entry, table)
+    held = published(config, sets or [], table=table, generation=generation)
     if files:
-        print("\n".join(paths))
+        print("\n".join(held.files))
     elif duckdb:
-        quoted = ",\n  ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        print(f"CREATE OR REPLACE VIEW {table} AS SELECT * FROM read_parquet([\n  {quoted}\n]);")
+        print(held.duckdb_view())
     elif json:
-        plain = {"generation": entry.generation, "table": table, "files": paths}
-        print_json({**plain, "rows": tables[table][1], "counts": entry.body["counts"]})
+        plain = {"generation": held.generation, "table": table, "files": held.files}
+        print_json({**plain, "rows": held.rows, "counts": held.counts})
     else:
-        print(f"generation {entry.generation} of {store.url}")
-        for name, (count, rows) in tables.items():
-            print(f"  {name}: {rows} rows in {count} file(s)")
-        print("\n".join(f"    {path}" for path in paths))
+        print(f"generation {held.generation} of {held.url}")
+        for name, size in held.sizes.items():
+            print(f"  {name}: {size.rows} rows in {size.files} file(s)")
+        print("\n".join(f"    {path}" for path in held.files))

@@ -1,30 +1,25 @@
-"""What every verb shares: one line per error, exit codes, a clean stop, opening a job."""
+"""What every verb shares: options, one line per error, exit codes, a clean stop."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import sys
 import tempfile
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from nightrank.cli import closing
-from nightrank.cli.executors import open_executor
 from nightrank.config.redaction import redacted
 from nightrank.errors import NightrankError, unexpected
 from nightrank.runtime import supervisor
 
 if TYPE_CHECKING:
-    from nightrank.flow.offline_rerank import Run
-    from nightrank.generations.planning import Plan, Scope
-    from nightrank.storage.store import Store
+    from nightrank.config.schema import PipelineConfig
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
 Sets = Annotated[
@@ -37,7 +32,7 @@ Generation = Annotated[
     typer.Option("--generation", metavar="N|DATE", help="An older generation, or that of a day."),
 ]
 Force = Annotated[
-    str, typer.Option("--force-publish", metavar="REASON", help="Publish though the gate fails.")
+    str, typer.Option("--force-publish", metavar="REASON", help="Publish although the gate fails.")
 ]
 
 
@@ -48,9 +43,9 @@ def program(app: Callable[..., Any]) -> NoReturn:
 
 
 def guarded(app: Callable[..., Any]) -> int:
-    """Calls a typer app and turns every ending into an exit code and at most one line on stderr.
+    """Calls a typer app; every ending becomes an exit code and at most one line on stderr.
 
-    With `--json` standard output ends with one line too (`closing`).
+    With `--json` standard output ends with one line too (see `closing`).
 
     Returns:
         0, the code of an expected error, 70 for a bug, 130 after Ctrl-C, 143 after SIGTERM.
@@ -82,7 +77,7 @@ def guarded(app: Callable[..., Any]) -> int:
 
 
 def _bug(error: BaseException) -> int:
-    """One line; the message, which may quote a text, stands in a file of this user alone."""
+    """One line; the message, which may quote a text, is in a file that only this user can read."""
     with tempfile.NamedTemporaryFile("w", prefix="nightrank-", suffix=".log", delete=False) as file:
         file.write(redacted("".join(traceback.format_exception(error))))
     if not isinstance(error, NightrankError):
@@ -101,30 +96,13 @@ def _stopped() -> int:
     return stop.exit_code
 
 
-@contextlib.contextmanager
-def open_job(
-    config_path: str,
-    sets: list[str] | None,
-    quiet: bool,
-    scope: Scope = "all",
-    index_generation: int | None = None,
-    verb: str = "run",
-    publishes: bool = True,
-    force_publish: str = "",
-    began: float | None = None,
-) -> Iterator[Run]:
-    """Loads the config, probes the store, plans, and opens the executor; records events.
+def prepare_run(config_path: str, sets: list[str] | None) -> PipelineConfig:
+    """Loads the config; a run on Ray continues in a child process (see `supervisor`).
 
-    Args:
-        config_path: the YAML file.
-        sets: overrides, `KEY=VALUE`.
-        quiet: whether no progress is shown.
-        scope: which halves are run.
-        index_generation: as `make_plan`.
-        verb: what was asked for.
-        publishes: whether results are to be published: refused while a rollback is in force.
-        force_publish: why results are published all the same; empty otherwise.
-        began: when the schedule of this night did, in seconds since the epoch; by default now.
+    Call it before anything that starts a thread is imported.
+
+    Raises:
+        NightrankError: E_CONFIG, E_USAGE for the config or an override.
     """
     from nightrank.config.file import load_config
 
@@ -134,79 +112,4 @@ def open_job(
     from nightrank.process.without_pandas import without_pandas
 
     without_pandas()  # Before anything else imports it.
-    from nightrank.flow.offline_rerank import Run
-    from nightrank.generations.planning import make_plan, store_models
-    from nightrank.generations.prediction import expected_seconds
-    from nightrank.generations.results import open_lake
-    from nightrank.generations.rollbacks import refuse_held
-    from nightrank.runtime import events
-    from nightrank.runtime.budget import Meter
-    from nightrank.runtime.deadline import failed_seconds, window_of
-    from nightrank.runtime.eta import EtaEstimator
-    from nightrank.runtime.progress import Progress
-
-    _refuse_unpickling()
-    store = open_lake(config.root, config.name, config.storage_options)
-    progress, recorder = Progress(quiet=quiet), events.Events(store)
-    with events.recording(recorder):
-        try:
-            store.probe()
-            if publishes and scope != "index" and not force_publish:
-                # Before inputs are listed and models copied: the work would end unpublished, and
-                # the index would take in what the operator has not looked at yet.
-                refuse_held(store)
-            plan = make_plan(config, store, scope, index_generation)
-            recorder.folder, recorder.plan = plan.own_folder, plan.plan_id
-            begun = store.folders(recorder.folder) or store.folders(plan.segment)
-            events.emit("run_resumed" if begun else "run_started", verb=verb)
-            if not begun:
-                _check_room(plan, store)
-            for name, files in plan.left_out.items():
-                if left_out := files.describe():
-                    progress.note(f"{name}: {left_out}")
-            plan = store_models(plan, store, progress.note)
-            with open_executor(config) as executor:
-                meter = Meter(
-                    config.budget,
-                    executor.gpus,
-                    lambda until, now: window_of(store, plan.own_folder, until, began or now),
-                    lambda: failed_seconds(store, plan.own_folder, recorder.run, time.time()),
-                )
-                progress.eta = EtaEstimator(
-                    expected_seconds(store, plan.folder, plan.earlier),
-                    meter.deadline,
-                )
-                job = Run(plan, store, executor, progress, meter=meter)
-                job.force_publish = force_publish
-                yield job
-            if job.cut_short:
-                events.ended(job.cut_short)
-            events.emit("run_finished", seconds=time.monotonic() - job.began)
-        except BaseException as error:
-            events.ended(supervisor.stop_behind(error))
-            if isinstance(error, NightrankError) and error.code == "E_STORE_RETRY":
-                recorder.folder = ""  # The store does not answer: it was asked for long enough.
-            raise
-        finally:
-            recorder.close()
-
-
-def _check_room(plan: Plan, store: Store) -> None:
-    """Before anything is written: a forecast knows, else a first run takes what its input does."""
-    from nightrank.generations import prediction
-    from nightrank.storage import headroom
-
-    if forecast := prediction.kept(store, plan.folder) if plan.folder else None:
-        headroom.check(plan.config.root, int(forecast["bytes"]), "its forecast")
-    elif plan.base is None:
-        # Texts and tokens each compress to about a third; vectors come on top.
-        half = sum(file.size for file in plan.corpus_files) // 2
-        headroom.check(plan.config.root, half, "half of its input and a fifth more")
-
-
-def _refuse_unpickling() -> None:
-    """Refuses an environment in which Ray Data would unpickle what stands in Parquet files."""
-    for name in sorted(os.environ):
-        if name.startswith("RAY_DATA_AUTOLOAD_"):
-            what = f"{name} is set: Ray would run code that stands in data files"
-            raise NightrankError("E_CONFIG", what, "environment", f"unset {name}")
+    return config
