@@ -10,13 +10,13 @@ from nightrank.storage.tokens import Tokens
 from tests.support.shards import texts
 
 
-def one_by_one(postings, queries, depth, dead):
-    """The definition: all scores of a query, the best of them with ties, dead rows left out."""
+def one_by_one(postings, queries, depth, tombstoned):
+    """The definition: the best scores of a query with ties, without tombstoned rows."""
     found = []
     for query in range(len(queries)):
         scores = postings.scores(queries[query])
-        if dead is not None:
-            scores[dead] = 0
+        if tombstoned is not None:
+            scores[tombstoned] = 0
         ordered = np.sort(scores)[::-1]
         last = ordered[depth - 1] if len(ordered) >= depth else 0
         rows = np.flatnonzero((scores > 0) & (scores >= last))
@@ -41,12 +41,12 @@ def test_blocks_find_what_a_loop_finds_bit_for_bit(seed, documents, depth, block
     statistics = bm25.count([texts(generator, 50, 40, 20)])
     postings = bm25.build(texts(generator, documents, 40, 20), statistics, 0.9, 0.4)
     queries = texts(generator, 9, 60, 12)
-    dead = generator.random(documents) < share if share < 0.5 else None
+    tombstoned = generator.random(documents) < share if share < 0.5 else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bm25_search, "BLOCK_POSTINGS", block)
-        found = bm25_search.search(postings, queries, depth, 2, dead)
+        found = bm25_search.search(postings, queries, depth, 2, tombstoned)
     assert [column.dtype for column in found] == [np.int32, np.int64, np.float32]
-    assert as_rows(found) == one_by_one(postings, queries, depth, dead)
+    assert as_rows(found) == one_by_one(postings, queries, depth, tombstoned)
 
 
 @pytest.mark.parametrize("order", ["scattered", "the best lie between the samples"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightrank.retrieval import carried_lists
-from nightrank.retrieval.hybrid import BM25, DENSE, FOUND
+from nightrank.retrieval.hybrid import BM25, DENSE, FOUND_BY_VECTOR
 
 NAMES = [DENSE, BM25]
 
@@ -21,7 +21,7 @@ def pool(rows: dict[str, tuple[float, float]]) -> pa.Table:
             "doc_id": pa.array(list(rows), pa.string()),
             DENSE: pa.array([dense for dense, _ in rows.values()], pa.float32()),
             BM25: pa.array([lexical for _, lexical in rows.values()], pa.float32()),
-            FOUND: pa.array([True] * len(rows), pa.bool_()),
+            FOUND_BY_VECTOR: pa.array([True] * len(rows), pa.bool_()),
         }
     )
 

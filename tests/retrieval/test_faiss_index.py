@@ -89,7 +89,7 @@ def test_vectors_that_are_not_finite_are_refused_everywhere(bad, vectors):
         lambda: faiss_index.add(index, broken),
         lambda: faiss_index.search(index, broken, 3),
     ):
-        with pytest.raises(NightrankError, match=r"E_CORRUPT.*not finite: 1 of 20.*row 13"):
+        with pytest.raises(NightrankError, match=r"E_CORRUPT.*expected finite.*1 of 20.*row 13"):
             call()
 
 
@@ -111,7 +111,7 @@ def test_parameters_that_the_index_does_not_take_are_an_error_of_the_config(para
 
 
 def test_queries_of_another_dimension_are_refused(vectors):
-    with pytest.raises(NightrankError, match=r"E_CORRUPT.*15 dimensions.*16"):
+    with pytest.raises(NightrankError, match=r"E_CORRUPT.*16 dimensions, found 15"):
         faiss_index.search(build("Flat", vectors), vectors[:2, :15], 3)
 
 
@@ -150,7 +150,7 @@ def test_a_truncated_or_prolonged_file_is_refused(vectors):
     for size in [0, 3, 4, 40, len(whole) // 2, len(whole) - 1]:
         with pytest.raises(NightrankError, match="E_CORRUPT"):
             faiss_files.read(whole[:size])
-    with pytest.raises(NightrankError, match="goes on after"):
+    with pytest.raises(NightrankError, match="found more bytes"):
         faiss_files.read(whole + b"\0")
     with pytest.raises(NightrankError, match="E_CORRUPT"):
         faiss_files.read(b"PAR1" + whole[4:])

@@ -144,20 +144,20 @@ def test_exact_scores_are_within_half_a_float32_step_of_the_true_sum(dimension):
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 1.0), st.sampled_from(["Flat", "IVF4,Flat"]))
 @settings(deadline=None, max_examples=40)
-def test_dead_rows_are_as_if_they_had_never_been(seed, share, factory):
+def test_tombstoned_rows_are_as_if_they_had_never_been(seed, share, factory):
     generator = np.random.default_rng(seed)
     distinct = generator.integers(-8, 9, (40, 5)).astype(np.float32) / 8
     vectors = distinct[generator.integers(0, len(distinct), 300)]
     queries = generator.integers(-8, 9, (4, 5)).astype(np.float32) / 8
     doc_ids = [f"d{i}" for i in generator.permutation(300)]
-    dead = generator.random(300) < share
+    tombstoned = generator.random(300) < share
     whole = open_shard(vectors, np.arange(300), doc_ids, factory)
-    buried = dataclasses.replace(whole, dead=dead)
+    marked = dataclasses.replace(whole, tombstoned=tombstoned)
     parameters = "" if factory == "Flat" else "nprobe=2"
-    got = search_group(queries, [buried], 7, parameters)
+    got = search_group(queries, [marked], 7, parameters)
     every = search_group(queries, [whole], 300, parameters)
-    alive = every.filter(pa.array(~dead[every["ordinal"].to_numpy()]))
-    assert got.equals(ranking.rank(alive, 7).select(got.column_names))
+    live = every.filter(pa.array(~tombstoned[every["ordinal"].to_numpy()]))
+    assert got.equals(ranking.rank(live, 7).select(got.column_names))
 
 
 def test_recall_counts_what_a_search_misses():
@@ -175,5 +175,5 @@ def test_recall_counts_what_a_search_misses():
     best = search_group(queries, [flat], 10)
     pairs = [set(zip(*(t[c].to_pylist() for c in ("query", "doc_id")))) for t in (found, best)]  # noqa: B905
     assert (hits, wanted) == (len(pairs[0] & pairs[1]), 60) and 0 < hits < 60
-    dead = dataclasses.replace(flat, dead=np.arange(400) >= 4)
-    assert recall(queries, [dead], 10) == (24, 24)
+    tombstoned = dataclasses.replace(flat, tombstoned=np.arange(400) >= 4)
+    assert recall(queries, [tombstoned], 10) == (24, 24)

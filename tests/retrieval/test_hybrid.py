@@ -16,7 +16,7 @@ def table(rows):
             hybrid.DENSE: pa.array(dense, pa.float32()),
             hybrid.BM25: pa.array(lexical, pa.float32()),
             # A document of no word and no likeness is one that vectors did not find.
-            hybrid.FOUND: pa.array([score > 0 for score in dense]),
+            hybrid.FOUND_BY_VECTOR: pa.array([score > 0 for score in dense]),
         }
     )
 
@@ -44,7 +44,7 @@ def test_a_row_of_either_list_stays_and_no_other():
 
 def test_what_vectors_did_not_find_stands_in_no_dense_list():
     missed = table([(0, "a", 0.9, 0.0), (0, "b", 0.8, 0.0), (0, "c", 0.7, 5.0)])
-    missed = missed.set_column(4, hybrid.FOUND, pa.array([True, False, False]))
+    missed = missed.set_column(4, hybrid.FOUND_BY_VECTOR, pa.array([True, False, False]))
     kept = hybrid.best_of_either(missed, 2)
     assert kept["doc_id"].to_pylist() == ["a", "c"]
 

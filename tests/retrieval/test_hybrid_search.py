@@ -23,8 +23,8 @@ def one_by_one(queries, terms, shards, depth, parameters):
             mine = dense.filter(pa.array(dense["query"].to_numpy() == query))
             found = set(np.searchsorted(shard.ordinals, mine["ordinal"].to_numpy()).tolist())
             lexical = shard.postings.scores(terms[query])
-            if shard.dead is not None:
-                lexical[shard.dead] = 0
+            if shard.tombstoned is not None:
+                lexical[shard.tombstoned] = 0
             ordered = np.sort(lexical)[::-1]
             last = ordered[depth - 1] if len(ordered) >= depth else 0
             for row in sorted(found | set(np.flatnonzero((lexical > 0) & (lexical >= last)))):
@@ -64,11 +64,11 @@ def test_both_lists_are_those_of_a_loop_over_queries(seed, count, depth, share, 
         mine = np.flatnonzero(where == number)
         shard = open_shard(vectors[mine], mine, [doc_ids[i] for i in mine], factory)
         postings = bm25.build(documents.take(mine), statistics, 0.9, 0.4)
-        dead = generator.random(len(mine)) < share if share < 0.5 else None
-        shards.append(dataclasses.replace(shard, postings=postings, dead=dead))
+        tombstoned = generator.random(len(mine)) < share if share < 0.5 else None
+        shards.append(dataclasses.replace(shard, postings=postings, tombstoned=tombstoned))
     parameters = "nprobe=2" if factory.startswith("IVF") and count == 1 else ""
     got = search_both(queries, terms, shards, depth, parameters)
-    columns = ("query", "ordinal", "doc_id", hybrid.DENSE, hybrid.BM25, hybrid.FOUND)
+    columns = ("query", "ordinal", "doc_id", hybrid.DENSE, hybrid.BM25, hybrid.FOUND_BY_VECTOR)
     found = list(zip(*(got[name].to_pylist() for name in columns), strict=True))
     assert len(found) == len(set(found))
     assert set(found) == one_by_one(queries, terms, shards, depth, parameters)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightrank.retrieval import faiss_index, faiss_library, faiss_products, runs, scoring
+from nightrank.retrieval import faiss_index, faiss_library, faiss_products, ragged, scoring
 from nightrank.retrieval.first_stage import search_group
 from tests.support.shards import as_rows, brute_force, open_shard, split
 
@@ -40,7 +40,7 @@ def test_a_librarys_sums_give_the_bits_of_the_tree(seed, dimension, scale, size,
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([1, 16, 1 << 24]))
 @settings(deadline=None, max_examples=60)
-def test_the_nth_of_every_run_and_of_runs_in_parts(seed, n, block):
+def test_the_nth_of_every_row_and_of_rows_in_parts(seed, n, block):
     generator = np.random.default_rng(seed)
     query = np.sort(generator.integers(0, 6, 40)).astype(np.int32)
     values = generator.integers(0, 5, 40).astype(np.float32)
@@ -51,10 +51,10 @@ def test_the_nth_of_every_run_and_of_runs_in_parts(seed, n, block):
     where = generator.integers(0, 3, 40)
     parts = [(query[where == i], values[where == i]) for i in range(3)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "MATRIX_VALUES", block)
-        assert runs.nth_of_parts(parts, 6, n).tolist() == expected
-        assert runs.nth_of_parts([(query, values)], 6, n).tolist() == expected
-    assert runs.nth_of_parts([], 2, n).tolist() == [-np.inf] * 2
+        patch.setattr(ragged, "MATRIX_VALUES", block)
+        assert ragged.nth_of_parts(parts, 6, n).tolist() == expected
+        assert ragged.nth_of_parts([(query, values)], 6, n).tolist() == expected
+    assert ragged.nth_of_parts([], 2, n).tolist() == [-np.inf] * 2
 
 
 class HalfPrecision:

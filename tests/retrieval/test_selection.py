@@ -55,23 +55,23 @@ def test_the_choice_reaches_the_target_and_its_strings_build_and_search(dimensio
 
 def test_settings_are_the_cheapest_that_reach_the_target(monkeypatch):
     """The next cheaper one was tried, and falls short."""
-    tried, found, recall = [], selection._found, selection._recall
+    tried, hits, recall = [], selection._hits, selection._recall
 
     def search(index, queries, k, fetch, parameters):
         tried.append([index, parameters, None])
-        return found(index, queries, k, fetch, parameters)
+        return hits(index, queries, k, fetch, parameters)
 
     def measure(mine, truth):
         tried[-1][2] = recall(mine, truth)
         return tried[-1][2]
 
-    monkeypatch.setattr(selection, "_found", search)
+    monkeypatch.setattr(selection, "_hits", search)
     monkeypatch.setattr(selection, "_recall", measure)
     choice = choose(clustered(12_000, 32, spread=1.0), 12_000, 10**6, 20, 0.9, 1000, 1, 7)
     within_lists = [trial for trial in choice.trials if trial.factory.startswith("IVF")]
     assert len(within_lists) == 4  # Two codes, refined by two factors each.
     built = list(dict.fromkeys(id(index) for index, _, recall in tried if recall is not None))
-    grids = selection._forms(32, 12_000, 11_500)
+    grids = selection._index_types(32, 12_000, 11_500)
     checked = 0
     for trial in within_lists:
         number = next(i for i, (factory, _) in enumerate(grids) if factory == trial.factory)
@@ -88,11 +88,11 @@ def test_settings_are_the_cheapest_that_reach_the_target(monkeypatch):
 
 def test_what_a_form_takes_of_more_vectors_grows_by_what_it_scans():
     # Half its time is for lists and refinement: of four times as many vectors it takes 2.5 times.
-    assert selection.expected(8.0, 2.0, 1.5, 4.0) == pytest.approx(5.0 / 32.0)
-    assert selection.expected(8.0, 2.0, 1.5, 1.0) == pytest.approx(0.25)
+    assert selection.expected_ratio(8.0, 2.0, 1.5, 4.0) == pytest.approx(5.0 / 32.0)
+    assert selection.expected_ratio(8.0, 2.0, 1.5, 1.0) == pytest.approx(0.25)
     # Noise: no form takes less for more, nor more than in proportion.
-    assert selection.expected(8.0, 2.0, 2.1, 4.0) == pytest.approx(2.0 / 32.0)
-    assert selection.expected(8.0, 2.0, 0.5, 4.0) == pytest.approx(0.25)
+    assert selection.expected_ratio(8.0, 2.0, 2.1, 4.0) == pytest.approx(2.0 / 32.0)
+    assert selection.expected_ratio(8.0, 2.0, 0.5, 4.0) == pytest.approx(0.25)
 
 
 def test_an_unreachable_target_gives_flat():

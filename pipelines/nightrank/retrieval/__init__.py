@@ -1,4 +1,4 @@
-"""First stage: FAISS, BM25, exact scores, fusion, the order of lists; arrays in, arrays out.
+"""First stage: FAISS, BM25, exact scores, fusion and ranking; it takes and returns arrays.
 
 May import: errors, storage.
 """

@@ -1,13 +1,13 @@
 """BM25 for many queries at once: sparse matrices of queries x terms and terms x documents.
 
-A product adds up a document's terms in ascending order of their ids, in float64; its score is
-rounded once to float32. So a score has the same bits in any block, any shard and on any number of
-threads, and is `Postings.scores` of its query to the last bit.
+A product sums a document's terms in ascending order of their ids, in float64, and the sum is
+rounded once to float32. So a score has the same bits in any block, any shard and with any number of
+threads, and equals `Postings.scores` of its query.
 
-Of 200,000 passages and 4,096 real queries of 10 terms, a query meets 34,000 postings, a sixth of
-the documents. Pruning by upper bounds (MaxScore, with the true depth-th score known beforehand)
-would leave 43 % of the postings but 10,000 documents a query to be looked up singly, so everything
-is added up. scipy's products run without Python's lock: threads take blocks.
+With 200,000 passages and 4,096 real queries of 10 terms, a query touches 34,000 postings, of a
+sixth of the documents. Pruning by upper bounds (MaxScore, with the true depth-th score known in
+advance) would leave 43 % of the postings, but 10,000 single look-ups per query, so all postings are
+summed. scipy's products release Python's lock: threads work on blocks.
 
 Knows nothing about: vectors, words, storage.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.retrieval import runs
+from nightrank.retrieval import ragged
 from nightrank.retrieval.bm25 import Postings
 from nightrank.storage.tokens import Tokens
 
@@ -31,61 +31,65 @@ Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 Matrix = Any  # a scipy.sparse.csr_matrix; scipy ships no types
 
-# Postings added up by one product: 50 MB for its result on every thread.
+# Postings of one product: its result takes 50 MB on every thread.
 BLOCK_POSTINGS = 2 << 20
 # Pairs scored at once: some 20 MB at 60 terms a document.
 BLOCK_PAIRS = 1 << 15
-# Every n-th score of a query tells where about its depth-th lies.
+# Every n-th score of a query is a sample from which its depth-th score is estimated.
 STRIDE = 16
-# How far such a guess stays above the depth-th: at 3 some lists of 4,096 were cut too short and
-# taken whole, which cost a sixth of the time.
+# The margin of this estimate, in standard deviations: at 3 some lists of 4,096 were cut too short
+# and searched again without an estimate, which cost a sixth of the time.
 DEVIATIONS = 4
 
 
 def search(
-    postings: Postings, queries: Tokens, depth: int, threads: int = 1, dead: Bool | None = None
+    postings: Postings,
+    queries: Tokens,
+    depth: int,
+    threads: int = 1,
+    tombstoned: Bool | None = None,
 ) -> tuple[Int32, Int64, Float32]:
     """Finds the best `depth` documents of every query, ties with the last one included.
 
     Args:
         postings: n documents.
-        queries: q queries' term ids, repeats kept.
+        queries: the term ids of q queries, with repeats.
         depth: documents of each query.
         threads: products computed at once.
-        dead: bool[n], rows that count no longer.
+        tombstoned: bool[n], rows that are not candidates.
 
     Returns:
         Flat arrays of one length, by (query, row): query int32, row int64, score float32 above 0.
-        A document that shares no term with the query is not found.
+        A document that shares no term with the query is no candidate.
     """
-    index, asked = _by_term(postings), _asked(queries, postings)
+    index, query_terms = _by_term(postings), _by_query(queries, postings)
     lengths = np.diff(postings.offsets)
-    work = _sums(lengths[asked.indices], asked.indptr)
-    # Alike in work together: the padded matrices of a block are then nearly full.
+    work = _sums(lengths[query_terms.indices], query_terms.indptr)
+    # Queries of similar work share a block: its padded matrices are then nearly full.
     order = np.argsort(work, kind="stable")
     order = order[work[order] > 0]
     block = (np.cumsum(work[order]) - 1) // BLOCK_POSTINGS
     blocks = np.split(order, np.flatnonzero(np.diff(block)) + 1) if len(order) else []
 
-    def one(chosen: Int64) -> tuple[Int64, Float32]:
-        mine = asked[chosen]
-        # Of the index only the terms asked for, or every product would convert all of it.
-        used, mine.indices = np.unique(mine.indices, return_inverse=True)
-        mine = _csr_matrix(
-            (mine.data, mine.indices.astype(np.int32), mine.indptr), (len(chosen), len(used))
+    def search_block(chosen: Int64) -> tuple[Int64, Float32]:
+        weights = query_terms[chosen]
+        # Only the terms of these queries: a product would convert all of the index.
+        used, columns = np.unique(weights.indices, return_inverse=True)
+        weights = _csr_matrix(
+            (weights.data, columns.astype(np.int32), weights.indptr), (len(chosen), len(used))
         )
-        found = mine @ index[used].astype(np.float64)
-        scores = found.data.astype(np.float32)
-        if dead is not None:
-            scores[dead[found.indices]] = 0
-        at = _best(scores, found.indptr, depth)
-        query = np.searchsorted(found.indptr, at, side="right") - 1
-        return runs.pairs(chosen[query], found.indices[at]), scores[at]
+        product = weights @ index[used].astype(np.float64)
+        scores = product.data.astype(np.float32)
+        if tombstoned is not None:
+            scores[tombstoned[product.indices]] = 0
+        at = _best(scores, product.indptr, depth)
+        query = np.searchsorted(product.indptr, at, side="right") - 1
+        return ragged.pairs(chosen[query], product.indices[at]), scores[at]
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        made = list(pool.map(one, blocks))
-    pair = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in made)])
-    scores = np.concatenate([np.empty(0, np.float32), *(values for _, values in made)])
+        results = list(pool.map(search_block, blocks))
+    pair = np.concatenate([np.empty(0, np.int64), *(pairs for pairs, _ in results)])
+    scores = np.concatenate([np.empty(0, np.float32), *(values for _, values in results)])
     order = np.argsort(pair)
     pair = pair[order]
     return (pair >> 32).astype(np.int32), pair & 0xFFFFFFFF, scores[order]
@@ -98,7 +102,7 @@ def score_pairs(
 
     Args:
         postings: n documents.
-        queries: q queries' term ids, repeats kept.
+        queries: the term ids of q queries, with repeats.
         query: int32[m], rows of `queries`.
         row: int64[m], documents.
         threads: blocks computed at once.
@@ -106,22 +110,23 @@ def score_pairs(
     Returns:
         float32[m], 0 for a document that shares no term with the query.
     """
-    asked = _asked(queries, postings)
+    query_terms = _by_query(queries, postings)
     by_document = _by_term(postings).T.tocsr()
 
-    def one(begin: int) -> Float32:
+    def score_block(begin: int) -> Float32:
         part = slice(begin, begin + BLOCK_PAIRS)
-        shared = by_document[row[part]].astype(np.float64).multiply(asked[query[part]]).tocsr()
-        # A product with ones adds up a row in ascending order of its terms.
+        documents = by_document[row[part]].astype(np.float64)
+        shared = documents.multiply(query_terms[query[part]]).tocsr()
+        # A product with ones sums a row in ascending order of its terms.
         return np.asarray(shared @ np.ones(shared.shape[1])).astype(np.float32)
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        made = list(pool.map(one, range(0, len(row), BLOCK_PAIRS)))
-    return np.concatenate([np.empty(0, np.float32), *made])
+        blocks = list(pool.map(score_block, range(0, len(row), BLOCK_PAIRS)))
+    return np.concatenate([np.empty(0, np.float32), *blocks])
 
 
 def _by_term(postings: Postings) -> Matrix:
-    """Terms x documents, float32, over the postings' own arrays."""
+    """Terms x documents, float32; shares the arrays of the postings."""
     shape = (len(postings.terms), postings.documents)
     index = _csr_matrix(shape, dtype=np.float32)
     index.data, index.indices, index.indptr = postings.impacts, postings.rows, postings.offsets
@@ -129,17 +134,17 @@ def _by_term(postings: Postings) -> Matrix:
     return index
 
 
-def _asked(queries: Tokens, postings: Postings) -> Matrix:
-    """Queries x the postings' terms: how often each is asked, float64; unknown terms left out."""
+def _by_query(queries: Tokens, postings: Postings) -> Matrix:
+    """Queries x the postings' terms: frequencies, float64; unknown terms are omitted."""
     query = np.repeat(np.arange(len(queries)), queries.lengths)
     ids = queries.ids[queries.offsets[0] : queries.offsets[-1]]
-    pair, often = np.unique(runs.pairs(query, ids), return_counts=True)
+    pair, frequency = np.unique(ragged.pairs(query, ids), return_counts=True)
     term = (pair & 0xFFFFFFFF).astype(np.int32)
     at = np.searchsorted(postings.terms, term)
     known = at < len(postings.terms)
     known[known] = postings.terms[at[known]] == term[known]
     indptr = np.searchsorted(pair[known] >> 32, np.arange(len(queries) + 1))
-    parts = (often[known].astype(np.float64), at[known].astype(np.int32), indptr)
+    parts = (frequency[known].astype(np.float64), at[known].astype(np.int32), indptr)
     return _csr_matrix(parts, shape=(len(queries), len(postings.terms)))
 
 
@@ -149,28 +154,28 @@ def _sums(values: Int64, indptr: Int64) -> Int64:
 
 
 def _best(scores: Float32, indptr: Int64, depth: int) -> Int64:
-    """Positions of the best `depth` scores of every run, with ties, zeros left out; ascending."""
+    """Positions of the best `depth` scores of every row, with ties, without zeros; ascending."""
     lengths = np.diff(indptr).astype(np.int64)
-    # A sample's r-th score lies below the depth-th unless the sample is so many deviations off.
+    # The r-th score of the sample is below the depth-th, unless it deviates by `DEVIATIONS`.
     expected = depth / STRIDE
     r = math.ceil(expected + DEVIATIONS * math.sqrt(expected)) + 1
-    few = -(-lengths // STRIDE)
-    sample = np.repeat(indptr[:-1], few) + STRIDE * runs.within(few)
-    guess = runs.nth_largest(scores[sample], few, r)
-    at = np.flatnonzero((scores >= np.repeat(guess, lengths)) & (scores > 0))
+    sampled = -(-lengths // STRIDE)
+    sample = np.repeat(indptr[:-1], sampled) + STRIDE * ragged.within(sampled)
+    estimate = ragged.nth_largest(scores[sample], sampled, r)
+    at = np.flatnonzero((scores >= np.repeat(estimate, lengths)) & (scores > 0))
     kept = np.diff(np.searchsorted(at, indptr))
-    if ((kept < depth) & np.isfinite(guess)).any():
-        guess[kept < depth] = -np.inf
-        at = np.flatnonzero((scores >= np.repeat(guess, lengths)) & (scores > 0))
+    if ((kept < depth) & np.isfinite(estimate)).any():
+        estimate[kept < depth] = -np.inf
+        at = np.flatnonzero((scores >= np.repeat(estimate, lengths)) & (scores > 0))
         kept = np.diff(np.searchsorted(at, indptr))
-    last = runs.nth_largest(scores[at], kept, depth)
+    last = ragged.nth_largest(scores[at], kept, depth)
     return at[scores[at] >= np.repeat(last, kept)]
 
 
 def _csr_matrix(*arguments: Any, **options: Any) -> Matrix:
     """`scipy.sparse.csr_matrix`, imported on first use.
 
-    The import takes 0.2 s, which every command and Ray's driver would pay without a search.
+    The import takes 0.2 s, which commands and Ray's driver, which never search, do not pay.
     """
     from scipy import sparse
 

@@ -1,18 +1,17 @@
-"""Lists that stand over nights: how much of a list is still the truth when documents come and go.
+"""Carried lists: how deep a list is still complete after documents were added and deleted.
 
-A list is complete down to its bound, a (score, doc_id) in the total order of `ranking`: every
-living document at or above the bound is in it. So a later night needs to search only the documents
-that are new:
+A list is complete down to its bound, a (score, doc_id) in the total order of `ranking`: it holds
+every live document at or above the bound. So an incremental run searches new documents only:
 
-    rows below the bound are never kept, for there are others below it that nobody knows of;
-    a document that dies leaves its list and the bound stays;
-    a list longer than it needs to be is cut, and the bound rises to its last row;
-    a list that falls short above its bound underflows: its query must be searched in full.
+    rows below the bound are not kept, since unknown documents may lie below it too;
+    a deleted document leaves its list, and the bound stays;
+    a list longer than needed is cut, and its bound rises to its last row;
+    a list too short above its bound underflows: its query is searched in full.
 
-A list that was searched in full and came out shorter than asked for holds all there is: its bound
-is minus infinity. The bound is a place in the total order rather than a score, so that ties at the
-cut need no care. A pool holds a query's rows of every list (dense, BM25), each row with all scores;
-which list a row stands in follows from the scores and the bounds.
+A full search that returns fewer rows than its depth has found all documents: the list's bound is
+minus infinity. A bound is a position in the total order rather than a score, so that ties at the
+cut are no special case. A pool holds a query's rows of every list (dense, BM25), each row with all
+scores; the scores and the bounds tell which list a row is in.
 
 Knows nothing about: indexes, segments, storage.
 """
@@ -27,27 +26,27 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nightrank.retrieval import ranking
-from nightrank.retrieval.hybrid import BM25, DENSE, FOUND
+from nightrank.retrieval.hybrid import BM25, DENSE, FOUND_BY_VECTOR
 
 Bool = NDArray[np.bool_]
 
 
 def kept_rows(depth: int) -> int:
-    """Rows that a standing list keeps, so that `depth` are left after some nights.
+    """Rows that a carried list keeps, so that `depth` remain after several incremental runs.
 
-    A quarter more: where a hundredth of the documents is replaced every night, the number of rows
-    above a bound wanders by about sqrt(2 * depth / 100) a night, eight after thirty nights at a
-    depth of 100; deletions alone use the quarter up in 22 nights.
+    A quarter more than `depth`: if every run replaces a hundredth of the documents, the number of
+    rows above a bound drifts by about sqrt(2 * depth / 100) a run, by eight after thirty runs at
+    depth 100; deletions alone use up the quarter in 22 runs.
     """
     return depth + max(10, depth // 4)
 
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """Down to where the lists of q queries are complete.
+    """The bounds down to which the lists of q queries are complete.
 
     Attributes:
-        scores: by score column, float32[q]; minus infinity where the list holds all there is.
+        scores: by score column, float32[q]; minus infinity where the list holds all documents.
         doc_ids: by score column, string[q].
     """
 
@@ -56,7 +55,7 @@ class Bounds:
 
     @staticmethod
     def none(queries: int, names: list[str]) -> Bounds:
-        """Bounds of lists that hold all there is."""
+        """Bounds of lists that hold all documents."""
         return Bounds(
             {name: np.full(queries, -np.inf, np.float32) for name in names},
             {name: pa.array([""] * queries, pa.string()) for name in names},
@@ -80,7 +79,7 @@ class Bounds:
         return pa.table(columns)
 
     def where(self, chosen: Bool, other: Bounds) -> Bounds:
-        """These bounds where `chosen`, else the other's."""
+        """These bounds where `chosen` (bool[q]), else the other's."""
         mask = pa.array(chosen)
         return Bounds(
             {n: np.where(chosen, s, other.scores[n]) for n, s in self.scores.items()},
@@ -88,39 +87,39 @@ class Bounds:
         )
 
     def above(self, table: pa.Table, name: str) -> Bool:
-        """Which rows of a pool stand in the list of `name`: at or above its bound."""
+        """Which rows of a pool are in the list of score `name`: at or above its bound."""
         query, score = table["query"].to_numpy(), table[name].to_numpy()
         bound = self.scores[name][query]
-        inside = score > bound
+        in_list = score > bound
         tied = np.flatnonzero(score == bound)
         if len(tied):
             ids = table["doc_id"].take(pa.array(tied))
-            theirs = self.doc_ids[name].take(pa.array(query[tied]))
-            inside[tied] = pc.greater_equal(ids, theirs).to_numpy()
-        if name == DENSE and FOUND in table.column_names:
-            inside &= table[FOUND].to_numpy()
+            bound_ids = self.doc_ids[name].take(pa.array(query[tied]))
+            in_list[tied] = pc.greater_equal(ids, bound_ids).to_numpy()
+        if name == DENSE and FOUND_BY_VECTOR in table.column_names:
+            in_list &= table[FOUND_BY_VECTOR].to_numpy()
         if name == BM25:
-            inside &= score > 0  # A document that shares no word stands in no BM25 list.
-        return np.asarray(inside)
+            in_list &= score > 0  # A document that shares no term is in no BM25 list.
+        return np.asarray(in_list)
 
 
 def cut(
     pool: pa.Table, queries: int, names: list[str], depth: int, bounds: Bounds | None = None
 ) -> tuple[pa.Table, Bounds, dict[str, NDArray[np.int64]]]:
-    """Keeps what stands in a list, at most `depth` rows of each, and says how complete they are.
+    """Cuts every list of a pool at `depth` rows, and returns the new bounds.
 
     Args:
         pool: columns `query` int32, `doc_id`, the score columns, any others; a document once per
             query.
-        queries: q, how many queries there are; `query` is below it.
-        names: the score columns that were searched, in this order: `DENSE`, `BM25`.
+        queries: q, the number of queries; every `query` is below it.
+        names: the score columns of the lists, in this order: `DENSE`, `BM25`.
         depth: rows of each list.
-        bounds: of standing lists. None for lists that were searched in full to `depth` at least:
-            what `depth` rows leave open is then below the last of them.
+        bounds: of carried lists. None for lists that were searched in full to `depth` at least:
+            their bound is then the last of `depth` rows.
 
     Returns:
-        The pool's rows that stand in a list, sorted by (query, dense rank); the new bounds; rows in
-        each list of every query (int64[q] by name).
+        The rows of the pool that are in a list, sorted by (query, dense rank); the new bounds; the
+        number of rows in each list of every query (int64[q] by name).
 
     Raises:
         NightrankError: as `ranking.rank`.
@@ -159,6 +158,6 @@ def cut(
 
 
 def underflows(bounds: Bounds, lengths: dict[str, NDArray[np.int64]], depth: int) -> Bool:
-    """Queries with a list that has fewer than `depth` rows though there are more to be found."""
-    found = [(lengths[n] < depth) & np.isfinite(s) for n, s in bounds.scores.items()]
-    return np.asarray(np.logical_or.reduce(found))
+    """Queries with a list of fewer than `depth` rows that is not complete; bool[q]."""
+    short = [(lengths[n] < depth) & np.isfinite(s) for n, s in bounds.scores.items()]
+    return np.asarray(np.logical_or.reduce(short))

@@ -1,9 +1,9 @@
 """FAISS indexes: train, add, search.
 
-An index holds local rows 0 to n-1 in the order they were added; what a row means is the caller's
-matter. The metric is the inner product throughout. What FAISS does silently is made loud here: it
-adds vectors with NaN that can never be found, answers NaN queries with row -1 (in Python the
-*last* document) and pads short results with -1.
+An index holds local rows 0 to n-1 in the order in which they were added; the caller knows the
+documents. The metric is always the inner product. Cases that FAISS accepts silently raise errors or
+are corrected here: it adds vectors with NaN, which no search returns, answers NaN queries with row
+-1 (in Python the *last* document) and pads short results with -1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nightrank.retrieval.faiss_library import (
     use_threads,
 )
 
-# FAISS's own advice (ClusteringParameters.min_points_per_centroid); below it lists hold noise.
+# The minimum of FAISS (ClusteringParameters.min_points_per_centroid); with fewer, lists hold noise.
 VECTORS_PER_LIST = 39
 log = logging.getLogger(__name__)
 
@@ -34,25 +34,25 @@ log = logging.getLogger(__name__)
 def train(factory: str, vectors: Float32, threads: int) -> tuple[Index, str]:
     """Trains an empty index.
 
-    Where there are too few vectors for what was asked, the number of lists is reduced to one per
-    39 vectors; when that leaves fewer than two lists, or fewer vectors than product quantisation
-    has centroids, the index is Flat, which at such sizes is as fast and exact.
+    With too few vectors for the factory, the number of lists is reduced to one per 39 vectors. If
+    fewer than two lists remain, or product quantisation has more centroids than there are vectors,
+    the index is Flat, which at such sizes is as fast, and exact.
 
     Args:
         factory: a FAISS factory string, e.g. `Flat` or `IVF1024,PQ192x4fs,RFlat`.
         vectors: float32[n, d], the training sample; n may be 0.
-        threads: threads of FAISS, for this process from here on.
+        threads: of FAISS; stays set for this process.
 
     Returns:
-        The empty trained index, and the factory string of what was built.
+        The empty trained index, and its factory string.
 
     Raises:
-        NightrankError: E_CONFIG for a factory string that FAISS does not take, E_CORRUPT for
+        NightrankError: E_CONFIG for a factory string that FAISS refuses, E_CORRUPT for
             vectors that are not finite, E_MODEL without FAISS.
     """
     use_threads(threads)
     vectors = _checked(vectors, "training vectors")
-    _make(factory, vectors.shape[1])  # a misspelt one is an error on a small corpus too
+    _make(factory, vectors.shape[1])  # A misspelt factory is an error on a small corpus too.
     fitting = _fitting_factory(factory, len(vectors))
     index = _make(fitting, vectors.shape[1])
     if not index.is_trained:
@@ -70,16 +70,16 @@ def train(factory: str, vectors: Float32, threads: int) -> tuple[Index, str]:
 def build(template: Index, vectors: Float32) -> tuple[Index, str]:
     """Copies an empty trained index and adds vectors to the copy, on a GPU where there is one.
 
-    The result is in CPU form whatever built it. A GPU may assign a vector that lies between two
-    lists to the other one, so a rebuilt file need not be the same byte for byte; scores do not
-    depend on it, since they are recomputed from the vectors (`first_stage`).
+    The result is always in CPU form. A GPU may assign a vector that lies between two lists to the
+    other one, so that the bytes of a rebuilt file can differ; scores do not, since they are
+    recomputed from the vectors (`first_stage`).
 
     Args:
-        template: an empty trained index; stays as it is.
+        template: an empty trained index; it is not changed.
         vectors: float32[n, d].
 
     Returns:
-        The index with n rows, and what built it: `gpu`, `cpu`, or `cpu: ` and why not the GPU.
+        The index with n rows, and the device: `gpu`, `cpu`, or `cpu: ` and why not the GPU.
 
     Raises:
         NightrankError: E_CORRUPT for vectors that are not finite.
@@ -87,7 +87,7 @@ def build(template: Index, vectors: Float32) -> tuple[Index, str]:
     faiss = library()
     vectors = _checked(vectors, "vectors to index")
     index, device = faiss.clone_index(template), "cpu"
-    # A Flat index only stores: a GPU would add two copies and save nothing.
+    # A Flat index only stores vectors: a GPU would add two copies and save nothing.
     if gpus() and len(vectors) and flat_vectors(index) is None:
         try:
             resources = faiss.StandardGpuResources()
@@ -95,7 +95,7 @@ def build(template: Index, vectors: Float32) -> tuple[Index, str]:
             on_gpu.add(vectors)
             return faiss.index_gpu_to_cpu(on_gpu), "gpu"
         except RuntimeError as error:
-            # Types without a GPU form (fast-scan PQ, refinement) and a full GPU end here alike.
+            # Index types without a GPU form (fast-scan PQ, refinement), and a full GPU.
             device = f"cpu: {type(index).__name__}: {str(error).splitlines()[0]}"
             index = faiss.clone_index(template)
     index.add(vectors)
@@ -103,7 +103,7 @@ def build(template: Index, vectors: Float32) -> tuple[Index, str]:
 
 
 def add(template: Index, vectors: Float32) -> Index:
-    """The index alone that `build` makes."""
+    """The index of `build`, without the device."""
     return build(template, vectors)[0]
 
 
@@ -115,22 +115,22 @@ def search(
     Args:
         index: a filled index; an empty one gives empty arrays.
         queries: float32[q, d].
-        k: rows per query; an index with fewer gives fewer.
+        k: rows per query; a smaller index returns fewer.
         parameters: a FAISS parameter string, e.g. `nprobe=32,k_factor_rf=4`; stays set.
 
     Returns:
         Flat arrays of one length m <= q*k, by query and then as FAISS ordered them: query int32,
-        row int64, score float32 as FAISS approximates it. FAISS's -1, its filler for fewer than k
-        hits, is removed here and nowhere else.
+        row int64, score float32 as FAISS approximates it. The -1 with which FAISS pads fewer than k
+        hits is removed here, and only here.
 
     Raises:
-        NightrankError: E_CONFIG for a parameter string that this index does not take, E_CORRUPT
+        NightrankError: E_CONFIG for a parameter string that this index refuses, E_CORRUPT
             for queries that are not finite or of another dimension than the index.
     """
     queries = _checked(queries, "queries")
     if queries.shape[1] != index.d:
-        found = f"queries of {queries.shape[1]} dimensions for an index of {index.d}"
-        raise NightrankError("E_CORRUPT", found, "", "embed both with one encoder")
+        what = f"expected queries of {index.d} dimensions, found {queries.shape[1]}"
+        raise NightrankError("E_CORRUPT", what, "", "embed both with one encoder")
     set_parameters(index, parameters)
     k = min(k, index.ntotal)
     if not k or not len(queries):
@@ -145,36 +145,36 @@ def search(
 
 
 def set_parameters(index: Index, parameters: str) -> None:
-    """Sets FAISS search parameters; raises E_CONFIG where the index does not take them."""
+    """Sets FAISS search parameters; raises E_CONFIG where the index refuses them."""
     if not parameters:
         return
     try:
         library().ParameterSpace().set_index_parameters(index, parameters)
     except RuntimeError as error:
         name, do = type(index).__name__, "e.g. nprobe=32 for IVF; leave it empty for Flat"
-        what = f"FAISS does not take {parameters!r} for this {name}: {reason(error)}"
+        what = f"FAISS refuses {parameters!r} for this {name}: {reason(error)}"
         raise NightrankError("E_CONFIG", what, "index.search_parameters", do) from None
 
 
 def fitting_parameters(index: Index, parameters: str) -> str:
-    """Keeps the parameters that an index takes, for one that was built smaller than asked for."""
+    """The parameters that an index accepts, for one that was built smaller than configured."""
 
-    def fits(one: str) -> bool:
+    def fits(parameter: str) -> bool:
         try:
-            set_parameters(index, one)
+            set_parameters(index, parameter)
         except NightrankError:
-            log.warning("%s does not apply to the %s built", one, type(index).__name__)
+            log.warning("%s does not apply to the %s built", parameter, type(index).__name__)
             return False
-        return bool(one)
+        return bool(parameter)
 
     return ",".join(filter(fits, map(str.strip, parameters.split(","))))
 
 
 def imbalance(index: Index) -> float | None:
-    """How unevenly an IVF index's lists are filled: 1 where evenly; None for other indexes.
+    """The imbalance of an IVF index's lists: 1 for equal sizes; None for other indexes.
 
-    FAISS's `imbalance_factor`: lists * sum(n^2) / sum(n)^2, so the factor by which a search that
-    probes lists by chance reads more than it would of even lists.
+    FAISS's `imbalance_factor`, lists * sum(n^2) / sum(n)^2: a search that probes random lists reads
+    that many times as much as with lists of equal size.
     """
     faiss = library()
     inner = faiss.downcast_index(index)
@@ -193,10 +193,9 @@ def _checked(vectors: Float32, what: str) -> Float32:
     if not np.isfinite(vectors.sum(dtype=np.float64)):
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if bad.size:
-            found = f"{what} that are not finite: {bad.size} of {len(vectors)}"
-            raise NightrankError(
-                "E_CORRUPT", found, f"row {bad[0]}", "check the encoder's precision"
-            )
+            detail = f"expected finite {what}, found {bad.size} of {len(vectors)} that are not"
+            do = "check the encoder's precision"
+            raise NightrankError("E_CORRUPT", detail, f"row {bad[0]}", do)
     return vectors
 
 
@@ -217,7 +216,7 @@ def _make(factory: str, dimension: int) -> Index:
     except (RuntimeError, OverflowError) as error:
         raise _bad_factory(factory, error) from None
     if isinstance(index, (faiss.IndexIDMap, faiss.IndexIDMap2)):
-        raise _bad_factory(factory, ValueError("ids are rows here, leave IDMap out"))
+        raise _bad_factory(factory, ValueError("leave IDMap out: ids are rows"))
     return index
 
 

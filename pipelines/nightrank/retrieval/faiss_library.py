@@ -1,6 +1,6 @@
-"""The only door to FAISS: which build it is, its threads, and what every part of it needs.
+"""The only module that imports FAISS: its build, its threads, and helpers for index objects.
 
-FAISS is imported at first use, so that importing this module is cheap.
+FAISS is imported on first use, so that importing this module is cheap.
 """
 
 from __future__ import annotations
@@ -17,32 +17,36 @@ from numpy.typing import NDArray
 from nightrank.errors import NightrankError
 
 Float32 = NDArray[np.float32]
-Index = Any  # a faiss.Index; FAISS ships no types
+Index = Any  # A faiss.Index; FAISS ships no types.
 
 BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 
 
 @functools.cache
 def library() -> Any:
-    """The one FAISS that is installed; E_MODEL where there is none, or two."""
-    found = [name for name in BUILDS if _is_installed(name)]
-    if len(found) != 1:
-        # Both builds install one package `faiss`: with two, files of one lie over the other's.
-        what = f"exactly one FAISS build is needed, found {' and '.join(found) or 'none'}"
+    """The installed FAISS.
+
+    Raises:
+        NightrankError: E_MODEL without a FAISS build, or with two.
+    """
+    installed = [name for name in BUILDS if _is_installed(name)]
+    if len(installed) != 1:
+        # All builds install the package `faiss`: of two, one overwrites files of the other.
+        what = f"expected exactly one FAISS build, found {' and '.join(installed) or 'none'}"
         do = "pip install 'nightrank[cpu]' (or [gpu]), after uninstalling all of them"
         raise NightrankError("E_MODEL", what, "", do)
     return importlib.import_module("faiss")
 
 
 def described() -> str:
-    """The version and how it was built, by the library itself, and the GPUs that it sees."""
+    """The version and compile options that the library reports, and the GPUs that it sees."""
     faiss = library()
     build = faiss.get_compile_options().strip()
     return f"FAISS {faiss.__version__} ({build}), {gpus()} GPUs"
 
 
 def gpus() -> int:
-    """GPUs that FAISS sees; 0 of a build for CPUs."""
+    """The number of GPUs that FAISS sees; 0 for a CPU build."""
     return int(library().get_num_gpus())
 
 
@@ -55,23 +59,23 @@ def _is_installed(name: str) -> bool:
 
 
 def use_threads(threads: int) -> None:
-    """Sets how many threads FAISS takes in this process; at least 1."""
+    """Sets the number of FAISS threads of this process, at least 1."""
     library().omp_set_num_threads(max(1, threads))
 
 
 def threads() -> int:
-    """How many threads FAISS takes in this process."""
+    """The number of FAISS threads of this process."""
     return int(library().omp_get_max_threads())
 
 
 def flat_vectors(index: Index) -> Float32 | None:
-    """Gives the stored vectors of a Flat index, float32[n, d], without a copy; None for others.
+    """The stored vectors of a Flat index, float32[n, d], without a copy; None for other indexes.
 
-    The array lives in the index's memory: keep the index as long as the array.
+    The array is in the index's memory: keep the index as long as the array.
     """
     faiss = library()
     flat = faiss.downcast_index(index)
-    # These types alone: subclasses store the same numbers in another layout.
+    # Only these types: subclasses store the vectors in another layout.
     if type(flat) not in (faiss.IndexFlat, faiss.IndexFlatIP):
         return None
     if not flat.ntotal:
@@ -80,9 +84,9 @@ def flat_vectors(index: Index) -> Float32 | None:
 
 
 def stored_vectors(index: Index) -> Float32 | None:
-    """The vectors as they were added, where the index holds them: Flat, or refined by a Flat one.
+    """As `flat_vectors`, and also of an index that is refined by a Flat one.
 
-    As `flat_vectors` otherwise. A refined index needs no second copy of them to score by.
+    A refined index needs no second copy of its vectors for exact scores.
     """
     faiss = library()
     inner = faiss.downcast_index(index)
@@ -92,5 +96,5 @@ def stored_vectors(index: Index) -> Float32 | None:
 
 
 def reason(error: Exception) -> str:
-    """Takes the message out of FAISS's text, which begins with a C++ signature and a place."""
+    """The message of a FAISS error, without the C++ signature and file in front of it."""
     return re.sub(r"^Error in .*? at \S+?:\d+: ", "", str(error), flags=re.DOTALL)[:200]

@@ -1,7 +1,7 @@
-"""Scores that are inner products up to rounding: of which indexes, within what bound, on a GPU.
+"""FAISS scores that are inner products up to rounding: of which indexes, and within what bound.
 
-Where a GPU is there, a Flat index is searched on it in half precision; lists stay exact, since
-`first_stage` fetches on within the bound and scores anew.
+With a GPU, a Flat index is searched on it in half precision. Lists stay exact, since `first_stage`
+fetches more rows within the bound and recomputes all scores.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 from nightrank.retrieval.faiss_library import Float32, Index, flat_vectors, gpus, library
 
-# The most rows a GPU's selection gives for a query (faiss/gpu/utils/DeviceDefs.cuh).
+# The most rows that FAISS selects for a query on a GPU (faiss/gpu/utils/DeviceDefs.cuh).
 GPU_K = 2048
-# Vectors, and queries with their results, on the GPU at once.
+# Limits of the vectors, and of the queries with their results, on the GPU at once.
 GPU_BYTES = 2 << 30
-# What indexes hold in half precision, for as long as they live: a group is searched many times.
+# The half-precision vectors of open indexes: a group of shards is searched many times.
 _halves: weakref.WeakKeyDictionary[Index, Any] = weakref.WeakKeyDictionary()
 
 
 def scores_are_products(index: Index) -> bool:
-    """Whether `search` scores by products of the stored vectors, off by rounding alone."""
+    """Whether `search` scores by products of the stored vectors, up to rounding."""
     faiss = library()
     inner = faiss.downcast_index(index)
     if type(inner) in (faiss.IndexRefine, faiss.IndexRefineFlat):
-        # A refinement's scores are those of the index that it refines by.
+        # The scores of a refined index are those of its refining index.
         inner = faiss.downcast_index(inner.refine_index)
     return type(inner) in (
         faiss.IndexFlat,
@@ -59,32 +59,32 @@ def relative_error(index: Index) -> float:
 
 
 def in_half(index: Index) -> bool:
-    """Whether an index is searched in half precision on a GPU: where there is one, if Flat."""
+    """Whether an index is searched in half precision: a Flat one where there is a GPU."""
     return gpus() > 0 and flat_vectors(index) is not None
 
 
 def search_half(index: Index, queries: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:
-    """Searches a Flat index by half-precision products on the GPU, blocked by its memory.
+    """Searches a Flat index by half-precision products on the GPU, in blocks of bounded memory.
 
     Returns:
         Scores float32[q, k] within `relative_error`, and rows int64[q, k].
     """
     faiss = library()
-    stored = _halves.get(index)
-    if stored is None or len(stored[0]) != index.ntotal:
-        stored = _halves[index] = _half(np.asarray(flat_vectors(index)), together=True)
-    vectors, scale = stored
-    asked, scales = _half(queries, together=False)
+    cached = _halves.get(index)
+    if cached is None or len(cached[0]) != index.ntotal:
+        cached = _halves[index] = _half(np.asarray(flat_vectors(index)), together=True)
+    vectors, scale = cached
+    half_queries, scales = _half(queries, together=False)
     score, row = faiss.knn_gpu(
         _gpu_memory(),
-        asked,
+        half_queries,
         vectors,
         k,
         metric=faiss.METRIC_INNER_PRODUCT,
         vectorsMemoryLimit=GPU_BYTES,
         queriesMemoryLimit=GPU_BYTES,
     )
-    # Powers of two: exact.
+    # The scales are powers of two: exact.
     return score * (scale * scales)[:, None].astype(np.float32), row
 
 
@@ -93,10 +93,10 @@ def _half(vectors: Float32, together: bool) -> tuple[NDArray[np.float16], NDArra
 
     Args:
         vectors: float32[n, d].
-        together: one scale for all, by the largest norm; else one for each.
+        together: whether all have one scale, by the largest norm; else each has its own.
 
     Returns:
-        float16[n, d], and what products must be multiplied by, float64[1] or [n].
+        float16[n, d], and the factors of products, float64[1] or [n].
     """
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     if together:

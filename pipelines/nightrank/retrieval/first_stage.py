@@ -1,16 +1,16 @@
 """The first stage: candidates of one block of queries from a group of index shards.
 
-FAISS proposes rows; scores are then recomputed from the stored vectors (`scoring`). So a
-candidate's score depends on its two vectors alone, not on the index, its shards or the machine.
-Where FAISS's own scores are products of the stored vectors up to rounding, rows that rounding
-cannot lift into the list are dropped first, over all shards of the group at once.
+FAISS proposes rows, and their scores are recomputed from the stored vectors (`scoring`). So the
+score of a candidate depends on two vectors alone, not on the index, its shards or the machine.
+Where the scores of FAISS are products of the stored vectors up to rounding, rows that rounding
+cannot lift into the list are dropped first, over all shards of the group.
 
-For a Flat index the lists equal an exact search, ties included, for any split into shards: more
-rows than `depth` are fetched, and again twice as many for each query where a row not fetched
-might still reach the depth-th score.
+With a Flat index the lists equal an exact search, ties included, for any division into shards: more
+rows than `depth` are fetched, and twice as many again for each query where a row that was not
+fetched could still reach the depth-th score.
 
-Rows that are dead (their document is gone or was replaced) take part in no list: more is fetched,
-and fetched again where a list comes short.
+Tombstoned rows (their document was deleted or replaced) are no candidates: more rows are fetched,
+and more again where a list is too short.
 
 Knows nothing about: storage, generations.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +30,8 @@ from nightrank.retrieval import (
     faiss_index,
     faiss_library,
     faiss_products,
+    ragged,
     ranking,
-    runs,
     scoring,
 )
 
@@ -41,7 +40,7 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 # Pairs fetched from FAISS at once, over all queries of a block: about 100 MB of rows and scores.
-# Large blocks matter: exact search of 4096 queries at once runs 9 times as fast as of 256.
+# Large blocks matter: exact search of 4,096 queries at once is 9 times as fast as of 256.
 BLOCK_PAIRS = 4 << 20
 SCHEMA = pa.schema(
     [
@@ -56,7 +55,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class OpenShard:
-    """An index shard in memory; row i of everything is the same document.
+    """An index shard in memory; row i of each part is the same document.
 
     Attributes:
         index: a FAISS index of n rows.
@@ -64,7 +63,7 @@ class OpenShard:
         doc_ids: string[n].
         vectors: float32[n, d], e.g. `faiss_library.flat_vectors(index)` where that is not None.
         postings: of the same n documents, where BM25 is searched too.
-        dead: bool[n], rows that count no longer; None where all are alive.
+        tombstoned: bool[n], rows that are no candidates; None where there are none.
     """
 
     index: faiss_library.Index
@@ -72,10 +71,10 @@ class OpenShard:
     doc_ids: pa.Array
     vectors: Float32
     postings: bm25.Postings | None = None
-    dead: NDArray[np.bool_] | None = None
+    tombstoned: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses parts of different lengths: a shifted row would be another document's score."""
+        """Refuses parts of different lengths: a shifted row would get another document's score."""
         rows = {
             "index": self.index.ntotal,
             "ordinals": len(self.ordinals),
@@ -84,25 +83,25 @@ class OpenShard:
         }
         if self.postings is not None:
             rows["postings"] = self.postings.documents
-        if self.dead is not None:
-            rows["dead"] = len(self.dead)
+        if self.tombstoned is not None:
+            rows["tombstoned"] = len(self.tombstoned)
         if len(set(rows.values())) > 1:
-            found = ", ".join(f"{name} {n}" for name, n in rows.items())
-            what = f"an index shard's parts differ in rows: {found}"
+            counts = ", ".join(f"{name} {n}" for name, n in rows.items())
+            what = f"expected as many rows in every part of an index shard, found {counts}"
             raise NightrankError("E_CORRUPT", what, "", "run verify, then build the index again")
 
     @functools.cached_property
     def largest_norm(self) -> float:
-        """The largest Euclidean norm among the vectors; 0 without any."""
+        """The largest Euclidean norm of the vectors; 0 without any."""
         return float(scoring.norms(self.vectors).max(initial=0.0))
 
-    def table(self, query: Int32, row: Int64) -> dict[str, Any]:
-        """The columns `query`, `ordinal` and `doc_id` of given rows."""
+    def columns(self, query: Int32, row: Int64) -> dict[str, Int32 | Int64 | pa.Array]:
+        """The columns `query`, `ordinal` and `doc_id` of pairs of query and row."""
         doc_ids = self.doc_ids.take(pa.array(row))
         return {"query": query, "ordinal": self.ordinals[row], "doc_id": doc_ids}
 
     def scores(self, queries: Float32, query: Int32, row: Int64) -> Float32:
-        """Exact scores of given pairs, float32 as long as `row`."""
+        """Exact scores of pairs of query and row, float32[len(row)]."""
         threads = faiss_library.threads()
         return scoring.exact_scores(queries, self.vectors, query, row, self.largest_norm, threads)
 
@@ -125,19 +124,19 @@ def search_group(
         NightrankError: E_CORRUPT for vectors that are not finite or a document in two shards,
             E_CONFIG for parameters that an index does not take.
     """
-    # Without a bound for every shard, scores of one cannot be held against another's.
-    known = all(faiss_products.scores_are_products(shard.index) for shard in shards)
-    errors = [error_bound(queries, shard) for shard in shards] if known else []
+    # Scores of two shards are comparable only with a bound for both.
+    bounded = all(faiss_products.scores_are_products(shard.index) for shard in shards)
+    errors = [error_bound(queries, shard) for shard in shards] if bounded else []
     error = np.max([np.zeros(len(queries)), *errors], axis=0)
     parts: list[Hits] = []
     for shard in shards:
         hits = search_shard(queries, shard, depth, parameters)
-        parts.append(hits if known else hits.scored(queries, shard))
+        parts.append(hits if bounded else hits.scored(queries, shard))
         parts = cut(parts, len(queries), depth, 2 * error)
     tables = [SCHEMA.empty_table().drop_columns(["rank"])]
     for shard, hits in zip(shards, parts, strict=True):
-        hits = hits.scored(queries, shard) if known else hits
-        columns = {**shard.table(hits.query, hits.row), "score": hits.score}
+        hits = hits.scored(queries, shard) if bounded else hits
+        columns = {**shard.columns(hits.query, hits.row), "score": hits.score}
         tables.append(pa.table(columns, schema=tables[0].schema))
     return ranking.rank(pa.concat_tables(tables), depth).select(SCHEMA.names)
 
@@ -151,7 +150,7 @@ class Hits:
     score: Float32
 
     def where(self, keep: NDArray[np.bool_]) -> Hits:
-        """The hits of a mask."""
+        """The hits where a mask is true."""
         return Hits(self.query[keep], self.row[keep], self.score[keep])
 
     def scored(self, queries: Float32, shard: OpenShard) -> Hits:
@@ -160,9 +159,9 @@ class Hits:
 
 
 def cut(parts: list[Hits], queries: int, depth: int, slack: NDArray[np.float64]) -> list[Hits]:
-    """Drops what lies more than `slack` (by query) below the depth-th score of all parts."""
+    """Drops hits more than `slack` (float64[queries]) below the depth-th score of all parts."""
     scores = [(hits.query, hits.score) for hits in parts]
-    last = runs.nth_of_parts(scores, queries, depth).astype(np.float64) - slack
+    last = ragged.nth_of_parts(scores, queries, depth).astype(np.float64) - slack
     return [hits.where(hits.score >= last[hits.query]) for hits in parts]
 
 
@@ -170,25 +169,24 @@ def search_shard(queries: Float32, shard: OpenShard, depth: int, parameters: str
     """Searches one shard; every query's list is complete, ties included, down to its last score.
 
     Returns:
-        Living rows with FAISS's own scores.
+        Rows without tombstones, with the scores of FAISS.
     """
-    alive = len(shard.ordinals) - int(shard.dead.sum()) if shard.dead is not None else None
-    wanted = depth + max(10, depth // 10)
-    if alive is not None:
-        wanted = -(-wanted * len(shard.ordinals) // max(alive, 1))
-    fetch = min(wanted, len(shard.ordinals)) if alive != 0 else 0
+    rows = len(shard.ordinals)
+    live = rows - int(shard.tombstoned.sum()) if shard.tombstoned is not None else rows
+    fetch = depth + max(10, depth // 10)
+    fetch = min(-(-fetch * rows // live), rows) if live else 0
     pending = np.arange(len(queries), dtype=np.int32)
     done = [Hits(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32))]
     while len(pending) and fetch:
         block = max(1, BLOCK_PAIRS // fetch)
-        again = []
+        unfinished = []
         for begin in range(0, len(pending), block):
-            some = pending[begin : begin + block]
-            hits, open_ended = _fetch(queries, shard, some, fetch, depth, parameters)
+            chosen = pending[begin : begin + block]
+            hits, open_ended = _fetch(queries, shard, chosen, fetch, depth, parameters)
             done.append(hits)
-            again.append(open_ended)
-        pending = np.concatenate(again)
-        fetch = min(2 * fetch, len(shard.ordinals))
+            unfinished.append(open_ended)
+        pending = np.concatenate(unfinished)
+        fetch = min(2 * fetch, rows)
     query = np.concatenate([hits.query for hits in done])
     row = np.concatenate([hits.row for hits in done])
     score = np.concatenate([hits.score for hits in done])
@@ -199,33 +197,33 @@ def search_shard(queries: Float32, shard: OpenShard, depth: int, parameters: str
 
 
 def _fetch(
-    queries: Float32, shard: OpenShard, some: Int32, fetch: int, depth: int, parameters: str
+    queries: Float32, shard: OpenShard, chosen: Int32, fetch: int, depth: int, parameters: str
 ) -> tuple[Hits, Int32]:
     """Fetches once; returns the finished lists, and the queries that need a longer fetch."""
-    wanted = queries[some]
-    local, row, approximate = faiss_index.search(shard.index, wanted, fetch, parameters)
-    alive = ~shard.dead[row] if shard.dead is not None else np.ones(len(row), bool)
-    hits = np.bincount(local, minlength=len(some))
-    living = np.bincount(local[alive], minlength=len(some))
-    # Fewer hits than asked for, or all rows there are: a longer fetch has nothing to add.
+    vectors = queries[chosen]
+    local, row, approximate = faiss_index.search(shard.index, vectors, fetch, parameters)
+    is_live = np.ones(len(row), bool) if shard.tombstoned is None else ~shard.tombstoned[row]
+    hits = np.bincount(local, minlength=len(chosen))
+    live = np.bincount(local[is_live], minlength=len(chosen))
+    # With fewer hits than `fetch`, or with all rows fetched, a longer fetch adds nothing.
     unfinished = (hits == fetch) & (fetch < len(shard.ordinals)) & (fetch > depth)
-    # Of those, lists with `depth` living rows are done unless the last row fetched may tie.
-    full = np.flatnonzero(unfinished & (living >= depth))
+    # Of the others, lists with `depth` live rows are done unless the last row fetched may tie.
+    full = np.flatnonzero(unfinished & (live >= depth))
     last = approximate[np.cumsum(hits)[full] - 1].astype(np.float64)
-    ends = np.cumsum(living)[full]
-    depth_th = approximate[alive][ends - living[full] + depth - 1].astype(np.float64)
-    # Both scores are FAISS's own: a lossy index misjudges whole lists, and measured against exact
-    # scores would look tied to its end. One error for the depth-th, one for a row not fetched.
-    unfinished[full] = last + 2 * error_bound(wanted[full], shard) >= depth_th
-    keep = alive & ~unfinished[local]
-    return Hits(some[local[keep]], row[keep], approximate[keep]), some[unfinished]
+    ends = np.cumsum(live)[full]
+    depth_th = approximate[is_live][ends - live[full] + depth - 1].astype(np.float64)
+    # Both scores are those of FAISS: a lossy index misjudges whole lists, which compared with exact
+    # scores would seem tied to the end. One error for the depth-th, one for a row not fetched.
+    unfinished[full] = last + 2 * error_bound(vectors[full], shard) >= depth_th
+    keep = is_live & ~unfinished[local]
+    return Hits(chosen[local[keep]], row[keep], approximate[keep]), chosen[unfinished]
 
 
 def error_bound(queries: Float32, shard: OpenShard) -> NDArray[np.float64]:
-    """Bounds how far FAISS's inner product can lie from the exact score, for every query.
+    """Bounds the difference of FAISS's inner product from the exact score, float64[q].
 
     A relative tolerance would be no bound: an inner product near 0 has the error of its terms.
     """
     relative = faiss_products.relative_error(shard.index)
-    # 1.001 covers the norms' own rounding and the bound's terms of second order.
+    # 1.001 covers the rounding of the norms and the second-order terms of the bound.
     return 1.001 * relative * scoring.norms(queries) * shard.largest_norm

@@ -1,12 +1,12 @@
-"""Two first stages as one: dense vectors and BM25.
+"""A hybrid first stage: the fusion of vector search and BM25.
 
     score = (1 - w) * z(dense_score) + w * z(bm25_score)
 
-with z within the query's pool: its best `depth` by either score. Every pooled document has both
-scores, whichever list it came from, so the fused list depends on neither shards nor groups: the
-best of parts hold the best of the whole. An approximate index finds some documents and not others:
-a document that BM25 alone has found stands in the dense list of no pool, however good its vector,
-or lists would depend on how deep the other list was searched.
+with z within the query's candidates: its best `depth` by either score. Every candidate has both
+scores, whichever list it came from, so the fused list depends neither on shards nor on groups: the
+best of the parts contain the best of the whole. An approximate index misses some documents: one
+that only BM25 retrieved does not enter the dense list, however good its vector, or lists would
+depend on the depth of the other search.
 
 Knows nothing about: indexes, vectors, words, storage.
 """
@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from nightrank.retrieval import ranking
 
 DENSE, BM25 = "first_stage_dense_score", "first_stage_bm25_score"
-FOUND = "found_by_vector"
+FOUND_BY_VECTOR = "found_by_vector"
 
 
 def best_of_either(table: pa.Table, depth: int) -> pa.Table:
-    """The rows that stand in the best `depth` of their query by dense or by BM25 score.
+    """The rows among the best `depth` of their query by dense or by BM25 score.
 
     Args:
-        table: columns `query` int32, `doc_id` string, `DENSE` and `BM25` float32, `FOUND` bool, any
-            others; a document once per query. A BM25 score of 0 says that no word is shared: such a
-            row stands in no BM25 list.
+        table: columns `query` int32, `doc_id` string, `DENSE` and `BM25` float32, `FOUND_BY_VECTOR`
+            bool, any others; a document once per query. A BM25 score of 0 means that no term is
+            shared: such a row is in no BM25 list.
         depth: rows of each list.
 
     Returns:
@@ -43,8 +43,8 @@ def best_of_either(table: pa.Table, depth: int) -> pa.Table:
     query = table["query"].to_numpy()
     queries = int(query[-1]) + 1 if len(query) else 0
     keep = np.zeros(len(query), dtype=bool)
-    for name, inside in ((DENSE, table[FOUND]), (BM25, pc.greater(table[BM25], 0))):
-        at = np.flatnonzero(inside.to_numpy())
+    for name, in_list in ((DENSE, table[FOUND_BY_VECTOR]), (BM25, pc.greater(table[BM25], 0))):
+        at = np.flatnonzero(in_list.to_numpy())
 
         def doc_ids(rows: NDArray[np.int64], at: NDArray[np.int64] = at) -> pa.Array:
             return table["doc_id"].take(pa.array(at[rows]))
@@ -55,10 +55,10 @@ def best_of_either(table: pa.Table, depth: int) -> pa.Table:
 
 
 def fuse(table: pa.Table, weight: float, depth: int) -> pa.Table:
-    """Ranks a pool by the fused score.
+    """Ranks candidates by the fused score.
 
     Args:
-        table: as `best_of_either` gives it.
+        table: as `best_of_either` returns it.
         weight: w, BM25's share, above 0 and below 1.
         depth: rows kept per query.
 

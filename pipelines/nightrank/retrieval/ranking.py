@@ -1,12 +1,12 @@
-"""The one total order, and what keeps to it: ranking, merging, fusing, rescoring a head.
+"""The total order of candidates: ranking, merging, fusing and rescoring the head of a list.
 
 The order is trec_eval's: score descending, then doc_id descending by its UTF-8 bytes
 (`form_res_rels.c` of trec_eval: `return (strcmp(p2->docno, p1->docno))`). So the rank written here
 is the rank that trec_eval derives from the exported scores, and the same candidates give the same
-list whatever shards, workers or batches they came through.
+list for any division into shards, workers and batches.
 
 Tables are Arrow tables with at least `query` (int32, the row within a query shard), `doc_id`
-(string) and `score` (float32); any further columns travel along.
+(string) and `score` (float32); further columns are kept.
 
 Knows nothing about: indexes, models, storage.
 """
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
-from nightrank.retrieval import runs
+from nightrank.retrieval import ragged
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -33,7 +33,7 @@ def rank(table: pa.Table, depth: int) -> pa.Table:
     """Sorts every query's rows into the total order and cuts them at `depth`.
 
     Args:
-        table: columns `query` int32, `doc_id` string, `score` float32, and any others. A `rank`
+        table: columns `query` int32, `doc_id` string, `score` float32, and any others; a `rank`
             column is replaced.
         depth: rows kept per query, at least 1.
 
@@ -70,28 +70,28 @@ def rank(table: pa.Table, depth: int) -> pa.Table:
 def among_best(
     query: Int32, score: Float32, doc_ids: Callable[[Int64], pa.Array], queries: int, depth: int
 ) -> NDArray[np.bool_]:
-    """Which rows stand in the best `depth` of their query, without ranking them.
+    """Which rows are among the best `depth` of their query, without ranking them.
 
-    Only ties at the cut need texts: of 4,096 lists of 100 cosines that is one in some hundreds.
+    Only ties at the cut need doc_ids: of 4,096 lists of 100 cosines, one in some hundreds.
 
     Args:
         query: int32[m], ascending, below `queries`.
         score: float32[m], finite.
-        doc_ids: gives the doc_ids of some rows.
-        queries: how many there are.
+        doc_ids: returns the doc_ids of rows.
+        queries: the number of queries.
         depth: rows of each list.
 
     Returns:
         bool[m].
 
     Raises:
-        NightrankError: as `rank`, for rows that are looked at.
+        NightrankError: as `rank`, for the rows that are compared.
     """
     if not np.isfinite(score).all():
         row = int(np.flatnonzero(~np.isfinite(score))[0])
         names = pa.table({"query": query[row : row + 1], "doc_id": doc_ids(np.array([row]))})
         _refuse(names, 0, "has a score that is not finite")
-    last = runs.nth_largest(score, np.bincount(query, minlength=queries), depth)
+    last = ragged.nth_largest(score, np.bincount(query, minlength=queries), depth)
     keep = score >= last[query]
     tied = np.bincount(query[keep], minlength=queries) > depth
     at = np.flatnonzero(keep & tied[query])
@@ -108,7 +108,7 @@ def merge(tables: list[pa.Table], depth: int) -> pa.Table:
     Equal to ranking all documents at once, provided that each list was cut at `depth` or later.
 
     Args:
-        tables: at least one table as `rank` takes or gives them, all with the same columns.
+        tables: at least one table as `rank` takes or returns it, all with the same columns.
         depth: rows kept per query.
 
     Returns:
@@ -118,19 +118,19 @@ def merge(tables: list[pa.Table], depth: int) -> pa.Table:
         NightrankError: as `rank`.
     """
     if not tables:
-        raise ValueError("nothing to merge: give at least one table, possibly empty")
+        raise ValueError("expected at least one table, found none")
     plain = [t.drop_columns(["rank"]) if "rank" in t.column_names else t for t in tables]
     return rank(pa.concat_tables(plain), depth)
 
 
 def positions(query: Int32) -> Int32:
-    """Numbers the rows of each run of equal queries.
+    """Numbers the rows of each query.
 
     Args:
         query: int32, equal values adjacent.
 
     Returns:
-        int32, from 1 within each run.
+        int32, from 1 within each query.
     """
     starts = _starts(query)
     lengths = np.diff(np.append(starts, query.size))
@@ -166,17 +166,17 @@ def fuse(first_stage: Float32, rerank: Float32, query: Int32, weight: float) -> 
 def head_then_tail(
     previous: Float32, rescored: Float32, query: Int32, ranks: Int32, depth: int
 ) -> Float32:
-    """Scores a list of which only the head was rescored, so that the head stands above the tail.
+    """Scores a list whose head alone was rescored, so that the head ranks above the tail.
 
     The tail keeps its order and its distances:
     score = lowest head score - 1 - (best previous tail score - previous score).
-    Where float32 would round two tail scores together that were apart (scores near 0.5 moved to
-    near -10 lose four bits), the later one is set to the next float32 below, so the order holds;
-    scores that were tied stay tied.
+    Where float32 would round two different tail scores to one (scores near 0.5 moved to near -10
+    lose four bits), the later one is set to the next float32 below, so that the order holds; tied
+    scores stay tied.
 
     Args:
         previous: float32[n], the score column before this step.
-        rescored: float32[n], the new scores; those of the tail are ignored and may be anything.
+        rescored: float32[n], the new scores; those of the tail are ignored.
         query: int32[n], equal values adjacent.
         ranks: int32[n], the ranks before this step, ascending from 1 within each query.
         depth: rows with a rank up to this are the head.
@@ -196,15 +196,15 @@ def head_then_tail(
     first = np.flatnonzero(ranks[tail] == depth + 1)
     best = np.zeros(lowest.size)
     best[of[first]] = old[first]
-    wanted = (lowest[of].astype(np.float64) - 1.0 - (best[of] - old)).astype(np.float32)
+    target = (lowest[of].astype(np.float64) - 1.0 - (best[of] - old)).astype(np.float32)
 
     # One step down wherever the previous score fell; a running minimum over (value + steps so far)
-    # then lowers a value exactly as far as needed. Groups are kept apart by a large offset.
+    # then lowers a value exactly as far as needed. A large offset separates the groups.
     falls = np.append(True, old[1:] < old[:-1])
     falls[first] = True
     steps = np.cumsum(falls)
     steps -= np.repeat(steps[first], np.diff(np.append(first, of.size))) - 1
-    value = np.minimum(_ordered(wanted), _ordered(lowest)[of] - 1) + steps
+    value = np.minimum(_ordered(target), _ordered(lowest)[of] - 1) + steps
     apart = np.repeat(np.arange(first.size), np.diff(np.append(first, of.size))) << 34
     value = np.minimum.accumulate(value - apart) + apart - steps
     score = rescored.copy()
@@ -229,7 +229,7 @@ def _codes(table: pa.Table) -> tuple[Int32, pa.Array]:
 
 
 def _order(query: Int32, score: Float32, codes: Int32, names: pa.Array) -> Int64:
-    """Sorts by (query, score descending), then only the tied rows by doc_id descending."""
+    """Sorts by (query, score descending), and only tied rows by doc_id descending."""
     key = (query.astype(np.int64) << 32) - _ordered(score)
     order = np.argsort(key, kind="stable")
     key = key[order]
@@ -237,8 +237,8 @@ def _order(query: Int32, score: Float32, codes: Int32, names: pa.Array) -> Int64
     if not same.any():
         return order
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-    among = pa.table({"key": key[tied], "doc_id": names.take(pa.array(codes[order[tied]]))})
-    resolved = pc.sort_indices(among, [("key", "ascending"), ("doc_id", "descending")])
+    ties = pa.table({"key": key[tied], "doc_id": names.take(pa.array(codes[order[tied]]))})
+    resolved = pc.sort_indices(ties, [("key", "ascending"), ("doc_id", "descending")])
     order[tied] = order[tied[resolved.to_numpy()]]
     return order
 
@@ -260,7 +260,7 @@ def _starts(query: Int32) -> Int64:
 
 
 def _standardised(score: Float32, group: Int64) -> NDArray[np.float64]:
-    """Computes z within groups; bincount adds row after row, hence the sorted order of rows."""
+    """Computes z within groups; rows are sorted, since bincount adds them one after another."""
     count = np.bincount(group)
     order = np.lexsort((score, group))
     value, of = score[order].astype(np.float64), group[order]
@@ -278,7 +278,7 @@ def _refuse_duplicates(table: pa.Table, query: Int32, codes: Int32) -> None:
     ascending = np.sort(pair)
     twice = ascending[1:][ascending[1:] == ascending[:-1]]
     if twice.size:
-        _refuse(table, int(np.flatnonzero(pair == twice[0])[1]), "stands in one list twice")
+        _refuse(table, int(np.flatnonzero(pair == twice[0])[1]), "occurs twice in one list")
 
 
 def _refuse(table: pa.Table, row: int, what: str) -> None:

@@ -1,32 +1,32 @@
-"""`index.factory: auto`: picks the index on the user's own vectors.
+"""`index.factory: auto`: chooses the index type by measurements on the user's vectors.
 
-The rule. Up to `flat_rows` documents the index is Flat: exact, nothing to train, and there no other
-form pays for itself. So it is at any size where FAISS has a GPU and lists are short enough for it:
-products of half precision take an H100 some 6 to 9 ps a pair of 384 dimensions, a core 13 to 50 ns
-in the best form here. Else, a few forms are built on the sample of document vectors and searched
-with held-out vectors of the same sample; exact search is the truth. Of every form the cheapest
-setting that reaches `recall_target` is found by bisection, and timed; the fastest is taken, if it
-is at least 1.1 times as fast as Flat; else Flat.
+The rule. Up to `flat_rows` documents the index is Flat: it is exact, needs no training, and no
+other type is faster at that size. It is also Flat at any size where FAISS has a GPU and lists are
+short enough for it: half-precision products take an H100 some 6 to 9 ps a pair of 384 dimensions; a
+CPU core takes 13 to 50 ns in the best type here. Otherwise a few types are built on the sample of
+document vectors and searched with held-out vectors of the same sample, with exact search as the
+truth. For every type the cheapest setting that reaches `recall_target` is found by bisection, and
+timed. The fastest type is chosen if it is at least 1.1 times as fast as Flat; else Flat.
 
-Why measured and not tabled: the order of the forms depends on the vectors and on their number. On
-200k real MiniLM embeddings of passages, at recall .98, PQ codes with refinement are twice as fast
-as Flat and the same codes in IVF lists, a fifth of them probed, four times; IVF of whole vectors is
-no faster than Flat (`benchmarks/results/retrieval.md`). On a quarter of the number the codes alone
-stood first; on synthetic clusters IVF gains tenfold, which says nothing of real data.
+Why it is measured: the order of the types depends on the vectors and on their number. On 200,000
+real MiniLM embeddings of passages, at recall .98, PQ codes with refinement are twice as fast as
+Flat, the same codes in IVF lists, with a fifth of them probed, four times; IVF of whole vectors is
+no faster than Flat (`benchmarks/results/retrieval.md`). On a quarter of the vectors PQ codes alone
+were the fastest; on synthetic clusters IVF is ten times as fast, unlike on real data.
 
-How it is measured decides the order. Exact search is a matrix product: of 256 queries at once it
-runs at a ninth of its speed, so blocks of 4,096 are timed, as a search has them. A search fetches a
-margin beyond `depth`, so the forms are measured with it. Each form is timed in turns with Flat, for
-a machine is not equally fast at all times: what counts is the median of the ratios. Lists gain with
-size, codes alone do not: of 250,000 clustered vectors the codes were faster, of a million lists by
-1.6 times. So each form is timed with half of the sample too, and what grows is told from the rest.
+How it is measured. Exact search is a matrix product: with 256 queries at once it runs at a ninth of
+its speed, so blocks of 4,096 are timed, as in a search. A search fetches a margin beyond `depth`,
+so the types are measured with it. Each type is timed in alternation with Flat, since a machine's
+speed varies: the median of the ratios counts. Lists gain with size, PQ codes alone do not: on
+250,000 clustered vectors the codes were faster, on a million the lists, by 1.6 times. So each type
+is timed on half of the sample too, which separates the cost that grows from the rest.
 
-Documents stand in for queries, and are easier to find neighbours of: 128 of 1024 lists found .983
-of a held-out document's hundred and .970 of a real query's. So a form must lose no more than half
-of what `recall_target` allows.
+Documents take the place of queries, and their neighbours are easier to find: 128 of 1,024 lists
+found .983 of a held-out document's hundred and .970 of a real query's. So a type may lose at most
+half of what `recall_target` allows.
 
-The choice is made once, when the template is trained, and recorded with it. It never changes a
-score, only which candidates are found.
+The choice is made once, when the template is trained, and is stored with it. It changes no score,
+only which candidates are found.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.retrieval import faiss_files, faiss_index, faiss_library, runs
+from nightrank.retrieval import faiss_files, faiss_index, faiss_library, ragged
 from nightrank.retrieval.faiss_library import Index
 from nightrank.retrieval.faiss_products import GPU_K
 
@@ -48,33 +48,33 @@ Float32 = NDArray[np.float32]
 
 # Held-out vectors used as queries: recall@100 of 500 queries has a standard error below .005.
 MOST_QUERIES = 500
-# Queries timed at once; the held-out ones over and over.
+# Queries timed at once; the held-out ones are repeated.
 TIMED_QUERIES = 4096
-# Of smaller samples the depth shrinks with them, to no less than this.
+# The depth shrinks with the sample, to this at least.
 LEAST_DEPTH = 10
-# A form must beat Flat by more than timing noise and its training are worth.
+# An index type must gain more than timing noise and the cost of its training.
 LEAST_GAIN = 1.1
-# Of the loss that is allowed to real queries, what held-out documents may show.
+# The share of the allowed loss of recall that held-out documents may show.
 LOSS = 0.5
 REPETITIONS = 3
 K_FACTORS = (2, 4, 8, 16)
-# Of codes in lists, by the dimensions that 4 bits stand for: of coarser ones more must be refined.
+# For codes in lists, by dimensions per 4 bits: coarser codes need more refinement.
 K_FACTORS_IN_LISTS = {2: (2, 4), 4: (4, 8)}
-# Lists probed, in quarters of an octave: half an octave costs up to 1.4 times what was needed.
+# Lists probed, in quarters of an octave: steps of half an octave cost up to 1.4 times the need.
 NPROBES = [round(2 ** (step / 4)) for step in range(12, 80)]
-# What takes so much longer than the fastest so far, when timed once, is not timed again.
+# A type that takes this many times as long as the fastest, timed once, is not timed again.
 HOPELESS = 1.3
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One form as measured on the sample.
+    """The measurements of one index type on the sample.
 
     Attributes:
         recall: mean share of the exact list of `depth` that was found, 0 to 1.
-        seconds_per_query: of the largest index shard to come: Flat's, times the ratio taken in
-            turns with it, the median of 3, one of what is not to be taken.
-        bytes_per_vector: of the index and of the raw vectors that a search needs for its scores.
+        seconds_per_query: for the largest future index shard: Flat's, times the ratio to Flat; the
+            median of 3 measurements, or 1 measurement of a type that cannot be chosen.
+        bytes_per_vector: of the index, and of the raw vectors that exact scores need.
     """
 
     factory: str
@@ -86,7 +86,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen and why; `trials` is empty where nothing had to be measured."""
+    """The chosen index type and the reason; `trials` is empty where nothing was measured."""
 
     factory: str
     search_parameters: str
@@ -111,16 +111,16 @@ def choose(
     Args:
         vectors: float32[n, d], a random sample of the document vectors.
         num_documents: documents to be indexed; decides Flat, and the number of lists.
-        shard_rows: documents of the largest index shard: speed is that of one as large.
-        depth: recall is measured at this depth, times the share of the documents that the sample
-            is, but at 10 at least, or a tenth of the sample if that is less.
+        shard_rows: documents of the largest index shard, for which speed is extrapolated.
+        depth: recall is measured at this depth, times the sample's share of the documents, but at
+            10 at least, or a tenth of the sample if that is less.
         recall_target: least recall, 0 to 1.
         flat_rows: Flat up to this many documents.
-        threads: threads of FAISS.
+        threads: of FAISS.
         seed: of the split into held-out queries and indexed vectors.
 
     Returns:
-        The choice. Takes up to five times the sample's memory while it measures.
+        The choice. Measuring takes up to five times the sample's memory.
 
     Raises:
         NightrankError: E_CORRUPT for vectors that are not finite.
@@ -140,39 +140,39 @@ def choose(
     order = np.random.default_rng(seed).permutation(len(vectors))
     num_queries = min(MOST_QUERIES, len(vectors) // 10)
     queries, documents = vectors[order[:num_queries]], vectors[order[num_queries:]]
-    # Of a sample's vectors as many lie as near as of the corpus, times the share it is: at the full
-    # depth a list would reach beyond what is near, and be harder to find than it will be.
+    # A sample has its share of a query's near vectors: at the full depth a list would reach beyond
+    # them, and be harder to find than the list of a real search.
     share = min(1.0, len(vectors) / num_documents)
     k = min(max(LEAST_DEPTH, round(depth * share)), len(documents) // 10)
     growth = max(1.0, min(shard_rows, num_documents) / len(vectors))
     flat = _fill("Flat", documents, threads)[0]
-    bench = _Bench(flat, queries, _found(flat, queries, k, k, ""), k, growth)
+    bench = _Bench(flat, queries, _hits(flat, queries, k, k, ""), k, growth)
     seconds = growth * statistics.median(bench.seconds(flat) for _ in range(REPETITIONS))
     trials, fastest = [Trial("Flat", "", 1.0, seconds, _bytes_per_vector(flat))], 1.0
-    for factory, grids in _forms(vectors.shape[1], num_documents, len(documents)):
+    for factory, grids in _index_types(vectors.shape[1], num_documents, len(documents)):
         index, half = _fill(factory, documents, threads)
         for grid in grids:
             parameters, recall = bench.cheapest(index, grid, aim)
             ratios = [bench.ratio(index, half, parameters)]
-            # Nothing depends on how exactly a form that is not to be taken was timed.
+            # The exact time of a type that cannot be chosen is not needed.
             if recall >= aim and ratios[0] < HOPELESS * fastest:
-                more = range(REPETITIONS - 1)
-                ratios += [bench.ratio(index, half, parameters) for _ in more]
+                repetitions = range(REPETITIONS - 1)
+                ratios += [bench.ratio(index, half, parameters) for _ in repetitions]
                 fastest = min(fastest, statistics.median(ratios))
-            taken = seconds * statistics.median(ratios)
-            trials.append(Trial(factory, parameters, recall, taken, _bytes_per_vector(index)))
+            duration = seconds * statistics.median(ratios)
+            trials.append(Trial(factory, parameters, recall, duration, _bytes_per_vector(index)))
     return _best(trials, aim, k)
 
 
 class _Bench:
-    """What forms are measured with.
+    """Measures recall and time of index types on a sample.
 
     Args:
-        flat: exact search of the sample.
+        flat: the Flat index of the sample.
         queries: float32[q, d], held out of it.
-        truth: as `_found` tells it of `flat`.
+        truth: the `_hits` of `flat`.
         k: the depth of `truth`.
-        growth: of the sample, to what will be searched.
+        growth: size of the largest index shard, in samples.
     """
 
     def __init__(
@@ -185,51 +185,53 @@ class _Bench:
         self._fetch = min(k + max(10, k // 10), flat.ntotal)
 
     def cheapest(self, index: Index, grid: list[str], aim: float) -> tuple[str, float]:
-        """The first setting that reaches a recall, or else the last, and its recall."""
+        """The first setting that reaches the recall `aim`, else the last one; and its recall."""
 
         def recall(parameters: str) -> float:
-            found = _found(index, self._queries, self._k, self._fetch, parameters)
-            return _recall(found, self._truth)
+            hits = _hits(index, self._queries, self._k, self._fetch, parameters)
+            return _recall(hits, self._truth)
 
-        # The dearest first: codes may be too coarse for any number of lists.
+        # The most expensive first: codes may be too coarse for any number of lists.
         if (most := recall(grid[-1])) < aim:
             return grid[-1], most
         at = bisect.bisect_left(grid[:-1], aim, key=recall)
         return grid[at], recall(grid[at])
 
     def seconds(self, index: Index, parameters: str = "") -> float:
-        """Wall seconds per query, of all queries at once."""
+        """Wall-clock seconds per query, for all queries at once."""
         begin = time.perf_counter()
         faiss_index.search(index, self._many, self._fetch, parameters)
         return (time.perf_counter() - begin) / len(self._many)
 
     def ratio(self, index: Index, half: Index, parameters: str) -> float:
-        """See `expected`."""
+        """The `expected_ratio` to Flat, measured once."""
         flat, whole = self.seconds(self._flat), self.seconds(index, parameters)
-        some = self.seconds(half, parameters) if self._growth > 1 else 0.0
-        return expected(flat, whole, some, self._growth)
+        half_seconds = self.seconds(half, parameters) if self._growth > 1 else 0.0
+        return expected_ratio(flat, whole, half_seconds, self._growth)
 
 
-def _forms(dimension: int, num_documents: int, sampled: int) -> list[tuple[str, list[list[str]]]]:
-    """Lists forms with their grids of settings; within a grid recall grows, and the cost."""
+def _index_types(
+    dimension: int, num_documents: int, sampled: int
+) -> list[tuple[str, list[list[str]]]]:
+    """Factory strings with grids of settings; within a grid recall and cost grow."""
     # About 2 * sqrt(n) lists, a power of two, with enough sampled vectors to train each: on 200k
     # real vectors 512, 1024 and 2048 lists reach recall .98 in 0.9, 0.9 and 1.7 s a block.
-    wanted = 1 << round(math.log2(2 * math.sqrt(num_documents)))
-    nlist = min(wanted, sampled // faiss_index.VECTORS_PER_LIST)
+    nlist = 1 << round(math.log2(2 * math.sqrt(num_documents)))
+    nlist = min(nlist, sampled // faiss_index.VECTORS_PER_LIST)
     probes = [f"nprobe={p}" for p in NPROBES if p <= nlist // 2]
-    forms = []
+    types = []
     # Codes of 4 bits for 2, or for 4 dimensions: half the memory and time to scan, more to refine.
     codes = {n: f"PQ{dimension // n}x4fs,RFlat" for n in (2, 4) if dimension % n == 0}
-    forms += [(code, [[f"k_factor_rf={f}" for f in K_FACTORS]]) for code in codes.values()]
+    types += [(code, [[f"k_factor_rf={f}" for f in K_FACTORS]]) for code in codes.values()]
     if probes and codes:
         for n, code in codes.items():
             factors = K_FACTORS_IN_LISTS[n]
-            forms.append(
+            types.append(
                 (f"IVF{nlist},{code}", [[f"{p},k_factor_rf={f}" for p in probes] for f in factors])
             )
     elif probes:
-        forms.append((f"IVF{nlist},Flat", [probes]))
-    return forms
+        types.append((f"IVF{nlist},Flat", [probes]))
+    return types
 
 
 def _best(trials: list[Trial], recall_target: float, k: int) -> Choice:
@@ -238,9 +240,8 @@ def _best(trials: list[Trial], recall_target: float, k: int) -> Choice:
     best = min(fit, key=lambda t: t.seconds_per_query)
     if best.seconds_per_query * LEAST_GAIN > flat.seconds_per_query:
         best = flat
-        reason = (
-            f"no form reached recall@{k} {recall_target:g} at {LEAST_GAIN:g} times Flat's speed"
-        )
+        reason = f"no index type reached recall@{k} {recall_target:g} "
+        reason += f"at {LEAST_GAIN:g} times Flat's speed"
     else:
         gain = flat.seconds_per_query / best.seconds_per_query
         reason = f"recall@{k} {best.recall:.3f} on the sample, {gain:.1f} times Flat's speed"
@@ -254,16 +255,16 @@ def _best(trials: list[Trial], recall_target: float, k: int) -> Choice:
     )
 
 
-def expected(flat: float, whole: float, half: float, growth: float) -> float:
-    """Its seconds as a share of Flat's, where both hold `growth` times as many vectors as now.
+def expected_ratio(flat: float, whole: float, half: float, growth: float) -> float:
+    """The time of an index type as a share of Flat's, with `growth` times as many vectors.
 
-    What finding lists, tables and refinement cost stays the same, what scanning costs grows. Flat
-    only scans.
+    The cost of finding lists, tables and refinement stays constant, the cost of scanning grows.
+    Flat only scans.
 
     Args:
         flat: seconds of Flat.
-        whole: of a form of the same vectors.
-        half: of the form with half of them.
+        whole: seconds of the index type with the same vectors.
+        half: seconds of the index type with half of them.
         growth: at least 1.
     """
     scan = min(max(0.0, 2 * (whole - half)), whole)
@@ -271,26 +272,24 @@ def expected(flat: float, whole: float, half: float, growth: float) -> float:
 
 
 def _fill(factory: str, documents: Float32, threads: int) -> tuple[Index, Index]:
-    """An index of all documents, and one of half of them."""
+    """Indexes of all documents, and of half of them."""
     template, _ = faiss_index.train(factory, documents, threads)
     parts = documents, documents[: len(documents) // 2]
     return faiss_index.add(template, parts[0]), faiss_index.add(template, parts[1])
 
 
-def _found(
-    index: Index, queries: Float32, k: int, fetch: int, parameters: str
-) -> NDArray[np.int64]:
-    """(query << 32 | row) of the first k hits of every query, where `fetch` are searched for."""
+def _hits(index: Index, queries: Float32, k: int, fetch: int, parameters: str) -> NDArray[np.int64]:
+    """(query << 32 | row) of the first k hits of every query, of `fetch` that are searched."""
     query, row, _ = faiss_index.search(index, queries, fetch, parameters)
-    first = runs.within(np.bincount(query, minlength=len(queries))) < k
-    return runs.pairs(query[first], row[first])
+    first = ragged.within(np.bincount(query, minlength=len(queries))) < k
+    return ragged.pairs(query[first], row[first])
 
 
 def _bytes_per_vector(index: Index) -> float:
-    """Of the index, and of the raw vectors where it does not hold them itself."""
+    """Bytes of the index, and of the raw vectors where it does not hold them, per vector."""
     beside = 4 * index.d if faiss_library.stored_vectors(index) is None else 0
     return faiss_files.size(index) / max(1, index.ntotal) + beside
 
 
-def _recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
-    return float(np.isin(truth, found).mean())
+def _recall(hits: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    return float(np.isin(truth, hits).mean())

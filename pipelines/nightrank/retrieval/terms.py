@@ -1,9 +1,9 @@
 """Texts to term ids, the vocabulary of BM25.
 
 A term is a word (two or more letters, digits or underscores), lower-cased, not a stop word, stemmed
-by Snowball. Its id is a 31-bit hash of the stem, so that no task needs a vocabulary: shards that
-never met agree on every id, tonight's and last month's alike. Two stems share an id about once in
-2**31 pairs of them; at a million stems, one in 2,000 meets another.
+by Snowball. Its id is a 31-bit hash of the stem, so that no unit needs a vocabulary: all shards of
+all runs agree on every id. Two stems share an id about once in 2**31 pairs; of a million stems, one
+in 2,000 shares its id.
 
 Knows nothing about: models, statistics, storage.
 """
@@ -21,8 +21,8 @@ import xxhash
 from nightrank.storage.tokens import Tokens
 
 WORD = re.compile(r"\b\w\w+\b")
-# The stop words of Lucene's EnglishAnalyzer. Other languages have none: BM25 weighs common words
-# down by itself.
+# The stop words of Lucene's EnglishAnalyzer. Other languages have none: BM25 gives common words
+# little weight.
 ENGLISH_STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -31,12 +31,12 @@ ENGLISH_STOP_WORDS = frozenset(
     )
 )
 NO_TERM = -1
-# Words remembered with their ids; common ones come back at once after a restart of the memory.
-MEMORY_WORDS = 1 << 20
+# Words whose ids are cached; the full cache is cleared, and common words return to it soon.
+CACHED_WORDS = 1 << 20
 
 
 def languages() -> tuple[str, ...]:
-    """What `Analyzer` takes: Snowball's languages, and `none`."""
+    """The languages of `Analyzer`: those of Snowball, and `none`."""
     return (*Stemmer.algorithms(), "none")
 
 
@@ -53,7 +53,7 @@ class Analyzer:
         self._ids: dict[str, int] = {}
 
     def __call__(self, texts: Sequence[str] | pa.StringArray) -> Tokens:
-        """One row per text, repeats kept, in the order of the words; a null counts as empty."""
+        """One row per text, with repeats, in the order of the words; a null counts as empty."""
         plain = texts.to_pylist() if hasattr(texts, "to_pylist") else texts
         ids: list[int] = []
         offsets = np.zeros(len(plain) + 1, np.int64)
@@ -68,7 +68,7 @@ class Analyzer:
         return Tokens(np.array(ids, np.int32), offsets)
 
     def _add(self, word: str) -> int:
-        if len(self._ids) >= MEMORY_WORDS:
+        if len(self._ids) >= CACHED_WORDS:
             self._ids.clear()
         if word in self._stop_words:
             term = NO_TERM

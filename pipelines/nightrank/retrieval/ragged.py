@@ -1,9 +1,9 @@
-"""Ragged rows: what belongs to one query stands in a run, and runs lie end to end.
+"""Ragged arrays: the values of each query are one row, and rows lie end to end in a flat array.
 
-Everything here works on all queries at once; a sort of all values would take some 50 ns each,
-selecting within a matrix of padded runs takes 6.
+Functions work on all rows at once: sorting all values would take some 50 ns each, selecting within
+a matrix of padded rows takes 6.
 
-Knows nothing about: documents, scores' meaning, indexes.
+Knows nothing about: documents, the meaning of scores, indexes.
 """
 
 from __future__ import annotations
@@ -17,58 +17,61 @@ Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
-# Values of one padded matrix: 64 MB, whatever the number of queries.
+# Values of one padded matrix: 64 MB, for any number of queries.
 MATRIX_VALUES = 16 << 20
 
 
 def nth_largest(values: Float32, lengths: Int64, n: int) -> Float32:
-    """The n-th largest value of every run.
+    """The n-th largest value of every row.
 
     Args:
-        values: float32, all runs end to end.
-        lengths: int64[q], of the runs; they sum to `len(values)`.
+        values: float32, all rows end to end.
+        lengths: int64[q], of the rows; they sum to `len(values)`.
         n: at least 1.
 
     Returns:
-        float32[q]; minus infinity where a run has fewer than `n` values.
+        float32[q]; minus infinity where a row has fewer than `n` values.
     """
-    found = np.full(len(lengths), -np.inf, np.float32)
+    nth = np.full(len(lengths), -np.inf, np.float32)
     ends = np.cumsum(lengths)
     block = max(1, MATRIX_VALUES // max(1, int(lengths.max(initial=0))))
     for begin in range(0, len(lengths), block):
-        mine = lengths[begin : begin + block]
-        width = int(mine.max())
+        part = lengths[begin : begin + block]
+        width = int(part.max())
         if width < n:
             continue
-        last = begin + len(mine) - 1
-        padded = np.full((len(mine), width), -np.inf, np.float32)
-        inside = np.arange(width) < mine[:, None]
+        last = begin + len(part) - 1
+        padded = np.full((len(part), width), -np.inf, np.float32)
+        inside = np.arange(width) < part[:, None]
         padded[inside] = values[ends[begin] - lengths[begin] : ends[last]]
         padded.partition(width - n, axis=1)
-        found[begin : begin + block] = padded[:, width - n]
-    return found
+        nth[begin : begin + block] = padded[:, width - n]
+    return nth
 
 
 def nth_of_parts(parts: list[tuple[Int32, Float32]], queries: int, n: int) -> Float32:
-    """As `nth_largest`, of runs that lie in several parts.
+    """As `nth_largest`, for rows that are spread over several parts.
 
     Args:
-        parts: of each part the runs' numbers (int32, ascending) and the values.
-        queries: q, how many runs there are.
+        parts: for each part the query of every value (int32, ascending) and the values (float32).
+        queries: q, the number of rows.
         n: at least 1.
+
+    Returns:
+        float32[q]; minus infinity where a row has fewer than `n` values.
     """
     if len(parts) == 1:
         query, values = parts[0]
         return nth_largest(values, np.bincount(query, minlength=queries), n)
     query = np.concatenate([np.empty(0, np.int32), *(part[0] for part in parts)])
     values = np.concatenate([np.empty(0, np.float32), *(part[1] for part in parts)])
-    # Ascending parts: a merge sort only merges them.
+    # The parts are ascending: a merge sort only merges them.
     order = np.argsort(query, kind="stable")
     return nth_largest(values[order], np.bincount(query, minlength=queries), n)
 
 
 def within(lengths: Int64) -> Int64:
-    """The position of every value in its run, from 0."""
+    """The position of every value in its row, from 0; int64[sum(lengths)]."""
     starts = np.cumsum(lengths) - lengths
     return np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
 
