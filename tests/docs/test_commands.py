@@ -13,11 +13,15 @@ from nightrank.errors import EXIT_CODES
 from tests.support.commands import VERBS, parse, words_of
 from tests.support.pages import REPOSITORY, commands, page, pages
 
+PACKAGE = REPOSITORY / "pipelines" / "nightrank"
+ROOMS = sorted(path.name for path in PACKAGE.iterdir() if path.is_dir())
 SHOWN = [(name, line) for name in pages() for line in commands(page(name))]
 # `nightrank run my.yaml` between backticks; words in capitals are what the reader replaces.
 INLINE = re.compile(r"`nightrank ([a-z][a-z-]*(?: [^`\n]+)?)`")
 # A place in the repository: `infra/RUNBOOK.md`, `benchmarks/results/scale.md`.
 PLACE = re.compile(r"`((?:benchmarks|configs|constraints|infra|jobs|pipelines|tests)/[^`*<\s]*)`")
+# A module below pipelines/nightrank: `storage/log.py`, `models/`; of several in one cell the first.
+MODULE = re.compile(r"`((?:%s)/[a-z0-9_/]*(?:\.py)?)`" % "|".join(ROOMS))
 # Programs beside our own, with what a line of theirs must begin with.
 OTHERS = ("git clone ", "umask 077", "export RAY_AUTH_MODE=token", "ray ", "kubectl apply -k ")
 
@@ -82,6 +86,22 @@ def test_places_in_the_repository_exist() -> None:
     assert len(places) > 40
     for name, place in places:
         assert (REPOSITORY / place).exists(), f"{name}: {place}"
+
+
+def test_modules_exist() -> None:
+    modules = [(name, module) for name in pages() for module in MODULE.findall(page(name))]
+    assert len(modules) > 15
+    for name, module in modules:
+        assert (PACKAGE / module).exists(), f"{name}: {module}"
+
+
+def test_the_overview_has_every_room() -> None:
+    rooms = page("ARCHITECTURE.md").split("```text\n")[1].split("```")[0]
+    table = page("docs/architecture/index.md").split("| room |")[1].split("\n\n")[0]
+    for room in [*ROOMS, "errors"]:
+        if (PACKAGE / room / "__init__.py").is_file() or room == "errors":
+            assert re.search(rf"^(\w+ +)*{room}\b", rooms, re.MULTILINE), room
+            assert f"`{room}`" in table, room
 
 
 def test_the_page_of_commands_has_every_verb() -> None:
