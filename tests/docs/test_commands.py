@@ -21,7 +21,7 @@ INLINE = re.compile(r"`nightrank ([a-z][a-z-]*(?: [^`\n]+)?)`")
 # A place in the repository: `infra/RUNBOOK.md`, `benchmarks/results/scale.md`.
 PLACE = re.compile(r"`((?:benchmarks|configs|constraints|infra|jobs|pipelines|tests)/[^`*<\s]*)`")
 # A module below pipelines/nightrank: `storage/log.py`, `models/`; of several in one cell the first.
-MODULE = re.compile(r"`((?:%s)/[a-z0-9_/]*(?:\.py)?)`" % "|".join(ROOMS))
+MODULE = re.compile(rf"`((?:{'|'.join(ROOMS)})/[a-z0-9_/]*(?:\.py)?)`")
 # Programs beside our own, with what a line of theirs must begin with.
 OTHERS = ("git clone ", "umask 077", "export RAY_AUTH_MODE=token", "ray ", "kubectl apply -k ")
 
