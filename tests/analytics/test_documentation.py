@@ -148,17 +148,3 @@ def test_coverage_and_queries_without_candidates() -> None:
     ]
     assert [row[3] for row in found] == [pytest.approx(500 / 501), 1.0] * 2
     assert answer("Which queries have no") == [("w0", "legal", "rejected", "zero_embedding", 2)]
-
-
-def test_the_readmes_question_over_the_printed_views(nights: Nights, tmp_path: Path) -> None:
-    (query,) = blocks("sql", (REPOSITORY / "README.md").read_text())
-    connection = duckdb.connect()
-    for table in ("ranked", "queries"):
-        file = tmp_path / table
-        with open(file, "w") as out, contextlib.redirect_stdout(out):
-            asked = ["results", nights.config, "--duckdb", "--table", table]
-            assert guarded(lambda asked=asked, **_: app(asked)) == 0
-        connection.execute(file.read_text())
-    found = connection.execute(query).fetchall()
-    assert sorted(row[:2] for row in found) == [("legal", 1500), ("medical", 1500)]
-    assert all(0 < row[2] < 1 for row in found)

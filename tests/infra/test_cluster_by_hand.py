@@ -17,7 +17,8 @@ from ray.scripts.scripts import start
 
 from nightrank.config.running import STANDARD_POOLS
 from nightrank.runtime.ray_cluster import POOL_LABEL
-from tests.support.manifests import INFRA, parse
+from tests.support.commands import parse
+from tests.support.manifests import INFRA
 
 TEXT = (INFRA.parent / "docs" / "cluster.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)

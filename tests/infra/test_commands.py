@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from nightrank.cli.submit import entrypoint
-from tests.support.manifests import INFRA, Manifest, one, parse, pod_templates
+from tests.support.commands import parse
+from tests.support.manifests import INFRA, Manifest, one, pod_templates
 
 # In the text: code between backticks, or a line of a block; "-n nightrank" is kubectl's namespace.
 WRITTEN = re.compile(r"(?:^|`)nightrank ([a-z][a-z-]* [^`\n]+)", re.MULTILINE)

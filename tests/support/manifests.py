@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
-from typer.core import TyperGroup
-
-from nightrank.cli.app import app
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 
@@ -57,13 +53,3 @@ def _templates(where: str, value: Any) -> Iterator[tuple[str, Manifest]]:
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _templates(f"{where}[{number}]", inner)
-
-
-PROGRAM = typer.main.get_command(app)
-
-
-def parse(words: list[str]) -> Any:
-    """The context of a verb and its arguments; raises where the program would refuse them."""
-    assert isinstance(PROGRAM, TyperGroup)
-    verb = PROGRAM.commands[words[0]]
-    return verb.make_context(words[0], words[1:])
