@@ -64,7 +64,16 @@ def test_what_is_copied_exists_and_reaches_the_builder() -> None:
     assert all((ROOT / source).exists() for source in sources)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # What the build of the package reads.
-    assert {project["readme"], *project["license-files"]} <= sources
+    read = map(Path, (project["readme"], *project["license-files"]))
+    assert all({str(path), *map(str, path.parents)} & sources for path in read)
+
+
+def test_the_overlay_and_the_runbook_name_the_images_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    overlay = (INFRA / "kubernetes" / "aws" / "kustomization.yaml").read_text()
+    tags = {f"{version}-{kind}" for kind in ("cpu", "gpu", "gpu-index")}
+    assert set(re.findall(r"newTag: (\S+)", overlay)) == tags
+    assert re.findall(r"docker push \S+:(\S+)", (INFRA / "RUNBOOK.md").read_text())[0] in tags
 
 
 def test_make_builds_an_image_of_each_lock_file() -> None:

@@ -1,10 +1,10 @@
-"""Clones the RayJob template for tonight, waits for the clone, ends with the job's exit code.
+"""Clones the RayJob template, waits for the clone and exits with the exit code of its job.
 
-Run by the CronJob's pod as `python nightly.py TEMPLATE`, with Python's own library alone. Clones
-are named after the Kubernetes Job and numbered: a pod that replaces an evicted one joins the clone
-that is still going, a pod that retries a transient failure makes the next, which is given the time
-at which the first was created: `budget.until` is the night's. The Job owns its clones, so deleting
-it ends them.
+The pod of the CronJob runs it as `python nightly.py TEMPLATE`; it needs the standard library alone.
+Clones are named after the Kubernetes Job and numbered. A pod that replaces an evicted one joins the
+clone that is still running. A pod that retries a transient failure creates the next clone and
+passes the time at which the first one was created: all attempts share the deadline `budget.until`.
+The Job owns its clones: deleting the Job deletes them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 JOB_LABEL = "nightrank.io/job"
-# A local queue of Kueue's. Not a label of the template: that one is never to be admitted.
+# A local queue of Kueue. The template does not have this label, since Kueue would start it.
 QUEUE_LABEL, QUEUE = "kueue.x-k8s.io/queue-name", os.environ.get("QUEUE_NAME", "")
 POLL_SECONDS = float(os.environ.get("POLL_SECONDS", "15"))
-# The API server may be away for a while, e.g. when it is upgraded.
+# The API server may be unavailable for a while, e.g. during an upgrade.
 PATIENCE_SECONDS = float(os.environ.get("PATIENCE_SECONDS", "600"))
 TRANSIENT, BUG = 9, 70
 # Ray: "Job entrypoint command failed with exit code 4, last available logs ..."
@@ -32,7 +32,7 @@ EXIT_CODE = re.compile(r"failed with exit code (-?\d+)")
 
 
 class Api:
-    """RayJobs of this pod's namespace, through the API server."""
+    """The RayJobs of this pod's namespace, through the API server."""
 
     def __init__(self) -> None:
         account = os.environ.get("ACCOUNT_FOLDER", ACCOUNT)
@@ -48,7 +48,13 @@ class Api:
             self._context = ssl.create_default_context(cafile=f"{account}/ca.crt")
 
     def call(self, method: str, path: str = "", body: dict[str, Any] | None = None) -> Any:
-        """One request; the token is read each time, since the kubelet renews it."""
+        """Sends one request and returns the reply's JSON.
+
+        The token is read for each request, since the kubelet renews it.
+
+        Raises:
+            OSError: the API server did not answer, or refused (`urllib.error.HTTPError`).
+        """
         with open(self._token_path) as file:
             headers = {"Authorization": f"Bearer {file.read().strip()}"}
         data = None
@@ -60,7 +66,15 @@ class Api:
 
 
 def clone(template: dict[str, Any], job: str, uid: str, number: int, began: str) -> dict[str, Any]:
-    """Tonight's RayJob: the template, no longer suspended, owned by the Kubernetes Job."""
+    """The RayJob to create: the template, not suspended, owned by the Kubernetes Job.
+
+    Args:
+        template: the suspended RayJob.
+        job: name of the Kubernetes Job.
+        uid: uid of the Kubernetes Job.
+        number: of the attempt, from 1.
+        began: time in UTC at which the first attempt was created, for `nightly --began`.
+    """
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
     labels = {**template["metadata"].get("labels", {}), JOB_LABEL: job}
     return {
@@ -80,64 +94,64 @@ def clone(template: dict[str, Any], job: str, uid: str, number: int, began: str)
 
 
 def ended(rayjob: dict[str, Any]) -> bool:
-    """Whether KubeRay is done with it."""
+    """Whether the RayJob has ended."""
     status = rayjob.get("status", {})
     return status.get("jobDeploymentStatus") in ("Complete", "Failed")
 
 
 def exit_code(rayjob: dict[str, Any]) -> int:
-    """The job's own exit code; 9 where the cluster failed rather than the job."""
+    """The exit code of the job; 9 if the cluster failed rather than the job."""
     status = rayjob.get("status", {})
     if status.get("jobStatus") == "SUCCEEDED":
         return 0
     if status.get("jobStatus") == "STOPPED":
         return 143
-    found = EXIT_CODE.search(status.get("message", ""))
-    if not found:
+    match = EXIT_CODE.search(status.get("message", ""))
+    if not match:
         return TRANSIENT
-    code = int(found.group(1))
+    code = int(match.group(1))
     return code if code >= 0 else 128 - code
 
 
-def tonight(api: Api, template: str, job: str, uid: str) -> dict[str, Any]:
+def join_or_create(api: Api, template: str, job: str, uid: str) -> dict[str, Any]:
     """The clone to wait for: the newest of this Job if it has not ended, else a new one."""
-    mine = api.call("GET", f"?labelSelector={JOB_LABEL}%3D{job}")["items"]
-    mine.sort(key=lambda item: int(item["metadata"]["name"].rpartition("-")[2]))
-    if mine and not ended(mine[-1]):
-        print(f"joining {mine[-1]['metadata']['name']}", flush=True)
-        return dict(mine[-1])
+    clones = api.call("GET", f"?labelSelector={JOB_LABEL}%3D{job}")["items"]
+    clones.sort(key=lambda item: int(item["metadata"]["name"].rpartition("-")[2]))
+    if clones and not ended(clones[-1]):
+        print(f"joining {clones[-1]['metadata']['name']}", flush=True)
+        return dict(clones[-1])
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    began = mine[0]["metadata"].get("creationTimestamp", now) if mine else now
-    made = clone(api.call("GET", f"/{template}"), job, uid, len(mine) + 1, began)
-    print(f"creating {made['metadata']['name']}", flush=True)
-    return dict(api.call("POST", "", made))
+    began = clones[0]["metadata"].get("creationTimestamp", now) if clones else now
+    rayjob = clone(api.call("GET", f"/{template}"), job, uid, len(clones) + 1, began)
+    print(f"creating {rayjob['metadata']['name']}", flush=True)
+    return dict(api.call("POST", "", rayjob))
 
 
 def main(template: str) -> int:
-    """Starts or joins tonight's job and waits for its end."""
+    """Creates or joins the RayJob and waits for its end; the exit code of its job."""
     api, job, uid = Api(), os.environ["JOB_NAME"], os.environ["JOB_UID"]
     rayjob: dict[str, Any] | None = None
-    told, answered = "", time.monotonic()
+    printed, answered = "", time.monotonic()
     while True:
         try:
             if rayjob is None:
-                rayjob = tonight(api, template, job, uid)
+                rayjob = join_or_create(api, template, job, uid)
             else:
                 rayjob = api.call("GET", f"/{rayjob['metadata']['name']}")
             answered = time.monotonic()
         except urllib.error.HTTPError as error:
             if error.code in (400, 401, 403, 404, 422):
-                print(f"the API server refuses: {error.code} {error.read().decode()[:500]}")
+                print(f"the API server refused: {error.code} {error.read().decode()[:500]}")
                 return BUG
         except OSError as error:
             print(f"the API server does not answer: {error}", flush=True)
         if time.monotonic() - answered > PATIENCE_SECONDS:
             return TRANSIENT
         status = (rayjob or {}).get("status", {})
-        now = f"{status.get('jobDeploymentStatus', 'New')} {status.get('jobStatus', '')}".strip()
-        if now != told:
-            print(now, flush=True)
-            told = now
+        state = f"{status.get('jobDeploymentStatus', 'New')} {status.get('jobStatus', '')}".strip()
+        if state != printed:
+            print(state, flush=True)
+            printed = state
         if rayjob and ended(rayjob):
             print(status.get("message", "")[-2000:], flush=True)
             return exit_code(rayjob)
