@@ -104,7 +104,7 @@ def test_a_name_means_what_was_stored_last_and_a_folder_that_is_here_counts(
     assert stored_models.find(store, name, None) is None
     shutil.rmtree(tiny_cross_encoder)
     found = stored_models.find(store, name, None)
-    assert found and resolve_cross_encoder(name, found=found).digest == second != first
+    assert found and resolve_cross_encoder(name, located=found).digest == second != first
     assert len(store.folders("models")) == 3  # Both, and the names.
     with pytest.raises(NightrankError, match="no folder|unknown model"):
         resolve_cross_encoder(str(tmp_path / "another"))

@@ -18,7 +18,7 @@ from nightrank.models import stored as stored_models
 from nightrank.models.describing import Difference, as_stored, compare_outputs, describe
 from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import (
-    comes_with_the_program,
+    is_bundled,
     load_bi_encoder,
     load_cross_encoder,
     load_tokenizer,
@@ -43,8 +43,8 @@ def models(config: PipelineConfig, store: Store | None) -> Iterator[Finding]:
     prompts = config.encoder.query_prompt, config.encoder.document_prompt
 
     def encoder() -> ResolvedModel:
-        found = stored_models.find(store, name, config.encoder.revision) if store else None
-        return resolve_bi_encoder(name, **settings, found=found)
+        located = stored_models.find(store, name, config.encoder.revision) if store else None
+        return resolve_bi_encoder(name, **settings, located=located)
 
     yield from examine("encoder", lambda: _opened("encoder", encoder, store, prompts))
     for step in config.rerank:
@@ -58,7 +58,7 @@ def _reranker(step: RerankStep, store: Store | None) -> ResolvedModel:
         revision=step.revision,
         precision=step.precision,
         max_length_tokens=step.max_length_tokens,
-        found=stored_models.find(store, step.model, step.revision) if store else None,
+        located=stored_models.find(store, step.model, step.revision) if store else None,
     )
 
 
@@ -76,7 +76,7 @@ def _opened(
     model = resolve()
     folder = Path(model.path)
     with tempfile.TemporaryDirectory(prefix="nightrank-model-") as copy:
-        own = not comes_with_the_program(model.model)
+        own = not is_bundled(model.model)
         stored = as_stored(model, Path(copy)) if own else model
         made = _outputs(stored, threads)
         found = f"{model.model} in {model.precision}, opened in {time.monotonic() - began:.1f} s"
@@ -100,7 +100,7 @@ def _outputs(model: ResolvedModel, threads: int) -> NDArray[np.float32]:
 
 
 def _place(model: ResolvedModel, store: Store | None) -> str:
-    if comes_with_the_program(model.model):
+    if is_bundled(model.model):
         return "bundled"
     if store and Dataset(store, stored_models.dataset_of(model.identity())).manifest():
         return "stored in the lake"

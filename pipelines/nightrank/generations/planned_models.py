@@ -12,11 +12,12 @@ from typing import Any
 
 from nightrank.config.schema import PipelineConfig
 from nightrank.models import stored as stored_models
+from nightrank.models.folders.locating import ModelFolder
 from nightrank.models.folders.network_size import minute_tokens
 from nightrank.models.hardware import has_cuda
 from nightrank.models.protocols import ResolvedModel
 from nightrank.models.registry import (
-    comes_with_the_program,
+    is_bundled,
     resolve_bi_encoder,
     resolve_cross_encoder,
 )
@@ -43,9 +44,9 @@ def resolve_models(
 
     settings = config.encoder.model_dump()
     name, precision = settings.pop("model"), settings.pop("precision")
-    found = stored_models.find(store, name, config.encoder.revision)
+    located = stored_models.find(store, name, config.encoder.revision)
     here = "exact" if gpus["embed"] else precision
-    made = resolve_bi_encoder(name, **settings, precision=here, found=found)
+    made = resolve_bi_encoder(name, **settings, precision=here, located=located)
     encoder, steps = resolved("embed", made, precision), []
     for step in config.rerank:
         made = resolve_cross_encoder(
@@ -53,7 +54,7 @@ def resolve_models(
             revision=step.revision,
             precision="exact" if gpus["rerank"] else step.precision,
             max_length_tokens=step.max_length_tokens,
-            found=stored_models.find(store, step.model, step.revision),
+            located=stored_models.find(store, step.model, step.revision),
         )
         steps.append(resolved("rerank", made, step.precision))
     return encoder, tuple(steps)
@@ -70,7 +71,7 @@ def kept_in_the_lake(
         revision: as the config names it.
         tell: given a line where it has to be copied.
     """
-    if comes_with_the_program(model.model):
+    if is_bundled(model.model):
         return model
-    found, name = (Path(model.path), model.revision), (model.model, revision)
-    return replace(model, stored=stored_models.put(store, found, model.digest, name, tell))
+    located, name = ModelFolder(Path(model.path), model.revision), (model.model, revision)
+    return replace(model, stored=stored_models.put(store, located, model.digest, name, tell))

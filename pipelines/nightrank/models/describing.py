@@ -1,10 +1,9 @@
-"""A resolved model's semantics in words, and its outputs compared with sentence-transformers'."""
+"""Describes a resolved model, and compares its outputs with those of sentence-transformers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +14,20 @@ from nightrank.models.protocols import BiEncoder, CrossEncoder, ResolvedModel
 from nightrank.models.registry import load_bi_encoder, load_cross_encoder, load_tokenizer
 
 TEXTS = ("what is a bi-encoder?", "A bi-encoder maps texts to vectors.", "Rivers flow to the sea.")
-# Of what is compared: rounding of two orders of summation, or of bfloat16's 8 bits through layers.
+# Relative: the rounding of two orders of summation, or of bfloat16's 8 bits through all layers.
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
-# The model is in memory twice: one of a billion parameters in bfloat16 is still compared.
-LARGEST_BYTES = 3 << 30
+# The model is loaded twice: one of a billion parameters in bfloat16 is still compared.
+MAX_BYTES = 3 << 30
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far outputs differ from sentence-transformers'.
+    """How far outputs differ from those of sentence-transformers.
 
     Attributes:
-        largest: difference of a score, or of a vector's number, over the largest of the outputs.
-        tolerance: what two ways of rounding explain.
+        largest: the largest difference of a score, or of a vector's number, as a share of the
+            largest output.
+        tolerance: the share that rounding explains.
     """
 
     largest: float
@@ -39,7 +39,7 @@ def describe(model: ResolvedModel, folder: Path) -> str:
 
     Args:
         model: resolved.
-        folder: its files; not looked at for built-in models and toys.
+        folder: its files; not read for built-in models and toys.
     """
     cut = f"cut at {model.max_length_tokens:,} tokens"
     if model.role == "cross_encoder":
@@ -49,7 +49,7 @@ def describe(model: ResolvedModel, folder: Path) -> str:
             parts.append(f"recommends a first-stage weight of {weight:g}")
         return "; ".join(parts)
     compared = "cosine" if model.normalize else "dot product"
-    if model.family == "sentence_transformers" and "similarity_fn_name" not in _declared(folder):
+    if model.family == "sentence_transformers" and not _declares_similarity(folder):
         compared += " (none is declared: sentence-transformers' default)"
     parts = [f"similarity {compared}", _modules(model, folder), f"{model.dimension} dimensions"]
     parts.append(f"queries {_prompt(model.query_prompt)}")
@@ -58,11 +58,11 @@ def describe(model: ResolvedModel, folder: Path) -> str:
 
 
 def as_stored(model: ResolvedModel, target: Path) -> ResolvedModel:
-    """The model opened from a folder of the files that would be stored, and no others.
+    """The model with a path that has only the files that the lake would store.
 
     Args:
         model: of a folder.
-        target: an empty folder, which gets links.
+        target: an empty folder, which gets symbolic links.
     """
     folder = Path(model.path)
     for name in model_files(folder):
@@ -74,21 +74,21 @@ def as_stored(model: ResolvedModel, target: Path) -> ResolvedModel:
 def compare_outputs(
     model: ResolvedModel, folder: Path, prompts: tuple[str | None, str | None], threads: int
 ) -> Difference | None:
-    """Compares two pairs' scores, or vectors of a query and documents, with sentence-transformers'.
+    """Compares two scores, or vectors of a query and two documents, with sentence-transformers.
 
     Args:
-        model: resolved; opened from where its path leads.
+        model: resolved; opened from its path.
         folder: what sentence-transformers opens.
-        prompts: the configuration's for queries and documents; None leaves them to the folder.
+        prompts: the configuration's for queries and documents; None takes the folder's.
         threads: CPU threads.
 
     Returns:
-        None if sentence-transformers has no such model, or it is too large to load twice.
+        None for a model that is not one of sentence-transformers, or is too large to load twice.
     """
     size = sum((folder / n).stat().st_size for n in model_files(folder) if n.endswith("tensors"))
     if model.family not in ("sentence_transformers", "sequence_classification"):
         return None
-    if size > LARGEST_BYTES:
+    if size > MAX_BYTES:
         return None
     if model.role == "bi_encoder":
         ours, theirs = _vectors(model, folder, prompts, threads)
@@ -98,17 +98,22 @@ def compare_outputs(
     return Difference(float(np.abs(ours - theirs).max()) / scale, TOLERANCE[model.precision])
 
 
-def _scores(model: ResolvedModel, folder: Path, threads: int) -> tuple[Any, Any]:
+def _scores(
+    model: ResolvedModel, folder: Path, threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     from nightrank.models.engines import torch_library
 
     tokenizer = load_tokenizer(model)
     pairs = np.array([[0, 0], [0, 1]], np.int32)
     opened: CrossEncoder = load_cross_encoder(model, threads)
     ours = opened.score(tokenizer(TEXTS[:1]), tokenizer(TEXTS[1:]), pairs)
-    own = torch_library.cross_encoder(folder, model.precision)
-    torch_library.cut_at(own, model.max_length_tokens)
-    asked = [(TEXTS[0], text) for text in TEXTS[1:]]
-    return ours, own.predict(asked, activation_fn=torch_library.raw, show_progress_bar=False)
+    library = torch_library.cross_encoder(folder, model.precision)
+    torch_library.cut_at(library, model.max_length_tokens)
+    texts = [(TEXTS[0], text) for text in TEXTS[1:]]
+    theirs: NDArray[np.float32] = library.predict(
+        texts, activation_fn=torch_library.raw, show_progress_bar=False
+    )
+    return ours, theirs
 
 
 def _vectors(
@@ -120,31 +125,30 @@ def _vectors(
     opened: BiEncoder = load_bi_encoder(model, threads)
     ours = [opened.encode(tokenizer(TEXTS[:1]), "query")]
     ours.append(opened.encode(tokenizer(TEXTS[1:]), "document"))
-    own = torch_library.sentence_transformer(folder, model.precision)
-    torch_library.cut_at(own, model.max_length_tokens)
+    library = torch_library.sentence_transformer(folder, model.precision)
+    torch_library.cut_at(library, model.max_length_tokens)
     options = {
         "truncate_dim": model.dimension,
-        "normalize_embeddings": own.similarity_fn_name == "cosine",
+        "normalize_embeddings": library.similarity_fn_name == "cosine",
         "show_progress_bar": False,
     }
     theirs = [
-        own.encode_query(list(TEXTS[:1]), prompt=prompts[0], **options),
-        own.encode_document(list(TEXTS[1:]), prompt=prompts[1], **options),
+        library.encode_query(list(TEXTS[:1]), prompt=prompts[0], **options),
+        library.encode_document(list(TEXTS[1:]), prompt=prompts[1], **options),
     ]
     return np.concatenate(ours), np.concatenate(theirs).astype(np.float32)
 
 
-def _declared(folder: Path) -> dict[str, Any]:
-    return {name: value for name, value in settings.declared(folder).items() if value is not None}
+def _declares_similarity(folder: Path) -> bool:
+    return settings.declared(folder).get("similarity_fn_name") is not None
 
 
 def _score(model: ResolvedModel, folder: Path) -> str:
     if model.family in ("toy", "minilm"):
         return "scores are the model's own, without an activation"
-    named = semantics.activation(folder).rpartition(".")[2]
-    return "one label; scores are its logits" + (
-        "" if named == "Identity" else f", of which sentence-transformers shows the {named}"
-    )
+    activation = semantics.activation(folder).rpartition(".")[2]
+    shown = f", of which sentence-transformers shows the {activation}"
+    return "one label; scores are its logits" + ("" if activation == "Identity" else shown)
 
 
 def _modules(model: ResolvedModel, folder: Path) -> str:
@@ -157,9 +161,9 @@ def _modules(model: ResolvedModel, folder: Path) -> str:
         config = folder / module.path / "config.json"
         modes = read_json(config).get("pooling_mode") if module.name == "Pooling" else None
         mean = settings.pools_by_mean(folder) if module.name == "Pooling" else None
-        said = {True: "mean", False: "cls", None: ""}[mean] if modes is None else modes
-        said = said if isinstance(said, str) else " and ".join(said)
-        names.append(f"{module.name} ({said})" if said else module.name)
+        pooling = {True: "mean", False: "cls", None: ""}[mean] if modes is None else modes
+        pooling = pooling if isinstance(pooling, str) else " and ".join(pooling)
+        names.append(f"{module.name} ({pooling})" if pooling else module.name)
     return " > ".join(names) or "Transformer > Pooling, sentence-transformers' defaults"
 
 

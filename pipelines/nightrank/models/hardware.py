@@ -1,8 +1,7 @@
-"""Which device models run on, and which precision it can do: the one place that decides.
+"""Decides which device models run on, and which precision it supports.
 
-Reading the processor's flags needs no torch, and neither does seeing that there is no NVIDIA
-driver: a machine without an accelerator imports none (4 s with transformers) to run the built-in
-models. Torch is asked only about CUDA.
+The processor's flags and the absence of an NVIDIA driver are read without torch: a machine without
+a GPU runs the built-in models without importing it (4 s with transformers). Only CUDA needs torch.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ if TYPE_CHECKING:
     import torch
 
 CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last is Arm's name
-# What oneDNN asks for before it packs weights in bfloat16, natively multiplied or not.
+# What oneDNN requires to pack weights in bfloat16, natively multiplied or not.
 CPU_PACKS_BF16 = frozenset({"avx512bw", "avx512vl", "avx512dq"})
-# Linux, and Linux within Windows.
+# Linux, and Linux in WSL.
 NVIDIA_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 PRECISIONS = ("auto", "exact", "bf16")
 
 
 @lru_cache(maxsize=1)
 def cpu_flags() -> frozenset[str]:
-    """What the processor says that it can do; empty where it does not say."""
+    """The processor's feature flags; empty where the system does not list them."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -43,7 +42,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; False where it does not say."""
+    """Whether the processor multiplies bfloat16 natively; False where that is unknown."""
     return bool(CPU_BF16_FLAGS & cpu_flags())
 
 
@@ -63,29 +62,29 @@ def has_cuda() -> bool:
 
 
 def cuda_devices() -> list[str]:
-    """Every CUDA device that this process sees: its name and its memory."""
+    """Name and memory of every CUDA device that this process sees."""
     if not has_cuda():
         return []
     import torch
 
-    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    return [f"{one.name}, {one.total_memory / (1 << 30):.0f} GiB" for one in found]
+    devices = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [f"{device.name}, {device.total_memory / (1 << 30):.0f} GiB" for device in devices]
 
 
 def can_compile() -> bool:
-    """Whether there is the C compiler that torch.compile needs on GPUs."""
+    """Whether the C compiler that torch.compile needs on GPUs is installed."""
     return bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
 
 
 def choose_device() -> torch.device:
-    """The CUDA device this process sees first, else the CPU."""
+    """The first CUDA device that this process sees, else the CPU."""
     import torch
 
     return torch.device("cuda", 0) if has_cuda() else torch.device("cpu")
 
 
 def has_bf16() -> bool:
-    """Whether the device that `choose_device` names does bfloat16 natively."""
+    """Whether the device of `choose_device` supports bfloat16 natively."""
     if has_cuda():
         import torch
 
@@ -94,10 +93,10 @@ def has_bf16() -> bool:
 
 
 def resolve_precision(precision: str) -> Precision:
-    """`auto`, `exact` or `bf16` to the arithmetic that is used.
+    """Resolves `auto`, `exact` or `bf16` to the precision that is used.
 
     Raises:
-        NightrankError: E_MODEL, for bf16 on hardware without it or an unknown word.
+        NightrankError: E_MODEL, for bf16 on hardware without it, or an unknown name.
     """
     if precision not in PRECISIONS:
         raise NightrankError(
@@ -118,7 +117,7 @@ def resolve_precision(precision: str) -> Precision:
 
 
 def require_precision(precision: Precision, model: str) -> None:
-    """Refuses to load a model planned for bf16 where there is none.
+    """Refuses to load a model planned for bf16 on hardware without it.
 
     Raises:
         NightrankError: E_MODEL.

@@ -1,4 +1,4 @@
-"""What the pipeline asks of a model, and the record that says exactly which model it is."""
+"""The interfaces of models, and the record that identifies one model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Tokenizer(Protocol):
 
 @runtime_checkable
 class BiEncoder(Protocol):
-    """Texts to vectors, queries and documents apart.
+    """Texts to vectors; queries and documents may be encoded differently.
 
     Attributes:
         dimension: width of the vectors.
@@ -38,7 +38,7 @@ class BiEncoder(Protocol):
     dimension: int
 
     def encode(self, tokens: Tokens, kind: Kind) -> NDArray[np.float32]:
-        """float32 [n, dimension] in the order given, L2-normalised where the model says so."""
+        """float32 [n, dimension] in the order of `tokens`; of unit length if the model says so."""
         ...
 
 
@@ -49,7 +49,7 @@ class CrossEncoder(Protocol):
     def score(
         self, queries: Tokens, documents: Tokens, pairs: NDArray[np.int32]
     ) -> NDArray[np.float32]:
-        """Scores a whole unit, so that the model can order and batch it as suits it.
+        """Scores a whole unit, which the model orders and batches itself.
 
         Args:
             queries: distinct queries.
@@ -67,26 +67,26 @@ class ResolvedModel:
     """Everything about a model that can change an output, fixed once at planning.
 
     Attributes:
-        model: the string in the configuration.
-        role: what it is used as.
+        model: its name in the configuration.
+        role: bi-encoder or cross-encoder.
         family: which implementation runs it.
         path: the local folder with its files, "" for toys. Differs between machines and is
-            therefore no part of the identity.
-        digest: sha256 over the files that matter.
+            therefore not part of the identity.
+        digest: sha256 over the files that it is loaded from.
         precision: arithmetic of the encoder, never "auto".
         max_length_tokens: tokens of one input (a pair for a cross-encoder), special ones counted.
-        tokenizer: names how tokens are made; models with equal names share stored tokens.
+        tokenizer: identifies how texts become tokens; models with equal ones share stored tokens.
         dimension: width of a bi-encoder's vectors, 0 for a cross-encoder.
         normalize: whether the vectors have unit length, their dot product then being their cosine.
-        query_prompt: put before every query, by a cross-encoder too.
+        query_prompt: put before every query, also by a cross-encoder.
         document_prompt: put before every document.
         recommended_first_stage_weight: share of the first stage in the fused score; 0 where the
             model recommends none.
         revision: the hub commit, "" elsewhere.
-        stored: the lake's dataset of its files, "" for toys and built-in models; no part of the
+        stored: the lake's dataset of its files, "" for toys and built-in models; not part of the
             identity either.
-        minute_tokens: what a worker of the planned kind puts through in a minute, about; units are
-            cut by it. A part of a plan's identity, none of the model's.
+        minute_tokens: tokens that a worker of the planned kind processes in a minute, roughly;
+            it decides the size of units. Part of a plan's identity, not of the model's.
     """
 
     model: str
@@ -107,9 +107,9 @@ class ResolvedModel:
     minute_tokens: int = 500_000
 
     def identity(self) -> dict[str, Any]:
-        """What enters fingerprints: all but where its files lie and how fast it is."""
-        others = ("path", "stored", "minute_tokens")
-        return {name: value for name, value in asdict(self).items() if name not in others}
+        """What enters fingerprints: everything but the place of its files and its speed."""
+        excluded = ("path", "stored", "minute_tokens")
+        return {name: value for name, value in asdict(self).items() if name not in excluded}
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes, JSON-able."""

@@ -1,21 +1,20 @@
-"""From a model's name in the configuration to a record at planning, and to a model on a worker.
+"""Resolves a model's name in the configuration at planning, and opens the model on a worker.
 
 `resolve_*` runs once, at planning, and fixes everything that can change an output. `load_*` runs
-on each worker, checks that the files are still those, and opens them. Implementations that need
-torch are imported inside functions, so that a run on toy models never pays for it.
+on each worker, checks that the files have not changed, and opens them. Implementations that need
+torch are imported inside functions, so that a run on toy models never imports it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
 from nightrank.errors import NightrankError
 from nightrank.models import toy
 from nightrank.models.folders import builtin
 from nightrank.models.folders.files import folder_digest
-from nightrank.models.folders.locating import locate
+from nightrank.models.folders.locating import ModelFolder, locate
 from nightrank.models.hardware import require_precision
 from nightrank.models.protocols import (
     BiEncoder,
@@ -30,8 +29,6 @@ RERANKER = "builtin:reranker"
 TOY_BI_ENCODER = "toy:bag-of-words"
 TOY_CROSS_ENCODER = "toy:overlap"
 TOY_MAX_LENGTH_TOKENS = 512
-# The folder of a model's files, and its hub commit ("" for a plain folder).
-Found: TypeAlias = tuple[Path, str]
 
 
 def resolve_bi_encoder(
@@ -43,9 +40,9 @@ def resolve_bi_encoder(
     query_prompt: str | None = None,
     document_prompt: str | None = None,
     dimension: int | None = None,
-    found: Found | None = None,
+    located: ModelFolder | None = None,
 ) -> ResolvedModel:
-    """Fixes a bi-encoder.
+    """Resolves a bi-encoder: fixes everything that can change its vectors.
 
     Args:
         model: builtin:minilm, toy:bag-of-words, a folder, or a hub id.
@@ -54,17 +51,17 @@ def resolve_bi_encoder(
         max_length_tokens: bound on an input; None takes the model's.
         query_prompt: put before queries; None takes the model's own.
         document_prompt: put before documents; None takes the model's own.
-        dimension: keep so many leading dimensions (Matryoshka models); None keeps all.
-        found: where its files are known to lie; None looks for them by name.
+        dimension: leading dimensions to keep (Matryoshka models); None keeps all.
+        located: the folder of its files; None finds it by the model's name.
 
     Raises:
-        NightrankError: E_MODEL.
+        NightrankError: E_MODEL, where the model cannot be found or used.
     """
     if model == TOY_BI_ENCODER:
         _no_prompts(model, query_prompt, document_prompt)
         resolved = _toy(model, "bi_encoder", precision, max_length_tokens)
         return replace(resolved, dimension=dimension or toy.DEFAULT_DIMENSION, normalize=True)
-    _right_role(model, "bi_encoder")
+    _require_role_of_name(model, "bi_encoder")
     from nightrank.models import resolving
 
     if model == MINILM and not query_prompt and not document_prompt and dimension is None:
@@ -72,7 +69,7 @@ def resolve_bi_encoder(
     if model == MINILM:
         folder, commit = builtin.minilm_folder(), ""
     else:
-        folder, commit = found or locate(model, revision)
+        folder, commit = located or locate(model, revision)
     prompts = (query_prompt, document_prompt)
     resolved = resolving.sentence_transformer(
         model, folder, precision, max_length_tokens, prompts, dimension
@@ -86,28 +83,28 @@ def resolve_cross_encoder(
     revision: str | None = None,
     precision: str = "auto",
     max_length_tokens: int | None = None,
-    found: Found | None = None,
+    located: ModelFolder | None = None,
 ) -> ResolvedModel:
-    """Fixes a cross-encoder.
+    """Resolves a cross-encoder: fixes everything that can change its scores.
 
     Args:
         model: builtin:reranker, toy:overlap, a folder, or a hub id.
         revision: the 40-hex commit of a hub id.
         precision: auto, exact (fp32) or bf16.
         max_length_tokens: bound on a pair; None takes the model's.
-        found: where its files are known to lie; None looks for them by name.
+        located: the folder of its files; None finds it by the model's name.
 
     Raises:
-        NightrankError: E_MODEL.
+        NightrankError: E_MODEL, where the model cannot be found or used.
     """
     if model == TOY_CROSS_ENCODER:
         return _toy(model, "cross_encoder", precision, max_length_tokens)
-    _right_role(model, "cross_encoder")
+    _require_role_of_name(model, "cross_encoder")
     from nightrank.models import resolving
 
     if model == RERANKER:
         return resolving.reranker(model, builtin.RERANKER_FOLDER, precision, max_length_tokens)
-    folder, commit = found or locate(model, revision)
+    folder, commit = located or locate(model, revision)
     if (folder / builtin.DELTA).exists():
         resolved = resolving.reranker(model, folder, precision, max_length_tokens)
         return replace(resolved, revision=commit)
@@ -115,20 +112,20 @@ def resolve_cross_encoder(
     return replace(resolved, revision=commit)
 
 
-def comes_with_the_program(model: str) -> bool:
-    """Whether every node that runs this program has the model's files, or needs none."""
+def is_bundled(model: str) -> bool:
+    """Whether every node has the model's files from installation, or needs none."""
     return model.startswith(("builtin:", "toy:"))
 
 
-def digest_of(folder: Path) -> str:
-    """The digest that the model in a folder is planned with."""
+def model_digest(folder: Path) -> str:
+    """The digest of the model in a folder, as a plan has it."""
     if (folder / builtin.DELTA).exists():
         return builtin.reranker_digest(folder)
     return folder_digest(folder)
 
 
 def load_tokenizer(resolved: ResolvedModel) -> Tokenizer:
-    """The tokenizer whose tokens the model takes.
+    """The tokenizer of a model's stored tokens.
 
     Raises:
         NightrankError: E_MODEL, where its files are missing or changed.
@@ -147,14 +144,15 @@ def load_tokenizer(resolved: ResolvedModel) -> Tokenizer:
 
 
 def load_bi_encoder(resolved: ResolvedModel, threads: int) -> BiEncoder:
-    """Opens a bi-encoder on this worker.
+    """Opens a bi-encoder in this process.
 
     Args:
-        resolved: what planning fixed.
+        resolved: the model as planned.
         threads: CPU threads that it may use.
 
     Raises:
-        NightrankError: E_MODEL, where files are missing or changed, or the precision cannot be.
+        NightrankError: E_MODEL, where its files are missing or changed, or this machine lacks its
+            precision.
     """
     _require_role(resolved, "bi_encoder")
     if resolved.family == "toy":
@@ -168,14 +166,15 @@ def load_bi_encoder(resolved: ResolvedModel, threads: int) -> BiEncoder:
 
 
 def load_cross_encoder(resolved: ResolvedModel, threads: int) -> CrossEncoder:
-    """Opens a cross-encoder on this worker.
+    """Opens a cross-encoder in this process.
 
     Args:
-        resolved: what planning fixed.
+        resolved: the model as planned.
         threads: CPU threads that it may use.
 
     Raises:
-        NightrankError: E_MODEL, where files are missing or changed, or the precision cannot be.
+        NightrankError: E_MODEL, where its files are missing or changed, or this machine lacks its
+            precision.
     """
     _require_role(resolved, "cross_encoder")
     if resolved.family == "toy":
@@ -192,21 +191,21 @@ def load_cross_encoder(resolved: ResolvedModel, threads: int) -> CrossEncoder:
 
 
 def _verified_folder(resolved: ResolvedModel) -> Path:
-    """The folder on this machine, its digest checked; built-in models are found by package."""
+    """The folder on this machine, after a check of its digest; built-in ones are in packages."""
     if resolved.model == MINILM:
-        folder, found = builtin.minilm_folder(), builtin.minilm_digest()
+        folder, digest = builtin.minilm_folder(), builtin.minilm_digest()
     elif resolved.family == "minilm":
-        named = resolved.model == RERANKER
-        folder = builtin.RERANKER_FOLDER if named else Path(resolved.path)
+        is_builtin = resolved.model == RERANKER
+        folder = builtin.RERANKER_FOLDER if is_builtin else Path(resolved.path)
         builtin.minilm_folder()
-        found = builtin.reranker_digest(builtin.reranker_folder(folder))
+        digest = builtin.reranker_digest(builtin.reranker_folder(folder))
     else:
         folder = Path(resolved.path)
-        found = folder_digest(folder) if folder.is_dir() else "no such folder"
-    if found != resolved.digest:
+        digest = folder_digest(folder) if folder.is_dir() else "no such folder"
+    if digest != resolved.digest:
         raise NightrankError(
             "E_MODEL",
-            f"planned with files of digest {resolved.digest[:16]}, found {found[:16]}",
+            f"planned with files of digest {resolved.digest[:16]}, found {digest[:16]}",
             f"{resolved.model}, {folder}",
             "restore the files, or plan again",
         )
@@ -214,10 +213,10 @@ def _verified_folder(resolved: ResolvedModel) -> Path:
 
 
 def _toy(model: str, role: Role, precision: str, max_length_tokens: int | None) -> ResolvedModel:
-    """A toy model; its one arithmetic serves every precision but bf16."""
+    """A toy model; it computes in one precision only."""
     if precision not in ("auto", "exact"):
         do = "use precision auto or exact"
-        raise NightrankError("E_MODEL", f"no precision {precision!r} for {model}", "", do)
+        raise NightrankError("E_MODEL", f"no precision {precision!r} for a toy", model, do)
     return ResolvedModel(
         model=model,
         role=role,
@@ -231,13 +230,13 @@ def _toy(model: str, role: Role, precision: str, max_length_tokens: int | None) 
 
 
 def _no_prompts(model: str, *prompts: str | None) -> None:
-    """Refuses prompts where the model has no use for them."""
+    """Refuses prompts for a model that takes none."""
     if any(prompts):
         raise NightrankError("E_MODEL", "this model takes no prompts", model, "remove the prompts")
 
 
-def _right_role(model: str, role: Role) -> None:
-    """Refuses a built-in or toy name of the other role, or an unknown one."""
+def _require_role_of_name(model: str, role: Role) -> None:
+    """Refuses an unknown built-in or toy name, and one of the other role."""
     known = {
         "bi_encoder": (MINILM, TOY_BI_ENCODER),
         "cross_encoder": (RERANKER, TOY_CROSS_ENCODER),
@@ -252,8 +251,11 @@ def _right_role(model: str, role: Role) -> None:
 
 
 def _require_role(resolved: ResolvedModel, role: Role) -> None:
-    """Refuses to open a model as what it was not planned as."""
+    """Refuses to open a model in another role than planned."""
     if resolved.role != role:
         raise NightrankError(
-            "E_MODEL", f"planned as {resolved.role}, opened as {role}", resolved.model, ""
+            "E_MODEL",
+            f"planned as {resolved.role}, opened as {role}",
+            resolved.model,
+            "report this",
         )

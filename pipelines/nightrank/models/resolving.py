@@ -1,4 +1,4 @@
-"""Planning's questions to models that need torch: limits, dimensions, prompts, splicing."""
+"""Resolves models whose limits, dimension and prompts only their library or tokenizer knows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def minilm(model: str, precision: str, max_length_tokens: int | None) -> Resolve
 def reranker(
     model: str, folder: Path, precision: str, max_length_tokens: int | None
 ) -> ResolvedModel:
-    """The built-in cross-encoder or one trained as it was; see `registry`."""
+    """The built-in cross-encoder, or a fine-tuned one; see `registry.resolve_cross_encoder`."""
     base, delta = builtin.minilm_folder(), builtin.reranker_folder(folder)
     config = builtin.read_reranker_config(delta)
     return ResolvedModel(
@@ -67,7 +67,7 @@ def sentence_transformer(
     prompts: tuple[str | None, str | None],
     dimension: int | None,
 ) -> ResolvedModel:
-    """Any sentence-transformers folder; see `registry.resolve_bi_encoder`."""
+    """A sentence-transformers folder; see `registry.resolve_bi_encoder`."""
     from nightrank.models.engines import torch_library
 
     semantics.require_kind(folder, "bi_encoder", model)
@@ -78,10 +78,14 @@ def sentence_transformer(
     torch_library.require_whole(opened, settings.config_folder(folder), resolved_precision)
     full = int(opened.get_embedding_dimension() or 0)
     if full < 1:
-        raise NightrankError("E_MODEL", "the model names no dimension", model, "use another model")
+        raise NightrankError(
+            "E_MODEL", "the model declares no dimension", model, "use another model"
+        )
     if dimension is not None and dimension > full:
         do = f"set dimension to at most {full}"
-        raise NightrankError("E_MODEL", f"dimension {dimension} of {full}", model, do)
+        raise NightrankError(
+            "E_MODEL", f"dimension {dimension} asked for, the model has {full}", model, do
+        )
     kept = dimension or full
     cosine = opened.similarity_fn_name == "cosine"
     whole = kept == _untruncated(opened)
@@ -96,7 +100,7 @@ def sentence_transformer(
         max_length_tokens=limit,
         tokenizer=utf8_name(limit),
         dimension=kept,
-        # Cosine is the dot product of unit vectors, and they are scaled after they are cut.
+        # Cosine is the dot product of unit vectors: they are scaled after dimensions are dropped.
         normalize=cosine or (whole and settings.normalizes(folder)),
         query_prompt=query,
         document_prompt=document,
@@ -106,7 +110,7 @@ def sentence_transformer(
 def sequence_classifier(
     model: str, folder: Path, precision: str, max_length_tokens: int | None
 ) -> ResolvedModel:
-    """Any sequence-classification folder; see `registry.resolve_cross_encoder`.
+    """A sequence-classification folder; see `registry.resolve_cross_encoder`.
 
     Raises:
         NightrankError: E_MODEL, for more than one label or a tokenizer without padding.
@@ -114,21 +118,21 @@ def sequence_classifier(
     semantics.require_kind(folder, "cross_encoder", model)
     semantics.require_monotone(folder, model)
     if settings.modules(folder) and not settings.plain_classifier(folder):
-        return _chain(model, folder, precision, max_length_tokens)
+        return _by_its_library(model, folder, precision, max_length_tokens)
     _require_one_label(_labels(folder), model)
     if not settings.plain_classifier(folder):
-        return _chain(model, folder, precision, max_length_tokens)
+        return _by_its_library(model, folder, precision, max_length_tokens)
     prompt = semantics.default_prompt(folder)
     tokenizer = pretrained_tokenizer(folder)
     if tokenizer.pad_token_id is None:
         raise NightrankError(
             "E_MODEL", "the tokenizer has no padding token", model, "add pad_token to its config"
         )
-    most = positions(folder)
+    longest = positions(folder)
     stated = settings.max_seq_length(folder) or int(tokenizer.model_max_length)
-    own = min(stated, most) if stated < UNSTATED else most
-    limit = _limit(model, max_length_tokens, own, most)
-    # A prompt becomes part of the query's text: tokens of the bare query cannot be spliced.
+    default = min(stated, longest) if stated < UNSTATED else longest
+    limit = _limit(model, max_length_tokens, default, longest)
+    # A prompt is part of the query's text: tokens of the query without it cannot be spliced.
     spliced = not prompt and provable_template(tokenizer, pair=True) is not None
     return ResolvedModel(
         model=model,
@@ -144,10 +148,10 @@ def sequence_classifier(
     )
 
 
-def _chain(
+def _by_its_library(
     model: str, folder: Path, precision: str, max_length_tokens: int | None
 ) -> ResolvedModel:
-    """A cross-encoder that sentence-transformers itself has to run."""
+    """A cross-encoder that sentence-transformers runs."""
     from nightrank.models.engines import torch_library
 
     resolved_precision = resolve_precision(precision)
@@ -174,26 +178,26 @@ def _require_one_label(labels: int, model: str) -> None:
             "E_MODEL",
             f"a cross-encoder has 1 label, this model has {labels}",
             model,
-            "use a reranker; classifiers of several labels give no single score",
+            "use a reranker; a classifier with several labels has no single score",
         )
 
 
-def _limit_of_opened(model: str, opened: Any, folder: Path, asked: int | None) -> int:
+def _limit_of_opened(model: str, opened: Any, folder: Path, configured: int | None) -> int:
     """The bound on an input of a model that sentence-transformers opened.
 
     Raises:
-        NightrankError: E_MODEL, where the model cannot take what was asked for.
+        NightrankError: E_MODEL, where the model cannot take inputs of the configured length.
     """
     stated = opened.max_seq_length
-    if stated == math.inf:  # A table of vectors of single tokens: nothing is cut.
-        if asked is not None:
+    if stated == math.inf:  # A table of token vectors: nothing is cut.
+        if configured is not None:
             what = "the model takes texts of any length"
             raise NightrankError("E_MODEL", what, model, "leave out max_length_tokens")
         return UNSTATED
     has_network = (settings.config_folder(folder) / "config.json").is_file()
-    most = positions(folder) if has_network else UNSTATED
-    own = int(stated) if stated is not None and stated < UNSTATED else min(most, UNSTATED)
-    return _limit(model, asked, own, max(own, most))
+    longest = positions(folder) if has_network else UNSTATED
+    default = int(stated) if stated is not None and stated < UNSTATED else min(longest, UNSTATED)
+    return _limit(model, configured, default, max(default, longest))
 
 
 def _untruncated(opened: Any) -> int:
@@ -203,18 +207,18 @@ def _untruncated(opened: Any) -> int:
 
 
 def _recommended_weight(folder: Path) -> float:
-    """What `nightrank train-reranker` wrote beside a model that it trained; 0 for any other."""
+    """The weight that `nightrank train-reranker` wrote to a model's config.json; 0 without one."""
     section = read_json(folder / "config.json").get("nightrank", {})
     return float(section.get("recommended_first_stage_weight", 0.0))
 
 
 def _is_builtin(model: str) -> bool:
-    """Whether the registry finds the folder by package, and its digest with it."""
+    """Whether the model is found in a package, and its digest with it."""
     return model.startswith("builtin:")
 
 
 def _labels(folder: Path) -> int:
-    """The outputs that a classifier's config names; transformers takes 2 where it names none."""
+    """The number of a classifier's outputs; transformers takes 2 where config.json has none."""
     config = read_json(folder / "config.json")
     if "num_labels" in config:
         return int(config["num_labels"])
@@ -226,23 +230,23 @@ def positions(folder: Path) -> int:
     """The longest input that the architecture can take."""
     config = read_json(settings.config_folder(folder) / "config.json")
     positions = int(config.get("max_position_embeddings", FALLBACK_MAX_LENGTH_TOKENS))
-    # RoBERTa and its kin count positions from behind the padding id.
+    # RoBERTa-like models count positions from after the padding id.
     roberta = config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
     return positions - 2 if roberta else positions
 
 
-def _limit(model: str, asked: int | None, own: int, most: int) -> int:
-    """The bound on an input: what was asked for, else the model's own.
+def _limit(model: str, configured: int | None, default: int, longest: int) -> int:
+    """The bound on an input: the configured one, else the model's default.
 
     Raises:
-        NightrankError: E_MODEL, where the model cannot take what was asked for.
+        NightrankError: E_MODEL, where the model cannot take inputs of the configured length.
     """
-    limit = own if asked is None else asked
-    if not SHORTEST_INPUT_TOKENS <= limit <= most:
+    limit = default if configured is None else configured
+    if not SHORTEST_INPUT_TOKENS <= limit <= longest:
         raise NightrankError(
             "E_MODEL",
-            f"max_length_tokens {limit} is outside {SHORTEST_INPUT_TOKENS} to {most}",
+            f"max_length_tokens {limit} is outside {SHORTEST_INPUT_TOKENS} to {longest}",
             model,
-            f"set it within, or leave it out for {own}",
+            f"set it within, or leave it out for {default}",
         )
     return limit

@@ -1,8 +1,8 @@
 """Toy models: deterministic, instant, without torch.
 
-They let the whole pipeline run in about a second, with rankings that make sense on small
-collections. Every operation is on integers or is a single correctly rounded IEEE operation, so
-their outputs are the same to the bit on any platform.
+With them the whole pipeline runs in about a second, with meaningful rankings on small collections.
+Every operation is on integers or is a single correctly rounded IEEE operation, so their outputs are
+bit-identical on any platform.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ToyBiEncoder:
         self.max_length_tokens = max_length_tokens
 
     def encode(self, tokens: Tokens, kind: Kind) -> NDArray[np.float32]:
-        """float32 [n, dimension]; queries and documents alike."""
+        """float32 [n, dimension]; queries and documents are encoded alike."""
         SPENT.cut += int((tokens.lengths > self.max_length_tokens).sum())
         cut = tokens.truncate(self.max_length_tokens)
         rows = np.repeat(np.arange(len(cut)), cut.lengths)
@@ -110,11 +110,11 @@ class ToyCrossEncoder:
 
 def _overlap(query: list[int], document: list[int]) -> float:
     """The formula of `ToyCrossEncoder`."""
-    wanted, found = set(query), set(document)
-    if not wanted or not found:
+    query_words, document_words = set(query), set(document)
+    if not query_words or not document_words:
         return 0.0
-    shared = len(wanted & found)
-    pairs = set(zip(query, query[1:], strict=False))
-    adjacent = len(pairs & set(zip(document, document[1:], strict=False)))
-    bonus = BIGRAM_WEIGHT * adjacent / len(pairs) if pairs else 0.0
-    return shared / len(wanted) + bonus + DENSITY_WEIGHT * shared / len(found)
+    shared = len(query_words & document_words)
+    bigrams = set(zip(query, query[1:], strict=False))
+    shared_bigrams = len(bigrams & set(zip(document, document[1:], strict=False)))
+    bonus = BIGRAM_WEIGHT * shared_bigrams / len(bigrams) if bigrams else 0.0
+    return shared / len(query_words) + bonus + DENSITY_WEIGHT * shared / len(document_words)

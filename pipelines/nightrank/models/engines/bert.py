@@ -1,9 +1,9 @@
 """A BERT-like encoder as plain arrays, read from a model's folder without torch.
 
-BERT, RoBERTa and XLM-RoBERTa are one network: they differ in where positions begin, in how many
-token types there are, and in the names of the tensors of a classifier's head. Whatever is not
-exactly that (another activation, relative positions, several labels, weights in other forms) is
-told by None, and runs on the general path.
+BERT, RoBERTa and XLM-RoBERTa are one network: they differ in the first position, in the number of
+token types, and in the tensor names of a classifier's head. For any other network (another
+activation, relative positions, several labels, weights in other forms) the functions return None,
+and torch runs it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Bert:
 
     Attributes:
         tensors: float32 by their names in the published file, without the model's prefix.
-        layers: how many.
+        layers: number of layers.
         heads: attention heads of a layer.
         epsilon: of the layer norms.
-        first_position: the row of the position table that a text's first token takes.
+        first_position: the row of the position table for a text's first token.
     """
 
     tensors: dict[str, Float32]
@@ -56,7 +56,7 @@ class Bert:
 
 
 def read_tensors(file: Path) -> dict[str, Float32]:
-    """All floating tensors of a safetensors file as float32; numpy alone knows no bfloat16."""
+    """All floating tensors of a safetensors file, as float32; numpy has no bfloat16."""
     tensors: dict[str, Float32] = {}
     parts: Any = deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
     for name, part in parts:
@@ -73,11 +73,11 @@ def read_tensors(file: Path) -> dict[str, Float32]:
 
 
 def read_encoder(folder: Path, tensors: dict[str, Float32] | None = None) -> Bert | None:
-    """The encoder of a folder, or None where it is not exactly such a one.
+    """The encoder of a folder, or None where it is another network.
 
     Args:
-        folder: with config.json and, unless `tensors` are given, one model.safetensors.
-        tensors: the folder's tensors, changed or not.
+        folder: with config.json and, without `tensors`, one model.safetensors.
+        tensors: tensors to use instead of the folder's.
     """
     config = read_json(folder / "config.json")
     if not _is_plain(config):
@@ -100,16 +100,16 @@ def read_encoder(folder: Path, tensors: dict[str, Float32] | None = None) -> Ber
 
 
 def first_position(config: dict[str, Any]) -> int:
-    """The row of the position table of a text's first token; RoBERTa's kin count behind padding."""
+    """The row of the position table for a text's first token: in RoBERTa the one after padding."""
     return 0 if config["model_type"] == "bert" else int(config.get("pad_token_id", 1)) + 1
 
 
 def read_classifier(folder: Path) -> tuple[Bert, list[tuple[Float32, Float32]]] | None:
-    """An encoder and its one-label head over the first token, or None where it is not such a one.
+    """An encoder and its one-label head over the first token, or None for another network.
 
     Returns:
-        The encoder, and weight [out, in] and bias [out] of the head's two layers, between which
-        stands a tanh.
+        The encoder, and weight [out, in] and bias [out] of the head's two layers, with a tanh
+        between them.
     """
     architecture = (read_json(folder / "config.json").get("architectures") or [""])[0]
     if architecture not in HEADS or not (folder / WEIGHTS).is_file():
@@ -126,7 +126,7 @@ _WORDS = "embeddings.word_embeddings.weight"
 
 
 def _is_plain(config: dict[str, Any]) -> bool:
-    """Whether a config asks for nothing but what `openvino_graph` builds."""
+    """Whether `openvino_graph` builds everything that a config.json declares."""
     return (
         config.get("model_type") in KINDS
         and config.get("hidden_act", "gelu") == "gelu"

@@ -1,4 +1,4 @@
-"""Bi-encoders: the built-in MiniLM on stored ids, and sentence-transformers models on texts."""
+"""Bi-encoders: the built-in MiniLM on stored ids, sentence-transformers models on texts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from nightrank.storage.tokens import Tokens
 
 
 class SplicedBiEncoder:
-    """A network over stored ids; queries and documents alike.
+    """A network over stored ids; it encodes queries and documents alike.
 
     Args:
         engine: the network.
-        splicer: puts inputs together.
+        splicer: assembles inputs.
         dimension: width of its vectors.
     """
 
@@ -39,7 +39,7 @@ class SplicedBiEncoder:
 
 
 class TextBiEncoder:
-    """A network over texts, each behind its prompt.
+    """A network over texts, each after its prompt.
 
     Args:
         engine: the network.
@@ -59,11 +59,11 @@ class TextBiEncoder:
 
 
 class SentenceTransformersBiEncoder:
-    """Any sentence-transformers model, by that library.
+    """Any sentence-transformers model, run by that library.
 
     Args:
         model: its `SentenceTransformer`.
-        resolved: prompts, dimension, and whether vectors are scaled to unit length once cut.
+        resolved: prompts, dimension, and whether vectors are scaled to unit length.
     """
 
     def __init__(self, model: Any, resolved: ResolvedModel) -> None:
@@ -78,7 +78,7 @@ class SentenceTransformersBiEncoder:
 
         prompt, texts = _prompt(kind, self._resolved), decode_utf8(tokens)
         SPENT.cut += cut_by(self._model, kind, [prompt + text for text in texts])
-        # These name the task too, which a Router and lengths of its own for queries ask for.
+        # These methods also set the task, which a Router and separate limits for queries need.
         encode = self._model.encode_query if kind == "query" else self._model.encode_document
         vectors = encode(
             texts,
@@ -106,7 +106,7 @@ def open_minilm(resolved: ResolvedModel, folder: Path, threads: int) -> BiEncode
 
 
 def open_sentence_transformer(resolved: ResolvedModel, folder: Path, threads: int) -> BiEncoder:
-    """Any sentence-transformers model: on a fast engine where its modules are simple.
+    """Any sentence-transformers model, on a fast engine where one implements its modules.
 
     Args:
         resolved: a model of family sentence_transformers.

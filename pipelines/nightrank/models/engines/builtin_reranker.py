@@ -1,4 +1,4 @@
-"""The built-in reranker as a torch network, and the files that ship it."""
+"""The built-in reranker as a torch network, and the files of its difference."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def load_reranker(base: Path, delta: Path) -> InteractionReranker:
 
     Args:
         base: folder of the published bi-encoder.
-        delta: folder of the shipped difference.
+        delta: folder of the difference.
     """
     return _network(base, trained_tensors(base, delta))
 
 
 def _network(base: Path, tensors: dict[str, Float32]) -> InteractionReranker:
     config = BertConfig.from_pretrained(base)
-    # Two passes over a few ten thousand groups do not overfit 2.7 M parameters, and dropout keeps
-    # the fused attention kernel from being used.
+    # Two passes over some ten thousand groups do not overfit 2.7 M parameters, and dropout prevents
+    # the fused attention kernel.
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     model = InteractionReranker(BertModel(config, add_pooling_layer=False), config.hidden_size)
     model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
@@ -54,22 +54,22 @@ def write_reranker(
     max_length_tokens: int,
     first_stage_weight: float,
 ) -> RerankerConfig:
-    """Writes a difference and its config.json, as the package ships them.
+    """Writes a difference and its config.json, in the form that this package contains.
 
     Args:
-        folder: taken as it is; existing files of these names are replaced.
-        delta: what `low_rank.export_delta` gave.
+        folder: created if missing; existing files of these names are replaced.
+        delta: from `low_rank.export_delta`.
         rank: rank it was trained with.
         scale: scale it was trained with.
         max_length_tokens: tokens of a pair in training.
-        first_stage_weight: what to recommend.
+        first_stage_weight: the weight to recommend.
 
     Returns:
         The configuration as written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(delta, folder / DELTA)
-    (folder / DELTA).chmod(0o644)  # safetensors leaves it readable by its owner only
+    (folder / DELTA).chmod(0o644)  # safetensors makes it readable by its owner only
     config = RerankerConfig(
         base_sha256=PUBLISHED[WEIGHTS],
         delta_sha256=file_digest(folder / DELTA),

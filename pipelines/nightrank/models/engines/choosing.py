@@ -1,10 +1,10 @@
-"""Which engine runs which network: the one place that chooses.
+"""Chooses the engine that runs a network.
 
-With a CUDA device everything runs on torch (`torch_engine`). On x86 CPUs, BERT and its kin run on
-OpenVINO; what is not exactly one of them runs on torch in the form of its own library, known heads
-apart and in float32.
+With a CUDA device torch runs everything (`torch_engine`). On x86 CPUs, OpenVINO runs BERT, RoBERTa
+and XLM-RoBERTa; torch runs any other network with its own library's code, and known heads in
+float32.
 
-Imports neither torch nor OpenVINO before it must: a worker with the built-in models never loads
+Imports torch and OpenVINO only where they are used: a worker with the built-in models never loads
 torch on a machine without CUDA.
 """
 
@@ -23,7 +23,7 @@ from nightrank.models.text.inputs import Engine
 
 
 def interaction(base: Path, delta: Path, precision: Precision, threads: int) -> Engine:
-    """The built-in reranker's.
+    """The engine of the built-in reranker.
 
     Args:
         base: folder of the published bi-encoder.
@@ -43,31 +43,31 @@ def interaction(base: Path, delta: Path, precision: Precision, threads: int) -> 
 
 
 def classifier(folder: Path, precision: Precision, threads: int, typed: bool) -> Engine:
-    """A one-label sequence classifier's.
+    """The engine of a one-label sequence classifier.
 
     Args:
         folder: its files.
-        precision: of the encoder on a fast engine, of all of it on the general one.
+        precision: of the encoder; of the whole network where torch runs it in its library's form.
         threads: CPU threads.
-        typed: whether its tokenizer makes token types.
+        typed: whether its tokenizer returns token types.
 
     Raises:
         NightrankError: E_MODEL, where it cannot be loaded.
     """
-    known = bert.read_classifier(folder) if _on_openvino() else None
-    if known is None:
+    parts = bert.read_classifier(folder) if _on_openvino() else None
+    if parts is None:
         return _torch(threads).classifier_engine(folder, precision, typed)
     from nightrank.models.engines import openvino_graph as graphs
     from nightrank.models.engines.openvino_engine import OpenVinoEngine
 
-    encoder, layers = known
+    encoder, layers = parts
     head = graphs.classifier_head(layers, encoder.hidden)
-    made = graphs.encoder(encoder, first_only=True)
-    return OpenVinoEngine(made, head, precision, threads, typed)
+    graph = graphs.encoder(encoder, first_only=True)
+    return OpenVinoEngine(graph, head, precision, threads, typed)
 
 
 def pooled(folder: Path, resolved: ResolvedModel, threads: int) -> Engine | None:
-    """A bi-encoder's, or None where it is more than an encoder, one pooling and a normalisation.
+    """The engine of a bi-encoder; None where it has more than an encoder, pooling, normalisation.
 
     Args:
         folder: a sentence-transformers folder.
@@ -75,7 +75,7 @@ def pooled(folder: Path, resolved: ResolvedModel, threads: int) -> Engine | None
         threads: CPU threads.
     """
     mean = pools_by_mean(folder)
-    # Where a Normalize comes first, a cut vector is no longer of unit length.
+    # After a Normalize, a vector with fewer dimensions is no longer of unit length.
     if mean is None or normalizes(folder) > resolved.normalize:
         return None
     if not _on_openvino():
@@ -87,12 +87,12 @@ def pooled(folder: Path, resolved: ResolvedModel, threads: int) -> Engine | None
     from nightrank.models.engines.openvino_engine import OpenVinoEngine
 
     head = graphs.pooling_head(encoder.hidden, mean, resolved.dimension, resolved.normalize)
-    made = graphs.encoder(encoder, first_only=not mean)
-    return OpenVinoEngine(made, head, resolved.precision, threads)
+    graph = graphs.encoder(encoder, first_only=not mean)
+    return OpenVinoEngine(graph, head, resolved.precision, threads)
 
 
 def _torch(threads: int) -> Any:
-    """The module of torch's engines; its threads are this process's from here on."""
+    """The module of torch's engines, after setting the threads of this process."""
     from nightrank.models.engines import torch_models
 
     torch_models.use_threads(threads)

@@ -29,8 +29,8 @@ class PairScorer:
 
     Args:
         engine: the network.
-        splicer: puts pairs together from stored ids; None where texts are stored.
-        tokenizer: makes ids of stored texts; needed without a splicer.
+        splicer: assembles pairs from stored ids; None where texts are stored.
+        tokenizer: tokenises stored texts; needed without a splicer.
         max_length_tokens: bound on a pair; needed without a splicer.
         prompt: put before every query; needs the tokenizer.
     """
@@ -54,14 +54,14 @@ class PairScorer:
         if self._splicer is not None:
             inputs = SplicedInputs(self._splicer, queries, documents, pairs)
         else:
-            asked = [self._prompt + text for text in decode_utf8(queries)]
-            texts = asked, decode_utf8(documents)
+            prompted = [self._prompt + text for text in decode_utf8(queries)]
+            texts = prompted, decode_utf8(documents)
             inputs = TokenisedInputs.of_pairs(self._tokenizer, *texts, pairs, self._limit)
         return run(inputs, self._engine)
 
 
 class SentenceTransformersCrossEncoder:
-    """Any cross-encoder of sentence-transformers, by that library.
+    """Any cross-encoder of sentence-transformers, run by that library.
 
     Args:
         model: its `CrossEncoder`.
@@ -79,8 +79,10 @@ class SentenceTransformersCrossEncoder:
 
         if len(pairs) == 0:
             return np.zeros(0, dtype=np.float32)
-        asked, texts = decode_utf8(queries), decode_utf8(documents)
-        sides = [(asked[query], texts[document]) for query, document in pairs.tolist()]
+        query_texts, document_texts = decode_utf8(queries), decode_utf8(documents)
+        sides = [
+            (query_texts[query], document_texts[document]) for query, document in pairs.tolist()
+        ]
         first, second = [self._prompt + query for query, _ in sides], [text for _, text in sides]
         SPENT.cut += cut_by(self._model, "", first, second)
         scores = self._model.predict(
@@ -94,12 +96,12 @@ class SentenceTransformersCrossEncoder:
 
 
 def open_builtin(resolved: ResolvedModel, base: Path, delta: Path, threads: int) -> PairScorer:
-    """The built-in cross-encoder: see `interaction` for its formula.
+    """The built-in cross-encoder; `interaction` has its formula.
 
     Args:
         resolved: a cross-encoder of family minilm.
         base: folder of the published bi-encoder.
-        delta: folder of the shipped difference.
+        delta: folder of the difference.
         threads: CPU threads.
     """
     engine = engines.interaction(base, delta, resolved.precision, threads)
@@ -115,7 +117,7 @@ def open_classifier(resolved: ResolvedModel, folder: Path, threads: int) -> Pair
         threads: CPU threads.
 
     Raises:
-        NightrankError: E_MODEL.
+        NightrankError: E_MODEL, where it cannot be loaded, or its stored tokens cannot be spliced.
     """
     limit = resolved.max_length_tokens
     tokenizer = pretrained_tokenizer(folder)
@@ -137,7 +139,7 @@ def open_classifier(resolved: ResolvedModel, folder: Path, threads: int) -> Pair
 def open_sentence_transformer(
     resolved: ResolvedModel, folder: Path, threads: int
 ) -> SentenceTransformersCrossEncoder:
-    """A cross-encoder that the engines do not implement.
+    """A cross-encoder that no engine implements.
 
     Args:
         resolved: a cross-encoder of family sentence_transformers.

@@ -4,10 +4,10 @@ The head scores a pair from the encoder's last layer h (one vector per token)::
 
     score = exp(a) * sum_i u_i * max_j cos(h_i, h_j)  +  v . tanh(W h_[CLS] + b)
 
-where i runs over the query's tokens, j over the document's tokens and its closing [SEP], and
+where i runs over the query's tokens, j over the document's tokens and its final [SEP], and
 u = softmax_i(w . h_i) weighs the query's tokens. The first term is ColBERT's MaxSim (Khattab and
-Zaharia, 2020) on vectors that have already seen the other side; it ranks well before any training
-because the encoder was trained to place matching texts close, so a few thousand examples are
+Zaharia, 2020) on vectors that depend on both texts; it ranks well before any training because the
+encoder was trained to place matching texts close to each other, so a few thousand examples are
 enough to improve on it. The second term is the usual [CLS] head and starts at zero.
 
 Knows nothing about tokenizers, files or batches.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 class InteractionReranker(nn.Module):
-    """Pairs of token ids to raw scores; its values before training are in `reranker_tensors`.
+    """Pairs of token ids to raw scores; `reranker_tensors` has its values before training.
 
     Args:
         encoder: a BERT encoder without its pooling layer.
@@ -67,12 +67,12 @@ class InteractionReranker(nn.Module):
     def head(self, hidden: Tensor, query_lengths: Tensor, lengths: Tensor, longest: int) -> Tensor:
         """The formula above; float32 [n, length, hidden] to float32 [n].
 
-        `longest` is the largest of `query_lengths`, given so that no device is asked for it.
+        `longest` is the largest of `query_lengths`, as an argument to avoid a read from the device.
         """
         position = torch.arange(hidden.shape[1], device=hidden.device)
         document = (position >= query_lengths[:, None] + 2) & (position < lengths[:, None])
         width = longest + 1
-        # An empty query is stood for by [CLS], so that no softmax runs over nothing.
+        # [CLS] represents an empty query, so that no softmax runs over nothing.
         in_query = (position[:width] >= 1) & (position[:width] <= query_lengths[:, None])
         in_query[:, 0] |= query_lengths == 0
 

@@ -36,17 +36,17 @@ def _compile(model: openvino.Model, precision: Precision, threads: int) -> Any:
 
 
 class OpenVinoEngine:
-    """An encoder and a head upon it.
+    """An encoder and its head.
 
     Args:
-        encoder: of `openvino_graph.encoder`.
+        encoder: from `openvino_graph.encoder`.
         head: a graph that takes (hidden, lengths), and `query_lengths` where it has a third input.
         precision: the encoder's; the head runs in float32.
         threads: CPU threads.
         typed: whether the encoder was trained with token types; else all are 0.
     """
 
-    # Larger batches gain nothing on a CPU, smaller ones leave its kernels too few rows.
+    # Larger batches gain nothing on a CPU, smaller ones have too few rows for its kernels.
     token_budget = 4096
 
     def __init__(
@@ -66,12 +66,12 @@ class OpenVinoEngine:
         types = batch.token_types if self._typed else np.zeros_like(batch.token_types)
         feed = [batch.input_ids, types, batch.lengths]
         self._encoder.infer(feed, share_inputs=True)
-        of_head: list[Any] = [self._encoder.get_output_tensor(0), batch.lengths]
+        head_inputs: list[Any] = [self._encoder.get_output_tensor(0), batch.lengths]
         if self._takes_queries:
-            of_head.append(batch.first_lengths)
-        self._head.infer(of_head, share_inputs=True)
+            head_inputs.append(batch.first_lengths)
+        self._head.infer(head_inputs, share_inputs=True)
         return np.array(self._head.get_output_tensor(0).data)
 
     def finish(self, started: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What `start` gave: nothing is left under way."""
+        """Returns the outputs: `start` has computed them."""
         return started

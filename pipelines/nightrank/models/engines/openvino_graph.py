@@ -1,14 +1,14 @@
-"""BERT-like encoders and what stands upon them, as OpenVINO graphs.
+"""BERT-like encoders and their heads, as OpenVINO graphs.
 
-The encoder is written in the form that OpenVINO's CPU plugin makes the fewest kernels of: query,
-key and value as three products (one joint product must be split again, which no kernel absorbs),
-heads transposed right at their product, the scale in the query's weights, one mask added before
-the softmax. Attention is then one kernel, and a mask costs nothing: 354 GFLOP/s at 16 x 256
-tokens in bf16 on two cores of Zen 4, of which a single large product reaches 444; with
-`scaled_dot_product_attention` or joint projections 302 to 346.
+The encoder has the form that OpenVINO's CPU plugin compiles to the fewest kernels: query, key and
+value as three products (one joint product needs a split, which no kernel absorbs), heads transposed
+directly after their product, the scale in the query's weights, one mask added before the softmax.
+Attention is then one kernel, and a mask costs nothing: 354 GFLOP/s at 16 x 256 tokens in bf16 on
+two cores of Zen 4, where a single large product reaches 444; with `scaled_dot_product_attention` or
+joint projections 302 to 346.
 
-Heads are graphs of their own in float32: they take the encoder's output, which is float32 in any
-precision, so that a score is rounded in the encoder alone.
+Heads are separate graphs in float32: they take the encoder's output, which is float32 in any
+precision, so that only the encoder rounds.
 
 Inputs: `ids` and `types` int32 [n, length], padded on the right; `lengths` int64 [n], tokens of
 each row; a head takes `hidden` float32 [n, length, width] first.
@@ -33,8 +33,8 @@ def encoder(bert: Bert, first_only: bool = False) -> openvino.Model:
 
     Args:
         bert: its weights.
-        first_only: compute the last layer for the first token alone; the output is then
-            [n, 1, width]. Exact: no other token's vector of that layer enters it.
+        first_only: compute the last layer only for the first token; the output is then
+            [n, 1, width]. Exact: it does not depend on that layer's other vectors.
     """
     ids, types = (op.parameter([-1, -1], np.int32, name=name) for name in ("ids", "types"))
     lengths = op.parameter([-1], np.int64, name="lengths")
@@ -66,8 +66,8 @@ def encoder(bert: Bert, first_only: bool = False) -> openvino.Model:
     for number in range(bert.layers):
         layer = f"encoder.layer.{number}"
         attention = f"{layer}.attention.self"
-        asking = _first(x) if first_only and number + 1 == bert.layers else x
-        query = heads(linear(asking, f"{attention}.query", scale), [0, 2, 1, 3])
+        queried = _first(x) if first_only and number + 1 == bert.layers else x
+        query = heads(linear(queried, f"{attention}.query", scale), [0, 2, 1, 3])
         key = heads(linear(x, f"{attention}.key"), [0, 2, 3, 1])
         value = heads(linear(x, f"{attention}.value"), [0, 2, 1, 3])
         share = op.softmax(op.add(op.matmul(query, key, False, False), mask), -1)
@@ -75,7 +75,7 @@ def encoder(bert: Bert, first_only: bool = False) -> openvino.Model:
         mixed = linear(
             op.reshape(mixed, _ints([0, 0, width]), True), f"{layer}.attention.output.dense"
         )
-        x = norm(op.add(asking, mixed), f"{layer}.attention.output.LayerNorm")
+        x = norm(op.add(queried, mixed), f"{layer}.attention.output.LayerNorm")
         inner = op.gelu(linear(x, f"{layer}.intermediate.dense"), "erf")
         x = norm(op.add(x, linear(inner, f"{layer}.output.dense")), f"{layer}.output.LayerNorm")
     return openvino.Model([op.result(x)], [ids, types, lengths], "encoder")
@@ -95,16 +95,16 @@ def interaction_head(tensors: dict[str, Float32], width: int) -> openvino.Model:
     queries = op.parameter([-1], np.int64, name="query_lengths")
     length = op.gather(op.shape_of(hidden, "i64"), _ints(1), _ints(0))
     place = op.unsqueeze(op.range(_ints(0), length, _ints(1), "i64"), _ints([0]))
-    asked = op.unsqueeze(queries, _ints([1]))
+    query_length = op.unsqueeze(queries, _ints([1]))
     in_document = op.logical_and(
-        op.greater_equal(place, op.add(asked, _ints(2))),
+        op.greater_equal(place, op.add(query_length, _ints(2))),
         op.less(place, op.unsqueeze(lengths, _ints([1]))),
     )
     stop = op.add(op.reduce_max(queries, _ints([0]), True), _ints(1))
     head = op.slice(place, _ints([0]), stop, _ints([1]), _ints([1]))
-    in_query = op.logical_and(op.greater_equal(head, _ints(1)), op.less_equal(head, asked))
-    # An empty query is stood for by [CLS].
-    empty = op.logical_and(op.equal(asked, _ints(0)), op.equal(head, _ints(0)))
+    in_query = op.logical_and(op.greater_equal(head, _ints(1)), op.less_equal(head, query_length))
+    # [CLS] represents an empty query.
+    empty = op.logical_and(op.equal(query_length, _ints(0)), op.equal(head, _ints(0)))
     in_query = op.logical_or(in_query, empty)
 
     unit = op.normalize_l2(hidden, _ints([2]), 1e-24, "max")
@@ -128,8 +128,8 @@ def pooling_head(width: int, mean: bool, dimension: int, normalize: bool) -> ope
 
     Args:
         width: of a token's vector.
-        mean: over a text's tokens; else its first token's vector.
-        dimension: leading numbers that are kept.
+        mean: the mean over a text's tokens; else the first token's vector.
+        dimension: leading numbers to keep.
         normalize: whether to scale to unit length.
     """
     hidden, lengths = _hidden(width), op.parameter([-1], np.int64, name="lengths")

@@ -1,15 +1,15 @@
-"""The door to OpenVINO, without its telemetry.
+"""Imports OpenVINO without its telemetry.
 
 OpenVINO imports the package openvino_telemetry if it is installed, and a stub otherwise. That
-package reads and writes the home directory, fails without one, and reports to its maker; a batch
-job must do none of that.
+package reads and writes the home directory, fails without one, and sends reports to its vendor; a
+batch job must do none of that.
 """
 
 from __future__ import annotations
 
 import sys
 
-# None makes the import fail as that of a package that is not installed.
+# With None the import fails as if the package were not installed.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402

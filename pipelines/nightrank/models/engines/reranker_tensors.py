@@ -1,8 +1,8 @@
-"""The built-in reranker's tensors: MiniLM's published ones, and our difference to them.
+"""The built-in reranker's tensors: MiniLM's published ones, plus a trained difference.
 
-The only place that knows which published tensors the network takes: the encoder as it is, and the
-pooler as the start of the head's [CLS] transform. Imports no torch: inference on a CPU takes the
-arrays, training and the GPU make a network of them.
+The network takes the published encoder as it is, and the published pooler as the initial [CLS]
+transform of its head. Imports no torch: inference on a CPU uses the arrays, training and the GPU
+load them into a network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nightrank.models.folders.builtin import DELTA, read_reranker_config
 DOWN, UP, PLUS = ".down", ".up", ".plus"
 ENCODER = "encoder."
 POOLER = "pooler.dense."
-INITIAL_LOG_SCALE = 3.0  # exp(3) = 20: cosines differ by hundredths, a softmax wants units
+INITIAL_LOG_SCALE = 3.0  # exp(3) = 20: cosines differ by hundredths, a softmax needs units
 
 
 def initial_tensors(base: Path) -> dict[str, Float32]:
@@ -52,7 +52,7 @@ def trained_tensors(base: Path, delta: Path) -> dict[str, Float32]:
 
 
 def encoder_tensors(tensors: dict[str, Float32]) -> dict[str, Float32]:
-    """Those of the encoder, by their published names."""
+    """The encoder's tensors, by their published names."""
     return {n.removeprefix(ENCODER): t for n, t in tensors.items() if n.startswith(ENCODER)}
 
 
@@ -61,7 +61,7 @@ def merge_delta(tensors: dict[str, Float32], delta: dict[str, Float32], scale: f
 
     Args:
         tensors: the initial network's.
-        delta: what `low_rank.export_delta` gave: ``<layer>.up`` and ``.down`` for linear layers,
+        delta: from `low_rank.export_delta`: ``<layer>.up`` and ``.down`` for linear layers,
             ``<tensor>.plus`` for whole tensors.
         scale: the factor the difference was trained with.
 
@@ -71,11 +71,11 @@ def merge_delta(tensors: dict[str, Float32], delta: dict[str, Float32], scale: f
     for name, tensor in delta.items():
         if name.endswith(PLUS):
             whole = name.removesuffix(PLUS)
-            # Of two arrays without axes numpy makes a number.
+            # The sum of two arrays without axes is a scalar.
             tensors[whole] = np.asarray(tensors[whole] + tensor)
         elif name.endswith(UP):
             layer = name.removesuffix(UP)
-            # Not by BLAS, whose sums depend on its threads: with OMP_NUM_THREADS=1, as in Ray's
-            # workers, the last bits of 73 of 80 scores were others than in one process.
+            # Not by BLAS, whose sums depend on the number of threads: with OMP_NUM_THREADS=1, as in
+            # Ray's workers, 73 of 80 scores differed in their last bits from those of one process.
             product = np.einsum("ik,kj->ij", tensor, delta[layer + DOWN])
             tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"] + np.float32(scale) * product

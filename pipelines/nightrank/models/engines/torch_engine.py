@@ -1,9 +1,9 @@
-"""The engine for GPUs, and for every network that the CPU's fast one does not know.
+"""The engine for GPUs, and for every network that OpenVINO's engine does not implement.
 
 On CUDA in half precision, networks of a few kinds run *packed* (`packing`): the rows of a batch
-stand end to end in one row without any padding. Elsewhere rows are padded, with a mask only where
-one is padded. The host never waits for the device within a unit: batches go over from pinned
-memory, results stay on the device until the last batch is under way.
+are concatenated to one row without padding. Elsewhere rows are padded, with a mask only in batches
+that have padding. The host never waits for the device within a unit: batches are copied from pinned
+memory, results stay on the device until the last batch has started.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nightrank.models.engines.packing import can_pack, compile_layers, keep_firs
 from nightrank.models.text.inputs import DeviceMemoryError
 from nightrank.models.text.pieces import Batch, Source
 
-TOKEN_BUDGET_CPU = 4096  # beyond this, activations leave the cache and nothing is gained
+TOKEN_BUDGET_CPU = 4096  # above this, activations leave the cache and nothing is gained
 TOKEN_BUDGET_GPU = 65_536
 
 
@@ -32,11 +32,11 @@ class Padded:
     """A batch on the device.
 
     Attributes:
-        hidden: [n, length, width], the encoder's output; padding holds anything. Of the tokens that
-            the head takes: [n, 1, width] where that is the first or the last.
+        hidden: [n, length, width], the encoder's output, with arbitrary values in the padding;
+            [n, 1, width] where the head takes only the first or the last token.
         lengths: int64 [n].
         first_lengths: int64 [n].
-        longest_first: the largest of them, known without asking the device.
+        longest_first: the largest of `first_lengths`, known without a read from the device.
     """
 
     hidden: Tensor
@@ -46,22 +46,22 @@ class Padded:
 
 
 Head = Callable[[Padded], Tensor]
-"""What makes [n] or [n, dimension] of the encoder's output."""
+"""Maps the encoder's output to [n] or [n, dimension]."""
 Takes = Literal["all", "first", "last"]
 """The tokens of a row that a head takes."""
 
 
 class TorchEngine:
-    """An encoder and a head upon it.
+    """An encoder and its head.
 
     Args:
         encoder: a transformers model whose output has `last_hidden_state`; moved to the device.
-        head: of the encoder's output.
+        head: applied to the encoder's output.
         device: where to run.
         typed: whether the encoder takes token types.
-        first_position: what a text's first token's position is called.
-        takes: the tokens that the head takes; of a decoder the last.
-        padding: the token that never counts as the last one.
+        first_position: the position id of a text's first token.
+        takes: the tokens that the head takes; the last for a decoder.
+        padding: the padding token's id, which is never the last token.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class TorchEngine:
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Tensor:
-        """Sets a batch going; float32 on the device."""
+        """Starts a batch; float32 on the device."""
         run = self.packed if self._packed else self.padded
-        return started(lambda: self._head(run(batch)).float(), self._device)
+        return start_on(lambda: self._head(run(batch)).float(), self._device)
 
-    def finish(self, under_way: Tensor) -> NDArray[np.float32]:
+    def finish(self, started: Tensor) -> NDArray[np.float32]:
         """Waits for a batch."""
-        return finished(under_way)
+        return finish_on(started)
 
     def padded(self, batch: Batch) -> Padded:
         """The encoder over rows of one width."""
@@ -113,7 +113,7 @@ class TorchEngine:
         return self._of(hidden, batch)
 
     def packed(self, batch: Batch) -> Padded:
-        """The encoder over all rows end to end; its output is padded again where it must be."""
+        """The encoder over the concatenated rows, its output padded where the head needs that."""
         total, width = int(batch.lengths.sum()), int(batch.lengths.max(initial=1))
         ids, types = self._on_device(batch.source)
         place = torch.arange(total, device=self._device)
@@ -142,7 +142,7 @@ class TorchEngine:
         return self._of(hidden.view(-1, width, flat.shape[-1]), batch)
 
     def _on_device(self, source: Source) -> tuple[Tensor, Tensor | None]:
-        """A unit's ids, and types where they are taken, sent over with its first batch."""
+        """A unit's ids, and types where the encoder takes them, sent with its first batch."""
         if self._source is None or self._source[0] is not source:
             types = self._send(source.types) if self._typed else None
             self._source = source, (self._send(source.ids), types)
@@ -153,18 +153,18 @@ class TorchEngine:
         return Padded(hidden, lengths, first, int(batch.first_lengths.max(initial=0)))
 
     def _options(self) -> dict[str, Any]:
-        # A decoder would keep all keys and values for a next token that never comes.
+        # Otherwise a decoder keeps keys and values for a next token that is never generated.
         return {"use_cache": False} if self._takes == "last" else {}
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         return send(array, self._device)
 
 
-def started(work: Callable[[], Tensor], device: torch.device) -> Tensor:
-    """Sets work going on a device.
+def start_on(work: Callable[[], Tensor], device: torch.device) -> Tensor:
+    """Starts work on a device.
 
     Raises:
-        DeviceMemoryError: where it does not fit.
+        DeviceMemoryError: where the work does not fit.
         UnfitProcessError: E_CLUSTER, where the device is lost.
     """
     try:
@@ -173,42 +173,42 @@ def started(work: Callable[[], Tensor], device: torch.device) -> Tensor:
         first_line = str(error).partition("\n")[0]
     except torch.AcceleratorError as error:
         raise _lost(error) from error
-    # Out here the error's frames, and with them their tensors, are gone.
+    # After the except block, the error's frames and their tensors are freed.
     if device.type == "cuda":
         torch.cuda.empty_cache()
     raise DeviceMemoryError(first_line)
 
 
-def finished(under_way: Tensor) -> NDArray[np.float32]:
-    """Waits for work; what failed on the device is often heard of only here.
+def finish_on(started: Tensor) -> NDArray[np.float32]:
+    """Waits for work; failures on the device often show only here.
 
     Raises:
         UnfitProcessError: E_CLUSTER, where the device is lost.
     """
     try:
-        return under_way.cpu().numpy()
+        return started.cpu().numpy()
     except torch.AcceleratorError as error:
         raise _lost(error) from error
 
 
 def _lost(error: Exception) -> UnfitProcessError:
-    """After a failed assertion or a memory fault on a device, its process can use it no more."""
+    """The error for a device that its process can no longer use, e.g. after a memory fault."""
     what = f"the device failed: {str(error).partition(chr(10))[0]}"
-    return UnfitProcessError("E_CLUSTER", what, "", "look at the node's driver log (nvidia-smi -q)")
+    return UnfitProcessError("E_CLUSTER", what, "", "check the node's driver log (nvidia-smi -q)")
 
 
 def send(array: NDArray[Any], device: torch.device) -> Tensor:
-    """To the device, without waiting for it."""
+    """Copies an array to the device without waiting."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def padded_fields(batch: Batch, device: torch.device, typed: bool) -> dict[str, Tensor | None]:
-    """What a transformers model is called with.
+    """The arguments of a transformers model.
 
     Args:
         batch: rows of one width.
-        device: where the model lies.
+        device: the model's.
         typed: whether it takes token types.
     """
     inside = np.arange(batch.input_ids.shape[1]) < batch.lengths[:, None]

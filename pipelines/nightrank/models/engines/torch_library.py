@@ -1,4 +1,4 @@
-"""Models opened with sentence-transformers, which runs what no engine of ours implements."""
+"""Models opened with sentence-transformers, which runs what no engine implements."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nightrank.models.hardware import choose_device
 from nightrank.models.protocols import Precision
 from nightrank.models.text.inputs import longer_than
 
-# It warns of a default prompt, which is applied.
+# It warns about a default prompt, which is applied.
 logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
 
@@ -58,11 +58,11 @@ def _open(kind: Any, folder: Path, precision: Precision) -> Any:
 
 
 def require_whole(opened: Any, folder: Path, precision: Precision) -> None:
-    """Refuses a network of which weights are missing: transformers draws them at random.
+    """Refuses a network with missing weights: transformers initialises them at random.
 
     Args:
-        opened: by `sentence_transformer` or `cross_encoder`, which say nothing of it.
-        folder: where its network's files lie.
+        opened: by `sentence_transformer` or `cross_encoder`, which do not report it.
+        folder: of its network's files.
         precision: of the weights.
 
     Raises:
@@ -80,24 +80,24 @@ def require_whole(opened: Any, folder: Path, precision: Precision) -> None:
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception:  # Built from a part of its config, as sentence-transformers does for T5Gemma.
+    except Exception:  # sentence-transformers builds some networks, as T5Gemma, from parts.
         return
     require_no_missing(loading_info, folder)
 
 
 def cut_at(model: Any, max_length_tokens: int) -> None:
-    """Sets where sentence-transformers cuts inputs; a model without a limit has nothing to set."""
+    """Sets the limit of sentence-transformers on inputs; a model without a limit stays without."""
     if model.max_seq_length != math.inf:
         model.max_seq_length = max_length_tokens
 
 
 def cut_by(model: Any, task: str, texts: list[str], seconds: list[str] | None = None) -> int:
-    """How many inputs sentence-transformers cuts; 0 where it has no tokenizer of transformers.
+    """How many inputs sentence-transformers cuts; 0 without a tokenizer of transformers.
 
     Args:
         model: opened by `sentence_transformer` or `cross_encoder`.
-        task: "query" or "document", for which a model may have a limit of its own.
-        texts: behind their prompt; a pair's first ones.
+        task: "query" or "document", for which a model may have separate limits; "" for pairs.
+        texts: with their prompt; a pair's first texts.
         seconds: a pair's second texts.
     """
     tokenizer = model.tokenizer
@@ -108,5 +108,5 @@ def cut_by(model: Any, task: str, texts: list[str], seconds: list[str] | None = 
 
 
 def raw(scores: Tensor) -> Tensor:
-    """Logits as they are, in place of an activation."""
+    """Returns logits unchanged, in place of an activation."""
     return scores

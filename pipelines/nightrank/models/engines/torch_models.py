@@ -1,4 +1,4 @@
-"""Models opened with torch and transformers, and the engines made of them."""
+"""Models opened with torch and transformers, and their engines."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from nightrank.models.engines.torch_engine import (
     Takes,
     TorchEngine,
     budget_of,
-    finished,
+    finish_on,
     mean_pooling,
     padded_fields,
-    started,
+    start_on,
 )
 from nightrank.models.folders.files import read_json
 from nightrank.models.hardware import choose_device
 from nightrank.models.protocols import Precision, ResolvedModel
 from nightrank.models.text.pieces import Batch
 
-# Its bars, and its report of tensors that a model has no use for, are not for our users' terminals.
+# Otherwise it prints progress bars, and tensors that a model does not use.
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def use_threads(threads: int) -> None:
-    """Sets how many CPU threads torch takes in this process."""
+    """Sets how many CPU threads torch uses in this process."""
     torch.set_num_threads(threads)
 
 
@@ -76,7 +76,7 @@ def pooled_engine(folder: Path, resolved: ResolvedModel, mean: bool) -> TorchEng
 
 
 class ClassifierEngine:
-    """A sequence classifier in the form of its own library, padded.
+    """A sequence classifier with its own library's code, on padded rows.
 
     Args:
         model: with one label.
@@ -91,18 +91,18 @@ class ClassifierEngine:
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Tensor:
-        """Sets a batch going; float32 [n] on the device."""
+        """Starts a batch; float32 [n] on the device."""
 
         def logits() -> Tensor:
             fields = padded_fields(batch, self._device, self._typed)
-            found: Tensor = self._model(**fields).logits
-            return found[:, 0].float()
+            outputs: Tensor = self._model(**fields).logits
+            return outputs[:, 0].float()
 
-        return started(logits, self._device)
+        return start_on(logits, self._device)
 
-    def finish(self, under_way: Tensor) -> NDArray[np.float32]:
+    def finish(self, started: Tensor) -> NDArray[np.float32]:
         """Waits for a batch."""
-        return finished(under_way)
+        return finish_on(started)
 
 
 def classifier_engine(
@@ -127,20 +127,20 @@ def classifier_engine(
 def headed_engine(
     model: Any, device: torch.device, typed: bool, first_position: int
 ) -> TorchEngine:
-    """A classifier of `bert.HEADS`, opened.
+    """An opened classifier of `bert.HEADS`, split into encoder and head.
 
     Args:
-        model: with one label; taken apart.
+        model: with one label; changed in place.
         device: where to run.
         typed: whether it takes token types.
-        first_position: what a text's first token's position is called.
+        first_position: the position id of a text's first token.
     """
     encoder, classifier = model.base_model, model.classifier.to(device).float()
     pooler = encoder.pooler.to(device).float() if encoder.pooler is not None else None
     encoder.pooler = None
 
     def head(padded: Padded) -> Tensor:
-        # RoBERTa's kin take the first token within the classifier, BERT within the pooler.
+        # RoBERTa selects the first token in the classifier, BERT in the pooler.
         first = padded.hidden[:, :1].float()
         logits: Tensor = classifier(first if pooler is None else pooler(first))
         return logits[:, 0]
@@ -149,10 +149,10 @@ def headed_engine(
 
 
 def decoder_engine(model: Any, device: torch.device) -> TorchEngine:
-    """A decoder with a float32 head upon the last token, opened.
+    """An opened decoder with a float32 head over the last token.
 
     Args:
-        model: of `packing.DECODERS`, with one label; taken apart.
+        model: of `packing.DECODERS`, with one label; changed in place.
         device: where to run.
     """
     score = model.score.to(device).float()
@@ -162,14 +162,16 @@ def decoder_engine(model: Any, device: torch.device) -> TorchEngine:
         return logits[:, 0]
 
     padding = model.config.pad_token_id
-    padding = -1 if padding is None else padding  # No token: then a row's last one is the last.
+    padding = (
+        -1 if padding is None else padding
+    )  # No token has this id: a row's last token is its last.
     return TorchEngine(model.base_model, head, device, False, takes="last", padding=padding)
 
 
 def cannot_load(folder: Path, error: Exception) -> NightrankError:
     """A library's failure to load a folder, on one line."""
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    do = "check that the folder holds a model of this kind"
+    do = "check that the folder holds a model for this role"
     return NightrankError("E_MODEL", f"cannot load: {first_line:.160}", str(folder), do)
 
 
@@ -177,8 +179,8 @@ def _open(kind: Any, folder: Path, precision: Precision, **options: Any) -> Any:
     """Loads a folder with transformers, in evaluation mode.
 
     Raises:
-        NightrankError: E_MODEL, where it cannot be loaded or lacks weights: transformers would draw
-            them at random.
+        NightrankError: E_MODEL, where it cannot be loaded or lacks weights: transformers would
+            initialise them at random.
     """
     try:
         model, loading_info = kind.from_pretrained(
@@ -197,15 +199,15 @@ def _open(kind: Any, folder: Path, precision: Precision, **options: Any) -> Any:
 
 
 def require_no_missing(loading_info: Any, folder: Path) -> None:
-    """Refuses a loaded model that is missing weights.
+    """Refuses a loaded model with missing weights.
 
     Raises:
         NightrankError: E_MODEL.
     """
-    # A pooler beside the encoder's own output is never asked.
+    # The pooler's output is never used.
     names = sorted(loading_info["missing_keys"])
     missing = [name for name in names if not name.startswith("pooler.")]
     if missing:
         what = f"its files lack {len(missing)} of the weights, e.g. {missing[0]}"
-        do = "use the folder of a whole model of this kind"
+        do = "use the folder of a complete model for this role"
         raise NightrankError("E_MODEL", what, str(folder), do)

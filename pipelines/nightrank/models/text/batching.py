@@ -1,8 +1,8 @@
-"""Which items go through a model together: pure functions of their lengths.
+"""Which inputs form a batch: pure functions of their lengths.
 
-Near-equal lengths go together, since padding costs as much as text, and a batch is bounded by its
-padded tokens, since that is what takes time and memory. Nothing here depends on the machine, so a
-unit's batches, and with them its scores to the last bit, are the same wherever it is computed.
+Inputs of similar length form a batch, since padding costs as much as text, and a batch is bounded
+by its padded tokens, since they take time and memory. Nothing here depends on the machine, so a
+unit has the same batches, and bit-identical scores, wherever it is computed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 @dataclass
 class Tally:
-    """What this process has put through models.
+    """Counts of what this process has put through models.
 
     Attributes:
-        tokens: of texts.
-        padding: added to them.
-        halved: batches that were too large for the device and went through in halves.
-        cut: inputs that were longer than their model takes.
+        tokens: tokens of texts.
+        padding: padding tokens.
+        halved: batches that were too large for the device and ran in halves.
+        cut: inputs that were longer than their model's limit.
     """
 
     tokens: int = 0
@@ -30,15 +30,15 @@ class Tally:
     cut: int = 0
 
 
-# One a process, as models are; read by whoever reports how the process does.
+# One per process, as the model is; read by units and metrics.
 SPENT = Tally()
 
 
 def order_by_length(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the items, longest first; equal lengths keep their order.
+    """Positions of the inputs, longest first; equal lengths keep their order.
 
-    Longest first, so that the largest allocation comes first and a unit that cannot fit fails at
-    once rather than at its end.
+    The largest allocation is then the first, and a unit that does not fit fails at once instead of
+    at its end.
     """
     return np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").astype(np.int64)
 
@@ -46,13 +46,13 @@ def order_by_length(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 def pack(
     lengths: NDArray[np.int64], token_budget: int, max_items: int = 1024
 ) -> list[NDArray[np.int64]]:
-    """Cuts length-ordered items into batches of at most `token_budget` padded tokens.
+    """Forms batches of at most `token_budget` padded tokens.
 
     Args:
-        lengths: int64 [n], tokens of each item.
-        token_budget: bound on items x longest item of a batch; an item longer than the budget
-            makes a batch of its own.
-        max_items: bound on the items of a batch.
+        lengths: int64 [n], tokens of each input.
+        token_budget: bound on inputs x longest input of a batch; an input longer than the budget
+            is a batch of its own.
+        max_items: bound on the inputs of a batch.
 
     Returns:
         Arrays of positions into `lengths`; every position occurs once.
@@ -61,7 +61,7 @@ def pack(
     batches: list[NDArray[np.int64]] = []
     start = 0
     while start < len(order):
-        # Longest first: the first item's length is the batch's width.
+        # Longest first: the first input's length is the batch's width.
         width = max(1, int(lengths[order[start]]))
         size = min(max(1, token_budget // width), max_items)
         batches.append(order[start : start + size])

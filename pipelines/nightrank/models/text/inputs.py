@@ -1,8 +1,8 @@
-"""A unit's inputs, whichever way its tokens are stored, and the loop that runs them.
+"""A unit's inputs, and the loop that runs a network over them.
 
-`SplicedInputs` puts inputs together from stored ids; `TokenisedInputs` tokenises whole inputs from
-stored texts. Both say how long each input is before any is made, which is what batches are packed
-by, and `run` is the one loop around a network.
+`SplicedInputs` assembles inputs from stored ids; `TokenisedInputs` tokenises whole inputs from
+stored texts. Both know the length of every input before any is assembled, which is what batches are
+formed by. `run` is the only loop around a network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nightrank.storage.tokens import Tokens
 
 
 class Inputs(Protocol):
-    """n inputs whose lengths are known before they are made.
+    """n inputs whose lengths are known before they are assembled.
 
     Attributes:
         lengths: int64 [n], tokens of each, special ones counted.
@@ -79,7 +79,7 @@ class TokenisedInputs:
     """Inputs tokenised whole: see `of_texts` and `of_pairs`.
 
     Args:
-        encoded: what a Hugging Face tokenizer gave.
+        encoded: the output of a Hugging Face tokenizer.
         padding: id of the padding token.
     """
 
@@ -90,8 +90,9 @@ class TokenisedInputs:
         kinds = np.zeros_like(tokens.ids) if types is None else Tokens.from_lists(types).ids
         self._source, self._starts = Source(tokens.ids, kinds), tokens.offsets[:-1]
         self.lengths = tokens.lengths
-        # What a tokenizer cuts off it keeps beside what it gives.
-        self.cut = sum(bool(one.overflowing) for one in getattr(encoded, "encodings", None) or ())
+        # A tokenizer keeps what it cuts off in `overflowing`.
+        encodings = getattr(encoded, "encodings", None) or ()
+        self.cut = sum(bool(encoding.overflowing) for encoding in encodings)
 
     @staticmethod
     def of_texts(tokenizer: Any, texts: list[str], max_length_tokens: int) -> TokenisedInputs:
@@ -137,7 +138,7 @@ class TokenisedInputs:
         return TokenisedInputs(encoded, int(tokenizer.pad_token_id))
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """See `Inputs`; where the first text ends is not known here and is given as 0."""
+        """See `Inputs`; the length of the first text is not known here and is 0."""
         return Batch.of_rows(self._source, self._starts[rows], self.lengths[rows], self._padding)
 
 
@@ -146,8 +147,8 @@ def longer_than(
 ) -> int:
     """How many texts, or pairs of texts, a Hugging Face tokenizer would cut.
 
-    A token is at least a byte, special ones and a mark of a word's start apart: texts that are
-    short enough by their bytes are not tokenised.
+    A token is at least one byte, apart from special tokens and the mark of a word's start: texts
+    that are short enough in bytes are not tokenised.
 
     Args:
         tokenizer: the model's.
@@ -159,19 +160,19 @@ def longer_than(
     others = seconds if paired else [""] * len(texts)
     room = max_length_tokens - tokenizer.num_special_tokens_to_add(pair=paired) - 1 - paired
     long = [
-        (one, other)
-        for one, other in zip(texts, others, strict=True)
-        if len(one.encode()) + len(other.encode()) > room
+        (first, second)
+        for first, second in zip(texts, others, strict=True)
+        if len(first.encode()) + len(second.encode()) > room
     ]
     if not long:
         return 0
-    sides = [[one for one, _ in long], *([[other for _, other in long]] if paired else [])]
+    sides = [[first for first, _ in long], *([[second for _, second in long]] if paired else [])]
     encoded = tokenizer(*sides, truncation=False, padding=False, verbose=False)
     return sum(len(ids) > max_length_tokens for ids in encoded["input_ids"])
 
 
 class DeviceMemoryError(Exception):
-    """A batch did not fit into the device's memory; what it took is free again."""
+    """A batch did not fit into the device's memory; what it had allocated is free again."""
 
 
 class Engine(Protocol):
@@ -184,16 +185,16 @@ class Engine(Protocol):
     token_budget: int
 
     def start(self, batch: Batch) -> Any:
-        """Runs a batch, or sets it going: on a GPU the host makes the next one meanwhile.
+        """Runs a batch, or starts it: on a GPU the host assembles the next one in the meantime.
 
         Raises:
-            DeviceMemoryError: where it does not fit.
+            DeviceMemoryError: where the batch does not fit.
             UnfitProcessError: E_CLUSTER, where the device is lost.
         """
         ...
 
     def finish(self, started: Any) -> NDArray[np.float32]:
-        """The outputs of a batch, float32 [n] or [n, width], once they are there."""
+        """Waits for the outputs of a batch, float32 [n] or [n, width]."""
         ...
 
 
@@ -203,7 +204,7 @@ def run(inputs: Inputs, engine: Engine, columns: int = 0) -> NDArray[np.float32]
     Args:
         inputs: a unit's inputs.
         engine: the network.
-        columns: width of its output, 0 for one number an input.
+        columns: width of its output; 0 for one number per input.
 
     Returns:
         float32 [n] or [n, columns], in the order of the inputs.
@@ -224,9 +225,9 @@ def run(inputs: Inputs, engine: Engine, columns: int = 0) -> NDArray[np.float32]
                 started.append((rows, engine.start(inputs.batch(rows))))
             except DeviceMemoryError as error:
                 halves = _halves(rows, inputs.lengths, error)
-        # What did not fit may do so once nothing else is under way.
-        for rows, out in started:
-            outputs[rows] = engine.finish(out)
+        # A batch that did not fit may fit when nothing else is running.
+        for rows, running in started:
+            outputs[rows] = engine.finish(running)
         started.clear()
         waiting.extendleft(reversed(halves))
     return outputs
@@ -237,7 +238,7 @@ def _halves(
 ) -> list[NDArray[np.int64]]:
     if len(rows) == 1:
         what = f"an input of {lengths[rows[0]]} tokens is too large for the device: {error}"
-        do = "lower the model's max_length_tokens, or give its pool larger GPUs"
+        do = "lower the model's max_length_tokens, or use larger GPUs for its pool"
         raise NightrankError("E_OOM", what, "", do) from error
     SPENT.halved += 1
     return np.array_split(rows, 2)

@@ -1,4 +1,4 @@
-"""The one way a document becomes the text a model reads."""
+"""How a document becomes the text that a model reads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def passage_text(title: str | None, text: str | None) -> str:
 
 
 def passage_texts(titles: pa.StringArray, texts: pa.StringArray) -> pa.StringArray:
-    """`passage_text` of whole columns.
+    """`passage_text` for whole columns.
 
     Args:
         titles: string[n], nulls allowed.

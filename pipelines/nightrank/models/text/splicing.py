@@ -1,17 +1,18 @@
-"""Token ids of a model's input, spliced from stored ids instead of tokenised again.
+"""Splices a model's inputs from stored token ids, instead of tokenising texts again.
 
-A text is tokenised once per tokenizer; a pair is then put together as ::
+A text is tokenised once per tokenizer; a pair is then assembled as ::
 
     before + query + between + document + after
 
-with the special tokens of the model's template, which a hundred candidates per query repay a
-hundredfold. Not every tokenizer allows it (some tokenise a text otherwise when another precedes
-it), so `provable_template` derives the template from the tokenizer's own output and checks it on
-awkward probes; where one differs, the caller stores texts and tokenises whole pairs.
+with the special tokens of the model's template: with a hundred candidates per query, a query is
+tokenised once instead of a hundred times. Not every tokenizer allows it (some tokenise a text
+differently after another one), so `provable_template` derives the template from the tokenizer's
+output and checks it on difficult probes; where one differs, texts are stored, and whole pairs are
+tokenised.
 
-Truncation is "longest first", the default of Hugging Face's own pair encoding: the longer text is
-cut at its tail until the pair fits, and both to half where both are longer than half. A query of
-up to half the limit is therefore never cut.
+Truncation is "longest first", the default of Hugging Face's pair encoding: the longer text is cut
+at its end until the pair fits, and both to half where both are longer than half. A query of up to
+half the limit is therefore never cut.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class Template:
     """The special tokens around one text or two, and the type of each part.
 
     Attributes:
-        before: ids ahead of the first text.
+        before: ids before the first text.
         between: ids between the texts; empty for single texts.
-        after: ids behind the last text.
+        after: ids after the last text.
         types: token types of before, first text, between, second text, after.
     """
 
@@ -97,7 +98,7 @@ def longest_first(
 
 
 class Splicer:
-    """Puts inputs together from stored token ids.
+    """Assembles inputs from stored token ids.
 
     Args:
         template: special tokens and types.
@@ -112,14 +113,14 @@ class Splicer:
     def lengths(
         self, first: NDArray[np.int64], second: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        """int64 [n], tokens of the inputs made of texts of these lengths."""
+        """int64 [n], tokens of the inputs that texts of these lengths give."""
         if second is None:
             return np.minimum(first, self.room) + self.template.special
-        one, two = longest_first(first, second, self.room)
-        return one + two + self.template.special
+        kept_first, kept_second = longest_first(first, second, self.room)
+        return kept_first + kept_second + self.template.special
 
     def source(self, first: Tokens, second: Tokens | None = None) -> Source:
-        """The ids of the template and of all texts, one after another.
+        """The ids of the template and of all texts, concatenated.
 
         Args:
             first: queries of pairs, or single texts.
@@ -164,24 +165,24 @@ class Splicer:
         sizes[:, [0, 2, 4]] = before, between, after
         starts[:, [2, 4]] = before, before + between
         starts[:, 1] = template.special + first.offsets[first_rows]
-        ones = first.offsets[first_rows + 1] - first.offsets[first_rows]
-        sizes[:, 1] = np.minimum(ones, self.room)
+        lengths = first.offsets[first_rows + 1] - first.offsets[first_rows]
+        sizes[:, 1] = np.minimum(lengths, self.room)
         if second is not None and second_rows is not None:
             starts[:, 3] = template.special + len(first.ids) + second.offsets[second_rows]
             others = second.offsets[second_rows + 1] - second.offsets[second_rows]
-            sizes[:, 1], sizes[:, 3] = longest_first(ones, others, self.room)
+            sizes[:, 1], sizes[:, 3] = longest_first(lengths, others, self.room)
         return Batch(source, starts, sizes, sizes[:, 1], self.padding)
 
 
 def provable_template(tokenizer: Any, pair: bool) -> Template | None:
-    """The template of a Hugging Face tokenizer, if splicing equals its own encoding.
+    """The template of a Hugging Face tokenizer, if splicing equals its encoding.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
         pair: two texts, or one.
 
     Returns:
-        The template, or None where the two differ on any probe (also under truncation).
+        The template, or None where the two differ on any probe, with truncation or without.
     """
     template = _derive(tokenizer, pair)
     if template is None or tokenizer.pad_token_id is None:
@@ -199,19 +200,19 @@ def provable_template(tokenizer: Any, pair: bool) -> Template | None:
             texts = [PROBES[row] for row in others] if pair else None
             expected = tokenizer(list(PROBES), texts, truncation=True, max_length=limit)
             seconds = (plain, others) if pair else ()
-            made = splicer.batch(source, plain, rows, *seconds)
+            spliced = splicer.batch(source, plain, rows, *seconds)
             types = expected.get("token_type_ids")
             for row in range(count):
-                length = int(made.lengths[row])
-                if made.input_ids[row, :length].tolist() != expected["input_ids"][row]:
+                length = int(spliced.lengths[row])
+                if spliced.input_ids[row, :length].tolist() != expected["input_ids"][row]:
                     return None
-                if types is not None and made.token_types[row, :length].tolist() != types[row]:
+                if types is not None and spliced.token_types[row, :length].tolist() != types[row]:
                     return None
     return template
 
 
 def _derive(tokenizer: Any, pair: bool) -> Template | None:
-    """Reads the template off the encoding of two plain words."""
+    """Reads the template from the encoding of two plain words."""
     first = tokenizer("apple", add_special_tokens=False)["input_ids"]
     second = tokenizer("river", add_special_tokens=False)["input_ids"] if pair else []
     whole = tokenizer("apple", "river") if pair else tokenizer("apple")

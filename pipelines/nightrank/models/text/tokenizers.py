@@ -1,8 +1,8 @@
-"""Tokenizers from a model's folder, and how stored tokens get their name.
+"""Tokenizers from a model's folder, and the names of stored tokens.
 
-Two forms of stored tokens. *Spliced*: the model's own ids, for tokenizers whose inputs provably
-can be put together from parts. *utf8*: the bytes of the text, for all others; the model decodes
-them and tokenises the whole input itself.
+Stored tokens have two forms. *Spliced*: the model's token ids, for tokenizers whose inputs provably
+can be assembled from parts. *utf8*: the bytes of the text, for all others; the model decodes them
+and tokenises whole inputs.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from nightrank.storage.tokens import Tokens
 UTF8 = "utf8-1"
 SPLICED = "spliced-1"
 SMALLEST_CAP_TOKENS = 512
-BYTES_PER_TOKEN = 32  # ordinary text has 4 to 6; what lies beyond the cap is not seen
+BYTES_PER_TOKEN = 32  # ordinary text has 4 to 6; bytes after the cap are dropped
 
 
 def cap_tokens(max_length_tokens: int) -> int:
     """How many tokens of a text are stored for models of this limit: a power of two.
 
-    Coarse on purpose, so that models of nearly the same limit share stored tokens.
+    Coarse on purpose, so that models with similar limits share stored tokens.
     """
     return max(SMALLEST_CAP_TOKENS, 1 << (max_length_tokens - 1).bit_length())
 
 
 def pretrained_tokenizer(folder: Path) -> Any:
-    """The folder's fast Hugging Face tokenizer, which lies where its config.json does.
+    """The folder's fast Hugging Face tokenizer, read from where its config.json is.
 
     Raises:
-        NightrankError: E_MODEL, where there is none.
+        NightrankError: E_MODEL, where there is no tokenizer, or only a slow one.
     """
     from transformers import AutoTokenizer
 
@@ -51,7 +51,7 @@ def pretrained_tokenizer(folder: Path) -> Any:
     except Exception as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
         raise NightrankError(
-            "E_MODEL", f"no usable tokenizer: {first_line:.160}", str(folder), "check the folder"
+            "E_MODEL", f"no usable tokenizer: {first_line:.160}", str(folder), "check its files"
         ) from None
     if not tokenizer.is_fast:
         raise NightrankError(
@@ -60,15 +60,15 @@ def pretrained_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-# What `provable_template` finds for the published tokenizer, whose digest is pinned: [CLS] and
-# [SEP], the second text of type 1. Written down so that a worker needs no transformers (1 s).
+# What `provable_template` returns for the published tokenizer, whose digest is pinned: [CLS] and
+# [SEP], the second text of type 1. Constants, so that a worker does not import transformers (1 s).
 MINILM_SINGLE = Template((101,), (), (102,), (0, 0, 0, 0, 0))
 MINILM_PAIR = Template((101,), (102,), (102,), (0, 0, 0, 1, 1))
 MINILM_PADDING = 0
 
 
 def minilm_tokenizer() -> SplicedTokenizer:
-    """The built-in models' tokenizer, to the longest text that they take."""
+    """The built-in models' tokenizer; it keeps as many tokens as they have positions."""
     from tokenizers import Tokenizer
 
     file = builtin.minilm_folder() / "tokenizer.json"
@@ -76,7 +76,7 @@ def minilm_tokenizer() -> SplicedTokenizer:
 
 
 def minilm_splicer(max_length_tokens: int, pair: bool) -> Splicer:
-    """The built-in models' inputs."""
+    """The splicer of the built-in models."""
     template = MINILM_PAIR if pair else MINILM_SINGLE
     return Splicer(template, max_length_tokens, MINILM_PADDING)
 
@@ -94,7 +94,7 @@ def spliced_name(folder: Path, max_length_tokens: int) -> str:
     cap = cap_tokens(max_length_tokens)
     total = hashlib.sha256()
     names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
-    if not (folder / names[0]).exists():  # Then the vocabulary lies in files of other names.
+    if not (folder / names[0]).exists():  # The vocabulary is then in files of other names.
         names += [
             file
             for file in model_files(folder)
@@ -115,7 +115,7 @@ class SplicedTokenizer:
     """A Hugging Face tokenizer's ids without special tokens.
 
     Args:
-        backend: a `tokenizers.Tokenizer`; its truncation and padding are switched here.
+        backend: a `tokenizers.Tokenizer`; its truncation and padding are changed.
         cap: ids kept of each text.
     """
 
@@ -127,7 +127,7 @@ class SplicedTokenizer:
     def __call__(self, texts: Sequence[str] | pa.StringArray) -> Tokens:
         """One row per text; a null counts as an empty text."""
         plain = texts.to_pylist() if hasattr(texts, "to_pylist") else list(texts)
-        # The fast form leaves out character offsets, which nobody reads here.
+        # Without character offsets, which are not needed here.
         encoded = self._backend.encode_batch_fast(
             [text or "" for text in plain], add_special_tokens=False
         )
@@ -154,7 +154,7 @@ class Utf8Tokenizer:
 
 
 def decode_utf8(tokens: Tokens) -> list[str]:
-    """The texts behind utf8 tokens; a character cut in half at the cap is dropped."""
+    """The texts of utf8 tokens; a character that the cap cut in half is dropped."""
     flat = tokens.ids.astype(np.uint8).tobytes()
     bounds = tokens.offsets.tolist()
     return [
