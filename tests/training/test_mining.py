@@ -11,20 +11,22 @@ LEXICAL = {"q": [("d5", 9.0), ("d2", 8.0)]}
 
 
 def test_unjudged_candidates_are_negatives_in_their_order():
-    assert mine([DENSE], {"q": {"d2": 1}}, pool=2, guard_ratio=None) == [
+    assert mine([DENSE], {"q": {"d2": 1}}, max_negatives=2, guard_ratio=None) == [
         Group("q", "d2", ("d1", "d3"))
     ]
 
 
 def test_several_first_stages_alternate():
-    assert mine([DENSE, LEXICAL], {"q": {"d3": 1}}, pool=9, guard_ratio=None) == [
+    assert mine([DENSE, LEXICAL], {"q": {"d3": 1}}, max_negatives=9, guard_ratio=None) == [
         Group("q", "d3", ("d1", "d5", "d2", "d4"))
     ]
 
 
 def test_the_guard_drops_unjudged_documents_near_the_positive_but_not_judged_ones():
     qrels = {"q": {"d3": 1, "d1": 0}}
-    assert mine([DENSE], qrels, pool=9, guard_ratio=0.98) == [Group("q", "d3", ("d1", "d4"))]
+    assert mine([DENSE], qrels, max_negatives=9, guard_ratio=0.98) == [
+        Group("q", "d3", ("d1", "d4"))
+    ]
 
 
 def test_copies_of_a_positive_are_no_negatives():
@@ -32,7 +34,7 @@ def test_copies_of_a_positive_are_no_negatives():
     groups = mine(
         [DENSE],
         {"q": {"d2": 1}, "unknown": {"d9": 1}},
-        pool=9,
+        max_negatives=9,
         guard_ratio=None,
         same_text=lambda one, other: (one, other) in same,
     )

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from nightrank.training.selection import Judged, choose_weight, mean_ndcg, ndcg, standardise
+from nightrank.training.selection import JudgedQuery, choose_weight, mean_ndcg, ndcg, standardise
 
 
 def pool(first_stage, rerank, relevant, ideal=(1.0,)):
     gains = np.zeros(len(first_stage))
     gains[relevant] = 1.0
-    return Judged(gains, ideal, np.array(first_stage, float), np.array(rerank, float))
+    return JudgedQuery(gains, ideal, np.array(first_stage, float), np.array(rerank, float))
 
 
 def test_standardise():

@@ -156,10 +156,10 @@ def test_a_teachers_groups_keep_their_scores_best_first():
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
     whole, state = trained(tmp_path / "whole", options())
-    assert (state["step"], state["best_step"], state["pairs"]) == (6, 0, 72)
+    assert (state.step, state.best_step, state.pairs) == (6, 0, 72)
     # A limit of 0 s stops after one step of each process.
     parts, state = trained(tmp_path / "parts", options(time_limit_s=0.0), options())
-    assert (state["step"], state["pairs"]) == (6, 72)
+    assert (state.step, state.pairs) == (6, 72)
     assert_same(whole, parts)
 
 
@@ -173,16 +173,16 @@ def test_training_stops_when_the_dev_score_no_longer_rises(tmp_path):
     scores = iter([0.4, 0.5, 0.7, 0.6, 0.65, 0.9])
     run = options(steps=30, patience=2)
     _, state = trained(tmp_path / "early", run, evaluate=lambda: next(scores))
-    assert (state["step"], state["best_step"], state["best_score"]) == (12, 6, 0.7)
-    assert state["first_score"] == 0.4
+    assert (state.step, state.best_step, state.best_score) == (12, 6, 0.7)
+    assert state.first_score == 0.4
     # Asked again, it knows that it was finished.
     _, again = trained(tmp_path / "early", run, evaluate=lambda: next(scores))
-    assert again["step"] == 12 and next(scores) == 0.9
+    assert again.step == 12 and next(scores) == 0.9
 
 
 def test_without_dev_queries_the_last_weights_are_the_best(tmp_path):
     network, state = trained(tmp_path / "m", options(), evaluate=None)
-    assert state["best_step"] == 6
+    assert state.best_step == 6
     best = checkpoints.load(tmp_path / "m" / "best.safetensors")[0]
     assert all(torch.equal(best[n], p) for n, p in network.named_parameters() if n in best)
 

@@ -82,7 +82,7 @@ def with_candidates(config: TrainConfig, collection: Collection) -> Collection:
     from nightrank.models.registry import load_bi_encoder, load_tokenizer, resolve_bi_encoder
     from nightrank.retrieval import hybrid, ranking
     from nightrank.storage.fingerprint import fingerprint
-    from nightrank.training.judged_collections import Lists
+    from nightrank.training.judged_collections import RankedLists
 
     resolved = resolve_bi_encoder(
         config.encoder, revision=config.encoder_revision, precision=config.encoder_precision
@@ -104,18 +104,18 @@ def with_candidates(config: TrainConfig, collection: Collection) -> Collection:
         unfinished.replace(cache)
     table, depth = pq.read_table(cache), config.candidates_depth
 
-    def ranked(part: pa.Table) -> Lists:
+    def ranked(part: pa.Table) -> RankedLists:
         columns = (part[name].to_numpy() for name in ("query", "ordinal", "score"))
-        return Lists(list(collection.queries), list(collection.texts), *columns)
+        return RankedLists(list(collection.queries), list(collection.texts), *columns)
 
     dense, lexical = (
         ranked(ranking.rank(table.append_column("score", table[name]), depth))
         for name in (hybrid.DENSE, hybrid.BM25)
     )
     if not config.bm25_weight:
-        return replace(collection, lists=[dense], pools=dense)
+        return replace(collection, lists=[dense], candidates=dense)
     fused = ranked(hybrid.fuse(table, config.bm25_weight, depth))
-    return replace(collection, lists=[dense, lexical], pools=fused)
+    return replace(collection, lists=[dense, lexical], candidates=fused)
 
 
 def reported_queries(config: TrainConfig) -> list[str]:
@@ -155,28 +155,31 @@ def train_here(config: TrainConfig) -> dict[str, Any]:
         chosen weight, steps, pairs and wall time.
     """
     from nightrank.storage.fingerprint import fingerprint
-    from nightrank.training import judged_collections as judged
-    from nightrank.training.fine_tuning import Looks, fine_tune
+    from nightrank.training.fine_tuning import DevOptions, fine_tune
     from nightrank.training.groups import Draw
+    from nightrank.training.held_out import held_out_queries, hold_out
     from nightrank.training.loop import Options
     from nightrank.training.mining import near_duplicates
-    from nightrank.training.trainee import Shape, make_trainee
+    from nightrank.training.sources import training_source
+    from nightrank.training.trainee import TraineeSettings, make_trainee
 
     settings = config.model_dump()
     identity = {"config": config.semantic(), "inputs": config.inputs()}
     checkpoints = config.work_folder / f"training-{fingerprint(identity)}"
-    trainee = make_trainee(Shape(**{n: settings[n] for n in Shape.__dataclass_fields__}))
+    trainee = make_trainee(
+        TraineeSettings(**{n: settings[n] for n in TraineeSettings.__dataclass_fields__})
+    )
     reported = reported_queries(config)
-    sources, pools, report = [], {}, {}
+    sources, dev_queries, report = [], {}, {}
     for part, collection in zip(config.collections, collections(config), strict=True):
         dropped = near_duplicates(collection.queries, reported)
-        held_out = judged.hold_out(collection, dropped, part.dev_queries, config.seed)
-        source = judged.training_source(
+        held_out = hold_out(collection, dropped, part.dev_queries, config.seed)
+        source = training_source(
             collection,
             dropped | set(held_out),
             trainee.tokenizer,
             weight=part.weight,
-            pool=config.negative_pool,
+            max_negatives=config.negative_pool,
             guard_ratio=part.guard_ratio,
         )
         if not source.examples:
@@ -185,21 +188,23 @@ def train_here(config: TrainConfig) -> dict[str, Any]:
             raise NightrankError("E_EMPTY", what, str(Path(config.data) / part.corpus), do)
         sources.append(source)
         if held_out:
-            pools[part.name] = judged.dev_pools(collection, held_out, trainee.tokenizer)
+            dev_queries[part.name] = held_out_queries(collection, held_out, trainee.tokenizer)
         counts = (len(source.examples), len(dropped), len(held_out))
         report[part.name] = dict(zip(("groups", "dropped", "held_out"), counts, strict=True))
         log.info("%s: %d groups, %d queries dropped, %d held out", part.name, *counts)
     own = {n: settings[n] for n in Options.__dataclass_fields__ if n != "draw"}
     draw = Draw(**{n: settings[n] for n in Draw.__dataclass_fields__})
-    looks = Looks(
+    dev = DevOptions(
         config.candidates_depth, config.checkpoint_dev_queries, config.checkpoint_dev_depth
     )
     output, weight = Path(config.output), config.first_stage_weight
     fixed = None if weight == "auto" else weight
     options = Options(draw=draw, **own)
-    made = fine_tune(trainee, sources, pools, options, looks, checkpoints, output / "model", fixed)
-    whole = {"collections": report} | made
-    if "config" in whole:  # Only the first of several processes has written a model.
+    result = fine_tune(
+        trainee, sources, dev_queries, options, dev, checkpoints, output / "model", fixed
+    )
+    whole = {"collections": report} | result.to_dict()
+    if result.config is not None:  # Only the first of several processes writes a model.
         whole["identity"] = identity
         (output / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
     return whole

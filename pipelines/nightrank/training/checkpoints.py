@@ -1,4 +1,4 @@
-"""Checkpoints of a training: tensors as safetensors, facts in the header, nothing pickled."""
+"""Checkpoints of a training: safetensors with plain data in the header, and no pickles."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any] | None = None) -> None:
-    """Writes beside the target, then renames, so that an interruption leaves the old file.
+    """Writes a temporary file and renames it, so that an interruption leaves the old checkpoint.
 
     Args:
         path: of the checkpoint.
         tensors: by name.
-        facts: plain data.
+        facts: JSON-able data.
     """
     temporary = path.with_suffix(".tmp")
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, str(temporary), metadata={"facts": json.dumps(facts or {})})
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, str(temporary), metadata={"facts": json.dumps(facts or {})})
     temporary.replace(path)
 
 
@@ -34,7 +34,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
-    """What an optimiser remembers: tensors as `<parameter>/<name>`, and its settings."""
+    """An optimiser's state: tensors as `<parameter>/<name>`, and its parameter groups."""
     state = optimiser.state_dict()
     tensors = {f"{i}/{n}": t for i, kept in state["state"].items() for n, t in kept.items()}
     return tensors, state["param_groups"]

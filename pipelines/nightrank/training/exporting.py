@@ -1,9 +1,9 @@
-"""A model of ours as a folder that sentence-transformers loads.
+"""Exports a model as a folder that sentence-transformers loads.
 
-Classifiers and bi-encoders become plain folders. The built-in reranker, and any trained as it was,
-becomes a folder with its code in it, since transformers has no such architecture: the difference is
-merged into the published weights, and `CrossEncoder(folder, trust_remote_code=True)` gives the same
-raw scores.
+Classifiers and bi-encoders become plain folders. The built-in reranker, and any fine-tuned from it,
+becomes a folder that contains its code, since transformers has no such architecture: the difference
+is merged into the published weights, and `CrossEncoder(folder, trust_remote_code=True)` returns the
+same raw scores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CODE = ("hugging_face_reranker.py", "interaction.py")
 USE = """from sentence_transformers import CrossEncoder
 
 model = CrossEncoder("{folder}", trust_remote_code=True)
-model.predict([("a query", "a document")])  # raw scores: only their order means anything
+model.predict([("a query", "a document")])  # raw scores: only their order is meaningful
 """
 USE_ENCODER = """from sentence_transformers import SentenceTransformer
 
@@ -42,12 +42,12 @@ def export_model(model: str, target: Path) -> str:
         A few lines of Python that load it.
 
     Raises:
-        NightrankError: E_MODEL for a model that cannot be exported, E_CONFIG where the folder
-            to write holds something already.
+        NightrankError: E_MODEL for a model that cannot be exported, E_CONFIG where the target is
+            not an empty folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         what = "the folder to export into is not empty"
-        raise NightrankError("E_CONFIG", what, str(target), "name a new folder")
+        raise NightrankError("E_CONFIG", what, str(target), "choose a new folder")
     if model == "builtin:minilm":
         shutil.copytree(builtin.minilm_folder(), target, dirs_exist_ok=True)
         return USE_ENCODER.format(folder=target)

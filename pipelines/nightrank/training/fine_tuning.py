@@ -1,7 +1,6 @@
-"""From training sources and held-out pools to the files that ship: one run of `training.train`.
+"""Trains a network, chooses the weight of the first stage on held-out queries, writes the model.
 
-Opens the base, trains it, chooses the first stage's weight on the held-out pools, and writes the
-model. Knows nothing about collections or their files.
+Knows nothing about collections or their files.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ import torch.distributed as distributed
 
 from nightrank.training.checkpoints import load as load_checkpoint
 from nightrank.training.groups import Source
-from nightrank.training.judged_collections import Pool, judge
-from nightrank.training.loop import Options, train
+from nightrank.training.held_out import HeldOutQuery, score_held_out
+from nightrank.training.loop import Options, TrainingState, train
 from nightrank.training.selection import choose_weight, mean_ndcg
 from nightrank.training.trainee import Trainee
 
 
 @dataclass(frozen=True)
-class Looks:
-    """How a model is looked at.
+class DevOptions:
+    """How a network is evaluated on held-out queries.
 
     Attributes:
-        depth: candidates per held-out query for the final scores.
-        checkpoint_queries: held-out queries of each collection at a checkpoint.
+        depth: candidates per query for the final scores.
+        checkpoint_queries: queries of each collection at a checkpoint.
         checkpoint_depth: candidates per query at a checkpoint.
     """
 
@@ -36,55 +35,77 @@ class Looks:
     checkpoint_depth: int
 
 
+@dataclass(frozen=True)
+class FineTuned:
+    """The result of a training.
+
+    Attributes:
+        training: steps, best step, pairs and seconds.
+        dev_ndcg: mean nDCG@10 by weight of the first stage, then by collection.
+        config: the model's config.json as written; None in a process that is not the first, which
+            writes no model.
+    """
+
+    training: TrainingState
+    dev_ndcg: dict[float, dict[str, float]]
+    config: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report's fields, JSON-able."""
+        return {
+            "dev_ndcg@10_by_first_stage_weight": {f"{w:.2f}": n for w, n in self.dev_ndcg.items()},
+            "training": self.training.to_dict(),
+            "config": self.config,
+        }
+
+
 def fine_tune(
     trainee: Trainee,
     sources: Sequence[Source],
-    pools: Mapping[str, Sequence[Pool]],
+    held_out: Mapping[str, Sequence[HeldOutQuery]],
     options: Options,
-    looks: Looks,
+    dev: DevOptions,
     checkpoints: Path,
     target: Path,
     first_stage_weight: float | None,
-) -> dict[str, Any]:
-    """Trains (or goes on), chooses the weight, writes the files.
+) -> FineTuned:
+    """Runs or resumes a training, chooses the weight, writes the model.
 
     Args:
         trainee: what is trained.
         sources: what to train on.
-        pools: held-out queries by collection; without any, the last weights are written, and 0 as
-            the first stage's weight.
+        held_out: held-out queries by collection; without any, the last weights are written, with 0
+            as the weight of the first stage.
         options: the optimisation.
-        looks: how it is evaluated.
-        checkpoints: folder of this training's own, to resume from.
-        target: folder that takes the model.
-        first_stage_weight: what the model is to recommend; None chooses on the held-out queries.
-
-    Returns:
-        `dev_ndcg@10_by_first_stage_weight`, `training` (steps, best step, wall seconds, pairs) and
-        `config` as written; only `training` on a process that is not the first.
+        dev: how held-out queries are scored.
+        checkpoints: a folder of this training alone, to resume from.
+        target: the folder for the model.
+        first_stage_weight: the weight that the model recommends; None chooses it on the held-out
+            queries.
     """
 
-    def look() -> float:
-        judged = {
-            name: judge(
-                trainee, part[: looks.checkpoint_queries], looks.checkpoint_depth, options.bf16
+    def dev_score() -> float:
+        scored = {
+            name: score_held_out(
+                trainee, queries[: dev.checkpoint_queries], dev.checkpoint_depth, options.bf16
             )
-            for name, part in pools.items()
+            for name, queries in held_out.items()
         }
-        return choose_weight(judged)[1]
+        return choose_weight(scored)[1]
 
     checkpoints.mkdir(parents=True, exist_ok=True)
-    state = train(trainee, sources, options, folder=checkpoints, evaluate=look if pools else None)
+    evaluate = dev_score if held_out else None
+    state = train(trainee, sources, options, folder=checkpoints, evaluate=evaluate)
     if distributed.is_initialized() and distributed.get_rank() > 0:
-        return {"training": state}
+        return FineTuned(state, {}, None)
     best, _ = load_checkpoint(checkpoints / "best.safetensors")
     trainee.network.load_state_dict(best, strict=False)
-    final = {name: judge(trainee, part, looks.depth, options.bf16) for name, part in pools.items()}
-    chosen = choose_weight(final)[0] if final else 0.0
+    scored = {
+        name: score_held_out(trainee, queries, dev.depth, options.bf16)
+        for name, queries in held_out.items()
+    }
+    chosen = choose_weight(scored)[0] if scored else 0.0
     weight = chosen if first_stage_weight is None else first_stage_weight
     shown = sorted({0.0, chosen, weight, 0.5, 1.0})
-    return {
-        "dev_ndcg@10_by_first_stage_weight": {f"{w:.2f}": mean_ndcg(final, w) for w in shown},
-        "training": state,
-        "config": trainee.write(target, weight),
-    }
+    dev_ndcg = {shown_weight: mean_ndcg(scored, shown_weight) for shown_weight in shown}
+    return FineTuned(state, dev_ndcg, trainee.write(target, weight))

@@ -1,7 +1,8 @@
-"""What a step trains on: groups of one query and some documents, drawn from weighted collections.
+"""The groups that a step trains on, drawn from weighted collections.
 
-A group is either labelled (its first document is relevant, the others are hard negatives) or has a
-teacher's score for every document. What a step draws is a pure function of (seed, step).
+A group is one query and several documents. It is either labelled (its first document is relevant,
+the others are hard negatives) or has a teacher's score for every document. The groups of a step are
+a pure function of (seed, step).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ class Example:
 
     Attributes:
         query: the query.
-        documents: labelled, the relevant one and then the negatives to draw from, hardest first;
-            with a teacher, its list from the best down.
-        targets: the teacher's scores of `documents`; empty where labelled.
+        documents: of a labelled group the relevant one, then negatives, hardest first; with a
+            teacher its list, best first.
+        targets: the teacher's scores of `documents`; empty for a labelled group.
     """
 
     query: Ids
@@ -45,9 +46,9 @@ class Draw:
     """How groups are drawn.
 
     Attributes:
-        steps: steps of the entire schedule.
+        steps: steps of the whole schedule.
         groups_per_step: groups of one step.
-        negatives: documents drawn for each group beside its first.
+        negatives: documents drawn for each group in addition to its first.
         seed: fixes the order and the draws.
     """
 
@@ -66,8 +67,8 @@ def plan_step(sources: Sequence[Source], draw: Draw, step: int) -> list[Example]
         step: from 0.
 
     Returns:
-        `groups_per_step` examples with exactly the documents to score (fewer where there are
-        fewer), the relevant one or the teacher's best of them first.
+        `groups_per_step` examples with the documents to score (fewer where the example has fewer),
+        the relevant one or the teacher's best of them first.
     """
     size = draw.groups_per_step
     share = np.array([s.weight for s in sources]) / sum(s.weight for s in sources)
@@ -87,12 +88,12 @@ def plan_step(sources: Sequence[Source], draw: Draw, step: int) -> list[Example]
 
 
 def _drawn(example: Example, negatives: int, rng: np.random.Generator) -> Example:
-    """The example with only the documents of one use, biased to the hard end of its list."""
+    """The example with the documents of one step, hard negatives being more likely."""
     first = 0 if example.targets else 1
-    pool = len(example.documents) - first
-    odds = 1.0 / (np.arange(pool) + 10.0)
-    count = min(negatives + 1 - first, pool)
-    picked = rng.choice(pool, size=count, replace=False, p=odds / odds.sum()) + first
+    available = len(example.documents) - first
+    odds = 1.0 / (np.arange(available) + 10.0)
+    count = min(negatives + 1 - first, available)
+    picked = rng.choice(available, size=count, replace=False, p=odds / odds.sum()) + first
     if not example.targets:
         rows = [0, *picked.tolist()]
         return Example(example.query, [example.documents[i] for i in rows])

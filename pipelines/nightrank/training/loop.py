@@ -1,10 +1,10 @@
 """Fine-tuning of a cross-encoder on groups of documents, on one device or several.
 
-Scores of all pairs of a pass are computed in batches of near-equal length, then gathered, so that
-no group pays for its longest document. What a step trains on is a pure function of (seed, step): an
-interrupted run resumes where its checkpoint stands and goes on as if nothing had happened. With
-several processes each takes every n-th group of a step and gradients are summed, so a step is the
-same step on any number of them, up to rounding.
+The scores of all pairs of a pass are computed in batches of similar length and then reordered, so
+that a group is not padded to its longest document. The groups of a step are a pure function of
+(seed, step): an interrupted run resumes from its checkpoint and gives the same result as an
+uninterrupted one. With several processes each takes every n-th group of a step and gradients are
+summed, so a step is the same on any number of processes, up to rounding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +31,27 @@ from nightrank.training.losses import Loss, group_loss
 from nightrank.training.trainee import Trainee
 
 log = logging.getLogger("nightrank.train")
-LARGEST_GRADIENT_NORM = 1.0
+MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything about the optimisation.
+    """The settings of the optimisation.
 
     Attributes:
-        draw: what a step trains on.
+        draw: the groups of a step.
         loss: listwise or margin.
         teacher_temperature: what a teacher's scores are divided by.
-        learning_rate: the highest rate; linear warm-up, then half a cosine down to zero.
+        learning_rate: the maximum rate; linear warm-up, then half a cosine down to zero.
         warmup_steps: steps of the warm-up.
         weight_decay: AdamW's decoupled decay.
-        groups_per_pass: groups whose activations are held at once; gradients accumulate over the
-            passes of a step.
+        groups_per_pass: groups whose activations are in memory at once; gradients accumulate over
+            the passes of a step.
         token_budget: padded tokens of one forward batch.
         bf16: autocast to bfloat16.
-        time_limit_s: stop (with a checkpoint) after so many seconds of this process.
+        time_limit_s: stop with a checkpoint after this many seconds of this process.
         checkpoint_every: steps between checkpoints, each with a dev evaluation.
-        patience: stop after so many evaluations without a better one; 0 never stops early.
+        patience: stop after this many evaluations without a better one; 0 never stops early.
     """
 
     draw: Draw
@@ -66,6 +66,47 @@ class Options:
     time_limit_s: float
     checkpoint_every: int
     patience: int
+
+
+@dataclass
+class TrainingState:
+    """How far a training has come.
+
+    Attributes:
+        step: steps done.
+        pairs: pairs scored.
+        wall_s: seconds of all runs of the training, up to the last checkpoint.
+        worse: evaluations since the best one.
+        best_step: step of the best weights; 0 where no step has improved on the base.
+        first_score: the dev score before the first step; None without dev queries.
+        best_score: the best dev score; None without dev queries.
+    """
+
+    step: int = 0
+    pairs: int = 0
+    wall_s: float = 0.0
+    worse: int = 0
+    best_step: int = 0
+    first_score: float | None = None
+    best_score: float | None = None
+
+    def evaluated(self, score: float | None) -> bool:
+        """Records an evaluation and returns whether it is the best so far.
+
+        Args:
+            score: the dev score; None counts as the best.
+        """
+        is_best = score is None or self.best_score is None or score > self.best_score
+        if self.first_score is None:
+            self.first_score = score
+        if is_best:
+            self.best_step, self.best_score = self.step, score
+        self.worse = 0 if is_best else self.worse + 1
+        return is_best
+
+    def to_dict(self) -> dict[str, int | float]:
+        """The attributes that are not None, JSON-able."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def learning_rate(options: Options, step: int) -> float:
@@ -84,7 +125,7 @@ def score_pairs(
     token_budget: int,
     bf16: bool,
 ) -> Tensor:
-    """Raw scores of pairs, in order; gradients flow when enabled.
+    """Raw scores of pairs, in their order; with gradients where they are enabled.
 
     Args:
         trainee: the network.
@@ -101,14 +142,14 @@ def score_pairs(
     batches = pack(inputs.lengths, token_budget)
     parts: list[Tensor] = []
     for rows in batches:
-        made = inputs.batch(rows)
-        ids = torch.from_numpy(made.input_ids)
+        batch = inputs.batch(rows)
+        ids = torch.from_numpy(batch.input_ids)
         mask = None
-        if int(made.lengths.min()) < ids.shape[1]:
-            mask = (torch.arange(ids.shape[1]) < torch.from_numpy(made.lengths)[:, None]).long()
+        if int(batch.lengths.min()) < ids.shape[1]:
+            mask = (torch.arange(ids.shape[1]) < torch.from_numpy(batch.lengths)[:, None]).long()
             mask = mask.to(trainee.device)
         with torch.autocast(trainee.device.type, dtype=torch.bfloat16, enabled=bf16):
-            parts.append(trainee.forward(ids.to(trainee.device), mask, made))
+            parts.append(trainee.forward(ids.to(trainee.device), mask, batch))
     order = torch.from_numpy(np.argsort(np.concatenate(batches))).to(trainee.device)
     return torch.cat(parts)[order]
 
@@ -120,91 +161,93 @@ def train(
     *,
     folder: Path,
     evaluate: Callable[[], float] | None,
-) -> dict[str, Any]:
-    """Runs (or goes on with) a training, keeping the best checkpoint by dev score.
+) -> TrainingState:
+    """Runs or resumes a training, and keeps the checkpoint with the best dev score.
 
     Args:
-        trainee: left at the last step's weights.
+        trainee: the network; it has the last step's weights afterwards.
         sources: what to train on.
         options: how.
-        folder: takes `last.safetensors` (to resume) and `best.safetensors` (the trainable
+        folder: gets `last.safetensors` (to resume from) and `best.safetensors` (the trained
             tensors); where several processes train, all must see it.
-        evaluate: the dev score of the trainee as it stands, higher is better; asked on the first
-            process only, before the first step and at every checkpoint. Without it the last
-            checkpoint counts as the best.
-
-    Returns:
-        step, best_step (0 where no training was better), worse (evaluations since the best),
-        wall_s (of all runs) and pairs; with `evaluate` first_score (before the first step) and
-        best_score.
+        evaluate: returns the dev score of the trainee's current weights, higher is better; called
+            in the first process only, before the first step and at every checkpoint. Without it
+            the last checkpoint counts as the best.
     """
     trainable = trainee.trainable()
     optimiser = _optimiser(trainable, options)
-    state: dict[str, Any] = {"step": 0, "wall_s": 0.0, "pairs": 0, "worse": 0}
+    state = TrainingState()
     last, best = folder / "last.safetensors", folder / "best.safetensors"
 
-    def look() -> None:
-        """Evaluates the trainee as it stands and keeps it if it is the best so far."""
-        better = True
-        if evaluate:
-            score = _agreed(evaluate() if _rank() == 0 else 0.0)
-            better = score > state.get("best_score", -1.0)
-            state.setdefault("first_score", score)
-            state.update({"best_score": score} if better else {})
-            if _rank() == 0:
-                now, most = state["step"], state["best_score"]
-                log.info("step %d: dev %.4f (best %.4f)", now, score, most)
-        state.update({"best_step": state["step"]} if better else {})
-        state["worse"] = 0 if better else state["worse"] + 1
-        if better and _rank() == 0:
+    def keep_if_best() -> None:
+        score = _from_first(evaluate() if _rank() == 0 else 0.0) if evaluate else None
+        is_best = state.evaluated(score)
+        if score is not None and _rank() == 0:
+            log.info("step %d: dev %.4f (best %.4f)", state.step, score, state.best_score)
+        if is_best and _rank() == 0:
             checkpoints.save(best, trainable)
 
     if last.exists():
-        tensors, facts = checkpoints.load(last)
-        remembered = {n.removeprefix("/"): t for n, t in tensors.items() if n.startswith("/")}
-        weights = {n: t for n, t in tensors.items() if not n.startswith("/")}
-        trainee.network.load_state_dict(weights, strict=False)
-        checkpoints.restore_optimiser(optimiser, remembered, facts["optimiser"])
-        state = facts["state"]
-        log.info("resuming at step %d", state["step"])
+        state = _restored(last, trainee, optimiser)
+        log.info("resuming at step %d", state.step)
     else:
-        look()
-    begun, earlier, first = time.monotonic(), float(state["wall_s"]), int(state["step"])
-    before = int(state["pairs"])
-    window: list[float] = []
+        keep_if_best()
+    began, earlier_seconds, first = time.monotonic(), state.wall_s, state.step
+    earlier_pairs = state.pairs
+    losses: list[float] = []
     for step in range(first, options.draw.steps):
-        if 0 < options.patience <= state["worse"]:
-            log.info("stopping: no better dev score in %d evaluations", state["worse"])
+        if 0 < options.patience <= state.worse:
+            log.info("stopping: no better dev score in %d evaluations", state.worse)
             break
         rate = learning_rate(options, step)
         for parameters in optimiser.param_groups:
             parameters["lr"] = rate
         groups = plan_step(sources, options.draw, step)
-        window.append(_backward(trainee, groups, options, optimiser))
-        torch.nn.utils.clip_grad_norm_(trainable.values(), LARGEST_GRADIENT_NORM)
+        losses.append(_backward(trainee, groups, options, optimiser))
+        torch.nn.utils.clip_grad_norm_(trainable.values(), MAX_GRADIENT_NORM)
         optimiser.step()
-        state |= {"step": step + 1, "pairs": state["pairs"] + sum(len(g.documents) for g in groups)}
-        elapsed = time.monotonic() - begun
+        state.step, state.pairs = step + 1, state.pairs + sum(len(g.documents) for g in groups)
+        elapsed = time.monotonic() - began
         if (step + 1) % 10 == 0 and _rank() == 0:
             pace = elapsed / (step + 1 - first)
             left = pace * (options.draw.steps - step - 1) / 60
             log.info(
-                f"step {step + 1}/{options.draw.steps} loss {np.mean(window):.4f} rate {rate:.2e} "
-                f"{pace:.2f} s/step {(state['pairs'] - before) / elapsed:.0f} pairs/s "
+                f"step {step + 1}/{options.draw.steps} loss {np.mean(losses):.4f} rate {rate:.2e} "
+                f"{pace:.2f} s/step {(state.pairs - earlier_pairs) / elapsed:.0f} pairs/s "
                 f"ETA {left:.0f} min"
             )
-            window.clear()
-        stop = _agreed(elapsed > options.time_limit_s)
+            losses.clear()
+        stop = _from_first(elapsed > options.time_limit_s)
         if (step + 1) % options.checkpoint_every == 0 or step + 1 == options.draw.steps or stop:
-            look()
-            state |= {"wall_s": earlier + time.monotonic() - begun}
+            keep_if_best()
+            state.wall_s = earlier_seconds + time.monotonic() - began
             if _rank() == 0:
-                tensors, groups = checkpoints.optimiser_tensors(optimiser)
-                whole = {**trainable, **{f"/{name}": t for name, t in tensors.items()}}
-                checkpoints.save(last, whole, {"optimiser": groups, "state": state})
+                _save(last, trainable, optimiser, state)
             if stop:
                 break
-    return dict(state)
+    return state
+
+
+def _save(
+    path: Path,
+    trainable: dict[str, torch.nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    state: TrainingState,
+) -> None:
+    """Writes everything that `_restored` needs; the optimiser's tensors have names after `/`."""
+    tensors, groups = checkpoints.optimiser_tensors(optimiser)
+    named = {**trainable, **{f"/{name}": tensor for name, tensor in tensors.items()}}
+    checkpoints.save(path, named, {"optimiser": groups, "state": state.to_dict()})
+
+
+def _restored(path: Path, trainee: Trainee, optimiser: torch.optim.Optimizer) -> TrainingState:
+    """Loads a checkpoint into the trainee and the optimiser; returns the state of the training."""
+    tensors, facts = checkpoints.load(path)
+    weights = {n: t for n, t in tensors.items() if not n.startswith("/")}
+    optimiser_state = {n.removeprefix("/"): t for n, t in tensors.items() if n.startswith("/")}
+    trainee.network.load_state_dict(weights, strict=False)
+    checkpoints.restore_optimiser(optimiser, optimiser_state, facts["optimiser"])
+    return TrainingState(**facts["state"])
 
 
 def _backward(
@@ -213,14 +256,14 @@ def _backward(
     options: Options,
     optimiser: torch.optim.Optimizer,
 ) -> float:
-    """Gradients of the mean loss of a step's groups, over all processes; gives the loss."""
+    """Computes the gradients of a step's mean loss over all processes; returns the loss."""
     trainee.network.train()
     optimiser.zero_grad(set_to_none=True)
     processes = distributed.get_world_size() if distributed.is_initialized() else 1
-    mine = groups[_rank() :: processes]
+    own = groups[_rank() :: processes]
     total = 0.0
-    for start in range(0, len(mine), options.groups_per_pass):
-        part = mine[start : start + options.groups_per_pass]
+    for start in range(0, len(own), options.groups_per_pass):
+        part = own[start : start + options.groups_per_pass]
         sizes = [len(group.documents) for group in part]
         rows = np.repeat(np.arange(len(part)), sizes)
         pairs = np.stack([rows, np.arange(len(rows))], axis=1).astype(np.int32)
@@ -238,22 +281,22 @@ def _backward(
         total += float(loss.detach())
     if processes > 1:
         for parameter in trainee.trainable().values():
-            if parameter.grad is None:  # This process had no group that reaches it.
+            if parameter.grad is None:  # No group of this process uses it.
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)
-        summed = torch.tensor(total, device=trainee.device)
-        distributed.all_reduce(summed)
-        total = float(summed)
+        total_loss = torch.tensor(total, device=trainee.device)
+        distributed.all_reduce(total_loss)
+        total = float(total_loss)
     return total
 
 
-def _optimiser(trainable: dict[str, Any], options: Options) -> torch.optim.AdamW:
-    """AdamW, decaying matrices only."""
+def _optimiser(trainable: dict[str, torch.nn.Parameter], options: Options) -> torch.optim.AdamW:
+    """AdamW with weight decay of matrices only."""
     decayed = [p for p in trainable.values() if p.ndim > 1]
-    kept = [p for p in trainable.values() if p.ndim <= 1]
-    groups = [
+    undecayed = [p for p in trainable.values() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": options.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
+        {"params": undecayed, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=options.learning_rate)
 
@@ -262,10 +305,10 @@ def _rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def _agreed(value: float) -> float:
-    """The first process's value, on all of them."""
+def _from_first(value: float) -> float:
+    """The first process's value, on all processes."""
     if not distributed.is_initialized():
         return value
-    shared = [value]
-    distributed.broadcast_object_list(shared)
-    return shared[0]
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]

@@ -25,20 +25,20 @@ def group_loss(scores: Tensor, targets: Sequence[float], loss: Loss, temperature
 
     Args:
         scores: float32 [n], n at least 2; the relevant document's first, or the teacher's best.
-        targets: n scores of the teacher; empty where the group is labelled.
+        targets: n scores of the teacher; empty for a labelled group.
         loss: listwise or margin.
         temperature: what the teacher's scores are divided by.
 
     Returns:
-        float32 [], at least 0 but for the cross-entropy's constant.
+        float32 [], at least 0; a cross-entropy is at least the entropy of its targets.
     """
     if loss == "listwise":
         if not targets:
             return scores.logsumexp(0) - scores[0]
-        wanted = torch.tensor(targets, device=scores.device) / temperature
-        return -(wanted.softmax(0) * scores.log_softmax(0)).sum()
-    ahead = scores[0] - scores[1:]
+        teacher = torch.tensor(targets, device=scores.device) / temperature
+        return -(teacher.softmax(0) * scores.log_softmax(0)).sum()
+    margins = scores[0] - scores[1:]
     if not targets:
-        return (1.0 - ahead).clamp(min=0.0).mean()
-    wanted = torch.tensor(targets, device=scores.device) / temperature
-    return (ahead - (wanted[0] - wanted[1:])).square().mean()
+        return (1.0 - margins).clamp(min=0.0).mean()
+    teacher = torch.tensor(targets, device=scores.device) / temperature
+    return (margins - (teacher[0] - teacher[1:])).square().mean()

@@ -1,9 +1,9 @@
-"""A model as a small difference from published weights.
+"""A model as a small difference to published weights.
 
 Every linear layer's difference is low rank, ``W = W0 + scale * up @ down`` (LoRA, Hu et al. 2021);
-every small tensor (biases, layer norms, the head) carries its whole difference. Training works on
-`LowRankLinear`, shipping on `export_delta`, loading on `reranker_tensors.merge_delta`: three views
-of the same sum.
+every small tensor (biases, layer norms, the head) has its whole difference. Training uses
+`LowRankLinear`, the written files come from `export_delta`, and `reranker_tensors.merge_delta` adds
+them to the published weights.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ LARGEST_WHOLE_TENSOR = 4096  # elements; anything larger is low rank or frozen
 
 
 class LowRankLinear(nn.Module):
-    """A linear layer whose weight may move within a low-rank subspace; its bias moves freely.
+    """A linear layer with a trainable low-rank difference to its weight, and a trainable bias.
 
-    The sum is formed before the product: at rank 64 of 384 that costs less than two further thin
-    products for each token.
+    The weights are summed before the product: at rank 64 of 384 that costs less than two further
+    thin products for each token.
 
     Args:
         linear: the layer to wrap; its weight is frozen.
         rank: columns of `up`.
         scale: factor of the product.
-        generator: the source of the initial `down`; `up` starts at zero, so training starts at W0.
+        generator: draws the initial `down`; `up` is zero at first, so training starts from W0.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LowRankLinear(nn.Module):
 
 
 def make_trainable(model: nn.Module, rank: int, scale: float, seed: int) -> None:
-    """Replaces every linear layer by a `LowRankLinear` and freezes the large embeddings.
+    """Replaces every linear layer by a `LowRankLinear`, and freezes large embeddings.
 
     Args:
         model: changed in place.
@@ -73,7 +73,7 @@ def export_delta(model: nn.Module, initial: dict[str, Tensor]) -> dict[str, Tens
     """The trained difference, in float16.
 
     Args:
-        model: a model that `make_trainable` prepared.
+        model: prepared by `make_trainable`.
         initial: `state_dict` of the same model before training, by the same names.
 
     Returns:
@@ -91,12 +91,12 @@ def export_delta(model: nn.Module, initial: dict[str, Tensor]) -> dict[str, Tens
     return delta
 
 
-def go_on_from(model: nn.Module, delta: dict[str, Tensor]) -> None:
-    """Sets a prepared, untrained model to where a difference left off.
+def load_delta(model: nn.Module, delta: dict[str, Tensor]) -> None:
+    """Loads a trained difference into a prepared model, to continue its training.
 
     Args:
-        model: a model that `make_trainable` prepared with the difference's rank and scale.
-        delta: what `export_delta` gave.
+        model: prepared by `make_trainable` with the difference's rank and scale, and not trained.
+        delta: from `export_delta`.
     """
     parameters = dict(model.named_parameters())
     with torch.no_grad():
@@ -111,7 +111,7 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a trained model under the names it had before `make_trainable`.
 
     Args:
-        model: a model that `make_trainable` prepared, or any other, which is given as it is.
+        model: prepared by `make_trainable`, or any other, whose state is returned unchanged.
     """
     state = dict(model.state_dict())
     for name, module in model.named_modules():

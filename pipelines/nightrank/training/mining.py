@@ -1,9 +1,9 @@
-"""Training groups from ranked lists and judgments: one positive, a pool of hard negatives.
+"""Training groups from ranked lists and judgements: one positive, and hard negatives.
 
-A negative is a document that a first stage ranked for the query and nobody judged relevant. Where
-several stages ranked, their lists are taken alternately, so that negatives come from all of them.
+A negative is a document that a first stage ranked for the query and that is not judged relevant.
+With several first stages their lists are interleaved, so that negatives come from all of them.
 
-Knows nothing about how the lists were made, about texts, or about the model to be trained.
+Knows nothing about how the lists were retrieved, about texts, or about the model to be trained.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ def mine(
     candidates: Sequence[Mapping[str, RankedList]],
     qrels: Mapping[str, Mapping[str, int]],
     *,
-    pool: int,
+    max_negatives: int,
     guard_ratio: float | None,
-    same_text: Callable[[str, str], bool] = lambda one, other: False,
+    same_text: Callable[[str, str], bool] = lambda first, second: False,
 ) -> list[Group]:
-    """Makes one group for each judged-relevant pair.
+    """Builds one group for each pair that is judged relevant.
 
     Args:
-        candidates: for each first stage, its ranked list per query; the first stage listed is the
-            one whose scores guard against false negatives.
+        candidates: for each first stage, its ranked list per query; scores of the first of them
+            guard against false negatives.
         qrels: grades per query and document; above 0 is relevant.
-        pool: at most this many negatives per group.
-        guard_ratio: an unjudged document whose guarding score reaches this share of the
-            positive's is left out, as it may well be relevant; None keeps all. A positive that
-            the first stage missed guards with its list's last score, so nothing is left out.
+        max_negatives: at most this many negatives per group.
+        guard_ratio: an unjudged document whose score reaches this share of the positive's is left
+            out, since it is probably relevant; None keeps all. A positive that the first stage
+            missed leaves nothing out.
         same_text: whether two documents are copies; a copy of a positive is no negative.
 
     Returns:
@@ -54,7 +54,7 @@ def mine(
     for query_id, grades in qrels.items():
         positives = [doc_id for doc_id, grade in grades.items() if grade > 0]
         guarding = dict(candidates[0].get(query_id, ())) if candidates else {}
-        ranked = _alternate(c.get(query_id, ()) for c in candidates)
+        ranked = _interleaved(c.get(query_id, ()) for c in candidates)
         for positive in positives:
             limit = float("inf")
             if guard_ratio is not None and positive in guarding:
@@ -67,12 +67,12 @@ def mine(
                 and not any(same_text(doc_id, other) for other in positives)
             ]
             if negatives:
-                groups.append(Group(query_id, positive, tuple(negatives[:pool])))
+                groups.append(Group(query_id, positive, tuple(negatives[:max_negatives])))
     return groups
 
 
-def _alternate(lists: Iterable[RankedList]) -> list[str]:
-    """Distinct doc_ids of several lists, taken in turn."""
+def _interleaved(lists: Iterable[RankedList]) -> list[str]:
+    """Distinct doc_ids of several lists, rank by rank."""
     remaining = [[doc_id for doc_id, _ in ranked] for ranked in lists]
     longest = max((len(ranked) for ranked in remaining), default=0)
     seen: dict[str, None] = {}
@@ -84,12 +84,12 @@ def _alternate(lists: Iterable[RankedList]) -> list[str]:
 
 
 def normalise(text: str) -> str:
-    """Lower case, words only, single spaces: what near-duplicate queries are compared by."""
+    """Lower case, words only, single spaces: the form in which queries are compared."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def near_duplicates(texts: Mapping[str, str], reported: Iterable[str]) -> set[str]:
-    """Which training queries are (nearly) queries of a set that scores are reported on.
+    """The training queries that nearly duplicate a query of a set that scores are reported on.
 
     Args:
         texts: training queries by id.
@@ -104,19 +104,19 @@ def near_duplicates(texts: Mapping[str, str], reported: Iterable[str]) -> set[st
     for position, words in enumerate(reported_words):
         for word in words:
             by_word.setdefault(word, []).append(position)
-    found: set[str] = set()
+    duplicates: set[str] = set()
     for query_id, text in texts.items():
         words = frozenset(normalise(text).split())
-        # A pair that shares 9 words in 10 shares one of any (size // 10 + 1) words: look up the
-        # rarest of them only.
+        # Two texts that share 9 words in 10 share one of any (size // 10 + 1) words: look up only
+        # the rarest of these.
         rarest = sorted(words, key=lambda word: len(by_word.get(word, ())))
         near = {p for word in rarest[: len(words) // 10 + 1] for p in by_word.get(word, ())}
         if any(_jaccard(words, reported_words[p]) >= NEAR_DUPLICATE_JACCARD for p in near):
-            found.add(query_id)
-    return found
+            duplicates.add(query_id)
+    return duplicates
 
 
-def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
     """Shared words over all words; two empty sets are equal."""
-    union = len(one | other)
-    return len(one & other) / union if union else 1.0
+    union = len(first | second)
+    return len(first & second) / union if union else 1.0

@@ -1,8 +1,8 @@
-"""A network in training, and what surrounds it: how texts become inputs, how it is written.
+"""A network in training, with its tokenizer, its inputs, and how it is written.
 
-Two kinds: the built-in reranker's (a MiniLM encoder with a late-interaction head, written as a
-small difference), and any Hugging Face encoder with a classification head (written as a plain
-folder). Both train a low-rank difference, or every weight but the embeddings.
+There are two kinds: the built-in reranker's network (a MiniLM encoder with a late-interaction head,
+written as a small difference), and any Hugging Face encoder with a classification head (written as
+a plain folder). Both train a low-rank difference, or all weights but the embeddings.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from nightrank.storage.tokens import Tokens
 from nightrank.training import low_rank
 
 NO_ACTIVATION = {"activation_fn": "torch.nn.modules.linear.Identity"}
-"""What sentence-transformers reads from config.json, so that its scores are the raw ones."""
+"""Makes sentence-transformers return raw scores; it reads this from config.json."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What is trained.
+class TraineeSettings:
+    """The network to train.
 
     Attributes:
         base: `builtin:minilm`, a folder, or a hub id; with the head `interaction` also
-            `builtin:reranker`, or a folder written by such a training, to go on from.
+            `builtin:reranker`, or a folder that such a training wrote, whose training continues.
         revision: the 40-hex commit of a hub id.
         head: `interaction` or `classifier`.
         rank: of every linear layer's difference; 0 trains all weights but the embeddings.
@@ -78,13 +78,13 @@ class Trainee:
     """A network in training.
 
     Attributes:
-        network: prepared: what is to be trained requires a gradient.
-        device: where it lies.
-        tokenizer: makes the tokens that `assemble` takes.
-        assemble: queries, documents and int32 [n, 2] rows of both, to inputs.
-        forward: the network's raw scores of one batch, float32 [n].
-        write: writes the trained network into a folder with the weight to recommend for the first
-            stage; returns its configuration.
+        network: prepared: parameters to train require a gradient.
+        device: of the network.
+        tokenizer: returns the tokens that `assemble` takes.
+        assemble: returns inputs from queries, documents and int32 [n, 2] rows of both.
+        forward: returns the raw scores of one batch, float32 [n].
+        write: writes the trained network to a folder, with the recommended weight of the first
+            stage; returns the config.json that it wrote.
     """
 
     network: nn.Module
@@ -99,30 +99,30 @@ class Trainee:
         return {n: p for n, p in self.network.named_parameters() if p.requires_grad}
 
 
-def make_trainee(shape: Shape) -> Trainee:
-    """Opens the base and prepares it.
+def make_trainee(settings: TraineeSettings) -> Trainee:
+    """Opens the base and prepares it for training.
 
     Raises:
         NightrankError: E_MODEL, where the base is missing or cannot be used.
     """
-    torch.set_num_threads(shape.threads)
-    torch.manual_seed(shape.seed)
-    if shape.head == "interaction":
-        return _interaction(shape)
-    return _classifier(shape)
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    if settings.head == "interaction":
+        return _interaction(settings)
+    return _classifier(settings)
 
 
-def _interaction(shape: Shape) -> Trainee:
-    """The built-in reranker's network, from the published weights or a difference to them."""
-    earlier = _difference(shape)
+def _interaction(settings: TraineeSettings) -> Trainee:
+    """The built-in reranker's network, from the published weights or a trained difference."""
+    trained = _base_difference(settings)
     base, device = builtin.minilm_folder(), choose_device()
-    splicer = minilm_splicer(shape.max_length_tokens, pair=True)
+    splicer = minilm_splicer(settings.max_length_tokens, pair=True)
     network = build_reranker(base)
-    low_rank.make_trainable(network, shape.rank, shape.scale, shape.seed)
+    low_rank.make_trainable(network, settings.rank, settings.scale, settings.seed)
     initial = {n: p.detach().clone() for n, p in network.named_parameters() if p.requires_grad}
-    if earlier is not None:
-        low_rank.go_on_from(network, load_file(earlier / builtin.DELTA))
-    _for_training(network.encoder, device)
+    if trained is not None:
+        low_rank.load_delta(network, load_file(trained / builtin.DELTA))
+    _use_eager_attention(network.encoder, device)
     network.to(device)
 
     def forward(ids: Tensor, mask: Tensor | None, batch: Batch) -> Tensor:
@@ -132,8 +132,8 @@ def _interaction(shape: Shape) -> Trainee:
 
     def write(folder: Path, weight: float) -> dict[str, Any]:
         delta = low_rank.export_delta(network, initial)
-        settings = (shape.rank, shape.scale, shape.max_length_tokens)
-        return write_reranker(folder, delta, *settings, weight).to_dict()
+        rank, scale, limit = settings.rank, settings.scale, settings.max_length_tokens
+        return write_reranker(folder, delta, rank, scale, limit, weight).to_dict()
 
     return Trainee(
         network,
@@ -145,42 +145,44 @@ def _interaction(shape: Shape) -> Trainee:
     )
 
 
-def _difference(shape: Shape) -> Path | None:
-    """The folder of the difference to go on from; None where the published weights are."""
-    if shape.base == "builtin:minilm":
+def _base_difference(settings: TraineeSettings) -> Path | None:
+    """The folder of the difference whose training continues; None for the published weights."""
+    if settings.base == "builtin:minilm":
         return None
-    named = shape.base == "builtin:reranker"
-    folder = builtin.RERANKER_FOLDER if named else locate(shape.base, shape.revision)[0]
+    is_builtin = settings.base == "builtin:reranker"
+    folder = builtin.RERANKER_FOLDER if is_builtin else locate(settings.base, settings.revision)[0]
     if not (folder / builtin.DELTA).is_file():
         do = "use head: classifier, or base: builtin:minilm or builtin:reranker"
-        what = "head interaction goes on from a difference to builtin:minilm, found none"
+        what = "head interaction continues from a difference to builtin:minilm, found none"
         raise NightrankError("E_CONFIG", what, str(folder), do)
     config = builtin.read_reranker_config(builtin.reranker_folder(folder))
-    if (config.rank, config.scale) != (shape.rank, shape.scale):
-        what = f"rank {shape.rank} and scale {shape.scale} to go on from {config.rank} and "
-        do = "set rank and scale as they were"
-        raise NightrankError("E_CONFIG", f"{what}{config.scale}", shape.base, do)
+    if (config.rank, config.scale) != (settings.rank, settings.scale):
+        what = f"rank {settings.rank} and scale {settings.scale}, but the base was trained with "
+        do = f"set rank: {config.rank} and scale: {config.scale}"
+        raise NightrankError(
+            "E_CONFIG", f"{what}rank {config.rank} and scale {config.scale}", settings.base, do
+        )
     return folder
 
 
-def _classifier(shape: Shape) -> Trainee:
-    """Any encoder under transformers' own sequence-classification head with one label."""
-    if shape.base == "builtin:minilm":
+def _classifier(settings: TraineeSettings) -> Trainee:
+    """Any encoder with transformers' sequence-classification head of one label."""
+    if settings.base == "builtin:minilm":
         folder = builtin.minilm_folder()
     else:
-        folder, _ = locate(shape.base, shape.revision)
-    tokenizer, limit = pretrained_tokenizer(folder), shape.max_length_tokens
+        folder, _ = locate(settings.base, settings.revision)
+    tokenizer, limit = pretrained_tokenizer(folder), settings.max_length_tokens
     if limit > positions(folder):
-        what = f"max_length_tokens {limit} of a model with {positions(folder)} positions"
-        raise NightrankError("E_CONFIG", what, shape.base, "set it lower")
+        what = f"max_length_tokens {limit}, but the model has {positions(folder)} positions"
+        raise NightrankError("E_CONFIG", what, settings.base, f"set at most {positions(folder)}")
     network, device = _open(folder), choose_device()
-    if shape.rank:
-        low_rank.make_trainable(network, shape.rank, shape.scale, shape.seed)
+    if settings.rank:
+        low_rank.make_trainable(network, settings.rank, settings.scale, settings.seed)
     else:
         for module in network.modules():
             if isinstance(module, nn.Embedding):
                 module.requires_grad_(False)
-    _for_training(network, device)
+    _use_eager_attention(network, device)
     network.to(device)
     typed = "token_type_ids" in tokenizer.model_input_names
     splicer = splicer_for(tokenizer, limit, pair=True)
@@ -204,10 +206,10 @@ def _classifier(shape: Shape) -> Trainee:
         plain.config.sentence_transformers = NO_ACTIVATION
         plain.config.nightrank = {"recommended_first_stage_weight": weight}
         plain.save_pretrained(target)
-        # A fresh copy: the one above is set to cut and pad as training needs it.
-        saved = pretrained_tokenizer(folder)
-        saved.model_max_length = limit
-        saved.save_pretrained(target)
+        # A new copy: the one above cuts and pads as training needs it.
+        unchanged = pretrained_tokenizer(folder)
+        unchanged.model_max_length = limit
+        unchanged.save_pretrained(target)
         return dict(json.loads((target / "config.json").read_text()))
 
     cap = cap_tokens(limit)
@@ -223,10 +225,10 @@ def _classifier(shape: Shape) -> Trainee:
     )
 
 
-def _for_training(encoder: Any, device: torch.device) -> None:
-    """Attention written out on a CPU: torch's fused kernel spends a third of a step going back.
+def _use_eager_attention(encoder: Any, device: torch.device) -> None:
+    """Turns off torch's fused attention on a CPU: its backward pass takes a third of a step.
 
-    22 pairs/s against 16 (180 tokens, batches of 3,000 against 6,000, 2 threads of Zen 5).
+    22 pairs/s instead of 16 (180 tokens, batches of 3,000 against 6,000, 2 threads of Zen 5).
     """
     if device.type == "cpu":
         encoder.set_attn_implementation("eager")
@@ -235,7 +237,7 @@ def _for_training(encoder: Any, device: torch.device) -> None:
 def _open(folder: Path) -> Any:
     """The encoder with a head of one label, float32, without dropout.
 
-    Dropout keeps the fused attention kernels from being used, and runs here are short.
+    Dropout prevents the fused attention kernels, and trainings are short.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
