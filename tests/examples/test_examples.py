@@ -16,8 +16,8 @@ import pytest
 
 from nightrank import read_results
 from nightrank.config.file import load_config
+from tests.support.pages import REPOSITORY, blocks
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 FOLDERS = sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
 CONFIGS = sorted(EXAMPLES.glob("*/config.yaml"))
@@ -33,7 +33,7 @@ def examples(tmp_path: Path) -> Path:
 
 def run(folder: Path) -> str:
     """Runs the commands of the README in the folder; what they print."""
-    (block,) = re.findall(r"```sh\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    (block,) = blocks("sh", (folder / "README.md").read_text())
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euc", block],
@@ -85,6 +85,15 @@ def test_parquet_on_s3(examples: Path) -> None:
     assert printed.splitlines()[-1].startswith("s3://nightrank-example/lake/help-center/results/")
     table = read_results("s3://nightrank-example/lake", "help-center").to_table()
     assert len(table["query_id"].unique()) == 24
+
+
+@pytest.mark.models
+def test_python_api(examples: Path) -> None:
+    printed = run(examples / "python_api")
+    scored = [int(count) for count in re.findall(r"(\d+) pairs scored", printed)]
+    assert scored[0] == 24 * 5 and all(0 < count < scored[0] for count in scored[1:])
+    assert "best weight: 0.3" in printed and "240 rows in generation 1" in printed
+    assert "did you mean 'depth'?" in printed
 
 
 @pytest.mark.models
