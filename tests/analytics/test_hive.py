@@ -161,8 +161,10 @@ def test_a_partition_with_a_file_of_somebody_else_is_not_committed(
 
 
 def test_refusals(nights: Nights, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inside = f"{nights.root}/tiny/results"
-    assert "within the lake" in export(capsys, nights.config, "--hive", inside, code=2)
+    for inside in ("tiny/results", "tiny", "", "."):
+        folder = str(Path(nights.root) / inside)
+        assert "outside the lake" in export(capsys, nights.config, "--hive", folder, code=2)
+    assert not (Path(nights.root) / "ranked").exists()
     assert "expected one form" in export(capsys, nights.config, code=2)
     both = ("--hive", str(tmp_path), "--iceberg", "a.b")
     assert "expected one form" in export(capsys, nights.config, *both, code=2)

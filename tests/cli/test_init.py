@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import gzip
 import json
 import os
@@ -291,6 +292,16 @@ def test_the_config_plans_as_written_but_for_models(
     (file,) = make_plan(config, open_lake(config.root, config.name)).corpus_files
     assert file.url == "data #2/c.jsonl"
     assert not re.search(r"nightrank run c.yaml", Path("c.yaml").read_text())
+
+
+def test_int96_times_are_shown_as_a_run_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    late = datetime.datetime(9999, 12, 31)
+    times = pa.array([late], pa.timestamp("us"))
+    table = pa.table({"_id": ["a"], "text": ["x"], "at": times})
+    pq.write_table(table, path, use_deprecated_int96_timestamps=True)
+    rows = first_rows(str(path))
+    assert rows.columns["at"] == [late] and rows.types["at"] == "timestamp"
 
 
 def test_odd_values_do_not_stop_a_look(tmp_path: Path) -> None:

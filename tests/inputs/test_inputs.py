@@ -149,6 +149,17 @@ def test_splits_cover_a_file_and_know_no_workers(tmp_path: Path) -> None:
     assert len(plan_splits(files, target_bytes=7000, by_file=True)) == 1
 
 
+def test_batches_number_the_blank_lines_that_a_part_ends_in(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(b'{"_id": "a", "text": "b"}\n' * 9 + b"\n" * 300 + b"{bad\n")
+    for target in (60, 100, 1000):
+        last = []
+        for split in plan_splits(list_inputs(str(path)), target_bytes=target):
+            batches = list(read_split(split, "corpus", Corpus(path=str(path)), {}))
+            last.append(max((batch.next_row for batch in batches), default=0))
+        assert sum(last) == 310
+
+
 def test_parquet_is_cut_between_row_groups(tmp_path: Path) -> None:
     table = pa.table({"_id": [str(i) for i in range(1000)], "text": ["x" * 100] * 1000})
     path = tmp_path / "c.parquet"

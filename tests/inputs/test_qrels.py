@@ -73,7 +73,7 @@ def test_a_file_without_judgements_is_refused(text):
 def test_bytes_that_are_not_utf8_or_not_whole_gzip_are_refused():
     with pytest.raises(NightrankError, match="not UTF-8.*line 2"):
         read_qrels(io.BytesIO(b"q1 0 d1 1\nq1 0 \xff 1\n"))
-    with pytest.raises(NightrankError, match="damaged gzip"):
+    with pytest.raises(NightrankError, match="gzip file ends in the middle"):
         read_qrels(io.BytesIO(gzip.compress(TREC.encode())[:-9]))
 
 

@@ -141,10 +141,11 @@ GOOD: list[tuple[ColumnType, Any, Any]] = [
 ]
 BAD: list[tuple[ColumnType, Any]] = [
     ("int64", "five"),
+    ("int64", "0x10"),
     ("int64", 1.5),
     ("int64", 2**63),
     ("bool", "maybe"),
-    ("timestamp", "previous_lists"),
+    ("timestamp", "yesterday"),
     ("timestamp", 1_700_000_000),
     ("date32", "2024-13-01"),
     ("string", {"a": 1}),

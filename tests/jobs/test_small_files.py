@@ -190,7 +190,7 @@ def test_queries_of_unchanged_files_are_not_read_again(
     assert table(tmp_path / "lake") == table(tmp_path / "afresh")
 
 
-def test_queries_that_are_not_judged_count_for_the_rows_of_later_parts(
+def test_unjudged_queries_and_blank_lines_count_for_the_rows_of_later_parts(
     tmp_path: Path, write_config: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collection = Collection(tmp_path / "data", documents=40, queries=60)
@@ -198,6 +198,8 @@ def test_queries_that_are_not_judged_count_for_the_rows_of_later_parts(
     cut = functools.partial(plan_splits, target_bytes=size // 4)
     monkeypatch.setattr(planning, "plan_splits", cut)
     lines = (collection.folder / "queries.jsonl").read_text().splitlines()
+    # Several parts end in blank lines, and some have no others.
+    lines[30:30] = [""] * size
     (collection.folder / "queries.jsonl").write_text("\n".join([*lines, "{bad"]) + "\n")
     judged = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, q)) for q in collection.qrels[:1])]
     (collection.folder / "qrels.tsv").write_text("\n".join(judged) + "\n")

@@ -24,7 +24,7 @@ from nightrank.inputs.attributes import cast_attribute
 from nightrank.inputs.bytestream import open_decoded, open_raw
 from nightrank.inputs.files import find_files
 from nightrank.inputs.listing import KNOWN, kind_of, store_errors
-from nightrank.inputs.parquet_footer import PlainFooter
+from nightrank.inputs.parquet_footer import READ_SETTINGS, PlainFooter
 from nightrank.inputs.raw import BadFile
 from nightrank.inputs.splits import InputFile
 from nightrank.storage.filesystem import connect
@@ -85,7 +85,7 @@ def first_rows(path: str, options: dict[str, Any] | None = None) -> FirstRows:
 
 def _parquet(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[Any]]:
     with open_raw(file, options) as raw:
-        held = pq.ParquetFile(PlainFooter(raw, file.size), arrow_extensions_enabled=False)
+        held = pq.ParquetFile(PlainFooter(raw, file.size), **READ_SETTINGS)
         batches = held.iter_batches(batch_size=ROWS)
         batch = next(batches, pa.RecordBatch.from_pylist([], schema=held.schema_arrow))
         return {name: _values(batch.column(i)) for i, name in enumerate(batch.schema.names)}

@@ -14,6 +14,7 @@ the bytes of a run would depend on its day. Files are copies, so that `gc` canno
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 
 import orjson
@@ -198,10 +199,10 @@ def _refuse_other(target: Store, name: str) -> None:
 
 
 def _refuse_nested(store: Store, target: Store) -> None:
-    inside = f"{target.place[1]}/".startswith(f"{store.place[1]}/")
-    if target.remote == store.remote and inside:
-        what, do = (
-            "the folder lies within the lake",
-            "choose one outside: `gc` looks after the lake",
-        )
+    """Refuses a folder within the experiment, which `gc` cleans, and the root that holds it."""
+    experiment, folder = store.place[1], target.place[1]
+    within = f"{folder}/".startswith(f"{experiment}/") or folder == posixpath.dirname(experiment)
+    if target.remote == store.remote and within:
+        what = "expected a folder outside the lake, found one in it"
+        do = "choose a folder of its own for the export"
         raise NightrankError("E_USAGE", what, target.url, do)

@@ -22,6 +22,7 @@ YEARS = {
     "timestamp": (-62_135_596_800_000_000, 253_402_300_799_999_999),
     "date32": (-719_162, 2_932_896),
 }
+HEXADECIMAL = "^0[xX]"
 # A time of day followed by Z or an offset.
 ZONED = r"[T ]\d{2}.*(Z|[+-]\d{2}(:?\d{2})?)$"
 
@@ -77,6 +78,11 @@ def _converted(array: pa.Array, declared: ColumnType) -> pa.Array:
     target = ATTRIBUTE_TYPES[declared]
     if array.type == target:
         return array
+    if declared == "int64" and pt.is_string(array.type):
+        # Arrow reads `0x10` as 16; JSON and SQL know decimal digits alone.
+        if pc.any(pc.match_substring_regex(array, HEXADECIMAL)).as_py():
+            raise pa.ArrowInvalid("hexadecimal")
+        return array.cast(target)
     if declared == "timestamp" and pt.is_string(array.type):
         zoned = pc.match_substring_regex(array, ZONED)
         nothing = pa.scalar(None, pa.string())

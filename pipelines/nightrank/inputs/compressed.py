@@ -1,8 +1,11 @@
-"""Decompressed streams: gzip as gzip(1) reads it, zstd, and their faults in words.
+"""Decompressed streams: gzip as gzip(1) reads it, and zstd with windows of any size.
 
-Arrow's gzip reader refuses the zeros that tapes, block devices and some object stores pad files
-with; gzip(1) and Python ignore them. Its zstd reader holds windows of up to 128 MiB in memory, the
-format's recommended limit, and refuses larger ones: `zstd --long=31` needs 2 GiB.
+Arrow's readers are not used. Its gzip reader refuses the zeros that tapes, block devices and some
+object stores pad files with; gzip(1) and Python ignore them. Its zstd reader refuses windows above
+128 MiB, which `zstd --long=31` writes; Python's reads them as fast (112 MB in 0.2 s, both).
+
+Memory is one chunk of input, the bytes asked for, and of zstd the window: 2 GiB at most, and never
+more than the frame decodes to.
 """
 
 from __future__ import annotations
@@ -10,23 +13,23 @@ from __future__ import annotations
 import zlib
 from typing import Any, Protocol, cast
 
-import pyarrow as pa
+from backports import zstd
 
 from nightrank.inputs.raw import BadFile
 
 CHUNK_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # Behind a byte from 0x50 to 0x5f.
-MAX_WINDOW_LOG = 27
-HEAD_BYTES = 18
+SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # Follows a byte from 0x50 to 0x5f.
 # Of zlib: a gzip header and trailer around each member, checked by it.
 GZIP_MEMBERS = 31
+# The largest window of the format that a 64-bit machine decodes.
+WINDOW_LOG = 31
 DAMAGED = "copy the file again from its source"
 
 
 class Stream(Protocol):
-    """What gives bytes."""
+    """A source of bytes."""
 
     def read(self, size: int) -> bytes:
         """Reads `size` bytes, fewer only at the end."""
@@ -45,123 +48,117 @@ def decompressed(raw: Any, compression: str) -> Stream:
     return ZstdStream(raw) if compression == "zstd" else cast(Stream, raw)
 
 
-class GzipStream:
-    """Reads gzip members one after the other; zeros after a member are padding."""
+def compression_of(head: bytes) -> str:
+    """`gzip` or `zstd` by a file's first four bytes; empty for any other."""
+    if head.startswith(GZIP_MAGIC):
+        return "gzip"
+    is_zstd = head.startswith(ZSTD_MAGIC) or head[1:4] == SKIPPABLE_MAGIC
+    return "zstd" if is_zstd else ""
+
+
+class _FrameStream:
+    """Reads compressed frames (gzip calls them members) one after the other."""
+
+    name = ""
+    # Bytes that may follow a frame and mean nothing.
+    padding = b""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
-        self._member: Any = None
-        self._input, self._members = b"", 0
+        self._frame: Any = None
+        self._input, self._frames = b"", 0
 
     def read(self, size: int) -> bytes:
         """Reads `size` bytes, fewer only at the end.
 
         Raises:
-            BadFile: the file is damaged, cut off, or something else follows the last member.
+            BadFile: the file is damaged, cut off, or something else follows the last frame.
         """
         parts, left = [], size
-        while left > 0 and (self._member is not None or self._begin()):
-            data = self._inflate(left)
+        while left > 0 and (self._frame is not None or self._begin()):
+            data = self._decompress(left)
             parts.append(data)
             left -= len(data)
         return b"".join(parts)
 
-    def _inflate(self, most: int) -> bytes:
-        """Some bytes of the current member; none at its end."""
-        fresh = not self._input
-        if fresh:
+    def _open_frame(self) -> Any:
+        """A decompressor of one frame."""
+        raise NotImplementedError
+
+    def _step(self, most: int) -> bytes:
+        """At most so many bytes of the frame; keeps the input that it does not use."""
+        raise NotImplementedError
+
+    def _needs_input(self) -> bool:
+        raise NotImplementedError
+
+    def _decompress(self, most: int) -> bytes:
+        """Some bytes of the current frame; none at its end."""
+        fetched = self._needs_input()
+        if fetched:
             self._input = self._raw.read(CHUNK_BYTES)
+        at_end = fetched and not self._input
         try:
-            data: bytes = self._member.decompress(self._input, most)
-        except zlib.error as error:
-            raise BadFile("unreadable_file", f"damaged gzip: {error}", DAMAGED) from None
-        if self._member.eof:
-            self._input, self._member = self._member.unused_data, None
-            return data
-        if fresh and not self._input and not data:
-            raise BadFile("unreadable_file", "the gzip file ends in the middle", DAMAGED)
-        self._input = self._member.unconsumed_tail
+            data = self._step(most)
+        except (zlib.error, zstd.ZstdError) as error:
+            detail = f"damaged {self.name}: {error}"
+            raise BadFile("unreadable_file", detail, DAMAGED) from None
+        if self._frame.eof:
+            self._input, self._frame = self._frame.unused_data, None
+        elif at_end and not data:
+            raise BadFile("unreadable_file", f"the {self.name} file ends in the middle", DAMAGED)
         return data
 
     def _begin(self) -> bool:
-        """Begins the next member, where there is one."""
+        """Begins the next frame, where there is one."""
         while True:
-            if self._members:
-                self._input = self._input.lstrip(b"\0")
-            if len(self._input) >= len(GZIP_MAGIC) or not (more := self._raw.read(CHUNK_BYTES)):
+            if self._frames and self.padding:
+                self._input = self._input.lstrip(self.padding)
+            if len(self._input) >= len(ZSTD_MAGIC) or not (more := self._raw.read(CHUNK_BYTES)):
                 break
             self._input += more
         if not self._input:
             return False
-        if not self._input.startswith(GZIP_MAGIC):
-            what = "the file is not gzip, as its name says"
-            if self._members:
-                what = "something that is not gzip follows the gzip data"
-            raise BadFile("unreadable_file", what, "rename the file, or compress it again")
-        self._members += 1
-        self._member = zlib.decompressobj(GZIP_MEMBERS)
+        if compression_of(self._input) != self.name:
+            detail = f"the file is not {self.name}, as its name says"
+            if self._frames:
+                detail = f"something that is not {self.name} follows the {self.name} data"
+            raise BadFile("unreadable_file", detail, "rename the file, or compress it again")
+        self._frames += 1
+        self._frame = self._open_frame()
         return True
 
 
-class ZstdStream:
+class GzipStream(_FrameStream):
+    """Reads gzip members one after the other; zeros after a member are padding."""
+
+    name, padding = "gzip", b"\0"
+
+    def _open_frame(self) -> Any:
+        return zlib.decompressobj(GZIP_MEMBERS)
+
+    def _needs_input(self) -> bool:
+        return not self._input
+
+    def _step(self, most: int) -> bytes:
+        data: bytes = self._frame.decompress(self._input, most)
+        self._input = self._frame.unconsumed_tail
+        return data
+
+
+class ZstdStream(_FrameStream):
     """Reads zstd frames one after the other."""
 
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-        self._stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+    name = "zstd"
 
-    def read(self, size: int) -> bytes:
-        """Reads `size` bytes, fewer only at the end.
+    def _open_frame(self) -> Any:
+        options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
+        return zstd.ZstdDecompressor(options=options)
 
-        Raises:
-            BadFile: the file is damaged, cut off, needs too large a window, or something else
-                follows the last frame.
-        """
-        try:
-            return bytes(self._stream.read(size))
-        except OSError as error:
-            if self._raw.failure is not None:
-                raise
-            raise self._fault(str(error)) from None
+    def _needs_input(self) -> bool:
+        # Input that a frame has taken and not used yet is kept by the decompressor.
+        return not self._input and bool(self._frame.needs_input)
 
-    def _fault(self, message: str) -> BadFile:
-        """What the library says, in our words."""
-        self._raw.seek(0)
-        head = self._raw.read(HEAD_BYTES)
-        if "too much memory" in message:
-            log = (zstd_window(head) - 1).bit_length()
-            size = f"windows of {1 << max(0, log - 20)} MiB"
-            if log <= MAX_WINDOW_LOG:  # Of a later frame.
-                size, log = "windows", 31
-            what = f"it needs zstd {size}, more than the {1 << (MAX_WINDOW_LOG - 20)} MiB supported"
-            do = f"recompress it: zstd -dc --long={log} FILE | zstd -o NEW"
-            return BadFile("unreadable_file", what, do)
-        if "Truncated" in message:
-            return BadFile("unreadable_file", "the zstd file ends in the middle", DAMAGED)
-        if "frame descriptor" in message:
-            what = "the file is not zstd, as its name says"
-            if head.startswith(ZSTD_MAGIC) or head[1:4] == SKIPPABLE_MAGIC:
-                what = "something that is not zstd follows the zstd data"
-            return BadFile("unreadable_file", what, "rename the file, or compress it again")
-        return BadFile("unreadable_file", f"damaged zstd: {message.splitlines()[0]}", DAMAGED)
-
-
-def zstd_window(head: bytes) -> int:
-    """Bytes that a zstd frame must be given to look back; 0 where the head is of no frame.
-
-    Args:
-        head: the frame's first 18 bytes.
-
-    RFC 8878, section 3.1.1.1: a frame that is one segment has no window descriptor, and its window
-    is its content.
-    """
-    if not head.startswith(ZSTD_MAGIC) or len(head) < 6:
-        return 0
-    flags = head[4]
-    if not flags & 0x20:
-        base = 1 << (10 + (head[5] >> 3))
-        return base + (base >> 3) * (head[5] & 7)
-    start = 5 + (0, 1, 2, 4)[flags & 3]  # Behind the dictionary's id.
-    width = (1, 2, 4, 8)[flags >> 6]
-    size = int.from_bytes(head[start : start + width], "little")
-    return size + 256 if width == 2 else size
+    def _step(self, most: int) -> bytes:
+        data, self._input = self._frame.decompress(self._input, most), b""
+        return data

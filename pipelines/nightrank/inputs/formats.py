@@ -46,8 +46,9 @@ def read_split(
         options: fsspec storage options.
 
     Yields:
-        Batches in row order. Rows and rejects together are the rows of the split; a blank JSONL or
-        CSV line is no row. A bad file under `on_bad_file: reject` is one reject with row -1.
+        Batches in row order, some without a row. Rows and rejects together are the rows of the
+        split; a blank JSONL or CSV line is no row. A bad file under `on_bad_file: reject` is one
+        reject with row -1.
 
     Raises:
         NightrankError: E_SCHEMA for a file that cannot be read or does not have a column, and for a
@@ -64,8 +65,7 @@ def read_split(
         for batch in reader(split, wanted, source, options):
             if source.on_bad_row == "error" and batch.rejects.num_rows:
                 raise bad_row(batch.rejects, where)
-            if len(batch.rows) or batch.rejects.num_rows:
-                yield batch
+            yield batch
         check_unchanged(split.file, options)  # Or what was read is partly another file's.
     except BadFile as error:
         if source.on_bad_file == "error":

@@ -169,7 +169,8 @@ def _batch(lines: list[bytes | None], first: int, state: _State) -> RawBatch:
         else pa.array(values, pa.string())
         for name, values in columns.items()
     }
-    batch = checked_batch(arrays, np.array(rows, dtype=np.int64), rejects, state.where)
+    numbers, stop = np.array(rows, dtype=np.int64), first + len(lines)
+    batch = checked_batch(arrays, numbers, rejects, state.where, next_row=stop)
     return replace(batch, present=frozenset(state.wanted.names) - state.absent)
 
 

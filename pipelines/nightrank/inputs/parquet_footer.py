@@ -10,6 +10,13 @@ from __future__ import annotations
 import io
 from typing import Any
 
+# How every Parquet file of a user's is opened. A registered extension type would run code of its
+# own. INT96 are Spark's timestamps: in nanoseconds, Arrow's default, years before 1677 and after
+# 2262 become others without an error.
+READ_SETTINGS: dict[str, Any] = {
+    "arrow_extensions_enabled": False,
+    "coerce_int96_timestamp_unit": "us",
+}
 TAIL_BYTES = 8
 # Same length, so that no offset moves.
 NAME, OTHER_NAME = b"ARROW:schema", b"arrow-schema"

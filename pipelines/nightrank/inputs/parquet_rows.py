@@ -14,7 +14,7 @@ import pyarrow.types as pt
 
 from nightrank.config.schema import Source
 from nightrank.inputs.bytestream import open_raw
-from nightrank.inputs.parquet_footer import PlainFooter
+from nightrank.inputs.parquet_footer import READ_SETTINGS, PlainFooter
 from nightrank.inputs.raw import (
     BATCH_ROWS,
     PIECE_BYTES,
@@ -30,12 +30,6 @@ from nightrank.inputs.raw import (
 )
 from nightrank.inputs.splits import Split
 
-# A registered extension type would run code of its own. INT96 are Spark's timestamps: in
-# nanoseconds, Arrow's default, years before 1677 and after 2262 become others without an error.
-SETTINGS: dict[str, Any] = {
-    "arrow_extensions_enabled": False,
-    "coerce_int96_timestamp_unit": "us",
-}
 # Of each column that much is fetched at once, instead of a row group's whole column.
 BUFFER_BYTES, PROBE_BYTES = 8 << 20, 1 << 20
 # A batch that held the longest value of a dictionary in every row.
@@ -109,7 +103,7 @@ class _File:
 
     def __init__(self, plain: PlainFooter) -> None:
         self._plain = plain
-        self.footer = pq.ParquetFile(plain, **SETTINGS).metadata
+        self.footer = pq.ParquetFile(plain, **READ_SETTINGS).metadata
 
     def batches(self, group: int, columns: list[str], texts: list[str]) -> Iterator[pa.RecordBatch]:
         """The rows of a row group, at most `BATCH_ROWS` and about `PIECE_BYTES` at once.
@@ -151,7 +145,7 @@ class _File:
             read_dictionary=dictionaries,
             buffer_size=buffer,
             pre_buffer=False,  # Which fetches all columns of the row group at once.
-            **SETTINGS,
+            **READ_SETTINGS,
         )
 
     def _rows(self, group: int) -> int:

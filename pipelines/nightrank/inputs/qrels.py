@@ -10,7 +10,7 @@ Knows nothing about: paths. It reads open files.
 
 from __future__ import annotations
 
-import gzip
+import io
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -22,12 +22,14 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
+from nightrank.inputs.compressed import CHUNK_BYTES, compression_of, decompressed
+from nightrank.inputs.raw import BadFile
 
 REPAIR = "repair the judgements, or leave evaluate.qrels out"
 QRELS_SCHEMA = pa.schema(
     [("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int32())]
 )
-GZIP_MAGIC, ZSTD_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+PARQUET_MAGIC = b"PAR1"
 WHITE = r"[ \t\r\f\v]+"
 # The names in use, lower case and with underscores: BEIR's and MTEB's, ir_datasets', MS MARCO's,
 # PyTerrier's.
@@ -70,15 +72,11 @@ def read_qrels(file: IO[Any], name: str = "qrels") -> pa.Table:
 
 
 def _decompressed(raw: bytes, name: str) -> bytes:
-    kind = "gzip" if raw.startswith(GZIP_MAGIC) else "zstd" if raw.startswith(ZSTD_MAGIC) else ""
+    stream = decompressed(io.BytesIO(raw), compression_of(raw))
     try:
-        if kind == "zstd":
-            with pa.CompressedInputStream(pa.BufferReader(raw), "zstd") as stream:
-                return bytes(stream.read())
-        return gzip.decompress(raw) if kind else raw
-    except (OSError, EOFError, pa.ArrowException) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise NightrankError("E_SCHEMA", f"damaged {kind}: {first}", name, REPAIR) from None
+        return b"".join(iter(lambda: stream.read(CHUNK_BYTES), b""))
+    except BadFile as error:
+        raise NightrankError("E_SCHEMA", error.detail, name, REPAIR) from None
 
 
 def _places(names: Sequence[str]) -> list[int] | None:

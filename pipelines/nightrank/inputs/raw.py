@@ -44,6 +44,7 @@ class RawBatch:
         rows: int64[n], each row's number in its split, from 0. Blank JSONL lines take a number.
         rejects: `rejects_schema()`, rows that could not be read at all.
         where: the split, for error messages.
+        next_row: the number that the split's next row takes.
         id_type: `string` or `integer` where the file declares it for all of its ids, as Parquet
             does; else empty.
         present: our names of the columns that the split has, as far as it was read; of JSONL, those
@@ -54,6 +55,7 @@ class RawBatch:
     rows: pa.Array
     rejects: pa.Table
     where: str
+    next_row: int
     id_type: str = ""
     present: frozenset[str] = frozenset()
 
@@ -170,7 +172,11 @@ def place(split: Split) -> str:
 
 
 def checked_batch(
-    columns: dict[str, pa.Array], rows: np.ndarray, rejects: Rejects, where: str
+    columns: dict[str, pa.Array],
+    rows: np.ndarray,
+    rejects: Rejects,
+    where: str,
+    next_row: int | None = None,
 ) -> RawBatch:
     """A batch without the rows whose strings are not valid UTF-8; those go to the rejects.
 
@@ -179,7 +185,10 @@ def checked_batch(
         rows: int64[n], row numbers.
         rejects: refused rows so far; gains the invalid ones.
         where: the split, for error messages.
+        next_row: see `RawBatch`; by default the number after the last row and reject.
     """
+    if next_row is None:
+        next_row = int(max(rows.max(initial=-1), max(rejects.rows, default=-1))) + 1
     bad = np.zeros(len(rows), dtype=bool)
     for name, array in columns.items():
         try:
@@ -200,7 +209,7 @@ def checked_batch(
             columns[name] = kept.cast(pa.string()) if pa.types.is_binary(kept.type) else kept
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     numbers, present = pa.array(rows, pa.int64()), frozenset(columns)
-    return RawBatch(batch, numbers, rejects.table(), where, present=present)
+    return RawBatch(batch, numbers, rejects.table(), where, next_row, present=present)
 
 
 def _invalid_utf8(array: pa.Array) -> np.ndarray:

@@ -22,7 +22,7 @@ from nightrank.errors import NightrankError
 from nightrank.inputs.files import find_files
 from nightrank.inputs.left_out import LeftOut
 from nightrank.inputs.listing import KNOWN, MAGIC, kind_of, store_errors
-from nightrank.inputs.parquet_footer import PlainFooter
+from nightrank.inputs.parquet_footer import READ_SETTINGS, PlainFooter
 from nightrank.storage.filesystem import connect, is_remote
 
 # 128 MiB of JSONL took 1.1 s to read, check and hash on one core: small units, little lost by one.
@@ -271,7 +271,7 @@ def _row_group_cuts(file: InputFile, options: dict[str, Any] | None, target: int
     with stream:
         try:
             plain = PlainFooter(stream, file.size)
-            footer = pq.ParquetFile(plain, arrow_extensions_enabled=False).metadata
+            footer = pq.ParquetFile(plain, **READ_SETTINGS).metadata
         except (pa.ArrowException, OSError, RecursionError):
             return [0, file.size]
     cuts, held = [0], 0

@@ -137,9 +137,7 @@ class Worker:
         """Accepted rows and rejects of a batch, counted; without queries that are not judged."""
         accepted, refused = validate(batch, self._kind, self._source)
         # Of all rows, judged or not: later splits of the file count on from here.
-        for row in (accepted["row"], refused["row"]):
-            last = pc.max(row).as_py() if len(row) else -1
-            stats["lines"][-1] = max(stats["lines"][-1], last + 1)
+        stats["lines"][-1] = max(stats["lines"][-1], batch.next_row)
         stats["id_types"].setdefault(batch.id_type, batch.where)
         stats["rows_in"] += accepted.num_rows + refused.num_rows
         stats["rate_rows"] = stats["rows_in"]
