@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last is Arm's name
-# What oneDNN requires to pack weights in bfloat16, natively multiplied or not.
-CPU_PACKS_BF16 = frozenset({"avx512bw", "avx512vl", "avx512dq"})
 # Linux, and Linux in WSL.
 NVIDIA_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 PRECISIONS = ("auto", "exact", "bf16")
@@ -44,11 +42,6 @@ def cpu_flags() -> frozenset[str]:
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 natively; False where that is unknown."""
     return bool(CPU_BF16_FLAGS & cpu_flags())
-
-
-def cpu_packs_bf16() -> bool:
-    """Whether weights in bfloat16 can be packed for the processor."""
-    return "avx_ne_convert" in cpu_flags() or cpu_flags() >= CPU_PACKS_BF16
 
 
 @lru_cache(maxsize=1)

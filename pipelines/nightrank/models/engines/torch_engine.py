@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nightrank.errors import UnfitProcessError
-from nightrank.models.engines.packed import pack_linears
 from nightrank.models.engines.packing import can_pack, compile_layers, keep_first_tokens, use_varlen
 from nightrank.models.text.inputs import DeviceMemoryError
 from nightrank.models.text.pieces import Batch, Source
@@ -85,7 +84,6 @@ class TorchEngine:
                 keep_first_tokens(self._encoder)
             compile_layers(self._encoder)
         self.token_budget = budget_of(device)
-        pack_linears(self._encoder)
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from nightrank.models.engines.packed import pack_linears
 from nightrank.models.engines.torch_models import DTYPES, cannot_load, require_no_missing
 from nightrank.models.hardware import choose_device
 from nightrank.models.protocols import Precision
@@ -53,7 +52,6 @@ def _open(kind: Any, folder: Path, precision: Precision) -> Any:
         )
     except Exception as error:
         raise cannot_load(folder, error) from None
-    pack_linears(model)
     return model
 
 

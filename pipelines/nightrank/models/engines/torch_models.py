@@ -14,7 +14,6 @@ from transformers.utils import logging as transformers_logging
 from nightrank.errors import NightrankError
 from nightrank.models.engines.bert import HEADS, KINDS, first_position
 from nightrank.models.engines.builtin_reranker import load_reranker
-from nightrank.models.engines.packed import pack_linears
 from nightrank.models.engines.packing import DECODERS
 from nightrank.models.engines.torch_engine import (
     Padded,
@@ -87,7 +86,6 @@ class ClassifierEngine:
     def __init__(self, model: nn.Module, device: torch.device, typed: bool) -> None:
         self._model, self._device, self._typed = model.to(device), device, typed
         self.token_budget = budget_of(device)
-        pack_linears(self._model)
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Tensor:
