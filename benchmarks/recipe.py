@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks import quality
 from benchmarks.arguments import need_collections
 from benchmarks.reporting import machine, table
-from nightrank.cli.train_reranker import run
-from nightrank.cli.training_config import TrainConfig
 from nightrank.config.file import load_section
+from nightrank.training import job
+from nightrank.training.config import TrainConfig
 
 CONFIG = "configs/train_reranker.yaml"
 LEFT_OUT = tuple(name for name, _, _, left_out in quality.COLLECTIONS if left_out)
@@ -76,7 +76,7 @@ def train(variant: Variant, steps: int, data: Path, work: Path, output: Path) ->
             for part in config.collections
             if part.name not in variant.without
         ]
-        run(config.model_copy(update={"collections": kept}))
+        job.train(config.model_copy(update={"collections": kept}))
     return dict(json.loads(report.read_text()))
 
 

@@ -51,7 +51,7 @@ WRITERS = {
     "pipelines/nightrank/cli/quickstart.py",
     "pipelines/nightrank/cli/submit.py",  # The config, in a temporary folder.
     "pipelines/nightrank/cli/terminal.py",  # The log of a bug.
-    "pipelines/nightrank/cli/train_reranker.py",
+    "pipelines/nightrank/training/job.py",
 }
 # Files of stores are opened where their errors are told and their digests checked.
 OPENERS = {

@@ -9,10 +9,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from nightrank.cli.training_config import TrainConfig
 from nightrank.config.file import load_section
 from nightrank.config.schema import PipelineConfig
 from nightrank.config.yaml_text import parse
+from nightrank.training.config import TrainConfig
 from tests.support.pages import blocks, page, pages
 
 # What a page leaves out that shows some keys of a config.

@@ -1,4 +1,4 @@
 """Everything that trains a reranker or exports one.
 
-May import: errors, storage, models and its packages.
+May import: errors, config, storage, retrieval, models, runtime.
 """

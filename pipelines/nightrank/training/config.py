@@ -1,4 +1,4 @@
-"""The configuration of `nightrank train-reranker`: one YAML file is one whole training."""
+"""The configuration of `nightrank train-reranker`: one YAML file is one training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrainingCollection(Section):
         teacher: Parquet (a file or a folder) with `query_id`, `doc_id` and a teacher's scores, as
             Nightrank publishes it; the groups are then made of its lists, and qrels only judge
             held-out queries.
-        teacher_column: where the teacher's scores stand.
+        teacher_column: the column of the teacher's scores.
         weight: its share of the training groups.
         dev_queries: how many of its judged queries are held out.
         guard_ratio: see `nightrank.training.mining.mine`; null keeps every negative.
@@ -40,7 +40,7 @@ class TrainingCollection(Section):
     guard_ratio: float | None = None
 
     @model_validator(mode="after")
-    def _taught(self) -> TrainingCollection:
+    def _has_judgements_or_a_teacher(self) -> TrainingCollection:
         if not self.qrels and not self.teacher:
             raise ValueError("a collection needs qrels, or a teacher's scores")
         if self.dev_queries and not self.qrels:
@@ -56,15 +56,15 @@ class ReportedSet(Section):
 
 
 class TrainConfig(Section):
-    """Everything that decides the trained weights, and how they are come by.
+    """One training: what decides the weights, and where and how fast they are trained.
 
     Attributes:
         data: folder that the collections' paths start from.
         output: takes `model/` and `report.json`.
         work: keeps candidates and checkpoints, each under a name that says what they belong to, so
-            that trainings may share it; `<output>/work` where none is given.
+            trainings can share it; `<output>/work` by default.
         base: `builtin:minilm`, a folder, or a hub id with `revision`; `builtin:reranker`, or a
-            folder that such a training wrote, goes on from there with its head, rank and scale.
+            folder that such a training wrote, continues from it with its head, rank and scale.
         head: `interaction`, the built-in reranker's, or `classifier`: transformers' own head on any
             encoder, written as a plain folder.
         encoder: the bi-encoder that retrieves candidates for mining.
@@ -84,11 +84,11 @@ class TrainConfig(Section):
         rank: of every linear layer's difference; 0 trains all weights but the embeddings.
         scale: factor of every low-rank product.
         token_budget: padded tokens of one forward batch.
-        time_limit_s: stop with a checkpoint after so many seconds.
-        checkpoint_every: steps between checkpoints, each with a look at the dev queries.
-        checkpoint_dev_queries: dev queries of each collection in such a look.
-        checkpoint_dev_depth: candidates per query in such a look.
-        patience: stop after so many looks without a better one; 0 trains all `steps`.
+        time_limit_s: stop with a checkpoint after this many seconds.
+        checkpoint_every: steps between checkpoints; each scores the dev queries.
+        checkpoint_dev_queries: dev queries of each collection that a checkpoint scores.
+        checkpoint_dev_depth: candidates per query that a checkpoint scores.
+        patience: stop after this many checkpoints without a better one; 0 trains all `steps`.
         workers: processes that train together through Ray Train; 0 trains in this one.
         gpus: whether each worker takes a GPU.
         address: an existing Ray cluster; `output` must then be on a file system that all share.
@@ -138,22 +138,22 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         if self.patience and not any(part.dev_queries for part in self.collections):
-            raise ValueError("patience needs dev_queries in a collection: nothing else is judged")
+            raise ValueError("patience needs dev_queries in a collection: they alone are measured")
         if self.head == "interaction" and not self.rank:
             raise ValueError("head: interaction takes a rank of at least 1")
         if self.head == "classifier" and self.base == "builtin:reranker":
-            raise ValueError("base: builtin:reranker goes on with head: interaction")
+            raise ValueError("base: builtin:reranker needs head: interaction")
         if len({part.name for part in self.collections}) < len(self.collections):
             raise ValueError("every collection needs a name of its own")
         return self
 
     @property
     def work_folder(self) -> Path:
-        """Where candidates and checkpoints lie."""
+        """The folder of candidates and checkpoints."""
         return Path(self.work or f"{self.output}/work")
 
     def semantic(self) -> dict[str, Any]:
-        """What decides the trained weights, as plain data: not where and how fast they are made."""
+        """What decides the trained weights, as plain data, without places and speed."""
         outside = {"data", "output", "work", "workers", "gpus", "address", "threads"}
         return self.model_dump(exclude={*outside, "time_limit_s", "first_stage_weight"})
 
@@ -167,15 +167,15 @@ class TrainConfig(Section):
         for part in self.collections:
             named += [part.corpus, part.queries, *part.qrels]
             named += [part.teacher] if part.teacher else []
-        found: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for name in sorted(set(named)):
             path = Path(self.data) / name
             files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
             try:
-                found |= {f"{name}#{file.name}": file_digest(file) for file in files}
+                digests |= {f"{name}#{file.name}": file_digest(file) for file in files}
             except OSError as error:
                 what = f"cannot read: {error.strerror}"
                 raise NightrankError(
                     "E_CONFIG", what, str(path), "set data and its paths"
                 ) from None
-        return found
+        return digests
