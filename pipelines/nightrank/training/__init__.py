@@ -1,4 +1,4 @@
-"""Everything that trains a reranker or exports one.
+"""Fine-tunes a reranker, and exports models for other programs.
 
 May import: errors, config, storage, retrieval, models, runtime.
 """

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch.distributed as distributed
 
+from nightrank.training.checkpoints import TrainingState
 from nightrank.training.checkpoints import load as load_checkpoint
 from nightrank.training.groups import Source
 from nightrank.training.held_out import HeldOutQuery, score_held_out
-from nightrank.training.loop import Options, TrainingState, train
+from nightrank.training.loop import Options, train
 from nightrank.training.selection import choose_weight, mean_ndcg
 from nightrank.training.trainee import Trainee
 

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from nightrank.models.text.batching import pack
 from nightrank.storage.tokens import Tokens
-from nightrank.training import checkpoints
+from nightrank.training.checkpoints import TrainingState, restore_training, save, save_training
 from nightrank.training.groups import Draw, Example, Source, plan_step
 from nightrank.training.losses import Loss, group_loss
 from nightrank.training.trainee import Trainee
@@ -66,47 +66,6 @@ class Options:
     time_limit_s: float
     checkpoint_every: int
     patience: int
-
-
-@dataclass
-class TrainingState:
-    """How far a training has come.
-
-    Attributes:
-        step: steps done.
-        pairs: pairs scored.
-        wall_s: seconds of all runs of the training, up to the last checkpoint.
-        worse: evaluations since the best one.
-        best_step: step of the best weights; 0 where no step has improved on the base.
-        first_score: the dev score before the first step; None without dev queries.
-        best_score: the best dev score; None without dev queries.
-    """
-
-    step: int = 0
-    pairs: int = 0
-    wall_s: float = 0.0
-    worse: int = 0
-    best_step: int = 0
-    first_score: float | None = None
-    best_score: float | None = None
-
-    def evaluated(self, score: float | None) -> bool:
-        """Records an evaluation and returns whether it is the best so far.
-
-        Args:
-            score: the dev score; None counts as the best.
-        """
-        is_best = score is None or self.best_score is None or score > self.best_score
-        if self.first_score is None:
-            self.first_score = score
-        if is_best:
-            self.best_step, self.best_score = self.step, score
-        self.worse = 0 if is_best else self.worse + 1
-        return is_best
-
-    def to_dict(self) -> dict[str, int | float]:
-        """The attributes that are not None, JSON-able."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def learning_rate(options: Options, step: int) -> float:
@@ -181,14 +140,14 @@ def train(
 
     def keep_if_best() -> None:
         score = _from_first(evaluate() if _rank() == 0 else 0.0) if evaluate else None
-        is_best = state.evaluated(score)
+        is_best = state.add_evaluation(score)
         if score is not None and _rank() == 0:
             log.info("step %d: dev %.4f (best %.4f)", state.step, score, state.best_score)
         if is_best and _rank() == 0:
-            checkpoints.save(best, trainable)
+            save(best, dict(trainable))
 
     if last.exists():
-        state = _restored(last, trainee, optimiser)
+        state = restore_training(last, trainee.network, optimiser)
         log.info("resuming at step %d", state.step)
     else:
         keep_if_best()
@@ -222,32 +181,10 @@ def train(
             keep_if_best()
             state.wall_s = earlier_seconds + time.monotonic() - began
             if _rank() == 0:
-                _save(last, trainable, optimiser, state)
+                save_training(last, trainable, optimiser, state)
             if stop:
                 break
     return state
-
-
-def _save(
-    path: Path,
-    trainable: dict[str, torch.nn.Parameter],
-    optimiser: torch.optim.Optimizer,
-    state: TrainingState,
-) -> None:
-    """Writes everything that `_restored` needs; the optimiser's tensors have names after `/`."""
-    tensors, groups = checkpoints.optimiser_tensors(optimiser)
-    named = {**trainable, **{f"/{name}": tensor for name, tensor in tensors.items()}}
-    checkpoints.save(path, named, {"optimiser": groups, "state": state.to_dict()})
-
-
-def _restored(path: Path, trainee: Trainee, optimiser: torch.optim.Optimizer) -> TrainingState:
-    """Loads a checkpoint into the trainee and the optimiser; returns the state of the training."""
-    tensors, facts = checkpoints.load(path)
-    weights = {n: t for n, t in tensors.items() if not n.startswith("/")}
-    optimiser_state = {n.removeprefix("/"): t for n, t in tensors.items() if n.startswith("/")}
-    trainee.network.load_state_dict(weights, strict=False)
-    checkpoints.restore_optimiser(optimiser, optimiser_state, facts["optimiser"])
-    return TrainingState(**facts["state"])
 
 
 def _backward(

@@ -194,7 +194,7 @@ def _classifier(settings: TraineeSettings) -> Trainee:
         return TokenisedInputs.of_pairs(tokenizer, *texts, pairs, limit)
 
     def forward(ids: Tensor, mask: Tensor | None, batch: Batch) -> Tensor:
-        fields: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        fields: dict[str, Tensor | None] = {"input_ids": ids, "attention_mask": mask}
         if typed:
             fields["token_type_ids"] = torch.from_numpy(batch.token_types).to(device)
         logits: Tensor = network(**fields).logits

@@ -150,7 +150,7 @@ class TorchEngine:
         lengths, first = self._send(batch.lengths), self._send(batch.first_lengths)
         return Padded(hidden, lengths, first, int(batch.first_lengths.max(initial=0)))
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> dict[str, bool]:
         # Otherwise a decoder keeps keys and values for a next token that is never generated.
         return {"use_cache": False} if self._takes == "last" else {}
 

@@ -6,8 +6,9 @@ import os
 import re
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nightrank.errors import NightrankError
 from nightrank.models.folders.files import LOADED_SUFFIXES
@@ -65,16 +66,13 @@ def _download(model: str, revision: str) -> Path:
     """The hub snapshot from the local cache, else downloaded."""
     from huggingface_hub import snapshot_download
 
-    options: dict[str, Any] = {
-        "repo_id": model,
-        "revision": revision,
-        "allow_patterns": [f"*{suffix}" for suffix in LOADED_SUFFIXES],
-    }
+    patterns = [f"*{suffix}" for suffix in LOADED_SUFFIXES]
+    download = partial(snapshot_download, model, revision=revision, allow_patterns=patterns)
     # A snapshot that is not cached raises one of several exceptions; each means: try the network.
     with suppress(Exception):
-        return Path(snapshot_download(**options, local_files_only=True))
+        return Path(download(local_files_only=True))
     try:
-        return Path(snapshot_download(**options))
+        return Path(download())
     except Exception as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise NightrankError(
