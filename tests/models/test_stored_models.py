@@ -76,7 +76,7 @@ def test_a_run_outlives_the_folder_that_it_named(
     run(whole)
     begun = write_config(config(few, tmp_path / "lake", tiny_cross_encoder), "lake.yaml")
     done = nightrank("run", begun, "--to", "merge")
-    assert done.returncode == 0 and "stored in the lake" in done.stderr
+    assert done.returncode == 0 and "MB in the lake" in done.stderr
     shutil.rmtree(tiny_cross_encoder)
     # Another machine with the same lake, its workers on Ray: nothing of the first one's disk.
     elsewhere = {"TMPDIR": str(node("elsewhere")), "RAY_TMPDIR": "/tmp"}  # For short sockets.

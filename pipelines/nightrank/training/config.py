@@ -75,12 +75,12 @@ class TrainConfig(Section):
             `auto` takes what was best on the held-out queries. Those are of kinds of text that it
             was trained on: for other texts a first stage deserves more.
         negative_pool: negatives kept per positive, hardest first, from both lists in turn.
-        negatives: negatives drawn from the pool each time a group is used.
+        negatives: how many of them are drawn each time a group is used.
         loss: see `nightrank.training.losses`.
         teacher_temperature: what a teacher's scores are divided by.
         groups_per_step: groups of one optimiser step, over all workers.
-        groups_per_pass: groups whose activations are held at once; gradients accumulate.
-        learning_rate: the highest; linear warm-up, then half a cosine to zero at `steps`.
+        groups_per_pass: groups whose activations are in memory at once; gradients accumulate.
+        learning_rate: the maximum; linear warm-up, then half a cosine to zero at `steps`.
         rank: of every linear layer's difference; 0 trains all weights but the embeddings.
         scale: factor of every low-rank product.
         token_budget: padded tokens of one forward batch.
@@ -176,6 +176,6 @@ class TrainConfig(Section):
             except OSError as error:
                 what = f"cannot read: {error.strerror}"
                 raise NightrankError(
-                    "E_CONFIG", what, str(path), "set data and its paths"
+                    "E_CONFIG", what, str(path), "correct data and its paths"
                 ) from None
         return digests
