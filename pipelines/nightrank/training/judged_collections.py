@@ -10,10 +10,11 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -26,6 +27,14 @@ from nightrank.training.mining import RankedList
 
 Qrels = dict[str, dict[str, int]]
 """Grade by query and document; above 0 is relevant."""
+
+
+class Row(TypedDict):
+    """A document or a query; other fields of the file are not used."""
+
+    _id: str
+    text: str
+    title: NotRequired[str | None]
 
 
 class RankedLists(Mapping[str, RankedList]):
@@ -87,23 +96,39 @@ class Collection:
     candidates: Mapping[str, RankedList] = field(default_factory=dict)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a Parquet file, or of a JSONL file, gzipped or not.
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a Parquet file, or of a JSONL file, gzipped or not; a null text becomes empty.
 
     Raises:
-        NightrankError: E_CONFIG, where it cannot be read.
+        NightrankError: E_CONFIG, where the file cannot be read, or a row has no `_id` and `text`.
     """
     try:
         if path.suffix == ".parquet":
-            return list(pq.read_table(path).to_pylist())
-        packed = path.read_bytes()
-        text = gzip.decompress(packed) if path.suffix == ".gz" else packed
-        # Not splitlines: it splits at characters that may occur in a text.
-        return [json.loads(line) for line in text.decode("utf-8").split("\n") if line.strip()]
-    except (OSError, ValueError) as error:
+            rows = pq.read_table(path).to_pylist()
+        else:
+            stored = path.read_bytes()
+            text = gzip.decompress(stored) if path.suffix == ".gz" else stored
+            # Not splitlines: it splits at characters that may occur in a text.
+            rows = [json.loads(line) for line in text.decode("utf-8").split("\n") if line.strip()]
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise NightrankError(
             "E_CONFIG", f"cannot read rows: {error}", str(path), "correct data and its paths"
         ) from None
+    return [_checked_row(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+
+
+def _checked_row(row: Any, where: str) -> Row:
+    """A row with an id and a text.
+
+    Raises:
+        NightrankError: E_CONFIG, without the row's content.
+    """
+    columns = row if isinstance(row, dict) else {}
+    text = columns.get("text", ...)
+    if not isinstance(columns.get("_id"), str) or not isinstance(text, str | None):
+        what = "no document or query: expected _id (a string) and text (a string or null)"
+        raise NightrankError("E_CONFIG", what, where, "correct the row, or the paths to the files")
+    return Row(_id=columns["_id"], text=text or "", title=columns.get("title"))
 
 
 def read_qrels(path: Path) -> Qrels:
