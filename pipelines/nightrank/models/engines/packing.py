@@ -1,7 +1,7 @@
-"""Rows end to end instead of padded: attention, the last layer and compilation for that.
+"""Packed batches, whose rows are concatenated instead of padded: attention and the last layer.
 
-Attention keeps to each row's own tokens (`torch.nn.attention.varlen`), in transformers' common
-attention interface, so that networks run so as their library writes them.
+Each token attends to the tokens of its row (`torch.nn.attention.varlen`) through transformers'
+attention interface, so that networks run with their library's code.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from nightrank.models.engines.bert import KINDS
 from nightrank.models.hardware import can_compile
 
 VARLEN = "nightrank_varlen"
-# Decoders that ask for nothing but causal attention with shared heads.
+# Decoders that use only causal attention with shared heads.
 DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 log = logging.getLogger(__name__)
 
 
 def can_pack(encoder: nn.Module) -> bool:
-    """Whether a network can run packed: known ones alone, in half precision, without windows.
+    """Whether a network can run packed: only known ones, in half precision, without windows.
 
-    The kernel takes half precisions and heads of 8 to 256 in steps of 8 alone. What other networks
-    ask of their attention (logits capped in Gemma 2, sinks in gpt-oss, a window over the tokens in
-    Mistral 7B's first version, a decoder that sees both ways) it would leave out without a word.
+    The kernel supports half precision and heads of 8 to 256 in steps of 8. It would silently ignore
+    other features of attention: capped logits in Gemma 2, sinks in gpt-oss, the sliding window of
+    the first Mistral 7B, a decoder with bidirectional attention.
     """
     half = next(encoder.parameters()).dtype in (torch.float16, torch.bfloat16)
     config: Any = getattr(encoder, "config", None)
@@ -37,16 +37,16 @@ def can_pack(encoder: nn.Module) -> bool:
     if kind not in (*KINDS, *DECODERS) or not half:
         return False
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    usual = getattr(config, "is_causal", True) and not getattr(config, "is_decoder", False)
+    is_plain = getattr(config, "is_causal", True) and not getattr(config, "is_decoder", False)
     window = getattr(config, "sliding_window", None) is not None
-    return usual and not window and head % 8 == 0 and head <= 256
+    return is_plain and not window and head % 8 == 0 and head <= 256
 
 
 def use_varlen(encoder: nn.Module) -> None:
     """Switches a transformers model to packed attention.
 
-    An implementation without masks of its own makes transformers build none; of one with masks it
-    reads the positions, and the host would wait for the device in every batch.
+    For an implementation that takes no masks transformers builds none; for one with masks it reads
+    the positions, and the host would wait for the device in every batch.
     """
     AttentionInterface.register(VARLEN, varlen_attention)
     encoder.set_attn_implementation(VARLEN)  # type: ignore[operator]
@@ -65,19 +65,19 @@ def varlen_attention(
     longest: int,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within the rows that stand end to end, for transformers' interface.
+    """Attention within concatenated rows, for transformers' interface.
 
     Args:
-        module: the layer, which says whether a token sees those behind it.
+        module: the layer, whose `is_causal` says whether a token attends only to earlier ones.
         query: [1, heads, tokens, head width].
-        key: as `query`; it may have fewer heads, each shared by as many.
+        key: as `query`; it may have fewer heads, each of them shared.
         value: as `key`.
         attention_mask: none in packed rows.
         scaling: of the scores.
         dropout: none in inference.
-        cu_seq_lens: int32 [rows + 1], where each row begins.
+        cu_seq_lens: int32 [rows + 1], the start of each row.
         longest: tokens of the longest row.
-        **kwargs: what other implementations are told.
+        **kwargs: arguments of other implementations.
 
     Returns:
         [1, tokens, heads, head width], and no weights.
@@ -99,8 +99,8 @@ def _attend(
     scale: float | None,
     window: tuple[int, int] = (-1, -1),
 ) -> Tensor:
-    # Keys in one part, since parts are chosen by the longest row: a row's result is then the same
-    # whatever stands beside it.
+    # One split of the keys: the number of splits depends on the longest row, and a row's result
+    # must not depend on the other rows.
     mixed: Tensor = varlen_attn(
         q,
         k,
@@ -118,7 +118,7 @@ def _attend(
 
 
 class FirstTokens(nn.Module):
-    """The last layer of BERT or its kin for each row's first token alone; the others are but seen.
+    """The last layer of a BERT-like network, computed for each row's first token only.
 
     Args:
         layer: transformers' BertLayer, or RoBERTa's, which has the same parts.
@@ -134,32 +134,34 @@ class FirstTokens(nn.Module):
         """[1, tokens, width] to [1, rows, width]."""
         attention = self.layer.attention.self
         first = hidden[:, cu_seq_lens[:-1].long()]
-        one_each = torch.arange(len(cu_seq_lens), device=hidden.device, dtype=torch.int32)
+        query_starts = torch.arange(len(cu_seq_lens), device=hidden.device, dtype=torch.int32)
         shape = (-1, attention.num_attention_heads, attention.attention_head_size)
         q = attention.query(first).view(shape)
         k, v = attention.key(hidden).view(shape), attention.value(hidden).view(shape)
         scale = attention.scaling
-        mixed = _attend(q, k, v, one_each, cu_seq_lens, 1, longest, scale)
-        seen = self.layer.attention.output(mixed.reshape(first.shape), first)
-        out: Tensor = self.layer.output(self.layer.intermediate(seen), seen)
-        return out
+        mixed = _attend(q, k, v, query_starts, cu_seq_lens, 1, longest, scale)
+        attended = self.layer.attention.output(mixed.reshape(first.shape), first)
+        outputs: Tensor = self.layer.output(self.layer.intermediate(attended), attended)
+        return outputs
 
 
 def keep_first_tokens(encoder: Any) -> None:
-    """Has a network of `bert.KINDS` give [1, rows, width]: 14 % fewer operations of 6 layers."""
+    """Lets a network of `bert.KINDS` return [1, rows, width]: 14 % fewer operations in 6 layers."""
     encoder.encoder.layer[-1] = FirstTokens(encoder.encoder.layer[-1])
 
 
 def compile_layers(encoder: nn.Module) -> None:
     """Compiles the layers of a network, at its first batch, for any number of tokens.
 
-    Layer for layer, since equal layers share what is compiled for the first: what a layer does
-    between its products then takes one pass over the memory instead of five to ten.
+    Each layer separately, since equal layers share the compiled code. The operations between a
+    layer's products then take one pass over the memory instead of five to ten.
     """
     if not can_compile():
-        log.warning("no C compiler, which torch.compile needs: models run without it, slower")
+        log.warning(
+            "no C compiler, which torch.compile needs: models run slower, without compilation"
+        )
         return
-    # What cannot be compiled here runs as it is: a compiler's failure costs time, not the run.
+    # A layer that fails to compile runs uncompiled: that costs time, not the run.
     torch._dynamo.config.suppress_errors = True
     for layer in encoder.modules():
         if isinstance(layer, GradientCheckpointingLayer):

@@ -1,9 +1,8 @@
-"""A batch as pieces of stored token ids, put together where they are needed.
+"""A batch as pieces of stored token ids, gathered where they are needed.
 
-Which ids stand in a batch is known from a few numbers a row; the ids themselves are gathered by
-whoever runs the network: on a CPU as padded rows, on a GPU end to end and by the GPU itself, which
-then never waits for the host to copy ids (3 ms of a core of a Zen 3 a batch of 65,536 tokens, where
-an H100 takes 5.6 ms for all six layers of MiniLM).
+A few numbers per row define the ids of a batch; the engine gathers the ids: a CPU as padded rows, a
+GPU concatenated and by itself, so that it never waits for the host to copy ids (3 ms of one core of
+a Zen 3 for a batch of 65,536 tokens, where an H100 takes 5.6 ms for all six layers of MiniLM).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What the pieces of a unit's batches are taken from.
+    """The token ids of a unit, from which its batches take pieces.
 
     Attributes:
         ids: int32 [m], token ids.
@@ -34,10 +33,10 @@ class Batch:
 
     Attributes:
         source: of the ids.
-        starts: int64 [n, k], where each piece begins in the source.
-        sizes: int64 [n, k], its ids; 0 where an input has no such piece.
+        starts: int64 [n, k], the start of each piece in the source.
+        sizes: int64 [n, k], ids of each piece; 0 where an input has no such piece.
         first_lengths: int64 [n], tokens of each input's first text.
-        padding: id that fills rows up.
+        padding: id of the padding token.
     """
 
     source: Source
@@ -53,28 +52,28 @@ class Batch:
         lengths: NDArray[np.int64],
         padding: int,
     ) -> Batch:
-        """Inputs of one piece, of which the first text's end is not known and given as 0.
+        """Inputs of one piece; the length of the first text is not known and is 0.
 
         Args:
             source: of the ids.
             starts: int64 [n].
             lengths: int64 [n].
-            padding: id that fills rows up.
+            padding: id of the padding token.
         """
         return Batch(source, starts[:, None], lengths[:, None], np.zeros_like(lengths), padding)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """int64 [n], tokens of each input."""
-        found: NDArray[np.int64] = self.sizes.sum(axis=1)
-        return found
+        lengths: NDArray[np.int64] = self.sizes.sum(axis=1)
+        return lengths
 
     @cached_property
     def shifts(self) -> NDArray[np.int64]:
-        """int64 [n * k]: a piece's place in the source, less its place with all end to end."""
+        """int64 [n * k]: a piece's start in the source, minus its start in the packed batch."""
         sizes = self.sizes.ravel()
-        found: NDArray[np.int64] = self.starts.ravel() - (np.cumsum(sizes) - sizes)
-        return found
+        shifts: NDArray[np.int64] = self.starts.ravel() - (np.cumsum(sizes) - sizes)
+        return shifts
 
     @cached_property
     def input_ids(self) -> NDArray[np.int32]:
@@ -87,14 +86,14 @@ class Batch:
         return self._rows(self.source.types, 0)
 
     @cached_property
-    def _places(self) -> NDArray[np.int64]:
-        """int64, places in the source of all tokens, end to end."""
-        found: NDArray[np.int64] = np.repeat(self.shifts, self.sizes.ravel())
-        found += np.arange(len(found))
-        return found
+    def _positions(self) -> NDArray[np.int64]:
+        """int64 [tokens], positions in the source of all tokens of the batch."""
+        positions: NDArray[np.int64] = np.repeat(self.shifts, self.sizes.ravel())
+        positions += np.arange(len(positions))
+        return positions
 
     def _rows(self, values: NDArray[np.int32], padding: int) -> NDArray[np.int32]:
         shape = len(self.lengths), int(self.lengths.max(initial=1))
         rows = np.full(shape, padding, np.int32)
-        rows[np.arange(shape[1]) < self.lengths[:, None]] = values[self._places]
+        rows[np.arange(shape[1]) < self.lengths[:, None]] = values[self._positions]
         return rows
