@@ -64,7 +64,7 @@ def test_the_interval_has_the_width_that_the_normal_law_gives(monkeypatch):
     half = 1.96 * difference.std() / 30
     assert low == pytest.approx(difference.mean() - half, abs=0.002)
     assert high == pytest.approx(difference.mean() + half, abs=0.002)
-    monkeypatch.setattr("nightrank.evaluation.lift.DRAWN_AT_ONCE", 1000)
+    monkeypatch.setattr("nightrank.evaluation.lift.NUMBERS_AT_A_TIME", 1000)
     assert interval(difference, 0) == (low, high)
 
 

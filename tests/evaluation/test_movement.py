@@ -42,7 +42,7 @@ def test_every_kind_of_move_is_counted_once():
             "harmful_moves": 1,
             "false_positives_promoted": 2,
             "left_below": 1,
-            "missed_in_pool": 2,
+            "missed_at_reranking": 2,
             "lost_at_retrieval": 1,
         }
     ]
@@ -69,7 +69,7 @@ def test_every_relevant_document_has_exactly_one_fate():
     fates = ["kept", "false_negatives_promoted", "harmful_moves", "left_below", "lost_at_retrieval"]
     assert sums["relevant"] == sum(g >= 1 for docs in grades.values() for g in docs.values())
     assert sums["relevant"] == sum(sums[fate] for fate in fates)
-    assert sums["missed_in_pool"] == sums["harmful_moves"] + sums["left_below"]
+    assert sums["missed_at_reranking"] == sums["harmful_moves"] + sums["left_below"]
     # Both tops are full, so as many enter as leave.
     entering = sums["false_negatives_promoted"] + sums["false_positives_promoted"]
     assert entering == sums["false_positives_demoted"] + sums["harmful_moves"] > 0

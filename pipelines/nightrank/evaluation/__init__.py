@@ -1,4 +1,4 @@
-"""Measures, lifts with intervals, movements and the report; pure functions of tables.
+"""Measures against judgements, lifts with intervals, movements and the HTML report.
 
-May import: errors.
+Pure functions of tables. May import: errors.
 """

@@ -1,6 +1,6 @@
-"""Which share of the judged documents and queries exists in the corpus and the queries.
+"""The share of judged documents and queries that exist in the corpus and in the queries.
 
-If none does, e.g. since the ids follow another scheme, measures are 0 for any ranking.
+Where none exists, e.g. because the ids follow another scheme, every measure is 0.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Below this share measures depend more on the missing judgements than on the ranking.
-FEW = 0.5
-ID_LENGTH = 60
+# Below this share, measures depend more on missing ids than on the ranking.
+LOW_SHARE = 0.5
+SHOWN_ID_LENGTH = 60
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many judged documents or queries are known.
+    """How many judged documents or queries exist.
 
     Attributes:
         kind: `documents` or `queries`.
-        judged: different ids in the judgements.
-        looked_up: those that were looked up: all, or a sample by hash.
-        known: those of them that exist.
-        unknown_id: one that does not; empty where all do.
-        known_id: an id that does exist, to compare with; empty where there is none.
+        judged: number of distinct ids in the judgements.
+        looked_up: number of ids that were looked up: all, or a sample by hash.
+        known: number of looked-up ids that exist.
+        unknown_id: a looked-up id that does not exist; empty if all exist.
+        known_id: an id of the corpus or the queries, to compare with; empty if there is none.
     """
 
     kind: Literal["documents", "queries"]
@@ -45,38 +45,39 @@ class Coverage:
         known: pa.Array,
         known_id: str,
     ) -> Coverage:
-        """Counts.
+        """Counts the ids that exist.
 
         Args:
-            kind: of what.
-            judged: different ids in the judgements.
-            looked_up: string[n], those that were looked up.
-            known: bool[n].
-            known_id: an id that exists here.
+            kind: `documents` or `queries`.
+            judged: number of distinct ids in the judgements.
+            looked_up: string[n], the ids that were looked up.
+            known: bool[n], whether each of them exists.
+            known_id: an id of the corpus or the queries; empty if there is none.
         """
         unknown = looked_up.filter(pc.invert(known))
-        shown = pc.min(unknown).as_py() or ""
-        return cls(kind, judged, len(looked_up), len(looked_up) - len(unknown), shown, known_id)
+        unknown_id = pc.min(unknown).as_py() or ""
+        num_known = len(looked_up) - len(unknown)
+        return cls(kind, judged, len(looked_up), num_known, unknown_id, known_id)
 
     @property
     def place(self) -> str:
-        """Where the ids should be."""
+        """Where the ids are looked up."""
         return "in the corpus" if self.kind == "documents" else "among the queries"
 
     @property
     def share(self) -> str:
-        """The figures, for a person."""
+        """The counts as text, e.g. `90 of 100`."""
         sample = "" if self.looked_up == self.judged else f" (a sample of {self.judged:,})"
         return f"{self.known:,} of {self.looked_up:,}{sample}"
 
     @property
     def warning(self) -> str:
-        """One line where few or none are known, else empty."""
-        if not self.looked_up or self.known >= FEW * self.looked_up:
+        """One line if fewer than half of the ids exist; else empty."""
+        if not self.looked_up or self.known >= LOW_SHARE * self.looked_up:
             return ""
         sample = "" if self.looked_up == self.judged else f"{self.looked_up:,} looked up of the "
-        of = f"{sample}{self.judged:,} judged {self.kind}"
-        few = f"none of the {of} is" if not self.known else f"only {self.known:,} of the {of} are"
+        ids = f"{sample}{self.judged:,} judged {self.kind}"
+        few = f"only {self.known:,} of the {ids} are" if self.known else f"none of the {ids} is"
         compare = f"compare the ids, e.g. {_short(self.unknown_id)}"
         if self.known_id:
             compare += f" against {_short(self.known_id)}"
@@ -92,11 +93,11 @@ class Coverage:
         return cls(**{name: value for name, value in plain.items() if name != "warning"})
 
 
-def describe(covered: list[Coverage]) -> list[str]:
-    """The lines for a person: the shares, and a warning for each that is low."""
-    shares = ", ".join(f"{one.share} judged {one.kind} {one.place}" for one in covered)
-    return [shares, *(f"warning: {one.warning}" for one in covered if one.warning)]
+def describe(coverages: list[Coverage]) -> list[str]:
+    """Lines for the terminal: the shares, then a warning for each low one."""
+    shares = ", ".join(f"{each.share} judged {each.kind} {each.place}" for each in coverages)
+    return [shares, *(f"warning: {each.warning}" for each in coverages if each.warning)]
 
 
 def _short(id: str) -> str:
-    return repr(id if len(id) <= ID_LENGTH else id[: ID_LENGTH - 1] + "…")
+    return repr(id if len(id) <= SHOWN_ID_LENGTH else id[: SHOWN_ID_LENGTH - 1] + "…")

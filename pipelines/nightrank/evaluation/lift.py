@@ -1,8 +1,8 @@
-"""What reranking bought: a measure before and after, the ceiling, and an interval for the lift.
+"""The lift of reranking: a measure before and after, its ceiling, and a confidence interval.
 
 The interval is a paired bootstrap over queries: queries are drawn with replacement, each with both
 of its values, and the mean difference of every draw is kept; the interval spans the middle 95 % of
-10,000 draws. It speaks of other queries of the same kind, not of other judgements.
+10,000 draws. It covers the choice of queries, not the judgements.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from nightrank.errors import NightrankError
 
 DRAWS = 10_000
 INTERVAL_PERCENT = (2.5, 97.5)
-# Query numbers drawn at once: 32 MB of int64, whatever the number of queries.
-DRAWN_AT_ONCE = 4 << 20
+# Query numbers drawn at a time, 32 MB of int64: memory does not grow with draws x queries.
+NUMBERS_AT_A_TIME = 4 << 20
 ALL = "all"
-# Differences below this are rounding, not an improvement.
+# Smaller differences come from rounding.
 UNCHANGED = 1e-9
 SCHEMA = pa.schema(
     [
@@ -49,35 +49,37 @@ def summarise(
 
     Args:
         per_query: as `measures.evaluate` returns it, with the three runs.
-        measure: one of its measures, by the name it was asked for.
-        verticals: query_id to vertical; queries that are not in it count only in `all`.
-        seed: of the bootstrap. Each vertical draws from a stream of its own, so that adding one
-            changes no other's interval.
+        measure: the name of one of its measures.
+        verticals: query_id to vertical; other queries count in `all` only.
+        seed: of the bootstrap. Each vertical has its own stream of random numbers, so adding a
+            vertical changes no other interval.
 
     Returns:
         `SCHEMA`: `all` first, then the verticals by name. Means are over queries;
         `lift` = reranked - first_stage, with its 95 % interval; `headroom_reached` = lift /
-        (ceiling - first_stage), the share of the possible lift that was reached, null where the
-        first stage is at its ceiling; `improved`, `degraded` and `unchanged` count queries.
+        (ceiling - first_stage), the reached share of the possible lift, null if the first stage
+        is at its ceiling; `improved`, `degraded` and `unchanged` count queries.
 
     Raises:
-        NightrankError: E_ACCOUNTING where the three runs do not cover the same queries.
+        NightrankError: E_ACCOUNTING if the three runs do not cover the same queries.
     """
     ids, before = _values(per_query, measure, "first_stage")
     others = [_values(per_query, measure, run) for run in ("reranked", "ceiling")]
     if not ids or any(other != ids for other, _ in others):
         raise NightrankError(
             "E_ACCOUNTING",
-            f"the runs must cover the same queries, at least one, found {len(ids)} for first_stage "
-            f"and {' and '.join(str(len(o)) for o, _ in others)} for reranked and ceiling",
+            "expected the same queries, at least one, in all three runs; found "
+            f"{len(ids)} in first_stage, {len(others[0][0])} in reranked and "
+            f"{len(others[1][0])} in ceiling",
             measure,
+            "please report this",
         )
     after, best = (values for _, values in others)
-    of = np.array([(verticals or {}).get(query_id, "") for query_id in ids], object)
+    vertical_of = np.array([(verticals or {}).get(query_id, "") for query_id in ids], object)
     rows = [_row(ALL, before, after, best, seed)]
-    for vertical in sorted(set(of.tolist()) - {""}):
-        mine = of == vertical
-        rows.append(_row(vertical, before[mine], after[mine], best[mine], seed))
+    for vertical in sorted(set(vertical_of.tolist()) - {""}):
+        inside = vertical_of == vertical
+        rows.append(_row(vertical, before[inside], after[inside], best[inside], seed))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -87,7 +89,7 @@ def interval(difference: Float64, seed: int, stream: str = ALL) -> tuple[float, 
     Args:
         difference: float64[n], one difference per query, n at least 1.
         seed: an integer of at least 0.
-        stream: a name that gives a stream of random numbers of its own.
+        stream: names the stream of random numbers.
 
     Returns:
         The lower and the upper end of the 95 % interval.
@@ -95,9 +97,9 @@ def interval(difference: Float64, seed: int, stream: str = ALL) -> tuple[float, 
     generator = np.random.default_rng([seed, zlib.crc32(stream.encode())])
     num = len(difference)
     means = np.empty(DRAWS)
-    step = max(1, DRAWN_AT_ONCE // num)
-    for begin in range(0, DRAWS, step):
-        part = means[begin : begin + step]
+    draws = max(1, NUMBERS_AT_A_TIME // num)
+    for begin in range(0, DRAWS, draws):
+        part = means[begin : begin + draws]
         part[:] = difference[generator.integers(0, num, (len(part), num))].mean(axis=1)
     low, high = np.percentile(means, INTERVAL_PERCENT)
     return float(low), float(high)

@@ -1,10 +1,10 @@
-"""Measures of runs against judgements, by ir-measures (trec_eval beneath it).
+"""Measures of runs against judgements, computed by ir-measures, which uses trec_eval.
 
-Averages run over the queries of the qrels: one that a run does not answer counts as 0. Ties are
-ordered as trec_eval does (score, then doc_id, both descending) before anything is measured: some
-of ir-measures' own providers, RR@10's among them, would break them the other way.
+Averages are over the queries of the qrels: a query that a run does not answer counts as 0. Runs are
+sorted as trec_eval sorts them (score, then doc_id, both descending) before they are measured, since
+some providers of ir-measures, that of RR@10 among them, break ties the other way.
 
-Knows nothing about: how runs were made, or where they lie.
+Knows nothing about: how and where runs are stored.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ PER_QUERY_SCHEMA = pa.schema(
 
 
 def parse(measures: list[str]) -> dict[str, Any]:
-    """Looks measures up; a plan calls this before a night is spent on a misspelt name.
+    """Looks measures up by name, so that a misspelt name is refused when a run is planned.
 
     Args:
         measures: ir-measures names.
 
     Returns:
-        Name to `ir_measures.Measure`, in the given order.
+        Name to `ir_measures.Measure`, in the order of the names.
 
     Raises:
-        NightrankError: E_CONFIG for a name that is not known or cannot be computed here.
+        NightrankError: E_CONFIG for a name that is unknown or needs a provider that is missing.
     """
     import ir_measures
 
@@ -66,21 +66,20 @@ def evaluate(
     """Measures runs, query by query.
 
     Args:
-        qrels: columns `query_id`, `doc_id` string, `relevance` int32. What is not judged counts as
-            not relevant.
-        runs: name to table, with columns `query_id`, `doc_id` string, `score` float32; any others
-            are ignored, and queries without judgements too.
+        qrels: columns `query_id`, `doc_id` string, `relevance` int32. A document without a
+            judgement counts as not relevant.
+        runs: name to table, with columns `query_id`, `doc_id` string, `score` float32. Other
+            columns and queries without judgements are ignored.
         measures: ir-measures names, e.g. `nDCG@10`, `RR@10`, `R@100`.
-        queries: restricts to these query_ids, e.g. to what the runs' input held; all by default.
+        queries: measures only these query_ids, e.g. those of the runs' input; all by default.
 
     Returns:
-        `PER_QUERY_SCHEMA`: one row for every judged query (ascending), run and measure (in the
-        given order). The value is 0 where a run does not answer the query.
+        `PER_QUERY_SCHEMA`: one row per judged query (ascending), run and measure (in the order of
+        the arguments). The value is 0 if the run does not answer the query.
 
     Raises:
-        NightrankError: E_CONFIG for a measure that is not known or cannot be computed here,
-            E_EMPTY without a judged query, E_CORRUPT for a run with a score that is not finite or
-            a document twice.
+        NightrankError: E_CONFIG as `parse`, E_EMPTY without a judged query, E_CORRUPT for a score
+            that is not finite or a document that a query has twice.
     """
     import ir_measures
 
@@ -93,7 +92,7 @@ def evaluate(
             "E_EMPTY", "the qrels judge none of the queries", "evaluate.qrels", "compare the ids"
         )
     relevance = _by_query(qrels, judged, "relevance", "qrels")
-    # One object per measure: asked for under two names, it is computed once.
+    # A measure under two names is computed once.
     evaluator = ir_measures.evaluator(list(set(parsed.values())), relevance)
 
     ids = judged.to_pylist()
@@ -118,36 +117,37 @@ def evaluate(
     return pa.Table.from_arrays(columns, schema=PER_QUERY_SCHEMA)
 
 
-def ceiling(qrels: pa.Table, pool: pa.Table) -> pa.Table:
-    """Reorders a pool perfectly: the best that any reranking of these candidates can reach.
+def ceiling(qrels: pa.Table, candidates: pa.Table) -> pa.Table:
+    """Orders candidates perfectly: the best that any reranking of them can reach.
 
     Args:
-        qrels: as `evaluate` takes them.
-        pool: columns `query_id`, `doc_id`: all candidates of the first stage.
+        qrels: as in `evaluate`.
+        candidates: columns `query_id`, `doc_id`: all candidates of the first stage.
 
     Returns:
-        `query_id`, `doc_id` string, `score` float32: a candidate's relevance, 0 if it is not
-        judged or judged below 0 (trec_eval gains nothing from either). Queries without judgements
-        are left out.
+        `query_id`, `doc_id` string, `score` float32: a candidate's relevance, 0 without a
+        judgement or with one below 0 (trec_eval counts neither). Queries without judgements are
+        left out.
     """
     judged = _array(pc.unique(qrels["query_id"]))
-    pool = pool.select(["query_id", "doc_id"])
-    pool = pool.filter(pc.is_in(pool["query_id"], value_set=judged))
-    joined = pool.join(qrels.select(["query_id", "doc_id", "relevance"]), ["query_id", "doc_id"])
+    candidates = candidates.select(["query_id", "doc_id"])
+    candidates = candidates.filter(pc.is_in(candidates["query_id"], value_set=judged))
+    grades = qrels.select(["query_id", "doc_id", "relevance"])
+    joined = candidates.join(grades, ["query_id", "doc_id"])
     gain = pc.max_element_wise(pc.fill_null(joined["relevance"], 0), 0).cast(pa.float32())
     return joined.select(["query_id", "doc_id"]).append_column("score", gain)
 
 
 def _ranked(run: pa.Table, judged: pa.Array, name: str) -> pa.Table:
-    """Sorts judged queries' rows by trec_eval's order; the score becomes minus the position."""
+    """The judged queries' rows in trec_eval's order; the score becomes minus the position."""
     run = run.select(["query_id", "doc_id", "score"])
     run = run.filter(pc.is_in(run["query_id"], value_set=judged))
     finite = pc.fill_null(pc.is_finite(run["score"]), False)
     if not pc.all(finite, min_count=0).as_py():
-        where = run.filter(pc.invert(finite)).slice(0, 1).to_pylist()[0]
-        place = f"query_id {where['query_id']!r}, doc_id {where['doc_id']!r}"
+        row = run.filter(pc.invert(finite)).slice(0, 1).to_pylist()[0]
+        place = f"query_id {row['query_id']!r}, doc_id {row['doc_id']!r}"
         raise NightrankError("E_CORRUPT", f"run {name}: a score that is not finite", place)
-    # Adding 0.0 turns -0.0 into 0.0, which is equal to it.
+    # Adding 0.0 turns -0.0 into 0.0: the two are a tie, but sort apart.
     run = run.set_column(2, "score", pc.add(run["score"].cast(pa.float64()), 0.0))
     order = [("query_id", "ascending"), ("score", "descending"), ("doc_id", "descending")]
     run = run.sort_by(order)
@@ -157,7 +157,7 @@ def _ranked(run: pa.Table, judged: pa.Array, name: str) -> pa.Table:
 def _by_query(
     table: pa.Table, judged: pa.Array, column: str, name: str = "run"
 ) -> dict[str, dict[str, Any]]:
-    """Converts to the nested dicts that pytrec_eval takes; only judged queries come this far."""
+    """Converts rows of judged queries to the nested dicts that pytrec_eval takes."""
     number = pc.index_in(table["query_id"], value_set=judged).to_numpy()
     order = np.argsort(number, kind="stable")
     table, number = table.take(pa.array(order)), number[order]
@@ -171,7 +171,7 @@ def _by_query(
     for query_id, a, b in zip(ids, edges[:-1], edges[1:], strict=True):
         if len(nested[query_id]) < b - a:
             raise NightrankError(
-                "E_CORRUPT", f"{name}: a document stands twice", f"query_id {query_id!r}"
+                "E_CORRUPT", f"{name}: a document occurs twice", f"query_id {query_id!r}"
             )
     return nested
 

@@ -1,11 +1,11 @@
-"""Which documents reranking moved into and out of the top, and which it could never have moved.
+"""Which documents reranking moves into and out of the top, and which it cannot reach.
 
-Counted per query, from the judgements: a document is relevant if its relevance is at least 1, and
-*not relevant otherwise, unjudged ones included*. Where judgements are sparse, some of the "false
-positives demoted" are therefore relevant documents that nobody judged: read the counts as a lower
-bound of harm and an upper bound of cleaning.
+Counted per query from the judgements. A document is relevant if its relevance is at least 1; *a
+document without a judgement is not relevant*. Where judgements are sparse, some of the "false
+positives demoted" are relevant documents without a judgement: read that count as an upper bound,
+and `harmful_moves` as a lower bound.
 
-Every relevant document stands in exactly one of `kept`, `false_negatives_promoted`,
+Every relevant document counts in exactly one of `kept`, `false_negatives_promoted`,
 `harmful_moves`, `left_below` and `lost_at_retrieval`.
 """
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-# What each count means; the order is that of the table and of the report.
+# What each count means, in the order of the table and the report.
 COUNTS = {
     "relevant": "relevant documents, by the judgements",
     "kept": "relevant, in the top before and after",
@@ -26,9 +26,9 @@ COUNTS = {
     "false_negatives_promoted": "relevant, retrieved below the top, in the top after",
     "harmful_moves": "relevant, in the top before, not after",
     "false_positives_promoted": "not relevant, retrieved below the top, in the top after",
-    "left_below": "relevant, retrieved below the top, and still there after",
-    "missed_in_pool": "relevant and retrieved, but not in the top after",
-    "lost_at_retrieval": "relevant, not retrieved at all: out of reranking's reach",
+    "left_below": "relevant, retrieved below the top, still below it after",
+    "missed_at_reranking": "relevant and retrieved, not in the top after",
+    "lost_at_retrieval": "relevant, not retrieved: reranking cannot reach it",
 }
 RELEVANT_FROM = 1
 SCHEMA = pa.schema([("query_id", pa.string()), *((name, pa.int32()) for name in COUNTS)])
@@ -45,15 +45,15 @@ def movement(
 
     Args:
         qrels: columns `query_id`, `doc_id` string, `relevance` int32.
-        before: columns `query_id`, `doc_id`, `rank` int32 (from 1): the whole pool of candidates
-            as the first stage ranked it.
-        after: the same columns: the reranked list, at least its first `cutoff` rows.
-        cutoff: ranks up to this are the top.
-        queries: restricts to these query_ids; all that are judged by default.
+        before: columns `query_id`, `doc_id`, `rank` int32 (from 1): all candidates in the order
+            of the first stage.
+        after: the same columns: the reranked lists, at least their first `cutoff` rows.
+        cutoff: the last rank of the top.
+        queries: counts only these query_ids; all judged ones by default.
 
     Returns:
-        `SCHEMA`: one row per judged query, ascending. `COUNTS` says what is counted;
-        `missed_in_pool` = `harmful_moves` + `left_below`.
+        `SCHEMA`: one row per judged query, ascending. `COUNTS` describes the counts;
+        `missed_at_reranking` = `harmful_moves` + `left_below`.
     """
     if queries is not None:
         qrels = qrels.filter(pc.is_in(qrels["query_id"], value_set=queries))
@@ -78,7 +78,7 @@ def movement(
         "harmful_moves": relevant & was_top & ~now_top,
         "false_positives_promoted": ~relevant & ~was_top & now_top,
         "left_below": relevant & retrieved & ~was_top & ~now_top,
-        "missed_in_pool": relevant & retrieved & ~now_top,
+        "missed_at_reranking": relevant & retrieved & ~now_top,
         "lost_at_retrieval": relevant & ~retrieved & ~now_top,
     }
     number = pc.index_in(moved["query_id"], value_set=judged).to_numpy()
@@ -90,7 +90,7 @@ def movement(
 
 
 def totals(moves: pa.Table, verticals: dict[str, str] | None = None) -> dict[str, dict[str, int]]:
-    """Adds the counts up, over all queries and by vertical.
+    """Sums the counts over all queries and by vertical.
 
     Args:
         moves: as `movement` returns it.
@@ -99,15 +99,17 @@ def totals(moves: pa.Table, verticals: dict[str, str] | None = None) -> dict[str
     Returns:
         `all`, then the verticals by name, each a dict of `num_queries` and `COUNTS`.
     """
-    of = np.array([(verticals or {}).get(q, "") for q in moves["query_id"].to_pylist()], object)
-    groups = {"all": np.ones(len(of), bool)}
-    groups |= {vertical: of == vertical for vertical in sorted(set(of.tolist()) - {""})}
+    ids = moves["query_id"].to_pylist()
+    vertical_of = np.array([(verticals or {}).get(query_id, "") for query_id in ids], object)
+    groups = {"all": np.ones(len(ids), bool)}
+    for vertical in sorted(set(vertical_of.tolist()) - {""}):
+        groups[vertical] = vertical_of == vertical
     return {
         vertical: {
-            "num_queries": int(mine.sum()),
-            **{name: int(moves[name].to_numpy()[mine].sum()) for name in COUNTS},
+            "num_queries": int(inside.sum()),
+            **{name: int(moves[name].to_numpy()[inside].sum()) for name in COUNTS},
         }
-        for vertical, mine in groups.items()
+        for vertical, inside in groups.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""What a process sets up before it imports anything else: search path, home folder.
+"""What a process sets up before it imports anything else: module search path, home folder.
 
 May import: nothing of this package.
 """

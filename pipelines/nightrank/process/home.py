@@ -1,8 +1,8 @@
-"""The home directory: `~` in paths, and a substitute if the system has none for this user.
+"""The home folder: `~` in paths, and a substitute if the system has none for this user.
 
 Containers often run under an arbitrary user id, without an entry in /etc/passwd and without HOME.
-`Path.home()` and `getpass.getuser()` then raise, and libraries call them: torch's compiler for its
-cache, Ray for its token. `expanduser("~")` gives a folder named "~" in the working directory.
+Then `Path.home()` and `getpass.getuser()` raise, which libraries call (torch's compiler for its
+cache, Ray for its token), and `expanduser("~")` returns "~", a folder in the working directory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def ensure_home() -> None:
-    """Sets HOME and LOGNAME, for child processes too, where there is no entry to take them from."""
+    """Sets HOME and LOGNAME, also for child processes, if the user has no entry in /etc/passwd."""
     user = os.getuid()
     try:
         pwd.getpwuid(user)
@@ -29,7 +29,7 @@ def at_home(path: str) -> str:
     """A path with the home folder in place of a leading `~` or `~user`.
 
     Raises:
-        ValueError: no home folder is known.
+        ValueError: no home folder is known for the user.
     """
     if not path.startswith("~"):
         return path
@@ -42,10 +42,10 @@ def at_home(path: str) -> str:
 
 
 def _private_folder(user: int) -> Path:
-    """A folder for temporary files that only this user may enter, the same one for each process."""
+    """A temporary folder that only this user may enter, the same for every process."""
     folder = Path(tempfile.gettempdir()) / f"nightrank-home-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
     if folder.is_symlink() or status.st_uid != user or status.st_mode & 0o077:
-        return Path(tempfile.mkdtemp(prefix="nightrank-home-"))  # Another user took the name.
+        return Path(tempfile.mkdtemp(prefix="nightrank-home-"))  # Another user created it.
     return folder

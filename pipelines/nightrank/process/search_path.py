@@ -1,7 +1,7 @@
-"""Where modules are searched for: never in the user's working directory.
+"""The module search path, without the user's working directory.
 
-`python -m`, `PYTHONPATH=.` and Ray each put the working directory before the installed packages,
-where a user's own `torch.py` or `config/` takes the place of a module of the same name.
+`python -m`, `PYTHONPATH=.` and Ray put the working directory before the installed packages, so that
+a user's own `torch.py` or `config/` replaces a module of the same name.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def leave_out_working_directory() -> None:
-    """Takes the working directory off `sys.path`, and off PYTHONPATH for processes to come.
+    """Removes the working directory from `sys.path`, and from PYTHONPATH for child processes.
 
-    It stays where this package itself is found in it. Modules that are loaded stay loaded.
+    It is kept if it contains this package. Modules that are already loaded stay loaded.
     """
     sys.path[:] = _elsewhere(sys.path)
-    if given := os.environ.get("PYTHONPATH"):
-        os.environ["PYTHONPATH"] = os.pathsep.join(_elsewhere(given.split(os.pathsep)))
+    if python_path := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(_elsewhere(python_path.split(os.pathsep)))
 
 
 def holds_this_package(folder: str) -> bool:
-    """Whether a folder is where this package is found."""
+    """Whether a folder is the one that contains this package."""
     return os.path.realpath(folder) == PACKAGE_ROOT
 
 
 def _elsewhere(folders: list[str]) -> list[str]:
-    """The folders but for the working directory; an empty name is another name of it."""
+    """The folders without the working directory, which an empty name means too."""
     here = os.path.realpath(os.curdir)
     if here == PACKAGE_ROOT:
         return folders
