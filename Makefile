@@ -44,8 +44,8 @@ check: install-dev ## Formatter, linter, types, dependency directions, rules of 
 	@rm -f .lint-imports.log
 	$(BIN)/python -m pytest --numprocesses 0 tests/test_rules.py
 
-# In two processes, since tests wait for Ray or a socket for a third of their time.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+# In three processes on two cores, since tests wait for Ray or a socket for a third of their time.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
 test: install-dev ## All tests: real Ray, a real S3 API over HTTP, the built-in models.
 	$(PYTEST) --ignore=tests/faults --ignore=tests/packaging

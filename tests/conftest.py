@@ -39,22 +39,22 @@ atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the groups in the same hook.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, who shares what is dear to start shares one of them.
+    """Distributes tests over processes: those that share a cluster to one, others by their file.
 
-    The dear ones come first, one in each process, and files of others fill what time is left.
+    The clusters' tests come first, then files that start clusters of their own; files that need
+    the processor alone fill the time that these wait.
     """
-    dear = ["token_cluster", "ray_cluster"]
+    clusters = ["token_cluster", "ray_cluster"]
 
     def group(item: pytest.Item) -> str:
-        """A cluster's name or the file's; in tests/faults files have clusters of their own."""
-        shared = [name for name in dear if name in getattr(item, "fixturenames", ())]
-        if not shared and item.get_closest_marker("ray") and "faults" not in item.path.parts:
-            shared = ["ray_cluster"]  # By `getfixturevalue`.
-        return shared[0] if shared else item.location[0]
+        fixtures = getattr(item, "fixturenames", ())
+        return next((name for name in clusters if name in fixtures), item.location[0])
+
+    on_ray = {group(item) for item in items if item.get_closest_marker("ray")}
 
     def place(item: pytest.Item) -> int:
-        name, on_ray = group(item), item.get_closest_marker("ray") is not None
-        return dear.index(name) if name in dear else len(dear) + (not on_ray)
+        name = group(item)
+        return clusters.index(name) if name in clusters else len(clusters) + (name not in on_ray)
 
     items.sort(key=place)
     for item in items:

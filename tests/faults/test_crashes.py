@@ -30,9 +30,15 @@ from tests.support.protocol import publish, read
 from tests.support.world import World
 
 pytestmark = pytest.mark.timeout(900)
-LAYOUT = {"document_shard_rows": 100, "query_shard_rows": 12}
-SEQUENCES, ROUNDS = 150, 40
+LAYOUT = {"document_shard_rows": 20, "query_shard_rows": 4}
+SEQUENCES, ROUNDS = 40, 20
 PUBLISH = "tests.support.protocol:publish"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """As many shards as a larger one, ranked in a sixth of a second of a core."""
+    return Collection(tmp_path_factory.mktemp("tiny"), documents=60, queries=8)
 
 
 def records(root: Path) -> dict[str, bytes]:
@@ -52,19 +58,19 @@ def at(root: Path | str, name: str, number: int) -> dict[str, Any]:
 
 
 def test_a_run_killed_at_every_named_point_recovers_to_the_same_bytes(
-    small: Collection, drivers: Drivers, tmp_path: Path, write_config: Callable[..., str]
+    tiny: Collection, drivers: Drivers, tmp_path: Path, write_config: Callable[..., str]
 ) -> None:
-    """Every name once, ten of all points by chance, a name's occurrence by chance as well."""
+    """Every name once, four of all points by chance, a name's occurrence by chance as well."""
     rng = random.Random(1)
-    config = write_config(small.config(tmp_path / "whole", layout=LAYOUT))
+    config = write_config(tiny.config(tmp_path / "whole", layout=LAYOUT))
     met = points(drivers, config, tmp_path / "whole")
     assert list(dict.fromkeys(met)) == list(POINTS), "crash_points.POINTS is not what happens"
     whole, counts = digests(tmp_path / "whole"), Counter(met)
     wanted = [(name, rng.randint(1, counts[name])) for name in POINTS]
-    wanted += [("", number) for number in rng.sample(range(1, len(met)), 10)]
+    wanted += [("", number) for number in rng.sample(range(1, len(met)), 4)]
     for number, (name, occurrence) in enumerate(wanted):
         root = tmp_path / f"lake{number}"
-        again = write_config(small.config(root, layout=LAYOUT), f"{number}.yaml")
+        again = write_config(tiny.config(root, layout=LAYOUT), f"{number}.yaml")
         code, told = drivers.run("run", again, end_at=at(root, name, occurrence))
         assert code == -signal.SIGKILL, f"{name} {occurrence}: {code} {told}"
         before, logs = records(root), list(root.glob("tiny/results/_log/*.json"))
@@ -96,7 +102,7 @@ def test_a_night_killed_anywhere_ends_in_the_same_bytes(
     shutil.copytree(lake, whole)
     met = points(drivers, write_config({**plain, "root": str(whole)}, "w.yaml"), whole)
     assert Log(open_lake(str(whole), "tiny"), "index").published()[-1].body["compacted"]
-    for number in sorted(rng.sample(range(1, len(met) + 1), 8)):
+    for number in sorted(rng.sample(range(1, len(met) + 1), 5)):
         root = tmp_path / f"lake{number}"
         shutil.copytree(lake, root)
         again = write_config({**plain, "root": str(root)}, f"{number}.yaml")
@@ -165,13 +171,13 @@ def test_of_five_rival_publishers_the_latest_planned_stays_and_a_twin_counts_onc
 
 
 def test_a_publisher_that_slept_through_gc_is_refused_and_runs_again(
-    small: Collection, drivers: Drivers, tmp_path: Path, write_config: Callable[..., str]
+    tiny: Collection, drivers: Drivers, tmp_path: Path, write_config: Callable[..., str]
 ) -> None:
     """Stopped just before its entry, for longer than anything unfinished is kept."""
     root = tmp_path / "lake"
-    assert drivers.run("run", write_config(small.config(root, layout=LAYOUT)))[0] == 0
+    assert drivers.run("run", write_config(tiny.config(root, layout=LAYOUT)))[0] == 0
     before = digests(root)
-    config = write_config(small.config(root, rerank={"depth": 7}, layout=LAYOUT), "b.yaml")
+    config = write_config(tiny.config(root, rerank={"depth": 7}, layout=LAYOUT), "b.yaml")
     process = drivers.start(
         "run", config, end_at={**at(root, "link results entry", 1), "how": signal.SIGSTOP}
     )
@@ -202,12 +208,12 @@ GC_POINTS = (
 
 
 def test_gc_killed_anywhere_leaves_a_lake_that_everything_goes_on_with(
-    small: Collection, drivers: Drivers, tmp_path: Path, write_config: Callable[..., str]
+    tiny: Collection, drivers: Drivers, tmp_path: Path, write_config: Callable[..., str]
 ) -> None:
     """What an unfinished run had, and what it would share, is half deleted: it makes that anew."""
 
     def config(root: Path, depth: int) -> str:
-        plain = small.config(root, rerank={"depth": depth}, layout=LAYOUT)
+        plain = tiny.config(root, rerank={"depth": depth}, layout=LAYOUT)
         return write_config(plain, f"{root.name}-{depth}.yaml")
 
     lake = tmp_path / "lake"

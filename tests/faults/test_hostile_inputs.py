@@ -1,6 +1,6 @@
 """Malformed data, whatever its form: an exit code of the table, one line, every row accounted for.
 
-1,500 examples: 600 of rows, 400 of files, 500 of configs; about one in eight is ranked to the end.
+600 examples: 240 of rows, 160 of files, 200 of configs; about one in eight is ranked to the end.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def judge(folder: Path, kind: str, made: list[Made], policy: dict[str, Any], who
 def test_hostile_rows(tmp_path_factory: pytest.TempPathFactory, kind: str, form: Any) -> None:
     codes: Counter[int] = Counter()
 
-    @steady(100)
+    @steady(40)
     @given(st.data())
     def example(data: st.DataObject) -> None:
         whole = data.draw(st.integers(0, 7)) == 0
@@ -118,14 +118,14 @@ def test_hostile_rows(tmp_path_factory: pytest.TempPathFactory, kind: str, form:
         codes[judge(fresh(tmp_path_factory), kind, made, policy, whole)] += 1
 
     example()
-    assert set(codes) == {0, 4} and min(codes.values()) > 10, codes
+    assert set(codes) == {0, 4} and min(codes.values()) > 4, codes
 
 
 @pytest.mark.parametrize("kind", ["corpus", "queries"])
 def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, kind: str) -> None:
     codes: Counter[int] = Counter()
 
-    @steady(200)
+    @steady(80)
     @given(st.data())
     def example(data: st.DataObject) -> None:
         policy = data.draw(policies(kind, strict=False))
@@ -134,7 +134,7 @@ def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, kind: str) -> N
         codes[judge(fresh(tmp_path_factory), kind, made, policy, whole)] += 1
 
     example()
-    assert set(codes) == {0, 4} and min(codes.values()) > 20, codes
+    assert set(codes) == {0, 4} and min(codes.values()) > 8, codes
 
 
 @pytest.mark.parametrize("by", ["text", "setting"])
@@ -144,7 +144,7 @@ def test_hostile_configs(
     codes: Counter[int] = Counter()
     known = dict(keys())
 
-    @steady(250)
+    @steady(100)
     @given(st.data())
     def example(data: st.DataObject) -> None:
         folder = fresh(tmp_path_factory)
@@ -165,4 +165,4 @@ def test_hostile_configs(
         codes[ending.code] += 1
 
     example()
-    assert codes[0] > 4 and codes[2] > 100, codes
+    assert codes[0] > 2 and codes[2] > 40, codes

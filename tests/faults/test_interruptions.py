@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,22 @@ from tests.support.proxy import Faults, proxy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"document_shard_rows": 60, "query_shard_rows": 15}
+TINY = {"document_shard_rows": 60, "query_shard_rows": 6}
+
+
+# By the stage that a run was stopped after: what is damaged then.
+DAMAGED = (
+    ("ingest", "queries/*/ingest/_data/*"),
+    ("segment", "segments/*/documents/_data/*"),
+    ("tokenize", "segments/*/tokens-*/_data/*"),
+    ("embed", "segments/*/embeddings-*/_data/*"),
+    ("merge", "results/*/candidates/_data/*.candidates-*"),
+    ("merge", "results/*/candidates/manifest.json"),
+    ("rerank", "results/*/scores-*/_data/*"),
+)
+
+
+STOPS = (*dict.fromkeys(stage for stage, _ in DAMAGED), "changes")
 
 
 def start(config: str) -> subprocess.Popen[bytes]:
@@ -65,16 +82,42 @@ def under(pid: int, generations: int) -> dict[int, str]:
     return found
 
 
+def stop_after(config: str, stage: str) -> None:
+    with opened(config) as job:
+        execute(job, last=stage)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(
     collection: Collection, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[str]]:
-    import json
-
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "c.yaml").write_text(json.dumps(collection.config(folder / "lake", layout=SMALL)))
     run(str(folder / "c.yaml"))
     return digests(folder / "lake")
+
+
+@pytest.fixture(scope="module")
+def stages(small: Collection, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Copies of one lake, by the stage that its run was stopped after; complete by `""`.
+
+    A plan does not depend on where its lake is, so a run continues in a copy of a copy.
+    """
+    folder = tmp_path_factory.mktemp("stages")
+    config, copies = folder / "c.yaml", {}
+    config.write_text(json.dumps(small.config(folder / "lake", layout=TINY)))
+    for stage in STOPS:
+        stop_after(str(config), stage)
+        copies[stage] = folder / stage
+        shutil.copytree(folder / "lake", copies[stage])
+    run(str(config))
+    return {**copies, "": folder / "lake"}
+
+
+@pytest.fixture
+def small_config(small: Collection, tmp_path: Path, write_config: Callable[..., str]) -> str:
+    """A config of a lake that a test copies first."""
+    return write_config(small.config(tmp_path / "lake", layout=TINY))
 
 
 def test_an_old_generation_stays_readable_when_its_successor_is_killed(
@@ -139,7 +182,6 @@ def test_a_signal_stops_cleanly_and_the_same_command_resumes(
     ("number", "to_the_child", "records_first", "code"),
     [
         (signal.SIGINT, False, 12, 130),
-        (signal.SIGTERM, False, 12, 143),
         (signal.SIGTERM, True, 12, 143),  # As the stop of a Ray job or of a systemd unit sends it.
         (signal.SIGTERM, False, 0, 143),  # As Ray starts.
     ],
@@ -183,18 +225,6 @@ def test_two_runs_of_one_plan_publish_once(
     verify(config)
 
 
-# By the stage that a run was stopped after: what is damaged then.
-DAMAGED = (
-    ("ingest", "queries/*/ingest/_data/*"),
-    ("segment", "segments/*/documents/_data/*"),
-    ("tokenize", "segments/*/tokens-*/_data/*"),
-    ("embed", "segments/*/embeddings-*/_data/*"),
-    ("merge", "results/*/candidates/_data/*"),
-    ("merge", "results/*/candidates/manifest.json"),
-    ("rerank", "results/*/scores-*/_data/*"),
-)
-
-
 def flipped(data: bytes) -> bytes:
     """One bit in the middle turned."""
     at = len(data) // 2
@@ -207,41 +237,29 @@ def flip(path: Path) -> bytes:
     return damaged
 
 
-def stop_after(config: str, stage: str) -> None:
-    with opened(config) as job:
-        execute(job, last=stage)
-
-
 @pytest.mark.parametrize(("stage", "pattern"), DAMAGED)
-def test_damaged_work_is_put_aside_and_made_anew(
-    collection: Collection,
-    tmp_path: Path,
-    write_config: Callable[..., str],
-    undisturbed: dict[str, list[str]],
-    stage: str,
-    pattern: str,
+def test_damaged_work_is_quarantined_and_recomputed(
+    stages: dict[str, Path], tmp_path: Path, small_config: str, stage: str, pattern: str
 ) -> None:
-    config = write_config(collection.config(tmp_path / "lake", layout=SMALL))
-    stop_after(config, stage)
+    shutil.copytree(stages[stage], tmp_path / "lake")
     path = max((tmp_path / "lake" / "tiny").glob(pattern), key=lambda p: p.stat().st_size)
     damaged = flip(path)
-    run(config)
-    assert digests(tmp_path / "lake") == undisturbed
+    run(small_config)
+    assert digests(tmp_path / "lake") == digests(stages[""])
     (kept,) = (tmp_path / "lake").rglob("_damaged/*")
     assert (kept.name, kept.read_bytes()) == (path.name, damaged)
-    verify(config)
+    verify(small_config)
 
 
 @pytest.mark.ray
-def test_what_a_ray_worker_finds_damaged_is_made_anew_and_a_short_file_is_too(
-    collection: Collection,
+def test_what_a_ray_worker_finds_damaged_is_recomputed_and_a_short_file_is_too(
+    stages: dict[str, Path],
+    small: Collection,
     tmp_path: Path,
     write_config: Callable[..., str],
-    undisturbed: dict[str, list[str]],
     ray_cluster: None,
 ) -> None:
-    plain = collection.config(tmp_path / "lake", layout=SMALL)
-    stop_after(write_config(plain), "merge")
+    shutil.copytree(stages["merge"], tmp_path / "lake")
     store = open_lake(str(tmp_path / "lake"), "tiny")
     (manifest,) = (tmp_path / "lake" / "tiny").glob("results/*/candidates/manifest.json")
     manifest.unlink()
@@ -250,8 +268,8 @@ def test_what_a_ray_worker_finds_damaged_is_made_anew_and_a_short_file_is_too(
     short = Path(store.path(first.files["candidates"].key))
     short.write_bytes(short.read_bytes()[:-10])
     flip(Path(store.path(second.files["candidates"].key)))
-    run(write_config({**plain, "cluster": ON_RAY}, "ray.yaml"))
-    assert digests(tmp_path / "lake") == undisturbed
+    run(write_config(small.config(tmp_path / "lake", layout=TINY, cluster=ON_RAY)))
+    assert digests(tmp_path / "lake") == digests(stages[""])
     again = Dataset(store, folder).records()
     assert again[first.shard].attempt == again[second.shard].attempt == 1
 
@@ -286,14 +304,13 @@ def test_damaged_work_on_s3_is_made_anew_where_that_is_allowed(
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_run_goes_on_after_one_damaged_file_and_ends_with_the_second_of_a_shard(
-    collection: Collection,
+    stages: dict[str, Path],
     tmp_path: Path,
-    write_config: Callable[..., str],
-    undisturbed: dict[str, list[str]],
+    small_config: str,
     monkeypatch: pytest.MonkeyPatch,
     again: bool,
 ) -> None:
-    config = write_config(collection.config(tmp_path / "lake", layout=SMALL))
+    shutil.copytree(stages["embed"], tmp_path / "lake")
     whole, spoilt = Reader._whole, set[str]()
 
     def read(self: Reader, ref: FileRef) -> Any:
@@ -306,12 +323,12 @@ def test_a_run_goes_on_after_one_damaged_file_and_ends_with_the_second_of_a_shar
     monkeypatch.setattr(Reader, "_whole", read)
     if again:
         with pytest.raises(NightrankError) as caught:
-            run(config)
+            run(small_config)
         assert caught.value.exit_code == 7 and ".candidates-" in str(caught.value)
     else:
-        run(config)
-        assert digests(tmp_path / "lake") == undisturbed
-        verify(config)
+        run(small_config)
+        assert digests(tmp_path / "lake") == digests(stages[""])
+        verify(small_config)
     assert len(list((tmp_path / "lake").rglob("_damaged/*"))) == 1
     assert len(Log(open_lake(str(tmp_path / "lake"), "tiny"), "index").generations()) == 1
 
@@ -319,32 +336,31 @@ def test_a_run_goes_on_after_one_damaged_file_and_ends_with_the_second_of_a_shar
 @pytest.mark.parametrize("name", ["ranked", "queries", "changes"])
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-1]), flip])
 def test_what_a_twin_may_be_about_to_publish_is_refused_and_stays_where_it_is(
-    collection: Collection,
+    stages: dict[str, Path],
     tmp_path: Path,
-    write_config: Callable[..., str],
+    small_config: str,
     name: str,
     damage: Callable[[Path], Any],
 ) -> None:
     """No stage of a first publication reads these."""
-    config = write_config(collection.config(tmp_path / "lake", layout=SMALL))
-    stop_after(config, "changes")
+    shutil.copytree(stages["changes"], tmp_path / "lake")
     path = next((tmp_path / "lake").rglob(f"results/*/*/_data/*.{name}-*"))
     damage(path)
     with pytest.raises(NightrankError) as caught:
-        run(config)
+        run(small_config)
     assert caught.value.exit_code == 7 and path.name in str(caught.value) and path.exists()
     assert not list((tmp_path / "lake").rglob("_damaged"))
     assert not Log(open_lake(str(tmp_path / "lake"), "tiny"), "results").generations()
 
 
 def test_what_is_published_is_refused_and_stays_where_it_is(
-    collection: Collection, tmp_path: Path, write_config: Callable[..., str]
+    stages: dict[str, Path], small: Collection, tmp_path: Path, write_config: Callable[..., str]
 ) -> None:
-    plain = collection.config(tmp_path / "lake", layout=SMALL)
-    run(write_config(plain))
+    shutil.copytree(stages[""], tmp_path / "lake")
+    plain = small.config(tmp_path / "lake", layout=TINY)
     path = next((tmp_path / "lake").rglob("index-*/_data/*.faiss"))
     damaged = flip(path)
-    more = write_jsonl(tmp_path / "q.jsonl", [*collection.queries, {"_id": "new", "text": "loan"}])
+    more = write_jsonl(tmp_path / "q.jsonl", [*small.queries, {"_id": "new", "text": "loan"}])
     with pytest.raises(NightrankError) as caught:
         run(write_config({**plain, "queries": {"path": str(more)}}, "more.yaml"))
     assert caught.value.exit_code == 7 and path.name in str(caught.value)

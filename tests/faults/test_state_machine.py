@@ -33,7 +33,7 @@ from tests.support.protocol import publish, read
 
 # The same ones everywhere; others, and more of them, when asked for: NIGHTRANK_EXAMPLES=1000.
 ASKED = os.environ.get("NIGHTRANK_EXAMPLES")
-LOCAL = int(ASKED or 150)
+LOCAL = int(ASKED or 50)
 MONTH = 30 * 86_400
 SETTINGS = {
     "deadline": None,
@@ -246,5 +246,5 @@ def test_a_lake_on_s3_agrees_with_its_model(s3_url: str) -> None:
         base = s3_url
 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Remote, settings=settings(max_examples=4, stateful_step_count=15, **SETTINGS)
+        Remote, settings=settings(max_examples=2, stateful_step_count=15, **SETTINGS)
     )

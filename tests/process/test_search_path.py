@@ -21,7 +21,7 @@ from tests.support.cluster import ON_RAY
 from tests.support.collection import Collection
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = "jobs pipelines stages models storage config runtime flow cli numpy tokenizers"
+PACKAGES = "jobs pipelines stages models storage config runtime inputs flow cli numpy tokenizers"
 MODULES = "ray torch pyarrow pydantic typer yaml orjson common utils"
 
 
@@ -56,13 +56,16 @@ def run(hostile: Path, cluster: dict[str, Any], *command: str) -> None:
 
 
 @pytest.mark.ray
-def test_on_ray_neither_the_driver_nor_a_worker_imports_from_there(hostile: Path) -> None:
-    run(hostile, ON_RAY, str(REPOSITORY / "jobs" / "run.py"))
-
-
-def test_as_a_module_the_program_imports_nothing_from_there(hostile: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [("-m", "nightrank", "run"), (str(REPOSITORY / "jobs" / "nightly.py"),)],
+    ids=["nightrank run", "jobs/nightly.py"],
+)
+def test_on_ray_neither_the_driver_nor_a_worker_imports_from_there(
+    hostile: Path, command: tuple[str, ...]
+) -> None:
     """`-m` puts the working directory first, and PYTHONPATH before the installed packages."""
-    run(hostile, {"executor": "serial"}, "-m", "nightrank", "run")
+    run(hostile, ON_RAY, *command)
 
 
 def test_only_the_working_directory_is_left_out(

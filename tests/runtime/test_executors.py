@@ -26,28 +26,36 @@ from nightrank.storage.store import Store
 from tests.support.stages import SCHEMA, stage
 
 
+@pytest.fixture(scope="module")
+def ray_executor(ray_cluster: None) -> Iterator[Executor]:
+    """One for all tests: each process that it starts takes two seconds of a core.
+
+    Tests of units that kill their process take no other executor: the serial one would die too.
+    """
+    from nightrank.runtime.ray_executor import RayExecutor
+
+    pools = {"general": Pool(workers=2), "model": Pool(workers=1)}
+    executor = RayExecutor(Cluster(pools=pools, deadline_seconds=12.0))
+    yield executor
+    executor.close()
+
+
 @pytest.fixture(params=["serial", pytest.param("ray", marks=pytest.mark.ray)])
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    if request.param == "serial":
-        made: Executor = SerialExecutor()
-    else:
-        request.getfixturevalue("ray_cluster")
-        from nightrank.runtime.ray_executor import RayExecutor
-
-        made = RayExecutor(Cluster(pools={"general": Pool(workers=2)}, deadline_seconds=12.0))
-    yield made
-    made.close()
+def executor(request: pytest.FixtureRequest, ray_executor: Executor) -> Executor:
+    return SerialExecutor() if request.param == "serial" else ray_executor
 
 
-@pytest.fixture
-def ray_only(executor: Executor) -> Executor:
-    if isinstance(executor, SerialExecutor):
-        pytest.skip("a process that dies takes the serial executor with it")
-    return executor
+def lake(folder: Path) -> Store:
+    """One for all tests, as an executor's processes keep its lake; a folder of it for each test."""
+    return Store(str(folder.parent))
+
+
+def squares(folder: Path) -> Dataset:
+    return Dataset(lake(folder), f"{folder.name}/squares")
 
 
 def run(made: Stage, executor: Executor, folder: Path) -> list[int]:
-    store = Store(str(folder / "lake"))
+    store = lake(folder)
     manifest = run_stage(made, store, executor, Progress(quiet=True))
     read = Reader(store)
     return [read.table(ref)["value"][0].as_py() for ref in manifest.files("rows")]
@@ -67,18 +75,18 @@ def test_a_task_that_fails_once_is_tried_again(executor: Executor, tmp_path: Pat
 def test_at_its_limit_a_stage_begins_nothing_more_and_keeps_what_was_begun(
     executor: Executor, tmp_path: Path
 ) -> None:
-    store, made = Store(str(tmp_path / "lake")), stage(tmp_path, {})
+    store, made = lake(tmp_path), stage(tmp_path, {})
 
     def limit() -> str:
-        return "it is late" if Dataset(store, "squares").records() else ""
+        return "it is late" if squares(tmp_path).records() else ""
 
     with pytest.raises(NightrankError, match="it is late") as caught:
         run_stage(made, store, executor, Progress(quiet=True), limit)
     assert caught.value.exit_code == 10
-    before = Dataset(store, "squares").records()
+    before = squares(tmp_path).records()
     assert 0 < len(before) < 12
     assert run(made, executor, tmp_path) == SQUARES
-    after = Dataset(store, "squares").records()
+    after = squares(tmp_path).records()
     assert {name: after[name] for name in before} == before
 
 
@@ -91,17 +99,16 @@ def test_a_task_that_always_fails_is_reported_and_the_others_finish(
     # Messages of unexpected errors may quote texts, and this line goes into logs.
     assert "RuntimeError" in str(caught.value) and "never works" not in str(caught.value)
     assert (tmp_path / "part-03").stat().st_size == 3
-    done = Dataset(Store(str(tmp_path / "lake")), "squares").records()
+    done = squares(tmp_path).records()
     assert len(done) == 11 and "part-03" not in done
 
 
 def test_the_same_stage_again_does_only_what_is_missing(executor: Executor, tmp_path: Path) -> None:
     with pytest.raises(NightrankError):
         run(stage(tmp_path, {3: "raise always"}), executor, tmp_path)
-    store = Store(str(tmp_path / "lake"))
-    before = Dataset(store, "squares").records()
+    before = squares(tmp_path).records()
     assert run(stage(tmp_path, {}), executor, tmp_path) == SQUARES
-    after = Dataset(store, "squares").records()
+    after = squares(tmp_path).records()
     assert {name: after[name] for name in before} == before
 
 
@@ -115,22 +122,22 @@ def test_a_refused_input_is_not_tried_again(executor: Executor, tmp_path: Path) 
 def test_a_wrong_schema_is_never_committed(executor: Executor, tmp_path: Path) -> None:
     with pytest.raises(NightrankError, match="expected schema"):
         run(stage(tmp_path, {2: "wrong schema"}, count=3), executor, tmp_path)
-    assert "part-02" not in Dataset(Store(str(tmp_path / "lake")), "squares").records()
+    assert "part-02" not in squares(tmp_path).records()
 
 
-def test_a_killed_worker_costs_its_unit_only(ray_only: Executor, tmp_path: Path) -> None:
-    assert run(stage(tmp_path, {2: "die once", 9: "die once"}), ray_only, tmp_path) == SQUARES
+def test_a_killed_worker_costs_its_unit_only(ray_executor: Executor, tmp_path: Path) -> None:
+    assert run(stage(tmp_path, {2: "die once", 9: "die once"}), ray_executor, tmp_path) == SQUARES
 
 
 def test_a_process_that_lost_its_device_is_given_nothing_more(
-    ray_only: Executor, tmp_path: Path
+    ray_executor: Executor, tmp_path: Path
 ) -> None:
-    assert run(stage(tmp_path, {0: "unfit once"}), ray_only, tmp_path) == SQUARES
+    assert run(stage(tmp_path, {0: "unfit once"}), ray_executor, tmp_path) == SQUARES
 
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_worker_that_the_memory_monitor_kills_costs_its_unit_alone(
-    ray_only: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+    ray_executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     import ray
 
@@ -145,19 +152,21 @@ def test_a_worker_that_the_memory_monitor_kills_costs_its_unit_alone(
 
     monkeypatch.setattr(ray, "get", as_if_memory_had_run_out)
     if times == 1:
-        assert run(stage(tmp_path, {}), ray_only, tmp_path) == SQUARES
+        assert run(stage(tmp_path, {}), ray_executor, tmp_path) == SQUARES
         return
     with pytest.raises(NightrankError, match=r"out of memory.*part-05.*memory_bytes") as caught:
-        run(stage(tmp_path, {}), ray_only, tmp_path)
+        run(stage(tmp_path, {}), ray_executor, tmp_path)
     assert caught.value.exit_code == 8
 
 
-def test_a_unit_that_kills_every_worker_is_set_aside(ray_only: Executor, tmp_path: Path) -> None:
+def test_a_unit_that_kills_every_worker_is_set_aside(
+    ray_executor: Executor, tmp_path: Path
+) -> None:
     with pytest.raises(NightrankError) as caught:
-        run(stage(tmp_path, {4: "die always"}), ray_only, tmp_path)
+        run(stage(tmp_path, {4: "die always"}), ray_executor, tmp_path)
     assert caught.value.exit_code == 9 and "part-04" in str(caught.value)
     assert (tmp_path / "part-04").stat().st_size == 3
-    assert len(Dataset(Store(str(tmp_path / "lake")), "squares").records()) == 11
+    assert len(squares(tmp_path).records()) == 11
 
 
 class Total:
@@ -181,41 +190,51 @@ def totals(folder: Path, units: list[list[int]]) -> Stage:
     tasks = tuple(Task(f"part-{i:02d}", {"numbers": unit}) for i, unit in enumerate(units))
     worker = WorkerSpec(Total, {"folder": str(folder)})
     return Stage(
-        "add", 1, "totals", {}, tasks, worker, {"rows": SCHEMA}, pool="model", divisible=True
+        "add",
+        1,
+        f"{folder.name}/totals",
+        {},
+        tasks,
+        worker,
+        {"rows": SCHEMA},
+        pool="model",
+        divisible=True,
     )
 
 
 def test_inputs_that_kill_are_found_and_left_out_and_nothing_else_is(
-    ray_only: Executor, tmp_path: Path
+    ray_executor: Executor, tmp_path: Path
 ) -> None:
-    units = [[1] * 8, [1] * 8, [1] * 8]
-    units[0][0] = units[1][7] = -1
-    assert run(totals(tmp_path, units), ray_only, tmp_path) == [7, 7, 8]
-    # Three attempts each, then at most log2(8) + 1 processes for one input that kills.
-    assert (tmp_path / "deaths").stat().st_size <= 2 * (3 + 3 + 1)
+    units = [[1] * 4, [1] * 4, [1] * 4]
+    units[0][0] = units[1][3] = -1
+    assert run(totals(tmp_path, units), ray_executor, tmp_path) == [3, 3, 4]
+    # Three attempts each, then at most log2(4) + 1 processes for one input that kills.
+    assert (tmp_path / "deaths").stat().st_size <= 2 * (3 + 2 + 1)
 
 
 def test_a_unit_that_dies_of_every_input_is_given_up(
-    ray_only: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bisection, "MAX_ASIDE", 1)  # Eight would cost thirty processes.
     with pytest.raises(NightrankError) as caught:
-        run(totals(tmp_path, [[-1] * 3, [1] * 2]), ray_only, tmp_path)
+        run(totals(tmp_path, [[-1] * 3, [1] * 2]), ray_executor, tmp_path)
     assert caught.value.exit_code == 9 and "part-00" in str(caught.value)
-    assert list(Dataset(Store(str(tmp_path / "lake")), "totals").records()) == ["part-01"]
+    assert list(Dataset(lake(tmp_path), f"{tmp_path.name}/totals").records()) == ["part-01"]
 
 
-def test_a_stopped_worker_is_killed_at_its_deadline(ray_only: Executor, tmp_path: Path) -> None:
+def test_a_stopped_worker_is_killed_at_its_deadline(ray_executor: Executor, tmp_path: Path) -> None:
     started = time.monotonic()
-    assert run(stage(tmp_path, {6: "stop once"}), ray_only, tmp_path) == SQUARES
+    assert run(stage(tmp_path, {6: "stop once"}), ray_executor, tmp_path) == SQUARES
     assert time.monotonic() - started < 90
 
 
 def test_a_pool_that_no_node_can_hold_is_an_error_and_no_wait_without_end(
-    ray_only: Executor, tmp_path: Path
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from nightrank.runtime import ray_executor
     from nightrank.runtime.ray_executor import RayExecutor
 
+    monkeypatch.setattr(ray_executor, "START_SECONDS", 2.0)
     # The cluster has no GPU; where one is brought by an autoscaler it would come in time.
     starved = RayExecutor(Cluster(pools={"model": Pool(workers=2, gpus=1.0)}, deadline_seconds=2.0))
     told: list[tuple[int, int]] = []
@@ -243,7 +262,7 @@ class Stillborn:
 
 
 def test_workers_that_die_as_they_start_are_told_and_end_the_run_in_time(
-    ray_only: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nightrank.runtime import ray_pools, ray_stage_run
     from nightrank.runtime.ray_executor import RayExecutor
@@ -261,10 +280,10 @@ def test_workers_that_die_as_they_start_are_told_and_end_the_run_in_time(
     assert told == ["start_failed"]  # The second one is the error itself.
 
 
-def test_tasks_of_one_affinity_stay_with_one_worker(ray_only: Executor, tmp_path: Path) -> None:
-    run(stage(tmp_path, {}, affinity=True), ray_only, tmp_path)
-    store = Store(str(tmp_path / "lake"))
-    records = Dataset(store, "squares").records()
+def test_tasks_of_one_affinity_stay_with_one_worker(ray_executor: Executor, tmp_path: Path) -> None:
+    run(stage(tmp_path, {}, affinity=True), ray_executor, tmp_path)
+    store = lake(tmp_path)
+    records = squares(tmp_path).records()
     workers: dict[str, set[int]] = {}
     for i in range(12):
         table = Reader(store).table(records[f"part-{i:02d}"].files["rows"])

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 import nightrank.stages
 from nightrank.config.running import Cluster, IndexStage, ModelStage, OtherStage, Pool
 from nightrank.errors import NightrankError
-from nightrank.runtime import ray_pools
+from nightrank.runtime import ray_executor, ray_pools
 from nightrank.runtime.executor import run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.runtime.ray_cluster import POOL_LABEL
@@ -107,8 +107,9 @@ def test_a_pool_of_its_own_name_goes_where_nodes_are_labelled_for_its_stages(
 
 
 def test_a_pool_whose_nodes_never_come_says_which_they_are(
-    executors: list[RayExecutor], tmp_path: Path
+    executors: list[RayExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ray_executor, "START_SECONDS", 2.0)
     pools = {"general": Pool(workers=1, labels={"zone": "nowhere"})}
     executors.append(RayExecutor(Cluster(pools=pools, deadline_seconds=2.0)))
     with pytest.raises(NightrankError, match="nodes labelled zone=nowhere") as caught:

@@ -69,4 +69,4 @@ def stage(folder: Path, troubles: dict[int, str], count: int = 12, affinity: boo
         for i in range(count)
     )
     worker = WorkerSpec(Square, {"folder": str(folder)})
-    return Stage("square", 1, "squares", {}, tasks, worker, {"rows": SCHEMA})
+    return Stage("square", 1, f"{folder.name}/squares", {}, tasks, worker, {"rows": SCHEMA})
