@@ -102,7 +102,7 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
         check_unchanged(file)
     assert error.value.exit_code == 4
     os.unlink(path)
-    with pytest.raises(NightrankError, match="E_INPUT_CHANGED.*vanished"):
+    with pytest.raises(NightrankError, match="E_INPUT_CHANGED.*deleted"):
         check_unchanged(file)
 
 

@@ -124,14 +124,14 @@ def test_parquet_judgements(columns):
     ("columns", "message"),
     [
         ({"qid": ["q"], "text": ["PRIVATE"]}, "query_id, doc_id and relevance, found: qid, text"),
-        ({"qid": ["q", None], "docid": ["d", "e"], "rel": [1, 1]}, "query_id is null.*row 1"),
+        ({"qid": ["q", None], "docid": ["d", "e"], "rel": [1, 1]}, "query_id, found null.*row 1"),
         ({"qid": ["q", "q"], "docid": ["d", "e"], "rel": [1, 0.5]}, "integer.*row 1"),
         ({"qid": ["q"], "docid": ["d"], "rel": [float("nan")]}, "integer.*row 0"),
         ({"qid": ["q"], "docid": ["d"], "rel": ["PRIVATE"]}, "integer.*row 0"),
-        ({"qid": ["q"], "docid": [[1]], "rel": [1]}, "doc_id is list"),
+        ({"qid": ["q"], "docid": [[1]], "rel": [1]}, "doc_id: expected strings.*found list"),
         ({"qid": ["q", "q"], "docid": ["d", "d"], "rel": [1, 0]}, "twice, 0 and 1.*rows 0 and 1"),
         ({"qid": pa.array([], pa.string()), "docid": pa.array([], pa.string()),
-          "rel": pa.array([], pa.int8())}, "no judgements"),
+          "rel": pa.array([], pa.int8())}, "expected judgements, found none"),
     ],
 )  # fmt: skip
 def test_parquet_that_holds_no_judgements(columns, message):

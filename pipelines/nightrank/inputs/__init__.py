@@ -1,4 +1,4 @@
-"""Users' files: listing, splits, JSONL, TSV, CSV, Parquet, validation, judgements.
+"""The user's files: listing, splits, JSONL, TSV, CSV, Parquet, validation, judgements.
 
 May import: errors, config, storage.
 """

@@ -1,4 +1,4 @@
-"""Attribute columns: declared types, lossless casts, and one spelling for hashing."""
+"""Attribute columns: declared types, lossless casts, and a canonical form for hashing."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ZONED = r"[T ]\d{2}.*(Z|[+-]\d{2}(:?\d{2})?)$"
 def cast_attribute(array: pa.Array, declared: ColumnType) -> tuple[pa.Array, np.ndarray]:
     """Casts a column to its declared type, without loss.
 
-    A time without a zone is taken as UTC. Times and days are of the years 1 to 9999: beyond them
-    SQL, Python and Arrow's own text forms have no value to show.
+    A time without a zone is read as UTC. Times and days are limited to the years 1 to 9999, beyond
+    which SQL, Python and Arrow's text forms have no value.
 
     Args:
-        array: n values of any type that a reader lets through.
+        array: n values of any type that a reader accepts for the attribute.
         declared: the attribute's type.
 
     Returns:
@@ -46,7 +46,7 @@ def cast_attribute(array: pa.Array, declared: ColumnType) -> tuple[pa.Array, np.
         pass
     if len(array) == 1:
         return pa.nulls(1, ATTRIBUTE_TYPES[declared]), np.ones(1, dtype=bool)
-    # By halves: a few bad values cost a few casts each, the rest stays vectorised.
+    # By halves: each bad value costs a few casts, the rest stays vectorised.
     middle = len(array) // 2
     head, head_bad = cast_attribute(array.slice(0, middle), declared)
     tail, tail_bad = cast_attribute(array.slice(middle), declared)
@@ -57,21 +57,21 @@ def _cast(array: pa.Array, declared: ColumnType) -> pa.Array:
     """The column as declared.
 
     Raises:
-        pa.ArrowInvalid: a value cannot be cast without loss, or is no time or day of those years.
+        pa.ArrowInvalid: a value cannot be cast without loss, or is outside the years 1 to 9999.
     """
     if declared == "string" and (pt.is_timestamp(array.type) or pt.is_date(array.type)):
-        spelt = array.cast(pa.string())
-        # What Arrow writes for a time that its formatter cannot: `<value out of range: ...>`.
-        if pc.any(pc.starts_with(spelt, "<")).as_py():
+        text = array.cast(pa.string())
+        # Arrow writes a time that its formatter cannot show as `<value out of range: ...>`.
+        if pc.any(pc.starts_with(text, "<")).as_py():
             raise pa.ArrowInvalid("out of range")
-        return spelt
-    made = _converted(array, declared)
+        return text
+    converted = _converted(array, declared)
     if declared in YEARS:
-        bounds = pc.min_max(made.cast(pa.int64() if declared == "timestamp" else pa.int32()))
+        bounds = pc.min_max(converted.cast(pa.int64() if declared == "timestamp" else pa.int32()))
         low, high = (bounds[name].as_py() for name in ("min", "max"))
         if low is not None and (low < YEARS[declared][0] or high > YEARS[declared][1]):
             raise pa.ArrowInvalid("out of range")
-    return made
+    return converted
 
 
 def _converted(array: pa.Array, declared: ColumnType) -> pa.Array:
@@ -93,10 +93,10 @@ def _converted(array: pa.Array, declared: ColumnType) -> pa.Array:
 
 
 def canonical(columns: dict[str, pa.Array]) -> pa.Array:
-    """One byte string per row that tells rows apart exactly where their values differ.
+    """One byte string per row; two rows have the same string exactly if their values are equal.
 
-    Each value is `name=<bytes>:<value>` and null is `name=-`, joined by commas; lengths make it
-    unambiguous. Numbers are spelt by their bits, so that no formatting enters a stored hash.
+    Each value is `name=<bytes>:<value>` and null is `name=-`, joined by commas; the lengths make it
+    unambiguous. Floats are written by their bits, so that a stored hash depends on no formatting.
 
     Args:
         columns: arrays of n values, in the order of the result.
@@ -106,16 +106,17 @@ def canonical(columns: dict[str, pa.Array]) -> pa.Array:
     """
     parts = []
     for name, array in columns.items():
-        spelt = _spelt(array)
-        length = pc.binary_length(spelt).cast(pa.string()).cast(pa.binary())
-        whole = pc.binary_join_element_wise(length, spelt, pa.scalar(b":"))
-        whole = pc.fill_null(whole, b"-")
+        content = _to_bytes(array)
+        length = pc.binary_length(content).cast(pa.string()).cast(pa.binary())
+        value = pc.binary_join_element_wise(length, content, pa.scalar(b":"))
+        value = pc.fill_null(value, b"-")
         head = pa.scalar(f"{name}=".encode())
-        parts.append(pc.binary_join_element_wise(head, whole, pa.scalar(b"")))
+        parts.append(pc.binary_join_element_wise(head, value, pa.scalar(b"")))
     return pc.binary_join_element_wise(*parts, pa.scalar(b","))
 
 
-def _spelt(array: pa.Array) -> pa.Array:
+def _to_bytes(array: pa.Array) -> pa.Array:
+    """Values as binary[n]: numbers and times as decimal digits, floats by their bits."""
     if pt.is_floating(array.type):
         array = array.view(pa.int64())
     elif pt.is_timestamp(array.type):

@@ -1,9 +1,10 @@
-"""Bundles: neighbouring small files that one task reads together.
+"""Bundles: neighbouring small files that one unit reads together.
 
-A task, its record and its files cost some 20 ms and five files of the lake, whatever it reads:
-1,500 files of one document each made 7,643 files in 57 s. Where a bundle ends depends on the path
-and the size of its last file alone (content-defined chunking over names): a file that comes, goes
-or grows changes its own bundle, and none that come after. Bundles keep the order of the files.
+A unit, its record and its files cost some 20 ms and five files of the lake, whatever it reads:
+1,500 files of one document each took 57 s and became 7,643 files. The end of a bundle depends only
+on the path and the size of its last file (content-defined chunking over names): a file that is
+added, deleted or extended changes its own bundle and no later one. Bundles keep the order of the
+files.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from nightrank.inputs.splits import TARGET_BYTES, Split
 
 Bundle: TypeAlias = "tuple[Split, ...]"
 
-# The mean size of a bundle. Reading a small file takes 3 ms, 60 ms on S3; a file that changes is on
-# average in a bundle of twice the mean, since larger bundles have more of the files.
+# The mean size of a bundle. Reading a small file takes 3 ms, 60 ms on S3. The bundle of a changed
+# file has twice the mean on average, since larger bundles hold more of the files.
 MEAN_FILES, MEAN_BYTES = 32, TARGET_BYTES // 4
-# A bundle ends at this many means at the latest: one in 55 does.
+# The longest bundle, in means: one in 55 is cut there.
 MOST_MEANS = 4
-# With more bundles of small files than this the mean is doubled: a stage has at most 50,000 units.
+# Above this many bundles of small files the mean is doubled: a stage has at most 50,000 units.
 MOST_BUNDLES = 20_000
-# Bytes of text per compressed byte of gzip, zstd and Parquet, about.
+# About the bytes of text per compressed byte of gzip, zstd and Parquet.
 EXPANSION = 4
 
 
 def bundled(splits: tuple[Split, ...]) -> tuple[Bundle, ...]:
-    """Puts whole small files together; a part of a file and a large one are a bundle each.
+    """Joins whole small files; a part of a file, and a large file, are a bundle of their own.
 
     Args:
         splits: in the order of the input.
@@ -37,7 +38,7 @@ def bundled(splits: tuple[Split, ...]) -> tuple[Bundle, ...]:
 
 
 def plain(bundle: Bundle) -> list[dict[str, Any]]:
-    """Plain data for a manifest; equal for equal files in equal state."""
+    """Plain data for a manifest; equal for equal, unchanged files."""
     return [split.to_dict() for split in bundle]
 
 
@@ -64,11 +65,11 @@ def _bundles(splits: tuple[Split, ...]) -> Iterator[Bundle]:
 
 
 def _text_bytes(split: Split) -> int:
-    packed = split.file.compression or split.file.format == "parquet"
-    return split.file.size * (EXPANSION if packed else 1)
+    compressed = split.file.compression or split.file.format == "parquet"
+    return split.file.size * (EXPANSION if compressed else 1)
 
 
 def _ends(split: Split, chance: float) -> bool:
-    """Whether a file is the last of its bundle, by a draw that its path decides."""
+    """Whether a file is the last of its bundle, by a hash of its path."""
     digest = hashlib.blake2b(split.file.url.encode(), digest_size=8).digest()
     return int.from_bytes(digest) < chance * 2**64

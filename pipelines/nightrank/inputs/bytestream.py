@@ -1,4 +1,4 @@
-"""Input files as streams of bytes: opened, decompressed, bounded and compared with the plan."""
+"""Input files as streams of bytes: opened, decompressed, limited, and compared with the plan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import pyarrow as pa
 
@@ -16,27 +16,27 @@ from nightrank.inputs.compressed import decompressed
 from nightrank.inputs.listing import store_errors
 from nightrank.inputs.raw import BadFile, guard_expansion
 from nightrank.inputs.splits import InputFile, changed
-from nightrank.storage.filesystem import connect, is_remote
+from nightrank.storage.filesystem import StorageOptions, connect, is_remote
 
-# Objects are fetched ahead in ranges of this size; s3fs' own 50 MiB would triple a task's memory.
+# Objects are fetched in ranges of this size; the 50 MiB of s3fs would triple a unit's memory.
 FETCH_BYTES = 8 << 20
 BOM = b"\xef\xbb\xbf"
 TextMode: TypeAlias = Literal["bytes", "utf8", "latin1"]
 
 
 class RawFile(io.RawIOBase):
-    """A file of the user's, whose store's errors are told apart from its contents'.
+    """An input file that separates errors of the store from errors of the contents.
 
-    Arrow wraps what a Python file raises in errors that look like a corrupt file; `failure` keeps
-    the true one.
+    Arrow wraps the errors of a Python file in errors that look like a corrupt file; `failure` holds
+    the original one.
 
     Args:
         file: the file.
-        options: fsspec storage options.
-        ahead: whether an object is fetched ahead of what is read, in its order.
+        options: of the store.
+        ahead: whether to fetch an object ahead of the reads, which are then in its order.
     """
 
-    def __init__(self, file: InputFile, options: dict[str, Any] | None, ahead: bool = True) -> None:
+    def __init__(self, file: InputFile, options: StorageOptions | None, ahead: bool = True) -> None:
         super().__init__()
         filesystem, place = connect(file.url, options)
         self.file = file
@@ -63,11 +63,11 @@ class RawFile(io.RawIOBase):
         return int(self._inner.tell())
 
     def size(self) -> int:
-        """Bytes, as planned."""
+        """The planned size in bytes."""
         return self.file.size
 
     def read(self, size: int | None = -1) -> bytes:
-        """Reads `size` bytes, fewer only at the end: Arrow takes a short read for the end."""
+        """Reads `size` bytes, fewer only at the end: Arrow treats a short read as the end."""
         parts = []
         left = self.file.size if size is None or size < 0 else size
         while left > 0:
@@ -86,17 +86,17 @@ class RawFile(io.RawIOBase):
         return data
 
     def check_digest(self) -> None:
-        """Compares what was read, from first to last byte in order, with a local file's sha256.
+        """Compares the bytes read, all of them in order, with the planned sha256 of a local file.
 
         Raises:
             NightrankError: E_INPUT_CHANGED.
         """
-        # What a decompressor left unread behind the end of its stream.
+        # Bytes that a decompressor left unread after the end of its stream.
         while self.read(FETCH_BYTES):
             pass
-        found = f"sha256:{self._digest.hexdigest()}"
-        if self.file.identity.startswith("sha256:") and found != self.file.identity:
-            raise changed(self.file, self.file.identity, found)
+        identity = f"sha256:{self._digest.hexdigest()}"
+        if self.file.identity.startswith("sha256:") and identity != self.file.identity:
+            raise changed(self.file, self.file.identity, identity)
 
     def close(self) -> None:
         """Closes the file."""
@@ -105,24 +105,24 @@ class RawFile(io.RawIOBase):
         super().close()
 
 
-# A record of one field, in files that have two columns at least: where it is not met as such, a
-# quote before it was never closed.
+# Appended to text as a record of one field, where rows have at least two: if the reader does not
+# return it as a record, a quote before it was never closed.
 END = b"\x1eend of file\x1e\n"
 
 
 class NotUtf8(Exception):
-    """Text that was to be UTF-8 is not."""
+    """The text is not UTF-8."""
 
 
 class Decoded(io.RawIOBase):
-    """The decompressed bytes of a file, stopped where they grow suspiciously many.
+    """The decompressed bytes of a file; it stops where they are suspiciously many.
 
     Args:
         raw: the file.
-        text: `bytes` gives them as they are. `utf8` and `latin1` end the last line with a line
-            feed and add the line `END`, unless the file is empty. `utf8` checks the encoding;
-            `latin1` drops a byte order mark and gives each byte as the character of its number in
-            UTF-8, so that any file becomes valid.
+        text: `bytes` returns them unchanged. `utf8` and `latin1` end the last line with a line feed
+            and add the line `END`, unless the file is empty. `utf8` checks the encoding; `latin1`
+            drops a byte order mark and encodes each byte as the character of its number in UTF-8,
+            so that any file becomes valid.
     """
 
     def __init__(self, raw: RawFile, text: TextMode = "bytes") -> None:
@@ -139,7 +139,7 @@ class Decoded(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        """Reads `size` bytes, fewer only at the end (in `latin1`, half as many and more).
+        """Reads `size` bytes, fewer only at the end (in `latin1`, at least half as many).
 
         Raises:
             BadFile: `suspicious_expansion`.
@@ -162,11 +162,11 @@ class Decoded(io.RawIOBase):
         return data.decode("latin-1").encode() if self._text == "latin1" else data
 
     def _read(self, size: int) -> bytes:
-        # Arrow takes a short read for the end and never asks again.
+        # Arrow treats a short read as the end and does not read again.
         while len(self._rest) < size:
-            wanted = size - len(self._rest)
-            data = self._stream.read(wanted)
-            short = len(data) < wanted
+            missing = size - len(self._rest)
+            data = self._stream.read(missing)
+            short = len(data) < missing
             if self._text == "latin1" and not self.decoded and data.startswith(BOM):
                 self.decoded, data = len(BOM), data[len(BOM) :]
             self.decoded += len(data)
@@ -184,15 +184,15 @@ class Decoded(io.RawIOBase):
 
 @contextmanager
 def open_raw(
-    file: InputFile, options: dict[str, Any] | None, ahead: bool = True
+    file: InputFile, options: StorageOptions | None, ahead: bool = True
 ) -> Iterator[RawFile]:
-    """Opens a file's bytes as they are; tells a store's failure and a corrupt file apart.
+    """Opens a file's bytes; raises different errors for a failing store and for bad contents.
 
     See `RawFile` for the arguments.
 
     Raises:
         NightrankError: the store failed, or the file changed.
-        BadFile: the contents are at fault.
+        BadFile: the contents are bad.
     """
     raw = RawFile(file, options, ahead)
     try:
@@ -208,13 +208,13 @@ def open_raw(
 
 @contextmanager
 def open_decoded(
-    file: InputFile, options: dict[str, Any] | None, text: TextMode = "bytes"
+    file: InputFile, options: StorageOptions | None, text: TextMode = "bytes"
 ) -> Iterator[Decoded]:
     """Opens a file's decompressed bytes; see `Decoded` and `open_raw`.
 
     Raises:
         NightrankError: the store failed, or the file changed.
-        BadFile: the contents are at fault, or suspiciously many.
+        BadFile: the contents are bad, or suspiciously large.
         NotUtf8: under `utf8`.
     """
     with open_raw(file, options) as raw:

@@ -1,7 +1,7 @@
 """CSV; quoted fields may hold line feeds.
 
-Columns are read as bytes, so that a row that is not UTF-8 does not cost its block, and a row with
-too few or too many fields is one reject.
+Columns are read as bytes, so that a row that is not UTF-8 does not fail its block: it is a reject,
+as is a row with too few or too many fields.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from nightrank.inputs.raw import (
     place,
 )
 from nightrank.inputs.splits import Split
+from nightrank.storage.filesystem import StorageOptions
 
-# A record must fit one block: room for a text at its limit with every character a doubled quote,
-# a title as long, and other columns.
+# A record must fit into one block: a text at its limit, all of it doubled quotes, a title as long,
+# and other columns.
 MIN_BLOCK, MAX_BLOCK = 8 << 20, 1 << 30
-# The detail of the record that a stream ends with.
+# The reject detail that marks the appended last record.
 LAST = END.decode().rstrip("\n")
 
 
 def read_csv(
-    split: Split, wanted: Wanted, source: Source, options: dict[str, Any] | None
+    split: Split, wanted: Wanted, source: Source, options: StorageOptions | None
 ) -> Iterator[RawBatch]:
     """Reads a whole CSV file.
 
-    Row numbers count records after the header, where there is one; blank lines are no records. An
+    Row numbers count records after a header; blank lines are no records. An
     empty field is an empty string, and for attributes of other types null.
 
     Raises:
-        BadFile: a column is missing or there twice, or the stream is broken.
+        BadFile: a column is missing or occurs twice, or the stream is broken.
     """
     block = min(MAX_BLOCK, max(MIN_BLOCK, 5 * source.max_text_bytes))
     first = _first_record(split, block, options)
@@ -53,15 +54,15 @@ def read_csv(
         return
     columns = source.header or first
     names = {ours: columns[at] for ours, at in places.items()}
-    done = 0
+    start = 0
     try:
         for batch, next_row in _batches(split, names, source, block, options, "utf8", 0):
-            done = next_row
+            start = next_row
             yield batch
     except NotUtf8:
-        # Arrow fails on a row that has the wrong number of fields and is not UTF-8: read such a
-        # file once more as characters that stand for bytes, from the first row not yet given.
-        for batch, _ in _batches(split, names, source, block, options, "latin1", done):
+        # Arrow fails on a row with a wrong number of fields that is not UTF-8: such a file is read
+        # again with one character per byte, from the first row that was not yielded.
+        for batch, _ in _batches(split, names, source, block, options, "latin1", start):
             yield batch
 
 
@@ -70,18 +71,18 @@ def _batches(
     names: dict[str, str],
     source: Source,
     block: int,
-    options: dict[str, Any] | None,
+    options: StorageOptions | None,
     text: TextMode,
     start: int,
 ) -> Iterator[tuple[RawBatch, int]]:
-    """Batches from row `start` on, each with the number of the next row."""
+    """Batches of the rows from `start` on, each with the number of the next row."""
     bad: list[tuple[int, str]] = []  # Row number and detail, in order.
     latin = text == "latin1"
     in_file = {ours: _as_latin(name) if latin else name for ours, name in names.items()}
     with open_decoded(split.file, options, text) as stream:
-        theirs = sorted(set(in_file.values()))
+        needed = sorted(set(in_file.values()))
         convert = pcsv.ConvertOptions(
-            include_columns=theirs, column_types={name: pa.binary() for name in theirs}
+            include_columns=needed, column_types={name: pa.binary() for name in needed}
         )
         header = [_as_latin(name) if latin else name for name in source.header]
         reader = _open(stream, block, bad, convert, header)
@@ -95,7 +96,7 @@ def _batches(
                 next_row = int(rows[-1]) + 1
                 rejects = _take(bad, start, next_row)
                 fresh = pa.array(rows >= start)
-                columns = {o: part.column(name).filter(fresh) for o, name in in_file.items()}
+                columns = {ours: part.column(name).filter(fresh) for ours, name in in_file.items()}
                 if latin:
                     columns = {name: _as_bytes(column) for name, column in columns.items()}
                 for name, declared in source.typed.items():
@@ -104,7 +105,7 @@ def _batches(
                 rows = rows[rows >= start]
                 yield checked_batch(columns, rows, rejects, place(split)), next_row
         if not bad or bad.pop()[1] != LAST:
-            detail = "a quoted field is never closed: it would swallow all rows after it"
+            detail = "a quoted field is never closed: it would contain all rows after it"
             raise BadFile("unreadable_file", detail)
         if bad:
             empty = {name: pa.array([], pa.string()) for name in names}
@@ -120,13 +121,13 @@ def _as_latin(name: str) -> str:
 
 
 def _as_bytes(column: pa.Array) -> pa.Array:
-    """The bytes that a `latin1` stream's characters stand for; only in files that are not UTF-8."""
+    """The original bytes of a `latin1` stream's characters; only for files that are not UTF-8."""
     values = column.to_pylist()
     return pa.array([v if v is None else v.decode().encode("latin-1") for v in values], pa.binary())
 
 
 def _take(bad: list[tuple[int, str]], start: int, stop: int) -> Rejects:
-    """Moves the bad rows below `stop` into rejects, those before `start` into nothing."""
+    """Removes the bad rows below `stop`; those from `start` on become rejects."""
     rejects = Rejects()
     count = sum(row < stop for row, _ in bad)
     for row, detail in bad[:count]:
@@ -143,7 +144,7 @@ def _open(
     convert: pcsv.ConvertOptions,
     header: list[str],
 ) -> pcsv.CSVStreamingReader:
-    """Opens a reader that adds rows with a wrong number of fields to `bad`, `LAST` among them."""
+    """Opens a reader that adds rows with a wrong number of fields to `bad`, also `LAST`."""
 
     def skip(row: Any) -> str:
         # Arrow numbers records from 1, a header included.
@@ -162,7 +163,7 @@ def _open(
     )
 
 
-def _first_record(split: Split, block: int, options: dict[str, Any] | None) -> list[str] | None:
+def _first_record(split: Split, block: int, options: StorageOptions | None) -> list[str] | None:
     """The fields of the file's first record; None for a file without one.
 
     Raises:
@@ -178,4 +179,4 @@ def _first_record(split: Split, block: int, options: dict[str, Any] | None) -> l
         fields = [name.decode() for name in names]
     except UnicodeDecodeError:
         raise BadFile("unreadable_file", "the first line is not UTF-8") from None
-    return None if fields == [LAST] else fields  # A byte order mark, and nothing behind it.
+    return None if fields == [LAST] else fields  # A byte order mark and nothing else.

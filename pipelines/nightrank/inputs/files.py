@@ -1,6 +1,6 @@
-"""Finding the files behind a path: a file, a folder or a glob, on a local disk or in a bucket.
+"""Finds the files of a path: a file, a folder or a glob, on a local disk or in a bucket.
 
-Nothing is left out silently: a file that is not read is counted with its reason, or refused.
+No file is left out silently: a file that is not read is counted with its reason, or refused.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nightrank.errors import NightrankError, is_utf8, printable
-from nightrank.inputs.left_out import LeftOut, Unread, is_sidecar
+from nightrank.inputs.left_out import LeftOut, Unreadable, is_sidecar
 from nightrank.inputs.listing import MAGIC, suffixes
 from nightrank.inputs.tree import BucketTree, Entry, LocalTree, Tree
 from nightrank.storage.filesystem import glob_pattern, is_remote
 
-# s3fs cuts a key there, whether or not the bucket keeps versions.
+# s3fs cuts keys at this mark, even in buckets without versions.
 VERSION_MARK = "?versionId="
 HIDDEN = ("_", ".")
 
 
 @dataclass(frozen=True)
-class Found:
-    """The files behind a path.
+class FoundFiles:
+    """The files of a path.
 
     Attributes:
         files: by url, as the user would write it, sorted.
-        left_out: what is not read.
+        left_out: the files that are not read.
     """
 
     files: dict[str, Entry]
@@ -38,48 +38,49 @@ class Found:
 
 def find_files(
     filesystem: Any, place: str, path: str, format: str, ignore: Iterable[str] = ()
-) -> Found:
-    """Finds the files behind a path.
+) -> FoundFiles:
+    """Finds the files of a path.
 
-    Links are followed. A file that several names lead to is read once, under the name that is no
-    link or else the first. Names that start with `_` or `.` are left out, unless the path says so.
+    Links are followed. A file with several names is read once, under the name that is no link, or
+    else the first. Names that start with `_` or `.` are left out, unless the path names them.
 
     Args:
         filesystem: of fsspec.
         place: the path within it.
         path: as the user writes it.
-        format: `auto`, or the one format that counts in a folder; all matches of a glob are taken
-            for it.
+        format: `auto`, or the only format that is read in a folder; all matches of a glob are read
+            as this format.
         ignore: patterns of files to leave out of a folder or a glob: `*.bz2`, `old/*`. They match
             from any folder on.
 
     Raises:
-        NightrankError: E_SCHEMA for a file of unknown format, or whose name is no UTF-8;
-            E_EMPTY for a link that leads nowhere.
-        OSError: as the store answers.
+        NightrankError: E_SCHEMA for a file of unknown format, or whose name is not UTF-8; E_EMPTY
+            for a link to a missing file.
+        OSError: the store's own.
     """
     kept = path.removeprefix("file://").rstrip("/") or "/"
     remote = is_remote(kept)
     parts = (kept.partition("://")[2] if remote else kept).split("/")
     magic = next((i for i, part in enumerate(parts) if MAGIC.search(part)), None)
     if remote and magic == 0:
-        raise NightrankError("E_EMPTY", "a bucket's name takes no pattern", path, "name a bucket")
+        what = "expected the name of a bucket, found a pattern"
+        raise NightrankError("E_EMPTY", what, path, "name one bucket")
     if magic is None or filesystem.exists(place):
         info = filesystem.info(place)
         if info["type"] != "directory":
             _refuse_unreadable(kept)
             etag = str(info.get("ETag", "")).strip('"')
-            return Found({kept: Entry("", place, "file", int(info["size"]), etag)})
+            return FoundFiles({kept: Entry("", place, "file", int(info["size"]), etag)})
         tree = _tree(filesystem, place, remote)
         before = kept if kept.endswith("/") else f"{kept}/"
-        return _sorted_out(_folder(tree), before, format, ignore, glob=False)
+        return _classified(_folder(tree), before, format, ignore, glob=False)
     before = kept[: len(kept) - len("/".join(parts[magic:]))]
     root, pattern = "/".join(parts[:magic]), parts[magic:]
     if not remote:
         root = os.path.abspath(before or ".")
         pattern = [part for part in pattern if part not in ("", ".")]
     tree = _tree(filesystem, root, remote)
-    return _sorted_out(_matches(tree, tree.root(), pattern), before, format, ignore, glob=True)
+    return _classified(_matches(tree, tree.root(), pattern), before, format, ignore, glob=True)
 
 
 def _tree(filesystem: Any, place: str, remote: bool) -> Tree:
@@ -87,13 +88,13 @@ def _tree(filesystem: Any, place: str, remote: bool) -> Tree:
 
 
 def _folder(tree: Tree) -> Iterator[tuple[Entry, str]]:
-    """All names of a folder, each with the part of it that is hidden."""
+    """All entries of a folder, each with the hidden part of its name."""
     for entry in tree.below(tree.root()):
         yield entry, _hidden(entry.name.split("/"))
 
 
 def _matches(tree: Tree, folder: Entry, pattern: list[str]) -> Iterator[tuple[Entry, str]]:
-    """Names that match a pattern below a folder, each with the part of it that is hidden."""
+    """Entries below a folder that match a pattern, each with the hidden part of its name."""
     if pattern[0] == "**":
         matches = re.compile(glob_pattern("/".join(pattern))).match
         start = len(folder.name) + 1 if folder.name else 0
@@ -116,32 +117,32 @@ def _matches(tree: Tree, folder: Entry, pattern: list[str]) -> Iterator[tuple[En
 
 
 def _hidden(parts: list[str]) -> str:
-    """The path up to its first part that is hidden; empty where none is."""
+    """The path up to its first hidden part; empty where no part is hidden."""
     at = next((i for i, part in enumerate(parts) if part[:1] in HIDDEN), None)
     return "" if at is None else "/".join(parts[: at + 1])
 
 
-def _sorted_out(
+def _classified(
     entries: Iterable[tuple[Entry, str]],
     before: str,
     format: str,
     ignore: Iterable[str],
     glob: bool,
-) -> Found:
-    """Files to read, files that are left out; refuses the rest.
+) -> FoundFiles:
+    """The files to read and the files left out; refuses all others.
 
     Args:
-        entries: names, each with the part of it that is hidden.
-        before: what the user writes in front of them.
+        entries: entries, each with the hidden part of its name.
+        before: the user's path in front of their names.
         format: as configured.
         ignore: patterns.
-        glob: whether each was matched by a glob.
+        glob: whether the entries matched a glob.
     """
     taken: dict[str, Entry] = {}
-    left_out, unread, hidden_parts = LeftOut(), Unread(), set()
+    left_out, unreadable, hidden_parts = LeftOut(), Unreadable(), set()
     unknown: list[tuple[str, Entry]] = []
-    patterns = [one for pattern in ignore for one in (pattern, f"*/{pattern}")]
-    for entry, hidden in sorted(entries, key=lambda one: one[0].name):
+    patterns = [each for pattern in ignore for each in (pattern, f"*/{pattern}")]
+    for entry, hidden in sorted(entries, key=lambda pair: pair[0].name):
         url = before + entry.name
         kind = suffixes(entry.name)[0]
         if hidden:
@@ -151,12 +152,12 @@ def _sorted_out(
         elif any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in patterns):
             left_out.add("ignored", url)
         elif entry.kind == "link":
-            unread.broken.append(url)
+            unreadable.broken.append(url)
         elif entry.kind in ("cycle", "folder"):
             left_out.add(entry.kind, url)
         elif entry.kind == "other":
             if kind or glob and format != "auto":
-                unread.no_file.append(url)
+                unreadable.no_file.append(url)
             else:
                 left_out.add("other", url)
         elif (glob and format != "auto") or (kind and format in ("auto", kind)):
@@ -169,21 +170,21 @@ def _sorted_out(
             left_out.add("empty", url)
         else:
             unknown.append((url, entry))
-    files = _once(taken, left_out)
+    files = _without_repeats(taken, left_out)
     places = {entry.place for entry in files.values() if entry.place}
     for url, entry in unknown:
         if entry.place in places:
             left_out.add("repeated", url)
         else:
-            unread.unknown.append(url)
-    unread.refuse()
+            unreadable.unknown.append(url)
+    unreadable.refuse()
     for url in files:
         _refuse_unreadable(url)
-    return Found(files, left_out)
+    return FoundFiles(files, left_out)
 
 
 def _refuse_unreadable(url: str) -> None:
-    """Refuses a name that plans and rejects could not repeat, or that s3fs would cut.
+    """Refuses a name that plans and rejects cannot hold, or that s3fs would cut.
 
     Raises:
         NightrankError: E_SCHEMA.
@@ -200,7 +201,7 @@ def _refuse_unreadable(url: str) -> None:
         raise NightrankError("E_SCHEMA", what, printable(url), do)
 
 
-def _once(taken: dict[str, Entry], left_out: LeftOut) -> dict[str, Entry]:
+def _without_repeats(taken: dict[str, Entry], left_out: LeftOut) -> dict[str, Entry]:
     """Each file under one name: the first that is no link, or else the first."""
     files = {url: entry for url, entry in taken.items() if not entry.linked}
     places = {entry.place for entry in files.values()}

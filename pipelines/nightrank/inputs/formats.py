@@ -1,14 +1,13 @@
 """Reads a split of an input file as raw batches, whatever its format.
 
-Every reader projects the needed columns first, streams at most `BATCH_ROWS` rows at a time, bounds
-what a file may decode to, and keeps exact row numbers for what it refuses.
+Every reader projects the needed columns first, streams at most `BATCH_ROWS` rows at a time, limits
+the decoded size of a file, and keeps exact row numbers for rejects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from nightrank.inputs.parquet_rows import read_parquet
 from nightrank.inputs.raw import BadFile, RawBatch, Rejects, Wanted, checked_batch, place
 from nightrank.inputs.splits import Split, check_unchanged
 from nightrank.inputs.tsv import read_tsv
+from nightrank.storage.filesystem import StorageOptions
 
 READERS = {
     "parquet": read_parquet,
@@ -31,19 +31,19 @@ READERS = {
 
 
 def read_split(
-    split: Split, kind: str, source: Source, options: dict[str, Any] | None = None
+    split: Split, kind: str, source: Source, options: StorageOptions | None = None
 ) -> Iterator[RawBatch]:
     """Reads the needed columns of a split.
 
-    With `on_bad_file: reject` the split is read twice, first to see that it can be read to its end,
-    so that a file that breaks off gives one reject and no rows. (Plan with `by_file=True` then: of
-    a file in several splits only the broken one is left out.)
+    With `on_bad_file: reject` the split is read twice, first to check that it can be read to its
+    end, so that a file that breaks off yields one reject and no rows. (Plan with `by_file=True`
+    then: of a file in several splits only the broken split would be left out.)
 
     Args:
-        split: what to read.
-        kind: `corpus` or `queries`; decides the usual column names.
-        source: names, attributes and policies.
-        options: fsspec storage options.
+        split: the part of a file to read.
+        kind: `corpus` or `queries`; decides the default column names.
+        source: column names, attributes and policies.
+        options: of the store.
 
     Yields:
         Batches in row order, some without a row. Rows and rejects together are the rows of the
@@ -66,7 +66,7 @@ def read_split(
             if source.on_bad_row == "error" and batch.rejects.num_rows:
                 raise bad_row(batch.rejects, where)
             yield batch
-        check_unchanged(split.file, options)  # Or what was read is partly another file's.
+        check_unchanged(split.file, options)  # Else the rows may be of two versions.
     except BadFile as error:
         if source.on_bad_file == "error":
             what = f"{error.reason}: {error.detail}"
@@ -79,7 +79,7 @@ def read_split(
 
 
 def bad_row(rejects: pa.Table, where: str) -> NightrankError:
-    """The error for the first of some refused rows.
+    """The error for the first of the rejected rows.
 
     Args:
         rejects: `rejects_schema()`, at least one row.
@@ -87,5 +87,5 @@ def bad_row(rejects: pa.Table, where: str) -> NightrankError:
     """
     first = rejects.sort_by("row").slice(0, 1).to_pylist()[0]
     what = f"bad row: {first['reason']}: {first['detail']}"
-    do = "repair the row, or set on_bad_row: reject"
+    do = "correct the row, or set on_bad_row: reject"
     return NightrankError("E_SCHEMA", what, f"{where}, row {first['row']}", do)

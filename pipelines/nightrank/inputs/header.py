@@ -1,4 +1,4 @@
-"""Which column of a CSV or TSV file is which, by its header or by the config."""
+"""Finds the needed columns of a CSV or TSV file, by its header or by the config."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ QUOTE = '"'
 
 
 def column_places(first: Sequence[str] | None, wanted: Wanted, source: Source) -> dict[str, int]:
-    """Finds the needed columns; blanks around a name do not count.
+    """Positions of the needed columns; blanks around a name are ignored.
 
-    No message quotes a field of the file unless one of the expected names is among the fields: a
+    A message quotes a field of the file only if one of the expected names is among the fields: a
     file without a header begins with a document.
 
     Args:
-        first: the fields of the file's first line; None for a file without a line.
-        wanted: what is looked for.
+        first: the fields of the file's first line; None for an empty file.
+        wanted: the needed columns.
         source: `header` names the columns of a file that has no header line.
 
     Returns:
-        Our names to positions, from 0.
+        Positions from 0, by our names.
 
     Raises:
-        BadFile: a column is missing or there twice; the file has no header and none is configured,
-            or it has one beside the configured one.
+        BadFile: a column is missing or occurs twice; the file has no header and none is configured,
+            or it has one although one is configured.
     """
     names = [name.strip() for name in first or ()]
     if source.header:
@@ -34,11 +34,11 @@ def column_places(first: Sequence[str] | None, wanted: Wanted, source: Source) -
             what = f"{wanted.kind}.header is set, but the first line is a header itself"
             raise BadFile("unreadable_file", what, f"remove {wanted.kind}.header")
         names = [name.strip() for name in source.header]
-    looked_for = {name for candidates in wanted.names.values() for name in candidates}
-    if twice := sorted({n for n in names if n in looked_for and names.count(n) > 1}):
-        what = f"the header names {', '.join(map(repr, twice))} more than once"
+    known = {name for candidates in wanted.names.values() for name in candidates}
+    if repeated := sorted({n for n in names if n in known and names.count(n) > 1}):
+        what = f"the header names {', '.join(map(repr, repeated))} more than once"
         raise BadFile("unreadable_file", what, "rename or remove all but one of these columns")
-    if names and not looked_for & set(names):
+    if names and not known & set(names):
         raise _no_header(names, wanted)
     return {ours: names.index(name) for ours, name in wanted.resolve(names).items()}
 
@@ -51,16 +51,16 @@ def _is_header(names: Sequence[str], wanted: Wanted) -> bool:
 
 
 def _no_header(names: Sequence[str], wanted: Wanted) -> BadFile:
-    """The error for a first line without any of the names; it may be a document."""
+    """The error for a first line without any known name; the line may be a document."""
     unquoted = [name[1:-1] for name in names if len(name) > 1 and name[0] == name[-1] == QUOTE]
     if _is_header(unquoted, wanted):
         what = "the names in the header are in double quotes, which are part of a name in TSV"
         return BadFile("unreadable_file", what, "write TSV without quotes, or write CSV")
     columns = ", ".join(wanted.spelt(ours) for ours in wanted.names if ours in wanted.required)
-    many = "1 field" if len(names) == 1 else f"{len(names)} fields"
+    fields = "1 field" if len(names) == 1 else f"{len(names)} fields"
     what = (
         f"the file seems to have no header: expected the columns {columns} in its first line, "
-        f"found {many} without any of these names"
+        f"found {fields} without any of these names"
     )
     do = f"set {wanted.kind}.header, e.g. [id, text], or {wanted.kind}.columns; or add a header"
     return BadFile("unreadable_file", what, do)

@@ -1,7 +1,7 @@
-"""JSONL: one object a line, by byte range.
+"""JSONL: one object per line, read by byte range.
 
-Arrow's JSON reader infers types, and one bad line costs it a whole block; here lines are parsed one
-by one (orjson: 290 MB/s for 540-byte lines, measured), so that a bad line is one reject.
+Arrow's JSON reader infers types, and a bad line fails its whole block. Here lines are parsed one by
+one (290 MB/s for lines of 540 bytes, by orjson), so that a bad line is one reject.
 """
 
 from __future__ import annotations
@@ -29,54 +29,56 @@ from nightrank.inputs.raw import (
     place,
 )
 from nightrank.inputs.splits import Split
+from nightrank.storage.filesystem import StorageOptions
 
 # JSON writes a byte as at most 6 (`\u0000`); a longer line cannot hold an acceptable text.
 LINE_FACTOR, LINE_SLACK = 8, 64 << 20
 KEYS_NOTED = 12
-# orjson gives an integer above 64 bits as the nearest float; Python's own parser gives it exactly.
+# orjson returns an integer above 64 bits as the nearest float; Python's parser returns it exactly.
 ROUNDED = float(1 << 63)
 NATIVE = {"string": str, "int64": int, "float64": float, "bool": bool}
 ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 
 
 def read_jsonl(
-    split: Split, wanted: Wanted, source: Source, options: dict[str, Any] | None
+    split: Split, wanted: Wanted, source: Source, options: StorageOptions | None
 ) -> Iterator[RawBatch]:
     """Reads the lines that start within a split.
 
-    Keys are looked for in every object on its own, so that a row depends neither on its neighbours
-    nor on how the file was cut: the first usual name of the id that an object has counts, and a
-    title, vertical or attribute that it does not have is null. Attributes come as their declared
-    type where every value of the batch has it, else as strings.
+    Keys are looked up in every object separately, so that a row depends neither on other rows nor
+    on how the file was split: the first default name of the id that an object has counts, and a
+    missing title, vertical or attribute is null. Attributes have their declared type where every
+    value of the batch has it, else they are strings.
 
     Raises:
-        BadFile: none of a whole file's objects has an id, or none has a text; or the compressed
-            stream is broken. (Of a part of a file nobody can say; see `accounting.check_input`.)
+        BadFile: no object of a whole file has an id, or none has a text; or the compressed stream
+            is broken. (A part of a file cannot tell; see `accounting.check_input`.)
     """
-    state = _State(wanted, source, place(split))
+    columns = _Columns(wanted, source, place(split))
     limit = LINE_FACTOR * source.max_text_bytes + LINE_SLACK
     with open_decoded(split.file, options) as stream:
         number = 0
         for lines in owned_lines(stream, split, limit):
             for at in range(0, len(lines), BATCH_ROWS):
                 part = lines[at : at + BATCH_ROWS]
-                yield _batch(part, number, state)
+                yield _batch(part, number, columns)
                 number += len(part)
         if split.kind == "whole":
             stream.raw.check_digest()
-            state.check()
+            columns.check()
 
 
 @dataclass
-class _State:
-    """What is looked for in a split, and what was found of it so far.
+class _Columns:
+    """The needed columns, and which of them the split's objects had so far.
 
     Attributes:
         wanted: names.
         source: types and policies.
         where: the split.
-        absent: our names of which no object had a key so far.
-        keys: the keys of some objects that had no id or no text, for the error message.
+        absent: our names of the columns that no object had so far.
+        keys: keys of objects without an id or a text, for the error message.
+        objects: number of objects so far.
     """
 
     wanted: Wanted
@@ -89,7 +91,7 @@ class _State:
     def __post_init__(self) -> None:
         self.absent = set(self.wanted.names)
 
-    def look(self, value: dict[str, Any]) -> None:
+    def note(self, value: dict[str, Any]) -> None:
         """Notes which columns an object has."""
         self.objects += 1
         names = self.wanted.names
@@ -98,7 +100,7 @@ class _State:
             self.keys.update(value)
 
     def check(self) -> None:
-        """Refuses a whole file that can give no row at all.
+        """Refuses a whole file without a usable row.
 
         Raises:
             BadFile: its objects have no id, or no text.
@@ -107,17 +109,17 @@ class _State:
             raise self.wanted.missing(missing[0], self.keys)
 
     def _needed(self) -> set[str]:
-        """The columns without which a row is rejected; one that deletes needs no text."""
+        """The columns without which a row is rejected; a deletion needs no text."""
         id = id_name(self.wanted.kind)
         return {id} if isinstance(self.source, Corpus) and self.source.feed else {id, "text"}
 
 
-def _batch(lines: list[bytes | None], first: int, state: _State) -> RawBatch:
+def _batch(lines: list[bytes | None], first: int, needed: _Columns) -> RawBatch:
     """Parses lines; row numbers count from `first`."""
     rejects = Rejects()
     rows: list[int] = []
-    source, id = state.source, id_name(state.wanted.kind)
-    names = dict(state.wanted.names)
+    source, id = needed.source, id_name(needed.wanted.kind)
+    names = dict(needed.wanted.names)
     id_keys = names.pop(id)
     keys = {name: candidates[0] for name, candidates in names.items()}
     ids: list[str | None] = []
@@ -141,13 +143,13 @@ def _batch(lines: list[bytes | None], first: int, state: _State) -> RawBatch:
         if type(value) is not dict:
             rejects.add(row, "bad_json", f"expected an object, found {type(value).__name__}")
             continue
-        if state.absent:
-            state.look(value)
+        if needed.absent:
+            needed.note(value)
         key = _first(value, id_keys)
         if type(key) is float or (exact and _is_rounded(value, exact)):
             try:
                 value = json.loads(line)
-            except (ValueError, RecursionError):  # Python stops at 4,300 digits.
+            except (ValueError, RecursionError):  # Python parses at most 4,300 digits.
                 rejects.add(row, "bad_json", "an integer of too many digits")
                 continue
             key = _first(value, id_keys)
@@ -161,8 +163,8 @@ def _batch(lines: list[bytes | None], first: int, state: _State) -> RawBatch:
             continue
         rows.append(row)
         ids.append(key)
-        for name, theirs in keys.items():
-            columns[name].append(value.get(theirs))
+        for name, in_file in keys.items():
+            columns[name].append(value.get(in_file))
     arrays = {id: pa.array(ids, pa.string())} | {
         name: _attribute(values, source.typed[name])
         if name in source.typed
@@ -170,12 +172,12 @@ def _batch(lines: list[bytes | None], first: int, state: _State) -> RawBatch:
         for name, values in columns.items()
     }
     numbers, stop = np.array(rows, dtype=np.int64), first + len(lines)
-    batch = checked_batch(arrays, numbers, rejects, state.where, next_row=stop)
-    return replace(batch, present=frozenset(state.wanted.names) - state.absent)
+    batch = checked_batch(arrays, numbers, rejects, needed.where, next_row=stop)
+    return replace(batch, present=frozenset(needed.wanted.names) - needed.absent)
 
 
 def _first(value: dict[str, Any], keys: tuple[str, ...]) -> Any:
-    """The value of the first of some keys that an object has."""
+    """The value of the first of these keys that an object has."""
     for key in keys:
         if key in value:
             return value[key]
@@ -183,23 +185,19 @@ def _first(value: dict[str, Any], keys: tuple[str, ...]) -> Any:
 
 
 def _is_rounded(value: dict[str, Any], keys: list[str]) -> bool:
-    """Whether one of the values may be an integer that orjson could not give."""
-    for key in keys:
-        found = value.get(key)
-        if type(found) is float and abs(found) >= ROUNDED:
-            return True
-    return False
+    """Whether one of the values may be an integer that orjson rounded."""
+    numbers = [value.get(key) for key in keys]
+    return any(type(number) is float and abs(number) >= ROUNDED for number in numbers)
 
 
 def _parse(line: bytes) -> Any:
     """The value of a line.
 
-    orjson is strict. Python's `json.dumps` writes NaN and Infinity, mostly in fields that nobody
-    asked for, and a number above 1.8e308 is valid JSON: such a line is parsed once more, by Python
-    itself.
+    orjson is strict. Python's `json.dumps` writes NaN and Infinity, mostly in fields that are not
+    read, and a number above 1.8e308 is valid JSON: such a line is parsed again, by Python.
 
     Raises:
-        orjson.JSONDecodeError: the line is no JSON even so.
+        orjson.JSONDecodeError: the line is not JSON for Python either.
     """
     try:
         return orjson.loads(line)
@@ -208,7 +206,7 @@ def _parse(line: bytes) -> Any:
             raise
         try:
             value = json.loads(line.decode())
-            # A lone surrogate, which Python lets through, is no text.
+            # A lone surrogate, which Python accepts, is no text.
             json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             value = None
@@ -220,24 +218,24 @@ def _parse(line: bytes) -> Any:
 def _fault(
     value: dict[str, Any], keys: dict[str, str], texts: list[str], source: Source
 ) -> tuple[str, str] | None:
-    """Reason and detail where a value has a JSON type that its column cannot hold."""
+    """Reason and detail of a value whose JSON type its column cannot hold; None if all fit."""
     for name in texts:
-        found = value.get(keys[name])
-        if found is not None and type(found) is not str:
-            return "bad_type", f"{name} is {type(found).__name__}, not a string"
+        text = value.get(keys[name])
+        if text is not None and type(text) is not str:
+            return "bad_type", f"{name} is {type(text).__name__}, not a string"
     for name in source.typed:
-        found = value.get(keys[name])
-        if isinstance(found, (dict, list)):
-            return "bad_attribute", f"{name} is {type(found).__name__}, not a single value"
-        if type(found) is float and not math.isfinite(found):
-            return "bad_attribute", f"{name} is no finite number"
+        attribute = value.get(keys[name])
+        if isinstance(attribute, (dict, list)):
+            return "bad_attribute", f"{name} is {type(attribute).__name__}, not a single value"
+        if type(attribute) is float and not math.isfinite(attribute):
+            return "bad_attribute", f"{name} is not a finite number"
     return None
 
 
 def _attribute(values: list[Any], declared: str) -> pa.Array:
-    """Values as declared where all have that very JSON type, else as strings to be cast.
+    """Values of the declared type where all have that JSON type, else strings to be cast.
 
-    Both ways give the same values, so that a row never depends on its neighbours.
+    Both ways yield the same values, so that a row does not depend on others.
     """
     if set(map(type, values)) <= {NATIVE.get(declared, str), type(None)}:
         try:

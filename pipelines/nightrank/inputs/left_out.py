@@ -1,4 +1,4 @@
-"""Files of an input's folder that are not read: how many, why, and which of them are refused."""
+"""Files of an input's folder that are not read: their number, the reasons, and refusals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nightrank.errors import NightrankError, printable
 from nightrank.inputs.listing import COMPRESSIONS, FORMATS, KNOWN
 
-# Why a file is left out without `ignore`, in the order in which the reasons are listed.
+# Why a file is left out, in the order of messages.
 REASONS = {
     "ignored": "named by `ignore`",
     "hidden": "hidden (a name that starts with _ or .)",
@@ -34,7 +34,7 @@ class LeftOut:
 
     Attributes:
         counts: by a key of `REASONS`.
-        examples: the first name of each.
+        examples: the first name, by the same keys.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class LeftOut:
 
     @property
     def total(self) -> int:
-        """Files of all reasons."""
+        """The number of files left out."""
         return sum(self.counts.values())
 
     def describe(self) -> str:
@@ -61,8 +61,14 @@ class LeftOut:
 
 
 @dataclass
-class Unread:
-    """Names of files that cannot be read and that `ignore` does not name."""
+class Unreadable:
+    """Names of files that cannot be read and that `ignore` does not match.
+
+    Attributes:
+        broken: links to missing files.
+        unknown: files of an unknown format.
+        no_file: pipes, sockets and devices.
+    """
 
     broken: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -72,38 +78,39 @@ class Unread:
         """Refuses an input that has such files.
 
         Raises:
-            NightrankError: E_EMPTY for a link that leads nowhere, E_SCHEMA for all else.
+            NightrankError: E_EMPTY for a link to a missing file, E_SCHEMA for the others.
         """
         if self.broken:
-            what = f"{_many(self.broken, 'link')} to a file that does not exist"
-            do = f"restore it, remove the link, or {_allow(self.broken)}"
+            what = f"{_counted(self.broken, 'link')} to a file that does not exist"
+            do = f"restore it, remove the link, or {_how_to_ignore(self.broken)}"
             raise NightrankError("E_EMPTY", what, printable(self.broken[0]), do)
         if self.unknown:
-            what = f"{_many(self.unknown, 'file')} of a format not known by its suffix"
+            what = f"{_counted(self.unknown, 'file')} of a format not known by its suffix"
             do = f"convert or rename to one of {KNOWN}, set format and a glob, or "
-            do += _allow(self.unknown)
+            do += _how_to_ignore(self.unknown)
             raise NightrankError("E_SCHEMA", what, printable(self.unknown[0]), do)
         if self.no_file:
-            what = f"{_many(self.no_file, 'pipe, socket or device')} among the files"
-            raise NightrankError("E_SCHEMA", what, printable(self.no_file[0]), _allow(self.no_file))
+            what = f"{_counted(self.no_file, 'pipe, socket or device')} among the files"
+            do = _how_to_ignore(self.no_file)
+            raise NightrankError("E_SCHEMA", what, printable(self.no_file[0]), do)
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file is known to accompany data, by its name; never one of a known format."""
+    """Whether a file accompanies data, by its name; never one of a known format."""
     stem, _, suffix = name.rpartition("/")[2].lower().partition(".")
     if stem in SIDECAR_NAMES and suffix in PLAIN_TEXT:
         return True
     return suffix.rpartition(".")[2] in SIDECAR_SUFFIXES
 
 
-def _many(names: Iterable[str], kind: str) -> str:
+def _counted(names: Iterable[str], kind: str) -> str:
     count = len(list(names))
     return f"1 {kind}" if count == 1 else f"{count} {kind}s"
 
 
-def _allow(names: list[str]) -> str:
-    """How to leave the first of these out, and those like it."""
+def _how_to_ignore(names: list[str]) -> str:
+    """How to leave out the first of these files, and others with its suffix."""
     name = printable(names[0].rpartition("/")[2])
-    last = name.rpartition(".")[2] if "." in name else ""
-    general = last and last.lower() not in {*COMPRESSIONS, *FORMATS}
-    return f"leave it out by ignore: ['{f'*.{last}' if general else name}']"
+    suffix = name.rpartition(".")[2] if "." in name else ""
+    by_suffix = suffix and suffix.lower() not in {*COMPRESSIONS, *FORMATS}
+    return f"leave it out by ignore: ['{f'*.{suffix}' if by_suffix else name}']"

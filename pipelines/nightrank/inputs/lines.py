@@ -1,4 +1,4 @@
-"""The lines of a stream of bytes, by byte range: what JSONL and TSV are made of."""
+"""The lines of a stream of bytes, by byte range: for JSONL and TSV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def owned_lines(stream: Decoded, split: Split, limit: int) -> Iterator[list[byte
     if split.kind == "whole":
         stop = 1 << 62
     elif split.start:
-        # From the byte before: a line feed there means that a line starts at `start`.
+        # From the byte before: if it is a line feed, a line starts at `start`.
         position = split.start - 1
         stream.raw.seek(position)
         skipping = True
@@ -26,7 +26,7 @@ def owned_lines(stream: Decoded, split: Split, limit: int) -> Iterator[list[byte
             skipping = cut == 0 and bool(block)
             position += cut or len(block)
         stream.raw.seek(position)
-    parts: list[bytes] = []  # Of a line that no block has ended yet.
+    parts: list[bytes] = []  # Of a line that continues in the next block.
     held = 0
     dropped = False
     while position < stop:
@@ -40,7 +40,7 @@ def owned_lines(stream: Decoded, split: Split, limit: int) -> Iterator[list[byte
         complete = b"".join([*parts, block[:cut]])
         lines: list[bytes | None]
         if dropped:
-            # The long line counts as one; its bytes are gone, its length is not.
+            # The long line counts as one row; its bytes were dropped, its length is in `held`.
             tail = block.find(b"\n") + 1 if block else 0
             yield [None]
             position += held + (tail if block else 0)

@@ -1,4 +1,4 @@
-"""Input files by suffix, and a store's errors in our words."""
+"""Formats by suffix, and the translation of a store's errors."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ MAGIC = re.compile(r"[*?\[]")
 
 @contextmanager
 def store_errors(where: str, missing: str) -> Iterator[None]:
-    """Turns a filesystem's errors into ours; a missing file becomes the code `missing`."""
+    """Raises a filesystem's errors as NightrankError; a missing file has the code `missing`."""
     try:
         yield
     except NightrankError:
         raise
     except FileNotFoundError as error:
-        what = "no input files found" if missing == "E_EMPTY" else "input vanished since planning"
+        what = "no input files found" if missing == "E_EMPTY" else "input deleted since planning"
         if "bucket" in str(error).lower() and is_remote(where):
             what += f": bucket {where.split('/')[2]!r} does not exist"
         raise NightrankError(missing, what, where, "correct the path") from None
@@ -50,18 +50,19 @@ def store_errors(where: str, missing: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             what = f"no such file: {error.strerror}"
             raise NightrankError(missing, what, where, "correct the path") from None
-        if name == "ParamValidationError":  # botocore's, of what S3 would not even be asked.
+        if name == "ParamValidationError":  # botocore refuses the request before it is sent.
             what = "no such file: the bucket's name or the key is not valid"
             raise NightrankError(missing, what, where, "correct the path") from None
         if name == "FileExpired":
-            what = "input changed since planning: the object was replaced while it was read"
-            raise NightrankError("E_INPUT_CHANGED", what, where, "run again to plan anew") from None
+            what = "the input changed since planning: the object was replaced while it was read"
+            do = "run the same command again, which makes a new plan"
+            raise NightrankError("E_INPUT_CHANGED", what, where, do) from None
         what, do = f"cannot read: {name}: {error}", "run the same command when the store answers"
         raise NightrankError("E_STORE_RETRY", what, where, do) from None
 
 
 def suffixes(name: str) -> tuple[str, str]:
-    """Format and compression by name; empty where unknown."""
+    """Format and compression of a file name; empty where unknown."""
     parts = posixpath.basename(name).lower().split(".")[1:]
     compression = COMPRESSIONS.get(parts[-1], "") if parts else ""
     if compression:
@@ -80,7 +81,7 @@ def kind_of(url: str, format: str) -> tuple[str, str]:
     if format == "auto":
         if not kind:
             do = f"rename it to one of {KNOWN}, or set format"
-            raise NightrankError("E_SCHEMA", "file format not known by its suffix", url, do)
+            raise NightrankError("E_SCHEMA", "the file's suffix is of no known format", url, do)
         return kind, compression
     last = url.lower().rsplit(".", 1)[-1]
     return format, "" if format == "parquet" else COMPRESSIONS.get(last, "")

@@ -1,8 +1,8 @@
-"""A Parquet file of the user's without the Arrow schema that its writer may have put into it.
+"""A Parquet file of the user, without the Arrow schema that its writer may have stored in it.
 
-pyarrow rebuilds the types that such a schema names, those with code of their own included, as soon
-as a file is opened and whatever the options say: a registered type's code sees bytes of the file.
-Parquet's own schema says all that is needed here.
+On opening a file pyarrow rebuilds the types of such a schema, also extension types, whatever the
+options are: the code of a registered type would get bytes of the file. The schema of Parquet itself
+is sufficient here.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import io
 from typing import Any
 
-# How every Parquet file of a user's is opened. A registered extension type would run code of its
-# own. INT96 are Spark's timestamps: in nanoseconds, Arrow's default, years before 1677 and after
-# 2262 become others without an error.
-READ_SETTINGS: dict[str, Any] = {
+# How every Parquet file of the user is opened. A registered extension type would run its own code.
+# INT96 are Spark's timestamps: in nanoseconds, Arrow's default, years before 1677 and after 2262
+# overflow without an error.
+READ_SETTINGS: dict[str, bool | str] = {
     "arrow_extensions_enabled": False,
     "coerce_int96_timestamp_unit": "us",
 }
@@ -23,11 +23,11 @@ NAME, OTHER_NAME = b"ARROW:schema", b"arrow-schema"
 
 
 class PlainFooter(io.RawIOBase):
-    """A file as it is, but for the name of the Arrow schema in its footer.
+    """An unchanged file, except for the name of the Arrow schema in its footer.
 
     Args:
         inner: an open file that can seek.
-        size: its bytes.
+        size: of the file, bytes.
     """
 
     def __init__(self, inner: Any, size: int) -> None:

@@ -1,10 +1,9 @@
-"""Parquet input: row groups, column projection first, every page checksum verified."""
+"""Parquet input: read by row groups, with column projection and verified page checksums."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +28,13 @@ from nightrank.inputs.raw import (
     place,
 )
 from nightrank.inputs.splits import Split
+from nightrank.storage.filesystem import StorageOptions
 
-# Of each column that much is fetched at once, instead of a row group's whole column.
+# The part of each column that is fetched at once, instead of a row group's whole column.
 BUFFER_BYTES, PROBE_BYTES = 8 << 20, 1 << 20
-# A batch that held the longest value of a dictionary in every row.
+# The largest batch, if every row held the longest value of a dictionary.
 DICTIONARY_BYTES = 256 << 20
-# Delta encoding repeats a value's beginning at no cost, and nothing says how long that is.
+# Delta encoding repeats the beginning of a value at no cost, and its length is not stored.
 DELTA_ROWS = 256
 
 
@@ -50,7 +50,7 @@ def _is_day(type: pa.DataType) -> bool:
     return _is_text(type) or pt.is_date(type)
 
 
-# What a declared type can be made from without guessing (an int64 is no date: in which unit?).
+# The types that can be cast without guessing (an int64 is no date: its unit is unknown).
 CASTABLE: dict[str, Callable[[pa.DataType], bool]] = {
     "string": lambda t: _is_day(t) or _is_number(t) or pt.is_boolean(t) or pt.is_timestamp(t),
     "int64": lambda t: _is_text(t) or _is_number(t),
@@ -62,13 +62,13 @@ CASTABLE: dict[str, Callable[[pa.DataType], bool]] = {
 
 
 def read_parquet(
-    split: Split, wanted: Wanted, source: Source, options: dict[str, Any] | None
+    split: Split, wanted: Wanted, source: Source, options: StorageOptions | None
 ) -> Iterator[RawBatch]:
     """Reads the row groups of a split.
 
     Raises:
-        BadFile: a column is missing, there twice or of a type that cannot hold it; the file is
-            damaged, encrypted or no Parquet; it decodes to suspiciously much.
+        BadFile: a column is missing, occurs twice or has a type that cannot be cast; the file is
+            damaged, encrypted or not Parquet; its decoded size is suspicious.
     """
     with open_raw(split.file, options, ahead=False) as raw:
         file = _File(PlainFooter(raw, split.file.size))
@@ -88,12 +88,12 @@ def read_parquet(
             guard_expansion(decoded, split.file.size)
             for start, stop in pieces(lengths):
                 part = batch.slice(start, stop - start)
-                shown = {
+                columns_by_name = {
                     ours: _plain(part.column(name), ours not in source.typed)
                     for ours, name in names.items()
                 }
                 rows = np.arange(number + start, number + stop, dtype=np.int64)
-                checked = checked_batch(shown, rows, Rejects(), place(split))
+                checked = checked_batch(columns_by_name, rows, Rejects(), place(split))
                 yield replace(checked, id_type=id_type)
             number += batch.num_rows
 
@@ -108,8 +108,8 @@ class _File:
     def batches(self, group: int, columns: list[str], texts: list[str]) -> Iterator[pa.RecordBatch]:
         """The rows of a row group, at most `BATCH_ROWS` and about `PIECE_BYTES` at once.
 
-        What is held is a buffer and a page a column, and a batch. Rows of a batch are as many as
-        fit by the mean length of the row group's texts, and by the longest one in its dictionary:
+        Memory holds a buffer and a page per column, and a batch. The rows of a batch follow from
+        the mean length of the row group's texts, and from the longest one in its dictionary:
         repeated a few thousand times, one value of a small file fills any memory.
         """
         chunks = self._chunks(group, texts)
@@ -124,7 +124,7 @@ class _File:
     def _longest(self, group: int, name: str) -> int:
         """Bytes of the longest value in a column's dictionary; 0 where it has none.
 
-        The first row comes with the whole dictionary.
+        Reading one row reads the whole dictionary.
         """
         file = self._open([name], PROBE_BYTES)
         try:
@@ -144,7 +144,7 @@ class _File:
             page_checksum_verification=True,
             read_dictionary=dictionaries,
             buffer_size=buffer,
-            pre_buffer=False,  # Which fetches all columns of the row group at once.
+            pre_buffer=False,  # It would fetch all columns of the row group at once.
             **READ_SETTINGS,
         )
 
@@ -160,15 +160,15 @@ class _File:
 def _check_types(
     schema: pa.Schema, names: dict[str, str], wanted: Wanted, source: Source
 ) -> list[str]:
-    """The text columns to read as dictionaries.
+    """Checks the types of the needed columns; returns the text columns, by the file's names.
 
     Raises:
-        BadFile: a column is there twice or cannot hold what it should.
+        BadFile: a column occurs twice, or its type cannot be cast.
     """
     texts = []
     for ours, name in names.items():
         if schema.names.count(name) > 1:
-            raise BadFile("unreadable_file", f"column {name!r} stands twice in the file")
+            raise BadFile("unreadable_file", f"column {name!r} occurs twice in the file")
         type = schema.field(name).type
         if pt.is_dictionary(type):
             type = type.value_type
@@ -190,25 +190,26 @@ def _check_types(
 
 
 def _id_type(type: pa.DataType) -> str:
-    """See `RawBatch`; nulls alone have none."""
+    """The `id_type` of a `RawBatch`; empty for the null type."""
     if pt.is_dictionary(type):
         type = type.value_type
     return "string" if _is_text(type) else "integer" if pt.is_integer(type) else ""
 
 
 def _lengths(column: pa.Array) -> np.ndarray:
-    """int64[n]: bytes of each row of a string column, decoded; 8 for others."""
+    """int64[n]: decoded bytes of each row of a string column; 8 for other columns."""
     if pt.is_dictionary(column.type) and _is_text(column.type.value_type):
         values = pc.fill_null(_measure(column.dictionary), 0)
-        found = values.take(column.indices)
+        lengths = values.take(column.indices)
     elif _is_text(column.type):
-        found = _measure(column)
+        lengths = _measure(column)
     else:
         return np.full(len(column), 8, dtype=np.int64)
-    return pc.fill_null(found, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _measure(strings: pa.Array) -> pa.Array:
+    """Bytes of each string."""
     if pt.is_string_view(strings.type):
         strings = strings.cast(pa.large_string())
     return pc.binary_length(strings)

@@ -3,7 +3,7 @@
 There are three formats, recognised by the first bytes and the first line: TREC's
 `query_id iteration doc_id relevance`, separated by white space; a tab-separated table with a
 header, as BEIR's `query-id corpus-id score`; and Parquet with such columns. Text may be compressed
-by gzip or zstd. No message quotes a line of the file, which may be the wrong file.
+by gzip or zstd. Messages quote no line, since the file may be another one than intended.
 
 Knows nothing about: paths. It reads open files.
 """
@@ -31,8 +31,7 @@ QRELS_SCHEMA = pa.schema(
 )
 PARQUET_MAGIC = b"PAR1"
 WHITE = r"[ \t\r\f\v]+"
-# The names in use, lower case and with underscores: BEIR's and MTEB's, ir_datasets', MS MARCO's,
-# PyTerrier's.
+# Column names of BEIR, MTEB, ir_datasets, MS MARCO and PyTerrier, in lower case with underscores.
 NAMES: dict[str, tuple[str, ...]] = {
     "query_id": ("query_id", "qid", "q_id", "queryid", "query", "topic_id", "topic"),
     "doc_id": (
@@ -49,16 +48,16 @@ def read_qrels(file: IO[Any], name: str = "qrels") -> pa.Table:
 
     Args:
         file: an open file, of text or of bytes.
-        name: what errors call it.
+        name: of the file, for errors.
 
     Returns:
-        `QRELS_SCHEMA`, in the file's order; a judgement that is repeated with the same relevance is
-        kept once.
+        `QRELS_SCHEMA`, in the file's order; a judgement repeated with the same relevance is kept
+        once.
 
     Raises:
-        NightrankError: E_SCHEMA with the line's (or row's) number for one that is not of the file's
-            form, a relevance that is not an integer, or a document judged twice with different
-            relevance; E_EMPTY for a file without judgements.
+        NightrankError: E_SCHEMA with the number of the line (or row) for one with other fields, a
+            relevance that is not an integer, or a document judged twice with different relevance;
+            E_EMPTY for a file without judgements.
     """
     content = file.read()
     raw = content.encode() if isinstance(content, str) else bytes(content)
@@ -67,7 +66,7 @@ def read_qrels(file: IO[Any], name: str = "qrels") -> pa.Table:
     else:
         table, number, unit = *_text(_decompressed(raw, name), name), "line"
     if not table.num_rows:
-        raise NightrankError("E_EMPTY", "no judgements", name, REPAIR)
+        raise NightrankError("E_EMPTY", "expected judgements, found none", name, REPAIR)
     return _distinct(table, number, unit, name)
 
 
@@ -80,14 +79,14 @@ def _decompressed(raw: bytes, name: str) -> bytes:
 
 
 def _places(names: Sequence[str]) -> list[int] | None:
-    """Where query, document and relevance stand among some column names; None unless all do."""
+    """Positions of query, document and relevance among column names; None unless all occur."""
     plain = [name.strip().strip('"').lower().replace("-", "_") for name in names]
-    found = [next((plain.index(n) for n in one if n in plain), None) for one in NAMES.values()]
-    return None if None in found else [place for place in found if place is not None]
+    places = [next((plain.index(n) for n in known if n in plain), None) for known in NAMES.values()]
+    return None if None in places else [place for place in places if place is not None]
 
 
 def _text(raw: bytes, name: str) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Judgements, and the number of each one's line."""
+    """Judgements, and the line number of each."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -107,18 +106,17 @@ def _text(raw: bytes, name: str) -> tuple[pa.Table, NDArray[np.int64]]:
         places = [0, 2, 3]
         fields = pc.split_pattern_regex(pc.utf8_trim_whitespace(lines), WHITE)
         width, form = 4, "query_id iteration doc_id relevance"
-    found = pc.list_value_length(fields).to_numpy()
-    if (wrong := np.flatnonzero(found != width)).size:
+    widths = pc.list_value_length(fields).to_numpy()
+    if (wrong := np.flatnonzero(widths != width)).size:
         row = int(wrong[0])
-        many = "1 field" if found[row] == 1 else f"{found[row]} fields"
-        what = f"expected {width} fields ({form}), found {many}"
+        what = f"expected {width} fields ({form}), found {widths[row]}"
         raise NightrankError("E_SCHEMA", what, f"{name}, line {number[row]}", REPAIR)
     query_id, doc_id, grade = (pc.list_element(fields, place) for place in places)
     return _table(query_id, doc_id, grade, number, "line", name), number
 
 
 def _parquet(raw: bytes, name: str) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Judgements, and the number of each one's row, from 0."""
+    """Judgements, and the row number of each, from 0."""
     try:
         file = pq.ParquetFile(pa.BufferReader(raw), arrow_extensions_enabled=False)
         names = file.schema_arrow.names
@@ -136,26 +134,26 @@ def _parquet(raw: bytes, name: str) -> tuple[pa.Table, NDArray[np.int64]]:
     for ours, column in zip(NAMES, columns, strict=True):
         if column.null_count:
             row = pc.index(column.is_null(), True).as_py()
-            what = f"{ours} is null"
+            what = f"expected a {ours}, found null"
             raise NightrankError("E_SCHEMA", what, f"{name}, row {row}", REPAIR)
     query_id, doc_id, grade = (
-        _spelt(column, ours, name) for ours, column in zip(NAMES, columns, strict=True)
+        _as_text(column, ours, name) for ours, column in zip(NAMES, columns, strict=True)
     )
     return _table(query_id, doc_id, grade, number, "row", name), number
 
 
-def _spelt(column: pa.Array, ours: str, name: str) -> pa.Array:
+def _as_text(column: pa.Array, ours: str, name: str) -> pa.Array:
     """A Parquet column as strings; whole numbers without a fraction."""
     kind = column.type.value_type if pt.is_dictionary(column.type) else column.type
     if pt.is_floating(kind) and ours == "relevance":
         whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 1e9))
         number = pc.if_else(pc.fill_null(whole, False), column, 0.0).cast(pa.int64())
-        return pc.if_else(whole, number.cast(pa.large_string()), "no integer")
+        return pc.if_else(whole, number.cast(pa.large_string()), "not an integer")
     if pt.is_boolean(kind) and ours == "relevance":
         return column.cast(pa.int8()).cast(pa.large_string())
     texts = pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
     if not texts and not pt.is_integer(kind):
-        what = f"{ours} is {kind}, expected strings or integers"
+        what = f"{ours}: expected strings or integers, found {kind}"
         raise NightrankError("E_SCHEMA", what, name, REPAIR)
     return column.cast(pa.large_string())
 
@@ -168,10 +166,10 @@ def _table(
     unit: str,
     name: str,
 ) -> pa.Table:
-    # Strings of digits within int32; a cast alone would name no line.
+    # Digits that fit int32; a failing cast would not name the line.
     integral = pc.match_substring_regex(grade, r"^[+-]?\d{1,9}$")
     if (row := pc.index(integral, False).as_py()) >= 0:
-        what = "relevance must be an integer of at most 9 digits"
+        what = "relevance: expected an integer of at most 9 digits, found another value"
         raise NightrankError("E_SCHEMA", what, f"{name}, {unit} {number[row]}", REPAIR)
     relevance = pc.replace_substring_regex(grade, r"^\+", "").cast(pa.int32())
     parts = [query_id.cast(pa.string()), doc_id.cast(pa.string()), relevance]
@@ -187,12 +185,9 @@ def _distinct(table: pa.Table, number: NDArray[np.int64], unit: str, name: str) 
         return table
     conflict = groups.filter(pc.not_equal(groups["relevance_min"], groups["relevance_max"]))
     if len(conflict):
-        one = conflict.sort_by("row_max").slice(0, 1).to_pylist()[0]
-        raise NightrankError(
-            "E_SCHEMA",
-            f"query {one['query_id']!r}, doc_id {one['doc_id']!r} is judged twice, "
-            f"{one['relevance_min']} and {one['relevance_max']}",
-            f"{name}, {unit}s {number[one['row_min']]} and {number[one['row_max']]}",
-            REPAIR,
-        )
+        first = conflict.sort_by("row_max").slice(0, 1).to_pylist()[0]
+        what = f"query {first['query_id']!r}, doc_id {first['doc_id']!r} is judged twice, "
+        what += f"{first['relevance_min']} and {first['relevance_max']}"
+        where = f"{name}, {unit}s {number[first['row_min']]} and {number[first['row_max']]}"
+        raise NightrankError("E_SCHEMA", what, where, REPAIR)
     return table.take(pa.array(np.sort(groups["row_min"].to_numpy())))

@@ -1,4 +1,4 @@
-"""What a reader of input files hands to validation: raw columns, row numbers and parse failures."""
+"""What readers of input files return: raw columns, row numbers and rejects, before validation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from nightrank.config.schema import Source
 from nightrank.inputs.splits import Split
 
-# Bounds the memory of a step over short texts; PIECE_BYTES bounds it over long ones.
+# Limits the memory of a batch of short texts; PIECE_BYTES limits it for long ones.
 BATCH_ROWS = 8192
 PIECE_BYTES = 64 << 20
-# A 23 kB Parquet file can decode to 200 MB, and its footer says 21 kB: only decoding tells.
+# A 23 kB Parquet file can decode to 200 MB while its footer says 21 kB: only decoding shows it.
 EXPANSION_RATIO = 200
 EXPANSION_BYTES = 1 << 30
 DETAIL_LENGTH = 200
@@ -23,7 +23,7 @@ NAMES_SHOWN, NAME_LENGTH = 12, 64
 
 
 def rejects_schema() -> pa.Schema:
-    """Refused rows; `row` is the row in the split, -1 for a whole file; `detail` holds no text."""
+    """Rejects; `row` is the row in the split, -1 for a whole file; `detail` quotes no text."""
     return pa.schema(
         [
             ("row", pa.int64()),
@@ -36,19 +36,19 @@ def rejects_schema() -> pa.Schema:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """At most `BATCH_ROWS` rows as they stand in the file.
+    """At most `BATCH_ROWS` rows as the file has them.
 
     Attributes:
         columns: `doc_id` or `query_id`, `text`, where present `title` or `vertical`, all valid
-            UTF-8 strings; then one column per attribute in whatever type the file gives.
+            UTF-8 strings; then one column per attribute, in the type of the file.
         rows: int64[n], each row's number in its split, from 0. Blank JSONL lines take a number.
-        rejects: `rejects_schema()`, rows that could not be read at all.
+        rejects: `rejects_schema()`, rows that could not be read.
         where: the split, for error messages.
         next_row: the number that the split's next row takes.
-        id_type: `string` or `integer` where the file declares it for all of its ids, as Parquet
-            does; else empty.
-        present: our names of the columns that the split has, as far as it was read; of JSONL, those
-            of which an object had the key.
+        id_type: `string` or `integer` where the file declares the type of its ids, as Parquet does;
+            else empty.
+        present: our names of the columns that the split has, as far as it was read; in JSONL, of
+            the keys that an object had.
     """
 
     columns: pa.RecordBatch
@@ -62,7 +62,7 @@ class RawBatch:
 
 @dataclass
 class Rejects:
-    """Collects refused rows, a few at a time."""
+    """Collects rejects one by one."""
 
     rows: list[int] = field(default_factory=list)
     ids: list[str | None] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Rejects:
     details: list[str] = field(default_factory=list)
 
     def add(self, row: int, reason: str, detail: str, id: str | None = None) -> None:
-        """Adds a row; `detail` is cut to 200 characters and must not hold the row's text."""
+        """Adds a row; `detail` is cut to 200 characters and must not quote the row's text."""
         self.rows.append(row)
         self.ids.append(id)
         self.reasons.append(reason)
@@ -90,22 +90,22 @@ class BadFile(Exception):
 
     Args:
         reason: `unreadable_file` or `suspicious_expansion`.
-        detail: what is wrong, without any of the file's text.
+        detail: what is wrong, without the file's text.
         do: what the user does next.
     """
 
-    def __init__(self, reason: str, detail: str, do: str = "repair or remove the file") -> None:
+    def __init__(self, reason: str, detail: str, do: str = "correct or remove the file") -> None:
         super().__init__(detail)
         self.reason, self.detail, self.do = reason, detail, do
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which columns a reader looks for, and under which names.
+    """The columns that a reader looks for, and their names.
 
     Attributes:
         kind: `corpus` or `queries`.
-        names: our name to the file's possible names, the first present one counts.
+        names: possible names in the file by our name; the first one present counts.
         optional: our names that need not be present.
     """
 
@@ -115,7 +115,7 @@ class Wanted:
 
     @classmethod
     def of(cls, kind: str, source: Source) -> Wanted:
-        """What a source asks for."""
+        """The columns of a source."""
         id, extra = id_name(kind), "title" if kind == "corpus" else "vertical"
         mapped = {ours: (name,) for ours, name in source.columns.items()}
         names: dict[str, tuple[str, ...]] = {
@@ -126,19 +126,22 @@ class Wanted:
         names |= {name: (name,) for name in source.typed}
         return cls(kind, names, frozenset({extra} - set(mapped)))
 
-    def resolve(self, found: Collection[str]) -> dict[str, str]:
-        """Our names to the file's, among the columns it has.
+    def resolve(self, in_file: Collection[str]) -> dict[str, str]:
+        """The file's names by ours.
+
+        Args:
+            in_file: the file's columns.
 
         Raises:
             BadFile: a column is missing.
         """
         chosen = {}
         for ours, candidates in self.names.items():
-            name = next((c for c in candidates if c in found), None)
+            name = next((c for c in candidates if c in in_file), None)
             if name is not None:
                 chosen[ours] = name
             elif ours not in self.optional:
-                raise self.missing(ours, found)
+                raise self.missing(ours, in_file)
         return chosen
 
     @property
@@ -150,9 +153,9 @@ class Wanted:
         """The names that a file may use for a column, for a message."""
         return " or ".join(repr(name) for name in self.names[ours])
 
-    def missing(self, ours: str, found: Collection[str]) -> BadFile:
-        """The error for a file without a column; names too long for one are left out."""
-        names = sorted(name for name in found if len(name) <= NAME_LENGTH)
+    def missing(self, ours: str, in_file: Collection[str]) -> BadFile:
+        """The error for a file without a column; it omits names that are too long for one."""
+        names = sorted(name for name in in_file if len(name) <= NAME_LENGTH)
         shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
         what = f"column {self.spelt(ours)} not found; found: {shown or 'no column'}"
         return BadFile("unreadable_file", what, f"set {self.kind}.columns or attributes")
@@ -164,7 +167,7 @@ def id_name(kind: str) -> str:
 
 
 def place(split: Split) -> str:
-    """A split as error messages name it."""
+    """The name of a split in error messages."""
     if split.kind == "whole":
         return split.file.url
     unit = "byte" if split.kind == "bytes" else "row group"
@@ -178,12 +181,12 @@ def checked_batch(
     where: str,
     next_row: int | None = None,
 ) -> RawBatch:
-    """A batch without the rows whose strings are not valid UTF-8; those go to the rejects.
+    """A batch without the rows whose strings are not valid UTF-8, which become rejects.
 
     Args:
         columns: arrays of equal length; strings may hold any bytes.
         rows: int64[n], row numbers.
-        rejects: refused rows so far; gains the invalid ones.
+        rejects: the rejects so far; the invalid rows are added.
         where: the split, for error messages.
         next_row: see `RawBatch`; by default the number after the last row and reject.
     """
@@ -213,7 +216,7 @@ def checked_batch(
 
 
 def _invalid_utf8(array: pa.Array) -> np.ndarray:
-    """bool[n]: only for a batch that holds an invalid string, so a loop over rows is no cost."""
+    """bool[n]; loops over rows, and is called only for a batch with an invalid string."""
     invalid = np.zeros(len(array), dtype=bool)
     for i, value in enumerate(array.cast(pa.binary()).to_pylist()):
         if value is not None:
@@ -225,13 +228,13 @@ def _invalid_utf8(array: pa.Array) -> np.ndarray:
 
 
 def pieces(lengths: np.ndarray) -> list[tuple[int, int]]:
-    """Cuts rows into runs of about `PIECE_BYTES`.
+    """Divides rows into slices of about `PIECE_BYTES`.
 
     Args:
         lengths: int64[n], bytes of each row.
 
     Returns:
-        (start, stop) of each run; a run exceeds the bound by one row at most.
+        (start, stop) of each slice; a slice exceeds the limit by one row at most.
     """
     group = np.cumsum(lengths) // PIECE_BYTES
     cuts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(lengths)]
@@ -239,7 +242,7 @@ def pieces(lengths: np.ndarray) -> list[tuple[int, int]]:
 
 
 def guard_expansion(decoded: int, size: int) -> None:
-    """Stops a file that decodes to far more than it is.
+    """Refuses a file whose decoded size is far above its size.
 
     Args:
         decoded: bytes decoded so far.
@@ -254,5 +257,5 @@ def guard_expansion(decoded: int, size: int) -> None:
 
 
 def blank_to_null(array: pa.Array) -> pa.Array:
-    """Binary or string values, the empty ones as null: how CSV writes a missing number."""
+    """Binary or string values with the empty ones as null: CSV writes missing numbers so."""
     return pc.if_else(pc.equal(pc.binary_length(array), 0), pa.scalar(None, array.type), array)

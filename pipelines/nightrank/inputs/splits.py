@@ -1,8 +1,8 @@
-"""The user's files, frozen at planning: what was listed, how large, under which identity.
+"""The user's files as they are at planning: their names, sizes and identities; and their splits.
 
-A plan holds `InputFile`s and `Split`s; files are never listed again, and a file that changed since
-is refused. Identities are the sha256 of a local file's bytes, and the ETag of an S3 object, which
-costs no read.
+A plan holds `InputFile`s and `Split`s. Files are not listed again, and a file that changed after
+planning is refused. An identity is the sha256 of a local file's bytes, or the ETag of an S3 object,
+which needs no read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from nightrank.inputs.files import find_files
 from nightrank.inputs.left_out import LeftOut
 from nightrank.inputs.listing import KNOWN, MAGIC, kind_of, store_errors
 from nightrank.inputs.parquet_footer import READ_SETTINGS, PlainFooter
-from nightrank.storage.filesystem import connect, is_remote
+from nightrank.storage.filesystem import StorageOptions, connect, is_remote
 
-# 128 MiB of JSONL took 1.1 s to read, check and hash on one core: small units, little lost by one.
+# 128 MiB of JSONL take 1.1 s to read, check and hash on one core: a lost unit costs little.
 TARGET_BYTES = 128 << 20
 
 
@@ -39,8 +39,8 @@ class InputFile:
         identity: `sha256:<hex>` of a local file, `etag:<etag>` of an S3 object.
         format: `parquet`, `jsonl`, `csv` or `tsv`.
         compression: empty, `gzip` or `zstd`.
-        modified: nanoseconds since the epoch at which a local file was written; no part of what it
-            is, only of how a change is noticed.
+        modified: when a local file was written, in nanoseconds since the epoch; not part of its
+            identity, it only helps to notice a change.
     """
 
     url: str
@@ -62,10 +62,10 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a file that one task reads.
+    """A part of a file that one unit reads.
 
     Attributes:
-        file: the file it is part of.
+        file: the whole file.
         kind: `whole`; `bytes`: the lines that start in [start, stop); `row_groups`: Parquet row
             groups start to stop - 1.
         start: first byte or row group; 0 for a whole file.
@@ -89,11 +89,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The files behind an input's path.
+    """The files of an input's path.
 
     Attributes:
-        files: to be read, sorted by path.
-        left_out: what is not read, counted by reason.
+        files: the files to read, sorted by path.
+        left_out: the files that are not read, by reason.
     """
 
     files: tuple[InputFile, ...] = ()
@@ -103,60 +103,60 @@ class Inventory:
 def inventory(
     path: str,
     format: str = "auto",
-    options: dict[str, Any] | None = None,
+    options: StorageOptions | None = None,
     ignore: Iterable[str] = (),
 ) -> Inventory:
-    """Lists and identifies the files behind a path.
+    """Lists and identifies the files of a path.
 
     Args:
-        path: a file, a folder (read recursively, links followed; names that start with `_` or `.`
-            are left out) or a glob of `*`, `?`, `**` and `[..]`; local or s3://. A path that exists
-            is taken literally, magic characters and all.
-        format: `auto` goes by suffix; any other takes a file or a glob's matches as that format
-            and, of a folder, the files with one of its suffixes.
-        options: fsspec storage options.
+        path: a file, a folder (read recursively, links are followed; names that start with `_` or
+            `.` are left out) or a glob of `*`, `?`, `**` and `[..]`; local or s3://. An existing
+            path is used literally, also if it has glob characters.
+        format: `auto` goes by suffix. Any other reads a file or the matches of a glob as that
+            format and, in a folder, only the files with one of its suffixes.
+        options: of the store.
         ignore: patterns of files to leave out of a folder or a glob.
 
     Raises:
-        NightrankError: E_EMPTY where nothing is found, or a link leads nowhere; E_SCHEMA for a file
-            of unknown format that `ignore` does not name, or whose name is not UTF-8; E_AUTH
-            where access is denied, E_STORE_RETRY where the store does not answer.
+        NightrankError: E_EMPTY where there is no file, or for a link to a missing one; E_SCHEMA for
+            a file of unknown format that `ignore` does not match, or whose name is not UTF-8;
+            E_AUTH where access is denied; E_STORE_RETRY where the store does not answer.
     """
     filesystem, place = connect(path, options)
     with store_errors(path, "E_EMPTY"):
-        found = find_files(filesystem, place, path, format, ignore)
-    if not found.files:
+        listed = find_files(filesystem, place, path, format, ignore)
+    if not listed.files:
         do = "correct the path; a folder is searched for " + KNOWN
         what = "no input files found"
-        if left_out := found.left_out.describe():
+        if left_out := listed.left_out.describe():
             what += f"; {left_out}"
         raise NightrankError("E_EMPTY", what, path, do)
     files = []
-    for url, entry in found.files.items():
+    for url, entry in listed.files.items():
         kind, compression = kind_of(url, format)
         with store_errors(url, "E_EMPTY"):
-            # Before it is read: what is written after that is a change.
+            # Before it is read: a later write is a change.
             modified = 0 if is_remote(url) else os.stat(entry.full).st_mtime_ns
             identity = f"etag:{entry.etag}" if is_remote(url) else _sha256(entry.full)
         files.append(InputFile(url, entry.size, identity, kind, compression, modified))
-    return Inventory(tuple(files), found.left_out)
+    return Inventory(tuple(files), listed.left_out)
 
 
 def list_inputs(
-    path: str, format: str = "auto", options: dict[str, Any] | None = None
+    path: str, format: str = "auto", options: StorageOptions | None = None
 ) -> tuple[InputFile, ...]:
     """The files of an `inventory`."""
     return inventory(path, format, options).files
 
 
 def check_partitions(path: str, patterns: list[str], files: tuple[InputFile, ...]) -> None:
-    """Refuses an input of which a declared part is missing: that is no mass deletion.
+    """Refuses an input without a declared partition, which would else delete its documents.
 
     Args:
         path: the input, for the message.
-        patterns: each must match the url of a file at least, as `fnmatch` matches, from any folder
-            on: `year=2026/*` as well as `*.parquet`.
-        files: what was found.
+        patterns: each must match the url of at least one file by `fnmatch`, from any folder on:
+            `year=2026/*` as well as `*.parquet`.
+        files: the listed files.
 
     Raises:
         NightrankError: E_EMPTY.
@@ -168,10 +168,10 @@ def check_partitions(path: str, patterns: list[str], files: tuple[InputFile, ...
             raise NightrankError("E_EMPTY", what, path, do)
 
 
-def check_unchanged(file: InputFile, options: dict[str, Any] | None = None) -> None:
-    """Refuses a file that is not what was planned: its size, the ETag of an S3 object.
+def check_unchanged(file: InputFile, options: StorageOptions | None = None) -> None:
+    """Refuses a file that changed since planning, by its size and the ETag of an S3 object.
 
-    A local file that was written since, and has the same size, is hashed again, once a process.
+    A local file that was written since and has the same size is hashed again, once per process.
 
     Raises:
         NightrankError: E_INPUT_CHANGED.
@@ -187,36 +187,37 @@ def check_unchanged(file: InputFile, options: dict[str, Any] | None = None) -> N
     if file.identity.startswith("sha256:"):
         with store_errors(file.url, "E_INPUT_CHANGED"):
             modified = os.stat(place).st_mtime_ns
-            found = file.identity if modified == file.modified else _sha256_at(place, modified)
-        if found != file.identity:
-            raise changed(file, file.identity, found)
+            same = modified == file.modified
+            identity = file.identity if same else _sha256_at(place, modified)
+        if identity != file.identity:
+            raise changed(file, file.identity, identity)
 
 
 def changed(file: InputFile, expected: str, found: str) -> NightrankError:
-    """The error for a file that is not what was planned."""
-    what = f"input changed since planning: expected {expected}, found {found}"
-    return NightrankError("E_INPUT_CHANGED", what, file.url, "run again to plan anew")
+    """The error for a file that changed since planning."""
+    what = f"the input changed since planning: expected {expected}, found {found}"
+    do = "run the same command again, which makes a new plan"
+    return NightrankError("E_INPUT_CHANGED", what, file.url, do)
 
 
 def plan_splits(
     files: tuple[InputFile, ...],
-    options: dict[str, Any] | None = None,
+    options: StorageOptions | None = None,
     target_bytes: int = TARGET_BYTES,
     by_file: bool = False,
 ) -> tuple[Split, ...]:
-    """Cuts files into parts of about `target_bytes`; never a function of the number of workers.
+    """Divides files into parts of about `target_bytes`, whatever the number of workers.
 
     Args:
         files: in the order of the input.
-        options: fsspec storage options.
-        target_bytes: bytes of a part; a Parquet row group or a line is never cut.
-        by_file: never cut a file, so that one that turns out bad can be left out as a whole
-            (`on_bad_file: reject`).
+        options: of the store.
+        target_bytes: bytes of a part; a Parquet row group or a line is not divided.
+        by_file: keep files whole, so that a bad one can be left out (`on_bad_file: reject`).
 
     Returns:
-        Parquet as runs of row groups, plain JSONL as byte ranges, all else whole. Only the footers
-        of Parquet files above the target are read; one that cannot be read stays whole, and its
-        reader says what is wrong with it.
+        Parquet as ranges of row groups, uncompressed JSONL as byte ranges, other files whole. Only
+        the footers of Parquet files above the target are read; a file with a damaged footer stays
+        whole, and its reader reports it.
     """
     splits: list[Split] = []
     for file in files:
@@ -226,7 +227,7 @@ def plan_splits(
             if file.format == "parquet":
                 cuts, kind = _row_group_cuts(file, options, target_bytes), "row_groups"
             elif file.format == "jsonl" and not file.compression:
-                # Equal parts: a remainder of a few bytes would be a task of its own.
+                # Equal parts: a remainder of a few bytes would be a unit of its own.
                 parts = -(-file.size // target_bytes)
                 cuts, kind = [file.size * i // parts for i in range(parts + 1)], "bytes"
         if len(cuts) == 2:
@@ -237,9 +238,9 @@ def plan_splits(
 
 
 def is_inside(output_root: str, input_path: str) -> bool:
-    """Whether a run would read its own output: one of the two paths lies in the other.
+    """Whether a run would read its own output: one of the two paths is inside the other.
 
-    A glob counts by what it can match: `data/*.jsonl` does not reach into `data/lake`.
+    A glob is inside only where it can match: `data/*.jsonl` does not reach into `data/lake`.
     """
     if is_remote(output_root) != is_remote(input_path):
         return False
@@ -249,13 +250,12 @@ def is_inside(output_root: str, input_path: str) -> bool:
         return True
     if fixed == len(path) or "**" in path:
         return root[:fixed] == path[:fixed]
-    reached = len(root) < len(path)
-    return reached and all(map(fnmatch.fnmatchcase, root, path))
+    return len(root) < len(path) and all(map(fnmatch.fnmatchcase, root, path))
 
 
 @functools.lru_cache(maxsize=4096)
 def _sha256_at(path: str, modified: int) -> str:
-    """Of the file as it was written then: the parts of a large one are read by one process."""
+    """The sha256 of a file as of that write; cached, as one process reads several parts of it."""
     return _sha256(path)
 
 
@@ -264,7 +264,7 @@ def _sha256(path: str) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _row_group_cuts(file: InputFile, options: dict[str, Any] | None, target: int) -> list[int]:
+def _row_group_cuts(file: InputFile, options: StorageOptions | None, target: int) -> list[int]:
     filesystem, place = connect(file.url, options)
     with store_errors(file.url, "E_INPUT_CHANGED"):
         stream = filesystem.open(place, "rb")

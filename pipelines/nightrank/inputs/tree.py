@@ -1,7 +1,7 @@
-"""Lists the folders of an input: of a local disk, following links, or the keys of a bucket.
+"""Lists an input: folders of a local disk, following links, or the keys of a bucket.
 
-fsspec's listing is not used: it calls a link neither file nor folder, skips a folder without read
-permission, and drops empty parts of a key.
+fsspec's listing is not used: it reports links as neither file nor folder, skips folders without
+read permission, and drops empty parts of a key.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 # `link`: its target does not exist. `cycle`: a link to a folder above it. `other`: a pipe, a socket
 # or a device.
@@ -24,13 +24,13 @@ class Entry:
     """One name in a folder.
 
     Attributes:
-        name: relative to the folder that was listed, with `/` between its parts; a part of an S3
-            key may be empty.
+        name: relative to the listed folder, with `/` between its parts; a part of an S3 key may be
+            empty.
         full: the path in the filesystem.
-        kind: of what a link leads to, where the name is one.
+        kind: of the name, or of a link's target.
         size: bytes.
         etag: of an S3 object, without quotes.
-        place: device and inode of what a local name leads to.
+        place: device and inode of a local name, or of a link's target.
         linked: whether the name, or a folder in it, is a link.
         above: places of the local folders above it, to detect a cycle of links.
     """
@@ -49,7 +49,7 @@ class Tree(Protocol):
     """Folders and files below a root."""
 
     def root(self) -> Entry:
-        """The folder that names are relative to."""
+        """The listed folder; names are relative to it."""
         ...
 
     def inside(self, folder: Entry) -> list[Entry]:
@@ -79,8 +79,8 @@ class LocalTree:
 
     def inside(self, folder: Entry) -> list[Entry]:
         """See `Tree`; links are followed."""
-        with os.scandir(folder.full) as found:
-            return [_local(folder, one) for one in sorted(found, key=lambda one: one.name)]
+        with os.scandir(folder.full) as entries:
+            return [_local(folder, entry) for entry in sorted(entries, key=lambda e: e.name)]
 
     def below(self, folder: Entry) -> Iterator[Entry]:
         """See `Tree`; a link to a folder above it is an entry, and is not followed."""
@@ -91,27 +91,50 @@ class LocalTree:
                 yield entry
 
 
-def _local(folder: Entry, one: os.DirEntry[str]) -> Entry:
-    """A name of a local folder, and what it leads to."""
-    name = f"{folder.name}/{one.name}" if folder.name else one.name
-    link = one.is_symlink()
+def _local(folder: Entry, child: os.DirEntry[str]) -> Entry:
+    """The entry of a name in a local folder; a link is followed."""
+    name = f"{folder.name}/{child.name}" if folder.name else child.name
+    link = child.is_symlink()
     try:
-        found = os.stat(one.path)
+        status = os.stat(child.path)
     except OSError as error:
         if not link or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise
-        return Entry(name, one.path, "link", linked=True)
-    place, linked = _place(found), link or folder.linked
-    if stat.S_ISDIR(found.st_mode):
+        return Entry(name, child.path, "link", linked=True)
+    place, linked = _place(status), link or folder.linked
+    if stat.S_ISDIR(status.st_mode):
         kind: Kind = "cycle" if place in folder.above else "folder"
         above = folder.above | {place}
-        return Entry(name, one.path, kind, place=place, linked=linked, above=above)
-    kind = "file" if stat.S_ISREG(found.st_mode) else "other"
-    return Entry(name, one.path, kind, found.st_size, place=place, linked=linked)
+        return Entry(name, child.path, kind, place=place, linked=linked, above=above)
+    kind = "file" if stat.S_ISREG(status.st_mode) else "other"
+    return Entry(name, child.path, kind, status.st_size, place=place, linked=linked)
 
 
-def _place(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+def _place(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+class ListedObject(TypedDict):
+    """An object in a reply to ListObjectsV2."""
+
+    Key: str
+    Size: int
+    ETag: str
+
+
+class CommonPrefix(TypedDict):
+    """A folder in a reply to ListObjectsV2."""
+
+    Prefix: str
+
+
+class ListedPage(TypedDict, total=False):
+    """A reply to ListObjectsV2; the last page is not truncated."""
+
+    Contents: list[ListedObject]
+    CommonPrefixes: list[CommonPrefix]
+    IsTruncated: bool
+    NextContinuationToken: str
 
 
 class BucketTree:
@@ -131,34 +154,34 @@ class BucketTree:
 
     def inside(self, folder: Entry) -> list[Entry]:
         """See `Tree`; one listing with a delimiter."""
-        found = []
+        entries = []
         for page in self._pages(folder, Delimiter="/"):
-            found += self._files(page)
+            entries += self._files(page)
             for common in page.get("CommonPrefixes", []):
-                found.append(self._entry(common["Prefix"][:-1], "folder"))
-        return sorted(found, key=lambda entry: entry.name)
+                entries.append(self._entry(common["Prefix"][:-1], "folder"))
+        return sorted(entries, key=lambda entry: entry.name)
 
     def below(self, folder: Entry) -> Iterator[Entry]:
         """See `Tree`; one flat listing, a thousand keys a request."""
         for page in self._pages(folder):
             yield from self._files(page)
 
-    def _pages(self, folder: Entry, **more: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, folder: Entry, **parameters: str) -> Iterator[ListedPage]:
         bucket, slash, prefix = folder.full.partition("/")
-        asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if slash else "", **more}
+        request = {"Bucket": bucket, "Prefix": f"{prefix}/" if slash else "", **parameters}
         while True:
-            page = self._filesystem.call_s3("list_objects_v2", **asked)
+            page = self._filesystem.call_s3("list_objects_v2", **request)
             yield page
             if not page.get("IsTruncated"):
                 return
-            asked["ContinuationToken"] = page["NextContinuationToken"]
+            request["ContinuationToken"] = page["NextContinuationToken"]
 
-    def _files(self, page: dict[str, Any]) -> list[Entry]:
+    def _files(self, page: ListedPage) -> list[Entry]:
         return [
-            self._entry(one["Key"], "file", int(one["Size"]), one["ETag"].strip('"'))
-            for one in page.get("Contents", [])
-            # Consoles mark a folder with an empty object whose key ends in a slash.
-            if one["Size"] or not one["Key"].endswith("/")
+            self._entry(listed["Key"], "file", int(listed["Size"]), listed["ETag"].strip('"'))
+            for listed in page.get("Contents", [])
+            # Consoles create an empty object whose key ends in a slash for a folder.
+            if listed["Size"] or not listed["Key"].endswith("/")
         ]
 
     def _entry(self, key: str, kind: Kind, size: int = 0, etag: str = "") -> Entry:

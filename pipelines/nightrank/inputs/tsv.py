@@ -1,15 +1,14 @@
-"""TSV: a line a row, a tab between fields, and no quoting.
+"""TSV: one row per line, tabs between fields, and no quoting.
 
-So IANA registers text/tab-separated-values
-(https://www.iana.org/assignments/media-types/text/tab-separated-values), and so are collections
-published: a field of MS MARCO's may begin with a double quote that nothing closes. Fields are kept
+This is IANA's text/tab-separated-values
+(https://www.iana.org/assignments/media-types/text/tab-separated-values), and the form of public
+collections: a field of MS MARCO may begin with a double quote that is never closed. Fields are kept
 byte for byte.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,13 +28,14 @@ from nightrank.inputs.raw import (
     place,
 )
 from nightrank.inputs.splits import Split
+from nightrank.storage.filesystem import StorageOptions
 
-# A row holds a text, a title as long, and other columns.
+# The longest row: a text, a title as long, and other columns.
 LINE_FACTOR, LINE_SLACK = 3, 64 << 20
 
 
 def read_tsv(
-    split: Split, wanted: Wanted, source: Source, options: dict[str, Any] | None
+    split: Split, wanted: Wanted, source: Source, options: StorageOptions | None
 ) -> Iterator[RawBatch]:
     """Reads a whole TSV file.
 
@@ -44,7 +44,7 @@ def read_tsv(
     for attributes of other types null.
 
     Raises:
-        BadFile: a column is missing or there twice, or the stream is broken.
+        BadFile: a column is missing or occurs twice, or the stream is broken.
     """
     limit = LINE_FACTOR * source.max_text_bytes + LINE_SLACK
     with open_decoded(split.file, options) as stream:
@@ -71,7 +71,7 @@ def _fields(line: bytes | None) -> list[str]:
     """The fields of a file's first line.
 
     Raises:
-        BadFile: it is no header.
+        BadFile: the line is not UTF-8.
     """
     try:
         return (line or b"").decode().split("\t")
@@ -87,7 +87,7 @@ def _batch(
     source: Source,
     where: str,
 ) -> RawBatch:
-    """Cuts lines into fields; row numbers count from `first`."""
+    """Splits lines into fields; row numbers count from `first`."""
     rejects = Rejects()
     rows: list[int] = []
     fields: list[list[bytes]] = []
@@ -95,14 +95,14 @@ def _batch(
         if line is None:
             rejects.add(row, "too_large", "the line is too long for any acceptable text")
             continue
-        found = line.split(b"\t")
-        if len(found) == width:
+        values = line.split(b"\t")
+        if len(values) == width:
             rows.append(row)
-            fields.append(found)
+            fields.append(values)
         else:
-            rejects.add(row, "bad_row", f"expected {width} fields, found {len(found)}")
+            rejects.add(row, "bad_row", f"expected {width} fields, found {len(values)}")
     columns = {
-        name: pa.array([values[at] for values in fields], pa.binary())
+        name: pa.array([row_fields[at] for row_fields in fields], pa.binary())
         for name, at in places.items()
     }
     for name, declared in source.typed.items():

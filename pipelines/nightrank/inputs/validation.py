@@ -1,7 +1,7 @@
-"""Raw rows to accepted rows and rejects: the contract behind which every text is usable.
+"""Checks raw rows: they become accepted rows, whose texts all later stages can use, or rejects.
 
-`content_hash` and `query_hash` are blake2b-128: as collision-proof as a signature needs, at about
-1 GB/s, far faster than anything later that touches a text.
+`content_hash` and `query_hash` are blake2b-128: cryptographically collision-resistant, at about
+1 GB/s, much faster than every later step on a text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nightrank.inputs.raw import RawBatch, id_name, rejects_schema
 from nightrank.storage.hashes import blake2b
 
 MAX_ID_BYTES = 512
-# Of several faults of a row the first in this order is told.
+# A row with several faults is rejected for the first in this order.
 REASONS = (
     "null_id",
     "empty_id",
@@ -65,8 +65,8 @@ def accepted_schema(kind: str, source: Source) -> pa.Schema:
 def validate(batch: RawBatch, kind: str, source: Source) -> tuple[pa.Table, pa.Table]:
     """Checks a batch.
 
-    Ids are data: slashes, dots, line feeds and NUL are accepted, as are control characters in
-    texts. A title counts as text for `too_large`; a null title or vertical becomes empty.
+    Any string is an id: slashes, dots, line feeds and NUL are accepted, as are control characters
+    in texts. A title counts as text for `too_large`; a null title or vertical becomes empty.
 
     Args:
         batch: from `formats.read_split`.
@@ -74,7 +74,7 @@ def validate(batch: RawBatch, kind: str, source: Source) -> tuple[pa.Table, pa.T
         source: policies and attributes.
 
     Returns:
-        Accepted rows (`accepted_schema`) and rejects (`rejects_schema`), the reader's included,
+        Accepted rows (`accepted_schema`) and rejects (`rejects_schema`, including the reader's),
         each in row order. Together they are all rows of the batch.
 
     Raises:
@@ -95,7 +95,7 @@ def validate(batch: RawBatch, kind: str, source: Source) -> tuple[pa.Table, pa.T
             detail[i] = what if size is None else f"{what}, found {size[i]}"
 
     removed = np.zeros(n, dtype=bool)
-    if isinstance(source, Corpus) and source.feed:  # A row that deletes needs no text.
+    if isinstance(source, Corpus) and source.feed:  # A deletion needs no text.
         removed = _mask(pc.equal(raw.column("op"), "delete"))
         text = pc.if_else(pa.array(removed), "", text)
     id_bytes, text_bytes, other_bytes = _bytes(id), _bytes(text), _bytes(other)
@@ -114,7 +114,7 @@ def validate(batch: RawBatch, kind: str, source: Source) -> tuple[pa.Table, pa.T
     attributes = {}
     for name, declared in source.typed.items():
         attributes[name], bad = cast_attribute(raw.column(name), declared)
-        refuse("bad_attribute", bad, f"{name}: the value is no {declared}")
+        refuse("bad_attribute", bad, f"{name}: the value is not {declared}")
     if isinstance(source, Corpus) and source.feed:
         known = _mask(pc.is_in(attributes["op"], pa.array(["upsert", "delete"])))
         refuse("bad_attribute", ~known, "op: expected upsert or delete")
@@ -143,7 +143,7 @@ def validate(batch: RawBatch, kind: str, source: Source) -> tuple[pa.Table, pa.T
 
 
 def _bytes(array: pa.Array) -> np.ndarray:
-    """int64[n]: bytes of each string; -1 for null."""
+    """int64[n]: bytes of each string, -1 for null."""
     lengths = pc.fill_null(pc.binary_length(array), -1)
     return lengths.to_numpy(zero_copy_only=False).astype(np.int64)
 
@@ -155,7 +155,7 @@ def _mask(array: pa.Array) -> np.ndarray:
 def _rejects(
     batch: RawBatch, id: pa.Array, id_bytes: np.ndarray, reason: np.ndarray, detail: np.ndarray
 ) -> pa.Table:
-    """The reader's rejects and these, in row order; an id that is too long is left out."""
+    """The reader's rejects and these, in row order; ids that are too long are null."""
     bad = np.flatnonzero(reason >= 0)
     if not len(bad):
         return batch.rejects if batch.rejects.num_rows < 2 else batch.rejects.sort_by("row")
@@ -166,5 +166,5 @@ def _rejects(
         pa.array([REASONS[i] for i in reason[bad]], pa.string()),
         pa.array([d[:200] for d in detail[bad]], pa.string()),
     ]
-    found = pa.table(columns, schema=rejects_schema())
-    return pa.concat_tables([batch.rejects, found]).sort_by("row")
+    invalid = pa.table(columns, schema=rejects_schema())
+    return pa.concat_tables([batch.rejects, invalid]).sort_by("row")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from typing import Any
 
+from nightrank.storage.filesystem import FileInfo
 from nightrank.storage.store import PROBES, Store
 
 KEYS_AT_ONCE = 1000
@@ -39,7 +39,7 @@ def older(store: Store, folder: str, now: float, seconds: float) -> dict[str, in
     return {key: int(info["size"]) for key, info in old.items()}
 
 
-def _infos(store: Store, folder: str) -> dict[str, dict[str, Any]]:
+def _infos(store: Store, folder: str) -> dict[str, FileInfo]:
     """All keys under a folder, with the info that fsspec gives of each."""
     filesystem, root = store.place
     with store.translated_errors(folder):
@@ -74,7 +74,8 @@ def move(store: Store, key: str, to: str) -> None:
         filesystem.mv(f"{root}/{key}", f"{root}/{to}")
 
 
-def modified(info: dict[str, Any]) -> float:
+def modified(info: FileInfo) -> float:
     """The time at which a file was written, in seconds since the epoch, by fsspec's info of it."""
-    when = info.get("LastModified", info.get("mtime", 0.0))
-    return float(when) if isinstance(when, int | float) else float(when.timestamp())
+    if (when := info.get("LastModified")) is not None:
+        return when.timestamp()
+    return float(info.get("mtime", 0.0))

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import datetime
 import os
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 import fsspec
 from fsspec.utils import glob_translate
 
 from nightrank.errors import NightrankError
+
+# Of s3fs, as `storage_options` of a config has them, and `retry`: an open set of keys.
+StorageOptions: TypeAlias = dict[str, Any]
+
+
+class FileInfo(TypedDict, total=False):
+    """fsspec's info of a file or folder; local files have `mtime`, S3 objects the last two."""
+
+    name: str
+    size: int
+    type: str
+    mtime: float
+    ETag: str
+    LastModified: datetime.datetime
 
 
 def is_remote(url: str) -> bool:
@@ -16,7 +31,7 @@ def is_remote(url: str) -> bool:
     return "://" in url and not url.startswith("file://")
 
 
-def connect(url: str, options: dict[str, Any] | None = None) -> tuple[Any, str]:
+def connect(url: str, options: StorageOptions | None = None) -> tuple[Any, str]:
     """Opens the filesystem of a url.
 
     Args:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 
 from nightrank.errors import NightrankError, is_utf8, printable
 from nightrank.storage import disk
-from nightrank.storage.filesystem import connect, is_remote
+from nightrank.storage.filesystem import FileInfo, StorageOptions, connect, is_remote
 
 # Folder of the files that `probe` creates; `gc` deletes them, since a writer may not be allowed to.
 PROBES = "_probe"
@@ -34,7 +34,7 @@ class StoreSpec:
     """The plain, picklable description with which a worker process opens the same store."""
 
     url: str
-    options: dict[str, Any]
+    options: StorageOptions
 
 
 class Store:
@@ -44,7 +44,7 @@ class Store:
         NightrankError: E_CONFIG for a root that is not UTF-8.
     """
 
-    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
+    def __init__(self, url: str, options: StorageOptions | None = None) -> None:
         self.url, self.options = url.rstrip("/"), options or {}
         self.remote = is_remote(url)
         self._fs, self._root = connect(self.url, self.options)
@@ -178,7 +178,7 @@ class Store:
         """Names of the folders directly in a folder, sorted."""
         return sorted(name for name, e in self._listing(folder) if e["type"] != "file")
 
-    def _listing(self, folder: str) -> list[tuple[str, dict[str, Any]]]:
+    def _listing(self, folder: str) -> list[tuple[str, FileInfo]]:
         """Names and fsspec infos of the entries directly in a folder; empty where it is missing."""
         try:
             with self.translated_errors(folder):
