@@ -107,6 +107,18 @@ def test_the_page_of_commands_has_every_verb() -> None:
     assert sorted(rows) == sorted(VERBS)
 
 
+@pytest.mark.parametrize("option", ["--set", "--json"])
+def test_verbs_without_an_option_are_named(option: str) -> None:
+    text = page("docs/commands.md").split(f"- `{option}")[1].split("\n- ")[0].split("\n\n")[0]
+    lacking = re.findall(r"`([a-z-]+)`", text[text.index("`init`") :])
+    without = [
+        name
+        for name, verb in VERBS.items()
+        if not any(option in parameter.opts for parameter in verb.params)
+    ]
+    assert sorted(lacking) == sorted(without)
+
+
 def test_the_table_of_exit_codes_has_every_error() -> None:
     table = page("docs/troubleshooting.md").split("## Exit codes")[1].split("\n## ")[0]
     rows = re.findall(r"^\| ([\d, ]+) \|([^|]*)\|", table, re.MULTILINE)
