@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from nightrank.api import status
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.errors import NightrankError
-from nightrank.generations import results
 from nightrank.runtime.budget import Meter
 from tests.support.collection import Collection, write_jsonl
 
@@ -185,7 +185,7 @@ def test_secrets_and_bugs_are_told_to_machines_as_to_people(
         details = {"gate": {"findings": [{"examples": [{"query_id": "hunter2hunter2"}]}]}}
         raise NightrankError("E_GATE", "hunter2hunter2 is\nwrong\x1b[2J", where, "", details)
 
-    monkeypatch.setattr(results, "open_lake", refuse)
+    monkeypatch.setattr(status, "open_lake", refuse)
     plain, err = ended("status", config, code=11)
     assert "hunter2" not in json.dumps(plain) + err and "pass" not in plain["where"]
     assert plain["what"] == "*** is wrong\\x1b[2J" and plain["what"] in err
@@ -193,7 +193,7 @@ def test_secrets_and_bugs_are_told_to_machines_as_to_people(
     def fall(*_: Any) -> None:
         raise RuntimeError("the text of a document")
 
-    monkeypatch.setattr(results, "open_lake", fall)
+    monkeypatch.setattr(status, "open_lake", fall)
     plain, err = ended("status", config, code=70)
     assert plain["code"] == "E_BUG" and plain["what"].startswith("RuntimeError at ")
     assert "a document" not in json.dumps(plain) + err and plain["do"].startswith("details in ")

@@ -120,10 +120,10 @@ def test_a_killed_run_is_told_by_the_machine_it_ran_on_and_by_others(
     process.send_signal(signal.SIGKILL)
     process.wait()
     text = status(capsys, config)
-    assert "slowest unit: " in text and "last run: still going, or killed" in text
+    assert "slowest unit: " in text and "last run: still running, or killed" in text
     assert text.splitlines()[-1] == f"next: nightrank nightly {config}"
     # Elsewhere what it had stored of its events is known: as nodes of a cluster are gone.
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     text = status(capsys, config)
-    assert "last run: still going, or killed" in text
+    assert "last run: still running, or killed" in text
     assert text.splitlines()[-1] == f"next: nightrank nightly {config}"

@@ -118,7 +118,7 @@ def test_a_second_submission_joins_the_first_and_stop_ends_both(
     follower = follow(token_cluster, long_config)
     follower.send_signal(signal.SIGINT)
     _, told = follower.communicate(timeout=60)
-    assert follower.returncode == 130 and "goes on" in told
+    assert follower.returncode == 130 and "continues and is not followed" in told
 
     follower = follow(token_cluster, long_config)
     stopped = submit(token_cluster, long_config, "--stop")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nightrank.api.executors import open_executor
-from nightrank.api.process import environment_kept
+from nightrank.api.process import environment_kept, refuse_unpickling
 from nightrank.api.records import Counts, CutInputs, Gate, Measure, PrecisionCheck, Work
 from nightrank.api.result import Lake, Result
 from nightrank.config.schema import PipelineConfig
@@ -104,7 +103,7 @@ def open_run(config: PipelineConfig, request: Request, progress: Progress) -> It
         NightrankError: E_GATE if a rollback is in force and results are to be published; what
             `make_plan` raises.
     """
-    _refuse_unpickling()
+    refuse_unpickling()
     store = open_lake(config.root, config.name, config.storage_options)
     recorder = events.Events(store)
     with events.recording(recorder):
@@ -288,11 +287,3 @@ def _check_headroom(plan: Plan, store: Store) -> None:
         # Texts and tokens each compress to about a third; vectors come on top.
         half = sum(file.size for file in plan.corpus_files) // 2
         headroom.check(plan.config.root, half, "half of its input and a fifth more")
-
-
-def _refuse_unpickling() -> None:
-    """Refuses an environment in which Ray Data would unpickle objects in Parquet files."""
-    for name in sorted(os.environ):
-        if name.startswith("RAY_DATA_AUTOLOAD_"):
-            what = f"{name} is set: Ray would run code that is stored in data files"
-            raise NightrankError("E_CONFIG", what, "environment", f"unset {name}")

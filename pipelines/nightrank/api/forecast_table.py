@@ -6,7 +6,7 @@ from typing import Any
 
 from nightrank.datasets.cut_inputs import share
 
-# Stages below this share of the time are told in one line: 25 stages would fill the screen.
+# Stages below this share of the time share one line: 25 stages would fill the screen.
 LEAST_SHARE, MOST_STAGES, MOST_ARTIFACTS = 0.01, 12, 10
 
 
@@ -14,7 +14,7 @@ def table(forecast: dict[str, Any], name: str) -> list[str]:
     """The lines.
 
     Args:
-        forecast: as `forecast.predict` gives it, with `usd` and `note`.
+        forecast: the JSON of a forecast.
         name: of the experiment.
     """
     kind = "all of it was read" if forecast["whole"] else _sampled(forecast)
@@ -26,14 +26,19 @@ def table(forecast: dict[str, Any], name: str) -> list[str]:
     else:
         lines = [f"forecast of {name} on {forecast['device']} ({kind})", ""]
         lines += [*_counts(forecast), "", *_stages(forecast), "", *_artifacts(forecast), ""]
-        lines += [*_needs(forecast), *_bottleneck(forecast), *_money(forecast), _night(forecast)]
+        lines += [
+            *_needs(forecast),
+            *_bottleneck(forecast),
+            *_money(forecast),
+            _incremental(forecast),
+        ]
     lines += [f"warning: {warning}" for warning in forecast["warnings"]]
     return [*lines, forecast["note"]]
 
 
 def _sampled(forecast: dict[str, Any]) -> str:
-    found = forecast["sampled"]
-    return f"from {found['documents']:,} documents and {found['queries']:,} queries"
+    rows = forecast["sampled"]
+    return f"from {rows['documents']:,} documents and {rows['queries']:,} queries"
 
 
 def _counts(forecast: dict[str, Any]) -> list[str]:
@@ -64,7 +69,7 @@ def _cut(forecast: dict[str, Any]) -> list[str]:
 
 
 def _changes(next_run: dict[str, Any]) -> list[str]:
-    """What changed, how many pairs are new, what is computed again and what is done already."""
+    """What changed, how many pairs are new, what is recomputed and what is done."""
     documents, queries, pairs = (next_run[name] for name in ("documents", "queries", "pairs"))
     about = "" if next_run["counted"] else ", assumed"
     lines = [
@@ -74,8 +79,9 @@ def _changes(next_run: dict[str, Any]) -> list[str]:
         f"pairs      {count(pairs['needed']):>9}  {pairs['known']:,} known,"
         f" {pairs['to_score']:,} to score ({'exact' if pairs['exact'] else 'an estimate'})",
     ]
-    for one in next_run["again"]:
-        lines.append(f"again      {one['what']}: {one['before']} -> {one['now']}: {one['again']}")
+    for change in next_run["again"]:
+        values = f"{change['what']}: {change['before']} -> {change['now']}"
+        lines.append(f"again      {values}: {change['again']}")
     if done := next_run["done"]:
         lines.append(f"done       {sum(done.values()):,} units of {len(done)} stages already")
     return lines
@@ -86,8 +92,8 @@ def _came(counts: dict[str, int]) -> str:
 
 
 def _bottleneck(forecast: dict[str, Any]) -> list[str]:
-    found = forecast["bottleneck"]
-    return [f"bottleneck {found['text']}"] if found else []
+    bottleneck = forecast["bottleneck"]
+    return [f"bottleneck {bottleneck['text']}"] if bottleneck else []
 
 
 def _stages(forecast: dict[str, Any]) -> list[str]:
@@ -122,10 +128,10 @@ def _stage(name: str, stage: dict[str, Any], total: float, gpus: bool) -> str:
 
 def _artifacts(forecast: dict[str, Any]) -> list[str]:
     lines = [f"{'in the lake':<22}{'':>28}{'written':>12}"]
-    found = list(forecast["artifacts"].items())
-    for name, held in found[:MOST_ARTIFACTS]:
-        lines.append(f"{name:<22}{'':>28}{size(held):>12}")
-    rest = sum(held for _, held in found[MOST_ARTIFACTS:])
+    artifacts = list(forecast["artifacts"].items())
+    for name, written in artifacts[:MOST_ARTIFACTS]:
+        lines.append(f"{name:<22}{'':>28}{size(written):>12}")
+    rest = sum(written for _, written in artifacts[MOST_ARTIFACTS:])
     lines.append(f"{'all else':<22}{'':>28}{size(rest):>12}")
     lines.append(f"{'the lake at its peak':<22}{'':>28}{size(forecast['lake_bytes']):>12}")
     return lines
@@ -168,10 +174,10 @@ def _money(forecast: dict[str, Any]) -> list[str]:
     return [f"money      {usd['total']:,.2f} USD = {' + '.join(parts)}"]
 
 
-def _night(forecast: dict[str, Any]) -> str:
-    night, usd = forecast["night"], forecast["usd"]
-    line = f"a night    with {night['share']:.1%} changed: {duration(night['seconds'])},"
-    line += f" {count(night['pairs'])} pairs, {size(night['size'])}"
+def _incremental(forecast: dict[str, Any]) -> str:
+    run, usd = forecast["night"], forecast["usd"]
+    line = f"later runs with {run['share']:.1%} changed: {duration(run['seconds'])},"
+    line += f" {count(run['pairs'])} pairs, {size(run['size'])}"
     return line + (f", {usd['night']:,.2f} USD" if usd else "")
 
 

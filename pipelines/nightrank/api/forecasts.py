@@ -91,15 +91,15 @@ def plan(
     loaded = load_config(config, overrides)
     gpu = device_named(device) if device else None
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
-    made: Plan | None = None
+    planned: Plan | None = None
     with environment_kept():
         # Another size than the input's is no run's forecast: the lake is neither read nor written.
         if documents or queries:
             job = _job_of_another_size(loaded, store)
         else:
             store.probe()
-            made = make_plan(loaded, store)
-            job = _Job.of(made)
+            planned = make_plan(loaded, store)
+            job = _Job.of(planned)
         question = job.question(
             loaded,
             sample_rows=sample_rows,
@@ -110,24 +110,26 @@ def plan(
             change=change,
         )
         plain = predict(question)
-        if made and not from_scratch and _has_work(made, store):
-            plain = _of_next_run(plain, made, store, change)
+        if planned and not from_scratch and _has_work(planned, store):
+            plain = _of_next_run(plain, planned, store, change)
     _complete(plain, loaded, job.left_out, prices or Prices())
-    if made and (late := why_expired(store, made.own_folder, loaded.budget.until, time.time())):
+    if planned and (
+        late := why_expired(store, planned.own_folder, loaded.budget.until, time.time())
+    ):
         plain["warnings"].append(f"a run started now ends at once: {late}")
     plain["note"] = ""
-    if made is None:
+    if planned is None:
         plain["note"] = "not stored: the size is not the input's"
-    elif made.published is not None:
+    elif planned.published is not None:
         plain["note"] = (
             "already published: the next run does nothing; --from-scratch prices a whole run"
         )
-    elif from_scratch and _has_work(made, store):
+    elif from_scratch and _has_work(planned, store):
         plain["note"] = "not stored: priced as if the lake were empty"
     elif lacks_its_gpus(loaded, gpu):  # The run would be compared with it.
         plain["note"] = "not stored: timed on a CPU for a run on GPUs"
     else:
-        plain["note"] = _stored(store, made.folder, plain)
+        plain["note"] = _stored(store, planned.folder, plain)
     plain["stored"] = plain["note"].startswith("stored")
     return Forecast.of(loaded.name, plain)
 
@@ -155,17 +157,17 @@ def dry_run(
     gpu = device_named(device) if device else None
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     with environment_kept():
-        made = make_plan(loaded, store, keeps=False)
-        documents, queries = counted(made, store)
-        question = _Job.of(made).question(
+        planned = make_plan(loaded, store, keeps=False)
+        documents, queries = counted(planned, store)
+        question = _Job.of(planned).question(
             loaded, sample_rows=sample_rows, device=gpu, node_memory=_bytes(node_memory_gib)
         )
-        plain = next_run(predict(question), made, store, documents, queries)
-    _complete(plain, loaded, made.left_out, prices or Prices())
-    plain["warnings"] += obstacles(made, store, documents)
+        plain = next_run(predict(question), planned, store, documents, queries)
+    _complete(plain, loaded, planned.left_out, prices or Prices())
+    plain["warnings"] += obstacles(planned, store, documents)
     note = "dry run: both inputs were read, nothing was written to the lake"
-    if made.published is not None:
-        note = f"{note}; generation {made.published} already has these results: nothing to do"
+    if planned.published is not None:
+        note = f"{note}; generation {planned.published} already has these results: nothing to do"
     plain |= {"dry_run": True, "stored": False, "note": note}
     return Forecast.of(loaded.name, plain)
 
@@ -189,21 +191,23 @@ def _complete(
     ]
 
 
-def _has_work(made: Plan, store: Store) -> bool:
+def _has_work(planned: Plan, store: Store) -> bool:
     """Whether the lake has something that the next run builds upon or resumes."""
-    begun = any(store.folders(at) for at in (made.folder, made.segment, made.queries))
-    return bool(made.usable_base or made.earlier or begun)
+    begun = any(store.folders(at) for at in (planned.folder, planned.segment, planned.queries))
+    return bool(planned.usable_base or planned.earlier or begun)
 
 
-def _of_next_run(full: dict[str, Any], made: Plan, store: Store, change: float) -> dict[str, Any]:
+def _of_next_run(
+    full: dict[str, Any], planned: Plan, store: Store, change: float
+) -> dict[str, Any]:
     """What is left to do; a large input is not read for that."""
     if full["whole"]:
-        documents, queries = counted(made, store)
-        plain = next_run(full, made, store, documents, queries)
-        plain["warnings"] += obstacles(made, store, documents)
+        documents, queries = counted(planned, store)
+        plain = next_run(full, planned, store, documents, queries)
+        plain["warnings"] += obstacles(planned, store, documents)
         return plain
-    plain = next_run(full, made, store, *assumed(made, store, full, change), exact=False)
-    if not made.corpus_stands:
+    plain = next_run(full, planned, store, *assumed(planned, store, full, change), exact=False)
+    if not planned.corpus_stands:
         what = f"the corpus was not read: {change:.1%} of it is assumed to have changed (--change)"
         plain["warnings"].append(f"{what}; `nightrank nightly --dry-run` reads and counts it")
     return plain

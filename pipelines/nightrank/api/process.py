@@ -1,4 +1,4 @@
-"""Keeps a caller's process, e.g. a notebook, as it was before a call."""
+"""The caller's process, e.g. a notebook: kept as it was, and where progress is printed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from nightrank.errors import NightrankError
 from nightrank.process.home import ensure_home
 from nightrank.runtime.progress import Progress
 
@@ -53,3 +54,15 @@ def in_notebook() -> bool:
     """Whether this is the process of a Jupyter kernel."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return getattr(shell, "kernel", None) is not None
+
+
+def refuse_unpickling() -> None:
+    """Refuses an environment in which Ray Data would unpickle objects in Parquet files.
+
+    Raises:
+        NightrankError: E_CONFIG.
+    """
+    for name in sorted(os.environ):
+        if name.startswith("RAY_DATA_AUTOLOAD_"):
+            what = f"{name} is set: Ray would run code that is stored in data files"
+            raise NightrankError("E_CONFIG", what, "environment", f"unset {name}")

@@ -67,7 +67,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Options that come before any verb."""
+    """Options that come before the verb."""
 
 
 app.command("init")(init.init)

@@ -1,8 +1,8 @@
-"""How a verb ends: the one line of `--json`, whatever happened, and the command to type next.
+"""How a verb ends: the JSON line of `--json`, and the command to type next.
 
-A run that succeeds prints its own line. One that is refused, held back, out of its budget or
-stopped ends with `code`, `exit_code`, `what`, `where` and `do`: what its line on standard error
-says, masked alike, and what belongs to the error (the gate's findings, the rollback in force).
+A verb that succeeds prints its own line. One that is refused, held back, out of its budget or
+stopped ends with `code`, `exit_code`, `what`, `where` and `do`, as its line on standard error has
+them, with secrets masked, and the error's details (the gate's findings, the rollback in force).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from nightrank.errors import NightrankError
 
 @dataclass
 class _Line:
-    """Of the call in progress.
+    """The JSON line of the call in progress.
 
     Attributes:
         is_asked: whether `--json` was typed.
-        is_printed: whether the line is printed already.
-        usage: what was wrong with the command line.
+        is_printed: whether the line was printed.
+        usage: what is wrong with the command line; else empty.
     """
 
     is_asked: bool = False
@@ -40,14 +40,14 @@ _line = _Line()
 
 
 def begin() -> None:
-    """Forgets the call before."""
+    """Starts a call; the state of an earlier one is dropped."""
     vars(_line).update(vars(_Line()))
 
 
 class Program(TyperGroup):
-    """A group that remembers whether `--json` was typed, and what typer found wrong.
+    """A group that records whether `--json` was typed, and typer's message about wrong usage.
 
-    Typer prints a wrong command line itself and ends the process: its message is taken on the way.
+    Typer prints that message itself and ends the process, so it is recorded before.
     """
 
     def make_context(
@@ -82,31 +82,31 @@ def print_json(plain: Any) -> None:
 
 
 def failed(error: NightrankError) -> None:
-    """The line of an error, where one was asked for and the verb has printed none."""
+    """Prints the line of an error, if one was asked for and the verb has printed none."""
     _end(error.to_dict())
 
 
 def ended() -> None:
-    """The line of a wrong command line, if that is what ended the process."""
+    """Prints the line of a wrong command line, if that ended the process."""
     if _line.usage:
         do = "see `nightrank --help` and `nightrank VERB --help`"
         failed(NightrankError("E_USAGE", _line.usage, "command line", do))
 
 
 def stopped(exit_code: int, what: str, do: str) -> None:
-    """The line of a process that a signal ended: its `code` is the signal's name."""
+    """Prints the line of a process that a signal ended; its `code` is the signal's name."""
     name = signal.Signals(exit_code - 128).name
     _end({"code": name, "exit_code": exit_code, "what": what, "where": "", "do": do})
 
 
 def _end(plain: dict[str, Any]) -> None:
     if _line.is_asked and not _line.is_printed:
-        with contextlib.suppress(OSError, ValueError):  # Nobody reads it any more.
+        with contextlib.suppress(OSError, ValueError):  # The reader has closed the pipe.
             print_json(_masked(plain))
 
 
 def _masked(value: Any) -> Any:
-    """Every text of plain data as `redacted` has it."""
+    """Plain data with secrets masked in every text; see `redacted`."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, dict):

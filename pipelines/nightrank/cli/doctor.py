@@ -1,9 +1,9 @@
-"""What a run would stumble over, before it does: `nightrank doctor [CONFIG]`.
+"""Checks what a run needs before it is started: `nightrank doctor [CONFIG]`.
 
 nightrank doctor               # this machine and what is installed
 nightrank doctor my.yaml       # its store, credentials, inputs and models too
 
-Every line says ok, warn or fail, what was found and what to do. Ends with 3 where anything fails.
+Every line says ok, warn or fail, what was found and what to do. Exits with 3 if anything fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MaybeConfig = Annotated[
     str | None, typer.Argument(metavar="[CONFIG]", help="YAML file of the experiment.")
 ]
-HASTY = {"tries": 3}
+FEW_TRIES = {"tries": 3}
 
 
 def doctor(config: MaybeConfig = None, sets: Sets = None, json: Json = False) -> None:
@@ -42,30 +42,30 @@ def doctor(config: MaybeConfig = None, sets: Sets = None, json: Json = False) ->
             print(f"{finding.state:<5} {finding.check:<14} {finding.found}{do}", flush=True)
     if failed:
         what = f"{len(failed)} of {count} checks fail: {', '.join(dict.fromkeys(failed))}"
-        # Its line has a finding's keys too, for whoever reads all lines alike.
+        # The last line has a finding's keys too: a program can read all lines alike.
         details = {"check": "doctor", "state": "end", "found": what}
         do = "their lines say what to do"
         raise NightrankError("E_UNFIT", what, config or "this machine", do, details)
 
 
 def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
-    """All findings, what is quick and near first."""
+    """All findings; quick checks of this machine come first."""
     from nightrank.config.file import load_config
     from nightrank.diagnosis import judgements, lake, machine, models
     from nightrank.diagnosis.finding import Finding, examine
     from nightrank.generations.results import open_lake
 
     loaded: PipelineConfig | None = None
-    wrong: Finding | None = None
+    refused: Finding | None = None
     if path:
         try:
             loaded = load_config(path, sets)
         except NightrankError as error:
             where = f" ({error.where})" if error.where else ""
-            wrong = Finding("config", "fail", f"{error.what}{where}", error.do)
+            refused = Finding("config", "fail", f"{error.what}{where}", error.do)
     options = loaded.storage_options if loaded else {}
-    # Somebody waits for the answer: a store that is down is asked less often than by a run.
-    options = {**options, "retry": {**HASTY, **options.get("retry", {})}}
+    # A user waits for the answer: a store that is down is asked fewer times than in a run.
+    options = {**options, "retry": {**FEW_TRIES, **options.get("retry", {})}}
     store = open_lake(loaded.root, loaded.name, options) if loaded else None
     local = store.path(".") if store and not store.remote else None
     address = (loaded.cluster.address if loaded else None) or os.environ.get("RAY_ADDRESS", "")
@@ -75,8 +75,8 @@ def _findings(path: str | None, sets: list[str]) -> Iterator[Finding]:
     yield from examine("disk", lambda: machine.disks(local))
     yield from examine("open files", machine.open_files)
     yield from examine("gpu", machine.accelerators)
-    if wrong:
-        yield wrong
+    if refused:
+        yield refused
     if loaded is None or store is None:
         return
     yield Finding("config", "ok", f"{path} is valid")

@@ -1,7 +1,7 @@
 """Results in other forms: a TREC run, a Hive-partitioned folder, an Apache Iceberg table.
 
 nightrank export my.yaml --trec run.txt
-nightrank export my.yaml --hive s3://bucket/scifact   # run_date=YYYY-MM-DD, days it lacks
+nightrank export my.yaml --hive s3://bucket/scifact   # run_date=YYYY-MM-DD, missing days
 nightrank export my.yaml --iceberg search.ranked      # one snapshot a generation
 """
 
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from nightrank.storage.store import Store
 
 Trec = Annotated[Path | None, typer.Option("--trec", metavar="FILE", help="TREC run to write.")]
-Full = Annotated[bool, typer.Option("--full", help="TREC: every scored candidate, not the kept.")]
+Full = Annotated[
+    bool, typer.Option("--full", help="TREC: every scored candidate, not only the published.")
+]
 Tag = Annotated[str, typer.Option("--tag", help="TREC: the run's name, last column of the file.")]
 Hive = Annotated[
     str | None,
-    typer.Option("--hive", metavar="DIR", help="Hive folder: its missing days are added."),
+    typer.Option("--hive", metavar="DIR", help="Hive folder; missing days are added."),
 ]
 Replace = Annotated[
-    bool, typer.Option("--replace", help="Hive: exchange days that hold another generation.")
+    bool, typer.Option("--replace", help="Hive: replace days that hold another generation.")
 ]
 Iceberg = Annotated[
     str | None,
-    typer.Option("--iceberg", metavar="NAMESPACE.TABLE", help="Iceberg table to bring up to it."),
+    typer.Option("--iceberg", metavar="NAMESPACE.TABLE", help="Iceberg table to update."),
 ]
 Catalog = Annotated[str | None, typer.Option("--catalog", help="Iceberg: the catalog's name.")]
 Table = Annotated[str, typer.Option("--table", help="Iceberg: ranked, queries, rejects, changes.")]
@@ -52,7 +54,7 @@ def export(
     table: Table = "ranked",
     json: Json = False,
 ) -> None:
-    """Writes what is published in one other form; what is there already is left as it is."""
+    """Writes what is published in another form; what was exported before is left as it is."""
     from nightrank.config.file import load_config
     from nightrank.errors import NightrankError
     from nightrank.generations.results import open_lake
@@ -74,12 +76,12 @@ def export(
         print("\n".join(lines))
 
 
-# Of an export: lines for a person, facts for a machine.
+# An export's lines for a person, and its JSON.
 Summary = tuple[list[str], dict[str, Any]]
 
 
 def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str) -> Summary:
-    """A TREC run; trec_eval derives from it the very ranks that were published."""
+    """A TREC run; trec_eval derives the published ranks from it."""
     from nightrank.errors import NightrankError
     from nightrank.exports.trec import write_run
     from nightrank.generations.results import full_lists, generation_of, published_table
@@ -87,7 +89,7 @@ def _trec(store: Store, trec: Path, generation: str | None, full: bool, tag: str
     check_writable(trec)
     if tag.split() != [tag]:
         do = "choose a tag without white space"
-        raise NightrankError("E_USAGE", f"--tag {tag!r} cannot stand in a TREC run", "", do)
+        raise NightrankError("E_USAGE", f"--tag {tag!r} is not allowed in a TREC run", "", do)
     entry = generation_of(store, generation)
     columns = ["query_id", "doc_id", "rank", "score"]
     table = full_lists(store, entry) if full else published_table(store, entry, "ranked", columns)
@@ -132,8 +134,8 @@ def _iceberg(
     from nightrank.generations.results import generation_of
 
     entry = generation_of(store, generation)
-    made = register(store, entry, identifier, loaded.name, table, catalog)
-    said = "is now" if made.new else "was already"
-    line = f"{identifier} {said} generation {entry.generation}, snapshot {made.snapshot_id}"
-    facts = {"generation": entry.generation, "table": identifier, "new": made.new}
-    return [line], {**facts, "snapshot": made.snapshot_id}
+    snapshot = register(store, entry, identifier, loaded.name, table, catalog)
+    state = "is now" if snapshot.new else "was already"
+    line = f"{identifier} {state} generation {entry.generation}, snapshot {snapshot.snapshot_id}"
+    facts = {"generation": entry.generation, "table": identifier, "new": snapshot.new}
+    return [line], {**facts, "snapshot": snapshot.snapshot_id}

@@ -1,7 +1,7 @@
-"""Tells Prometheus what is published: `nightrank exporter CONFIG --port 9464`.
+"""Serves metrics of what is published to Prometheus: `nightrank exporter CONFIG --port 9464`.
 
-A run's own metrics end with the run; how old the newest generation is must be told while nothing
-runs. Reads the lake's logs at every scrape (a listing and an entry each), never the data.
+A run's own metrics end with the run; the age of the newest generation is needed while nothing runs.
+Reads the lake's logs at every scrape (a listing and an entry each), never the data.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ from nightrank.errors import NightrankError
 if TYPE_CHECKING:
     from nightrank.storage.store import Store
 
-Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to be scraped.")]
-Host = Annotated[str, typer.Option("--host", help="0.0.0.0 is every interface.")]
+Port = Annotated[
+    int, typer.Option("--port", min=1, max=65535, help="Port that Prometheus scrapes.")
+]
+Host = Annotated[
+    str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is every interface.")
+]
 
 
 def exporter(
@@ -53,7 +57,7 @@ class Published:
         self._store, self._name = store, name
 
     def collect(self) -> Iterator[Any]:
-        """Generation and age by log, rows by table; is the lake readable, a rollback in force."""
+        """Generation and age by log, rows by table; whether the lake is readable or rolled back."""
         from prometheus_client.core import GaugeMetricFamily
 
         from nightrank.storage.log import Log
@@ -70,7 +74,7 @@ class Published:
             for log in ("results", "index"):
                 entry = Log(self._store, log).current()
                 if entry is None:
-                    continue  # No age rather than a wrong one: absence is what alerts look for.
+                    continue  # No age at all: alerts look for its absence.
                 generation.add_metric([self._name, log], entry.generation)
                 age.add_metric([self._name, log], self._age(log, entry))
                 for table, count in entry.body.get("counts", {}).get("rows", {}).items():
@@ -82,7 +86,7 @@ class Published:
         yield from (readable, generation, age, rows, held)
 
     def _age(self, channel: str, entry: Any) -> float:
-        """A rollback makes nothing younger: what counts is when its files were published."""
+        """Seconds since the files were published; those of a rollback are as old as its target."""
         from nightrank.storage.log import Log
 
         while "rolled_back_to" in entry.body:

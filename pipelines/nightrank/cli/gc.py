@@ -1,6 +1,6 @@
-"""Deletes what nothing needs any more: `nightrank gc CONFIG`. A dry run unless told otherwise.
+"""Deletes datasets that nothing needs: `nightrank gc CONFIG`; without --delete a dry run.
 
-nightrank gc my.yaml                       # what would go
+nightrank gc my.yaml                       # what would be deleted
 nightrank gc my.yaml --delete
 """
 
@@ -14,11 +14,11 @@ from nightrank.cli.closing import command, print_json
 from nightrank.cli.terminal import ConfigPath, Json, Sets
 
 RETAIN, MIN_AGE_DAYS = 3, 7.0
-Retain = Annotated[int, typer.Option("--retain", metavar="N", help="Generations that are kept.")]
+Retain = Annotated[int, typer.Option("--retain", metavar="N", help="Newest generations to keep.")]
 Age = Annotated[
-    float, typer.Option("--min-age-days", metavar="D", help="Nothing younger is touched.")
+    float, typer.Option("--min-age-days", metavar="D", help="Keep everything younger than this.")
 ]
-Delete = Annotated[bool, typer.Option("--delete", help="Condemn in the logs, then delete.")]
+Delete = Annotated[bool, typer.Option("--delete", help="Record it in the logs, then delete.")]
 
 
 def gc(
@@ -29,25 +29,25 @@ def gc(
     delete: Delete = False,
     json: Json = False,
 ) -> None:
-    """Old generations, finished intermediates and runs that were given up."""
+    """Deletes old generations, intermediates of finished runs, and abandoned runs."""
     from nightrank.config.file import load_config
     from nightrank.generations.results import open_lake
     from nightrank.generations.retention import collect, collectable
 
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
-    found = (collect if delete else collectable)(store, retain, min_age_days)
-    total = sum(one.bytes for one in found)
+    datasets = (collect if delete else collectable)(store, retain, min_age_days)
+    total = sum(dataset.bytes for dataset in datasets)
     if json:
-        paths = [one.path for one in found]
+        paths = [dataset.path for dataset in datasets]
         print_json({"deleted": delete, "datasets": paths, "bytes": total})
         return
-    for one in found:
-        print(f"{one.bytes / 1e6:10.2f} MB  {one.path}")
+    for dataset in datasets:
+        print(f"{dataset.bytes / 1e6:10.2f} MB  {dataset.path}")
     done = "deleted" if delete else "would be deleted"
-    print(f"{len(found)} datasets, {total / 1e6:.2f} MB {done}")
-    if found and not delete:
-        given = ["--delete"]
-        given += ["--retain", str(retain)] if retain != RETAIN else []
-        given += ["--min-age-days", f"{min_age_days:g}"] if min_age_days != MIN_AGE_DAYS else []
-        print(f"to delete them: {command('gc', config, sets, *given)}")
+    print(f"{len(datasets)} datasets, {total / 1e6:.2f} MB {done}")
+    if datasets and not delete:
+        options = ["--delete"]
+        options += ["--retain", str(retain)] if retain != RETAIN else []
+        options += ["--min-age-days", f"{min_age_days:g}"] if min_age_days != MIN_AGE_DAYS else []
+        print(f"to delete them: {command('gc', config, sets, *options)}")

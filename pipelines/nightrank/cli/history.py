@@ -14,7 +14,7 @@ FACTS = ("rolled_back_from", "rolled_back_to", "resumes", "reason", "forecast", 
 
 
 def history(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
-    """Every number of the results log: publications, rollbacks and their ends, collections."""
+    """Lists the log of results: publications, rollbacks, ends of rollbacks, garbage collections."""
     from nightrank.config.file import load_config
     from nightrank.generations.results import open_lake
     from nightrank.storage.log import Log
@@ -47,7 +47,7 @@ def history(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
 def _line(entry: Entry, rollback: Entry | None) -> dict[str, Any]:
     body = entry.body
     if body["kind"] == "condemn":
-        what = f"{len(body['condemned'])} datasets given up"
+        what = f"{len(body['condemned'])} datasets deleted by gc"
     elif body["kind"] == "resume":
         why = f": {body['reason']}" if body["reason"] else ""
         what = f"publication resumed after rollback {body['resumes']}{why}"
@@ -58,8 +58,8 @@ def _line(entry: Entry, rollback: Entry | None) -> dict[str, Any]:
         )
         what += f", {rows['ranked']} rows, {rows['changes']} changes"
         if body["kind"] == "rollback":
-            came = f"from {body['rolled_back_from']} " if body.get("rolled_back_from") else ""
-            what = f"{came}to {body['rolled_back_to']}: {body['reason']}; {what}"
+            source = f"from {body['rolled_back_from']} " if body.get("rolled_back_from") else ""
+            what = f"{source}to {body['rolled_back_to']}: {body['reason']}; {what}"
         gate = body.get("gate")
         if gate and gate["forced"]:
             what += f"; published against the gate: {gate['forced']}"
@@ -69,7 +69,7 @@ def _line(entry: Entry, rollback: Entry | None) -> dict[str, Any]:
         "kind": body["kind"],
         "index_generation": body.get("index_generation"),
         "what": what,
-        # Whether this is the rollback over which nothing is published.
+        # Whether this rollback is in force: nothing is published then.
         "in_force": rollback is not None and rollback.generation == entry.generation,
         **{name: body[name] for name in FACTS if name in body},
     }

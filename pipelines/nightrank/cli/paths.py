@@ -19,7 +19,7 @@ def any_path(text: str) -> str:
     Raises:
         NightrankError: E_USAGE for nothing at all, or the home folder of an unknown user.
     """
-    if not text:  # Of an unset variable of a script; it would be the working directory.
+    if not text:  # An unset variable of a script, which would name the working directory.
         raise NightrankError("E_USAGE", "the path is empty", "", "give a path")
     try:
         return at_home(text)
@@ -33,7 +33,7 @@ def local_path(path: Path) -> Path:
 
 
 def check_writable(target: Path) -> None:
-    """Refuses a file that cannot be written, before the work whose result it is for.
+    """Refuses a file that cannot be written, before the work that fills it.
 
     Raises:
         NightrankError: E_USAGE for a folder, a folder that is missing, or one without permission.
@@ -52,7 +52,7 @@ def check_writable(target: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[BinaryIO]:
-    """Opens a file that takes its name when it is whole; until then the old one keeps it.
+    """Opens a file that replaces the target when it is complete; until then the old one remains.
 
     Raises:
         NightrankError: E_USAGE where it cannot be written.

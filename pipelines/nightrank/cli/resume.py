@@ -1,4 +1,4 @@
-"""Ends a rollback: `nightrank resume CONFIG`. The next run publishes again, if its gate passes.
+"""Ends a rollback: `nightrank resume CONFIG`. The next run publishes if its gate passes.
 
 Publishes nothing itself: until the next run readers see the generation that was rolled back to.
 """
@@ -12,7 +12,7 @@ import typer
 from nightrank.cli.closing import command, print_json
 from nightrank.cli.terminal import ConfigPath, Json, Sets
 
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the log.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stored in the log.")]
 
 
 def resume(config: ConfigPath, reason: Reason = "", sets: Sets = None, json: Json = False) -> None:

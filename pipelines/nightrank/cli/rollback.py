@@ -1,6 +1,7 @@
-"""An older generation again: `nightrank rollback CONFIG --to N --reason "..."`. Deletes nothing.
+"""Publishes an older generation again: `nightrank rollback CONFIG --to N --reason "..."`.
 
-Until `nightrank resume CONFIG` (or a night with --force-publish) nothing else is published.
+Deletes nothing. Until `nightrank resume CONFIG` (or a run with --force-publish) no other generation
+is published.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from nightrank.errors import NightrankError
 To = Annotated[str, typer.Option("--to", metavar="N|DATE", help="The generation to publish again.")]
 Reason = Annotated[
     str | None,
-    typer.Option("--reason", metavar="TEXT", help="Why; kept in the log. Asked for on a terminal."),
+    typer.Option(
+        "--reason", metavar="TEXT", help="Why; stored in the log. A terminal asks for it."
+    ),
 ]
 NOT_GIVEN = "no reason given"
 
@@ -46,7 +49,7 @@ def rollback(
 
 
 def _reason(given: str | None) -> str:
-    """The reason, asked for on a terminal.
+    """The reason; on a terminal the user is asked for it.
 
     A script that rolls back during an incident is not refused without one: it gets a reminder, and
     the log says that none was given.

@@ -45,7 +45,7 @@ def show(
     limit: Limit = 10,
     json: Json = False,
 ) -> None:
-    """One query's list: both ranks, all scores, judgements and titles; or why it has none."""
+    """One query's list: both ranks, all scores, judgements and titles; or why it has no list."""
     from nightrank.config.file import load_config
     from nightrank.generations.one_query import find_query
     from nightrank.generations.results import generation_of, open_lake
@@ -53,21 +53,21 @@ def show(
     loaded = load_config(config, sets or [])
     store = open_lake(loaded.root, loaded.name, loaded.storage_options)
     entry = generation_of(store, generation)
-    found = find_query(store, entry, query_id, limit)
+    query = find_query(store, entry, query_id, limit)
     judged, note = _judgements(loaded, query_id)
-    for row in found.rows:
+    for row in query.rows:
         row["relevance"] = judged.get(row["doc_id"])
     missing = sorted(
         (relevance, doc_id)
         for doc_id, relevance in judged.items()
-        if relevance > 0 and doc_id not in {row["doc_id"] for row in found.rows}
+        if relevance > 0 and doc_id not in {row["doc_id"] for row in query.rows}
     )[::-1]
     if json:
-        plain = {"generation": entry.generation, "query": {**found.about, "text": found.text}}
+        plain = {"generation": entry.generation, "query": {**query.about, "text": query.text}}
         not_shown = [{"doc_id": doc_id, "relevance": grade} for grade, doc_id in missing]
-        print_json({**plain, "list": found.rows, "relevant_not_shown": not_shown, "note": note})
+        print_json({**plain, "list": query.rows, "relevant_not_shown": not_shown, "note": note})
         return
-    print("\n".join([*_heading(found, entry.generation), *_lines(found.rows)]))
+    print("\n".join([*_heading(query, entry.generation), *_lines(query.rows)]))
     if missing:
         named = ", ".join(f"{doc_id} ({grade})" for grade, doc_id in missing[:MISSING_SHOWN])
         more = f" and {len(missing) - MISSING_SHOWN} more" if len(missing) > MISSING_SHOWN else ""
@@ -77,7 +77,7 @@ def show(
 
 
 def _judgements(config: PipelineConfig, query_id: str) -> tuple[dict[str, int], str]:
-    """Relevance by doc_id; and a line where there should be judgements and are none."""
+    """Relevance by doc_id; and a line if judgements are given and none is of this query."""
     import pyarrow.compute as pc
 
     from nightrank.datasets.judgements import load_qrels
@@ -93,23 +93,23 @@ def _judgements(config: PipelineConfig, query_id: str) -> tuple[dict[str, int], 
     return judged, "" if judged else "the judgements do not name this query"
 
 
-def _heading(found: QueryList, generation: int) -> list[str]:
-    """What the query is and what became of it."""
-    about = dict(found.about)
+def _heading(query: QueryList, generation: int) -> list[str]:
+    """The query, its attributes and its status."""
+    about = dict(query.about)
     query_id, status, reason = (about.pop(key) for key in ("query_id", "status", "reason"))
     count, vertical, policy = (about.pop(key) for key in ("num_candidates", "vertical", "policy"))
     facts = {"vertical": vertical, **{k: v for k, v in about.items() if v is not None}}
     named = ", ".join(f"{key} {_plain(value)}" for key, value in facts.items() if value != "")
-    lines = [f"query {_plain(query_id)}{f' ({named})' if named else ''}: {_plain(found.text)}"]
+    lines = [f"query {_plain(query_id)}{f' ({named})' if named else ''}: {_plain(query.text)}"]
     outcome = f"generation {generation}: {status}"
     if status == "ranked":
-        shown = f", {len(found.rows)} shown" if len(found.rows) < count else ""
+        shown = f", {len(query.rows)} shown" if len(query.rows) < count else ""
         return [*lines, f"{outcome} by {policy}, {count} candidates{shown}"]
     return [*lines, f"{outcome}{f', {reason}' if reason else ''}; no list"]
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
-    """A table of the list, its columns as wide as they need to be."""
+    """A table of the list; columns are as wide as their widest cell."""
     if not rows:
         return []
     steps = [key for key in rows[0] if key.endswith("_score") and key not in HEADINGS]
@@ -137,7 +137,7 @@ def _number(value: float | int | None) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A text on one line, cut, with whatever could steer a terminal spelt out."""
+    """A text on one line, truncated, with control characters escaped."""
     text = " ".join(str(value).split())
     text = text if len(text) <= TEXT_LENGTH else f"{text[:TEXT_LENGTH]} ..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -5,8 +5,8 @@ nightrank submit my.yaml --verb nightly --no-wait
 nightrank submit my.yaml --set rerank.depth=50 -- --to merge     # after --: the verb's own options
 nightrank submit my.yaml --stop
 
-The same command again joins the job while it runs, and starts the next attempt once it has ended:
-a second submission does no harm. Exits with the job's own exit code.
+The same command joins the job while it runs, and starts the next attempt once it has ended, so it
+can be repeated. Exits with the job's own exit code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Verb(StrEnum):
-    """What a cluster can be asked to do."""
+    """Verbs that a job can run."""
 
     run = "run"
     nightly = "nightly"
@@ -51,11 +51,11 @@ Address = Annotated[
     ),
 ]
 What = Annotated[Verb, typer.Option("--verb", help="What to run there.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the submission id and leave.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the submission id and exit.")]
 Stop = Annotated[bool, typer.Option("--stop", help="Stop the job that this command started.")]
 ShipCode = Annotated[
     bool,
-    typer.Option("--ship-code", help="Send this machine's code along: the image lacks it."),
+    typer.Option("--ship-code", help="Send this machine's code: the image has none."),
 ]
 
 
@@ -84,7 +84,7 @@ def submit(
     if local := local_paths(loaded):
         _say(f"local paths, which every node must see: {', '.join(local)}")
     send_models(shipped)
-    # Under its own name, which the job's closing lines repeat.
+    # Under its own name: the job's closing lines repeat it.
     name = Path(config).name
     command = entrypoint(verb.value, f"./{name}", options)
     with tempfile.TemporaryDirectory(prefix="nightrank-") as folder:
@@ -101,7 +101,9 @@ def submit(
     try:
         job = cluster.follow(job.id, _write)
     except KeyboardInterrupt:
-        _say(f"{job.id} goes on without being followed; the same command with --stop ends it")
+        _say(
+            f"{job.id} continues and is not followed any more; the same command with --stop ends it"
+        )
         raise
     raise typer.Exit(job.exit_code)
 
@@ -119,7 +121,7 @@ def portable(config: PipelineConfig) -> bytes:
     """The config as the job reads it: overrides applied, local paths absolute.
 
     A path means what it means where the command is typed. `cluster.address` is left out, for the
-    job is inside the cluster. Secrets cannot stand in a config (see `PipelineConfig`).
+    job is inside the cluster. A config holds no secrets (see `PipelineConfig`).
     """
     plain = config.model_dump(mode="json", exclude_unset=True)
     plain.get("cluster", {}).pop("address", None)
@@ -136,7 +138,7 @@ def portable(config: PipelineConfig) -> bytes:
 
 
 def send_models(shipped: bytes) -> None:
-    """Stores the models that this machine has in the lake: the cluster need not have them."""
+    """Copies this machine's models into the lake: the cluster need not have them."""
     from nightrank.config.schema import PipelineConfig
     from nightrank.generations.results import open_lake
     from nightrank.models.stored import send
@@ -149,7 +151,7 @@ def send_models(shipped: bytes) -> None:
 
 
 def local_paths(config: PipelineConfig) -> list[str]:
-    """Keys of the config whose path lies on a disk rather than in an object store."""
+    """Keys of the config whose path is on a disk and not in an object store."""
     from nightrank.storage.filesystem import is_remote
 
     paths = {
@@ -165,8 +167,7 @@ def submission_stem(name: str, verb: str, shipped: bytes, options: list[str]) ->
     """What is asked for, as the stem of a submission id.
 
     The whole config enters, how to run included: a second submission with other workers is
-    another job, rather than one whose wish is silently dropped. (Two jobs of one plan share the
-    work and publish once.)
+    another job, and not ignored. (Two jobs of one plan share the work and publish once.)
     """
     digest = _sha256(orjson.dumps([shipped.decode(), options]))
     return f"nightrank-{name}-{verb}-{digest[:12]}"

@@ -1,4 +1,4 @@
-"""Is what is published right? `nightrank verify CONFIG` re-checks everything from the bytes up."""
+"""Checks a published generation again, from its bytes: `nightrank verify CONFIG`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nightrank.cli.terminal import ConfigPath, Generation, Json, Sets
 def verify(
     config: ConfigPath, sets: Sets = None, generation: Generation = None, json: Json = False
 ) -> None:
-    """Digests, row counts, order, uniqueness, balances and the log of a published generation."""
+    """Checks digests, row counts, order, uniqueness, balances and the log of a generation."""
     from nightrank.config.file import load_config
     from nightrank.generations.results import generation_of, open_lake
     from nightrank.generations.verification import verify_generation
