@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nightrank.api.reading import Published, published
     from nightrank.api.result import Result
     from nightrank.api.runs import nightly, rank, reindex, run
+    from nightrank.api.status import Status, status
     from nightrank.config.schema import PipelineConfig
     from nightrank.errors import NightrankError
     from nightrank.generations.results import read_results
@@ -34,6 +35,7 @@ __all__ = [
     "Prices",
     "Published",
     "Result",
+    "Status",
     "dry_run",
     "evaluate",
     "load_config",
@@ -44,6 +46,7 @@ __all__ = [
     "read_results",
     "reindex",
     "run",
+    "status",
 ]
 
 _MODULES = {
@@ -54,6 +57,7 @@ _MODULES = {
     "Prices": "api.pricing",
     "Published": "api.reading",
     "Result": "api.result",
+    "Status": "api.status",
     "dry_run": "api.forecasts",
     "evaluate": "api.evaluation",
     "load_config": "api.config",
@@ -64,6 +68,7 @@ _MODULES = {
     "read_results": "generations.results",
     "reindex": "api.runs",
     "run": "api.runs",
+    "status": "api.status",
 }
 
 

@@ -175,6 +175,22 @@ def test_a_part_that_the_budget_publishes_is_a_result_with_its_reason(
     assert whole.generation == 2 and whole.cut_short is None and whole.unfinished == ""
 
 
+def test_the_status_of_a_lake_is_read(changing: Collection, tmp_path: Path) -> None:
+    config = changing.config(tmp_path / "lake")
+    empty = nightrank.status(config)
+    assert (empty.generation, empty.runs, empty.unfinished) == (None, None, ())
+    assert empty.next_verb == "run"
+    nightrank.run(config, last="changes", progress=False)
+    begun = nightrank.status(config)
+    [unfinished] = begun.unfinished
+    assert unfinished.is_ready and unfinished.stages["rank"].complete
+    assert unfinished.runs.count == 1 and begun.generation is None and begun.index_generation == 1
+    nightrank.run(config, progress=False)
+    done = nightrank.status(config)
+    assert (done.generation, done.unfinished, done.next_verb) == (1, (), "results")
+    assert done.runs is not None and done.runs.count == 2 and done.runs.lost == {}
+
+
 def test_files_of_a_published_table_are_listed(published: Published) -> None:
     listed = nightrank.published(published.config)
     assert listed.files == published.result.files and listed.rows == 60
