@@ -11,15 +11,12 @@ from pathlib import Path
 import pytest
 
 from nightrank.cli.quickstart import copy_sample
-from tests.support.program import nightrank
 
 SAMPLE = files("nightrank") / "quickstart"
 # Figures and judgements belong to exactly these documents.
 CORPUS_SHA256 = "cc17d34c64c4b1ccb75bd8ee8b6005d821394c98097a060e0b543b986b9ce62c"
 # Judged, but new in Python 3.12.
 NOT_IN_CORPUS = {"pathlib.Path.walk"}
-TOYS = ["encoder.model=toy:bag-of-words", "rerank.model=toy:overlap", "cluster.executor=serial"]
-TOYS += ["retrieve.depth=20", "rerank.depth=10"]
 
 # Parts of names that are everyday words or names of formats: they give nothing away.
 ORDINARY = {
@@ -85,17 +82,6 @@ def test_files_that_exist_are_kept(tmp_path: Path) -> None:
     assert config.read_text() == "name: mine\n"
     assert (tmp_path / "qrels.tsv").read_bytes() == (SAMPLE / "qrels.tsv").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_it_runs_in_an_empty_folder_and_names_the_next_command(tmp_path: Path) -> None:
-    toys = [part for value in TOYS for part in ("--set", value)]
-    ended = nightrank("quickstart", *toys, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    before, after = re.findall(r"nDCG@10: (\S+) first stage -> (\S+) reranked", ended.stdout)[0]
-    assert 0 < float(before) < 1 and 0 < float(after) < 1
-    assert "next: nightrank results quickstart/quickstart.yaml --duckdb" in ended.stdout
-    results = nightrank("results", "quickstart/quickstart.yaml", *toys, cwd=tmp_path)
-    assert results.returncode == 0, results.stderr
 
 
 def test_questions_are_numbered_and_have_a_topic(questions: dict[str, dict[str, str]]) -> None:

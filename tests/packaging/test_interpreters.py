@@ -6,6 +6,7 @@ Toy models, planning, runs, exports and analytics work there: they import none o
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 
 import pytest
@@ -62,3 +63,15 @@ def test_exports_hold_the_published_rows(published: Environment) -> None:
 def test_duckdb_reads_the_published_rows(published: Environment) -> None:
     program = READ.format(prefix=str(published.venv))
     assert published.succeed("python", "-c", program) == "[(30, 6, 1)]\n"
+
+
+def test_the_quickstart_runs_and_its_report_is_rendered(environment: Environment) -> None:
+    toys = ("encoder.model=toy:bag-of-words", "rerank.model=toy:overlap")
+    small = ("cluster.executor=serial", "retrieve.depth=20", "rerank.depth=10")
+    sets = [part for value in (*toys, *small) for part in ("--set", value)]
+    printed = environment.succeed("nightrank", "quickstart", *sets)
+    before, after = re.findall(r"nDCG@10: (\S+) first stage -> (\S+) reranked", printed)[0]
+    assert 0 < float(before) < 1 and 0 < float(after) < 1
+    assert "next: nightrank results quickstart/quickstart.yaml --duckdb" in printed
+    reports = list((environment.folder / "quickstart" / "lake").rglob("*.report-*.html"))
+    assert len(reports) == 1 and "Into and out of the top 10" in reports[0].read_text()
