@@ -13,8 +13,8 @@ SEVERAL = f"a folder of collections, NAME/ with {beir.LAYOUT} each"
 
 
 def add_out(parser: argparse.ArgumentParser, required: bool = False) -> None:
-    """`--out`: a folder that exists and can be written once the arguments are parsed."""
-    what = "folder of the results, created where it does not exist"
+    """`--out`: a folder that is created and checked for writing when the arguments are parsed."""
+    what = "folder of the results; created if it does not exist"
     parser.add_argument("--out", type=_results, required=required, metavar="FOLDER", help=what)
 
 
@@ -26,7 +26,7 @@ def add_data(parser: argparse.ArgumentParser, required: bool = False) -> None:
 
 
 def add_collection(parser: argparse.ArgumentParser, split: str = "") -> None:
-    """`--data`: one collection in BEIR layout, with the judgements of a split where it is named."""
+    """`--data`: one collection in BEIR layout, with the judgements of `split` if it is given."""
 
     def collection(text: str) -> Path:
         folder = Path(text)
@@ -41,7 +41,7 @@ def add_collection(parser: argparse.ArgumentParser, split: str = "") -> None:
 def need_collections(
     parser: argparse.ArgumentParser, data: Path, wanted: Iterable[tuple[str, str]]
 ) -> None:
-    """Ends the program unless `data` has these collections with the judgements of these splits."""
+    """Ends the program unless `data` has these collections with these splits' judgements."""
     absent = [file for name, split in wanted for file in beir.missing(data / name, split)]
     if absent:
         more = f" and {len(absent) - 1} more files" if absent[1:] else ""

@@ -13,13 +13,13 @@ PARTS = ("corpus", "queries")
 
 
 def path(folder: Path, part: str) -> Path:
-    """Where the documents (`corpus`) or the `queries` of a collection are, compressed or not."""
+    """The file of the documents (`corpus`) or `queries` of a collection, compressed or not."""
     plain = folder / f"{part}.jsonl"
     return plain if plain.exists() else folder / f"{part}.jsonl.gz"
 
 
 def rows(folder: Path, part: str) -> Iterator[dict[str, Any]]:
-    """The documents (`corpus`) or the `queries` of a collection, one after the other."""
+    """The rows of the documents (`corpus`) or `queries` of a collection."""
     file = path(folder, part)
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rt", encoding="utf-8") as lines:
@@ -27,17 +27,17 @@ def rows(folder: Path, part: str) -> Iterator[dict[str, Any]]:
 
 
 def qrels(folder: Path, split: str) -> Path:
-    """The judgements of a split of a collection."""
+    """The file of the judgements of a split."""
     return folder / "qrels" / f"{split}.tsv"
 
 
 def collections(data: Path) -> list[Path]:
-    """Every folder directly in `data` that has documents and queries, by name."""
+    """All folders directly in `data` that have documents and queries, sorted by name."""
     folders = sorted(each for each in data.glob("*") if each.is_dir())
     return [folder for folder in folders if not missing(folder)]
 
 
 def missing(folder: Path, split: str = "") -> list[str]:
-    """Files that a collection should have and does not; judgements only of the split named."""
+    """Files that a collection lacks: documents, queries, and the judgements of `split` if given."""
     files = [path(folder, part) for part in PARTS] + ([qrels(folder, split)] if split else [])
     return [str(file).removesuffix(".gz") for file in files if not file.is_file()]

@@ -1,4 +1,4 @@
-"""`nightrank run` in a process of its own on a cold lake: its wall, and what of it models took."""
+"""`nightrank run` in its own process on an empty lake: wall time and model time."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ def write(path: Path, items: list[dict[str, Any]]) -> None:
 
 
 def cold_run(work: Path, name: str, sections: dict[str, Any]) -> dict[str, Any]:
-    """Runs a configuration whose lake is `work`/lake/`name`, which must not be there yet.
-
-    Model time is what workers spent inside encoders and rerankers, divided by the processes at it.
+    """Runs a config on the lake `work`/lake/`name`, which must not exist yet.
 
     Args:
-        work: folder of the lake and the configuration.
+        work: folder of the lake and the config.
         name: of the lake.
-        sections: of the configuration.
+        sections: of the config.
+
+    Returns:
+        `documents`, `queries`, `pairs`, `wall` (seconds), `model` (seconds that workers spent in
+        encoders and rerankers, divided by the number of processes), their sum `model_seconds`,
+        `overhead` (the share of `wall` outside models), `stages`, `precision`, `ndcg`.
     """
     if (work / "lake" / name).exists():
-        raise SystemExit(f"{work / 'lake' / name} exists: the lake is to be cold; remove it")
+        raise SystemExit(
+            f"{work / 'lake' / name} exists, but the run needs an empty lake: remove it"
+        )
     path = work / f"{name}.yaml"
     path.write_text(json.dumps({"name": name, "root": str(work / "lake"), **sections}))
     begin = time.perf_counter()

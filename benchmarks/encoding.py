@@ -2,10 +2,10 @@
 
     python -m benchmarks.encoding [--data DATA] [--documents 1500] [--rounds 3] --out ...
 
-Documents of 20 to 300 words as in `benchmarks.scoring`. Tokenisation is inside every time, loading
-outside; all contestants have all threads. What is compared: documents a second in the same round;
-the least cosine with sentence-transformers' vectors in fp32; the overlap of every document's 10
-nearest neighbours among the round's documents; the share of the machine's own peak.
+Documents of 20 to 300 words as in `benchmarks.scoring`. Times include tokenisation and exclude
+loading; every contestant uses all threads. Compared are documents a second in the same round; the
+least cosine with the fp32 vectors of sentence-transformers; the overlap of each document's 10
+nearest neighbours among the documents of the round; the share of the machine's own peak.
 """
 
 from __future__ import annotations
@@ -55,23 +55,23 @@ def peer(name: str, dtype: Any, documents: list[str]) -> Contestant:
         model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": dtype})
 
     def encode(rows: Sequence[int]) -> np.ndarray:
-        found = model.encode([documents[row] for row in rows], show_progress_bar=False)
-        return np.asarray(found, np.float32)
+        vectors = model.encode([documents[row] for row in rows], show_progress_bar=False)
+        return np.asarray(vectors, np.float32)
 
     return Contestant(name, encode)
 
 
 def neighbours(vectors: np.ndarray) -> np.ndarray:
-    """int [n, 10]: rows of the nearest others."""
+    """int [n, 10]: rows of each vector's nearest other vectors."""
     cosine = vectors @ vectors.T
     np.fill_diagonal(cosine, -np.inf)
     return np.argpartition(-cosine, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
 
 
-def fidelity(one: Contestant, reference: Contestant) -> dict[str, float]:
+def fidelity(contestant: Contestant, reference: Contestant) -> dict[str, float]:
     least, overlap = 1.0, []
-    for (_, found), (_, expected) in zip(one.results, reference.results, strict=True):
-        unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+    for (_, vectors), (_, expected) in zip(contestant.results, reference.results, strict=True):
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         least = min(least, float((unit * expected).sum(axis=1).min()))
         both = zip(neighbours(unit), neighbours(expected), strict=True)
         overlap += [len(np.intersect1d(a, b)) / NEIGHBOURS for a, b in both]
@@ -95,8 +95,8 @@ def main() -> None:
     if cpu_has_bf16():
         contestants.append(peer(PEER_BEST, torch.bfloat16, documents))
         contestants.append(ours("bf16", documents, args.threads))
-    for one in contestants:
-        one.run(order[:32])  # the first batch compiles kernels
+    for contestant in contestants:
+        contestant.run(order[:32])  # the first batch compiles kernels
     side_by_side.measure(contestants, np.array_split(order, args.rounds))
     report(args, [documents[row] for row in order], contestants)
 
@@ -105,10 +105,13 @@ def report(args: argparse.Namespace, documents: list[str], contestants: list[Con
     tokenize = registry.load_tokenizer(registry.resolve_bi_encoder(registry.MINILM))
     lengths = minilm_splicer(256, pair=False).lengths(tokenize(documents).lengths)
     flop = side_by_side.minilm_flop(lengths) / len(lengths)
-    rows = side_by_side.told(contestants)
-    for row, one in zip(rows, contestants, strict=True):
-        peak = side_by_side.gemm_peak("bf16" if "bf16" in one.name else "fp32", args.threads)
-        row |= {**fidelity(one, contestants[0]), "share_of_peak": row["per_second"] * flop / peak}
+    rows = side_by_side.ratios_of(contestants)
+    for row, contestant in zip(rows, contestants, strict=True):
+        peak = side_by_side.gemm_peak("bf16" if "bf16" in contestant.name else "fp32", args.threads)
+        row |= {
+            **fidelity(contestant, contestants[0]),
+            "share_of_peak": row["per_second"] * flop / peak,
+        }
     result = {
         **machine(),
         "threads": args.threads,
@@ -116,7 +119,7 @@ def report(args: argparse.Namespace, documents: list[str], contestants: list[Con
         "mean_tokens": float(lengths.mean()),
         "contestants": rows,
     }
-    peers = [one.name for one in contestants if one.name in (PEER, PEER_BEST)]
+    peers = [contestant.name for contestant in contestants if contestant.name in (PEER, PEER_BEST)]
     lines = [
         [
             row["name"],
@@ -129,13 +132,13 @@ def report(args: argparse.Namespace, documents: list[str], contestants: list[Con
         for row in rows
     ]
     titles = ["", "documents/s", *(f"vs {name}" for name in peers), "of peak", "least cosine"]
-    told = (
+    text = (
         f"{len(documents):,} documents, {lengths.mean():.0f} tokens on average, {args.rounds}"
         f" rounds, {args.threads} threads.\n\n" + table([*titles, "same 10 neighbours"], lines)
     )
-    print(told)
+    print(text)
     if args.out:
-        (args.out / "encoding.md").write_text(told)
+        (args.out / "encoding.md").write_text(text)
         (args.out / "encoding.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -2,14 +2,14 @@
 
     python -m benchmarks.end_to_end --data DATA/scifact --work WORK --out benchmarks/results
 
-On SciFact, depth 100, through Ray, everything from the start of the process. On 100 queries both
-run once, `straightforward.py` and `nightrank run`, with the same models and the same order of work:
-what is told is the speed-up of the whole beside that of the models alone (encoding and scoring in
-both), and nDCG@10 of both. Then `nightrank run` on all queries, and with `--large` on five times as
-many (other claims, and titles): the share of the wall that is not model time.
+SciFact at depth 100 on Ray, timed from the start of the process. On 100 queries
+`straightforward.py` and `nightrank run` run once each, with the same models and the same order of
+work. Reported are the speed-up of the whole run, that of the models alone (encoding and scoring in
+both), and nDCG@10 of both. Then `nightrank run` ranks all queries, and with `--large` five times as
+many (other claims, and titles): reported is the share of the wall time that is not model time.
 
-Model time is what workers spent inside encoders and rerankers, divided by the workers at it; a
-worker that idles at the end of a stage counts as overhead.
+Model time is the time that workers spend in encoders and rerankers, divided by the number of
+workers. The time of a worker that idles at the end of a stage counts as overhead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FEW = 100
 
 
 def inputs(data: Path, work: Path) -> dict[str, list[dict[str, Any]]]:
-    """Writes the corpus; queries that are judged come first, as many as are asked for."""
+    """Writes the corpus and returns the queries of each run, judged queries first."""
     header, *lines = beir.qrels(data, "test").read_text().splitlines()
     judged = sorted({line.split("\t")[0] for line in lines})
     (work / "qrels.tsv").write_text("\n".join([header, *lines]) + "\n")
@@ -57,7 +57,7 @@ def nightrank(work: Path, name: str, queries: list[dict[str, Any]]) -> dict[str,
         {
             "corpus": {"path": str(work / "corpus.jsonl")},
             "queries": {"path": str(work / f"{name}.jsonl")},
-            # As the script does it: vectors alone, and the reranker's own order.
+            # As in the script: vectors alone, and the order of the reranker's scores.
             "retrieve": {"depth": 100, "bm25": {"weight": 0}},
             "rerank": {"depth": 100, "first_stage_weight": 0},
             "evaluate": {"qrels": str(work / "qrels.tsv")},
@@ -114,11 +114,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_collection(parser, "test")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--large", action="store_true", help="a run of five times as many, too")
+    parser.add_argument("--large", action="store_true", help="also run five times as many queries")
     add_out(parser)
     args = parser.parse_args()
     if (args.work / "lake").exists():
-        raise SystemExit(f"{args.work / 'lake'} exists: the lake is to be cold; remove it")
+        raise SystemExit(f"{args.work / 'lake'} exists, but the run needs an empty lake: remove it")
     args.work.mkdir(parents=True, exist_ok=True)
     queries = inputs(args.data, args.work)
     names = ["few", "all", *(["large"] if args.large else [])]
@@ -162,14 +162,14 @@ def main() -> None:
         ]
     )
     titles = ["", "pairs", "wall", "encoding", "scoring", "all else", "nDCG@10"]
-    told = table(titles, lines) + (
+    text = table(titles, lines) + (
         f"\nOn {FEW} queries the whole is {whole:.2f} times as fast, the models alone"
-        f" {engine:.2f} times: {whole / engine:.0%} of it is kept.\n"
+        f" {engine:.2f} times: {whole / engine:.0%} of that is kept.\n"
     )
-    print(told)
+    print(text)
     if args.out:
         (args.out / "end_to_end.json").write_text(json.dumps(result, indent=1) + "\n")
-        (args.out / "end_to_end.md").write_text(told)
+        (args.out / "end_to_end.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What `nightrank plan` foretells beside what comes, for a run and for one eight times as large.
+"""The forecast of `nightrank plan` beside the actual run, for a run and one eight times as large.
 
     python -m benchmarks.forecast [--data DATA] --work WORK --out benchmarks/results
 
-Built-in models in bf16, texts as in `benchmarks.scoring`; every plan and every run in a process of
-its own on a cold lake. On Ray wall seconds are compared, with the start of Ray, workers and models.
-In one process the CPU time of the whole process is compared with the core-seconds foretold, which
-other work on the machine hardly changes: there what Python takes to start is in it.
+Built-in models in bf16, texts as in `benchmarks.scoring`; each plan and each run has its own
+process and an empty lake. On Ray wall seconds are compared, including the start of Ray, workers and
+models. In one process the CPU time of the process, including the start of Python, is compared with
+the forecast core-seconds: other work on the machine hardly changes either.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ WITHIN = 0.25
 
 
 def nightrank(verb: str, config: Path) -> tuple[dict[str, Any], float]:
-    """What a verb says as JSON, and the CPU seconds of its process."""
+    """The closing line of a verb, from its JSON, and the CPU seconds of its process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "nightrank", verb, str(config), "--json"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    completed = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return json.loads(done.stdout.splitlines()[-1]), spent
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return json.loads(completed.stdout.splitlines()[-1]), cpu_seconds
 
 
-def beside(work: Path, texts: Any, times: int, executor: str) -> dict[str, Any]:
-    """A plan, and the run it was of.
+def plan_and_run(work: Path, texts: Any, times: int, executor: str) -> dict[str, Any]:
+    """Plans and runs one config.
 
     Returns:
-        `pairs`; `foretold` and `came` (wall seconds on Ray, core-seconds in one process), and both
-        by stage.
+        `pairs`; `forecast` and `actual` (wall seconds on Ray, core-seconds in one process); both by
+        stage.
     """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -65,16 +65,16 @@ def beside(work: Path, texts: Any, times: int, executor: str) -> dict[str, Any]:
     }
     config = work / "forecast.yaml"
     config.write_text(json.dumps(sections))
-    said, _ = nightrank("plan", config)
-    found, spent = nightrank("run", config)
+    forecast, _ = nightrank("plan", config)
+    closing, cpu_seconds = nightrank("run", config)
     measure = "seconds" if executor == "ray" else "core_seconds"
-    stages = {name: stage[measure] for name, stage in said["stages"].items()}
+    stages = {name: stage[measure] for name, stage in forecast["stages"].items()}
     return {
-        "pairs": found["pairs_scored"],
-        "foretold": sum(stages.values()),
-        "came": found["actual"]["seconds"] if executor == "ray" else spent,
-        "foretold_stages": stages,
-        "stages": found["actual"]["stages"],
+        "pairs": closing["pairs_scored"],
+        "forecast": sum(stages.values()),
+        "actual": closing["actual"]["seconds"] if executor == "ray" else cpu_seconds,
+        "forecast_stages": stages,
+        "stages": closing["actual"]["stages"],
     }
 
 
@@ -83,17 +83,18 @@ def as_markdown(runs: dict[str, dict[str, Any]]) -> str:
         [
             name,
             f"{run['pairs']:,}",
-            f"{run['foretold']:.1f} s",
-            f"{run['came']:.1f} s",
-            f"{run['came'] / run['foretold'] - 1:+.0%}",
+            f"{run['forecast']:.1f} s",
+            f"{run['actual']:.1f} s",
+            f"{run['actual'] / run['forecast'] - 1:+.0%}",
         ]
         for name, run in runs.items()
     ]
-    within = all(abs(run["came"] / run["foretold"] - 1) <= WITHIN for run in runs.values())
-    told = "all" if within else "not all"
-    text = table(["run", "pairs", "foretold", "came", "came beside foretold"], lines)
+    within = all(abs(run["actual"] / run["forecast"] - 1) <= WITHIN for run in runs.values())
+    verdict = "all" if within else "not all"
+    text = table(["run", "pairs", "forecast", "actual", "actual beside forecast"], lines)
     return (
-        text + f"\nOn Ray wall seconds, in one process core-seconds; {told} within {WITHIN:.0%}.\n"
+        text
+        + f"\nOn Ray wall seconds, in one process core-seconds; {verdict} within {WITHIN:.0%}.\n"
     )
 
 
@@ -102,7 +103,7 @@ def main() -> None:
     add_data(parser)
     parser.add_argument("--work", type=Path, required=True)
     add_out(parser)
-    parser.add_argument("--executor", choices=["ray", "serial"], help="one of the two alone")
+    parser.add_argument("--executor", choices=["ray", "serial"], help="only this executor")
     args = parser.parse_args()
     texts = mixed(args.data, max(SIZES.values()) * QUERIES, random.Random(0))
     random.Random(1).shuffle(texts.documents)
@@ -110,7 +111,7 @@ def main() -> None:
     for executor in [args.executor] if args.executor else ["ray", "serial"]:
         for size, times in SIZES.items():
             name = f"{size}, {'on Ray' if executor == 'ray' else 'one process'}"
-            runs[name] = beside(args.work, texts, times, executor)
+            runs[name] = plan_and_run(args.work, texts, times, executor)
             print(json.dumps({name: runs[name]}), flush=True)
     print(as_markdown(runs))
     if args.out:

@@ -3,14 +3,14 @@
     python -m benchmarks.gpu [--pairs 20000] --out benchmarks/results
 
 MiniLM (6 layers of 384), XLM-R large (24 of 1,024; the 568 M of bge-reranker-v2-m3) and a 4 B
-causal model (36 of 2,560, Qwen3's shape). Pairs are token ids by chance, of the lengths that real
-ones have (a query of 5 to 20 tokens, a document of 30 to 490), through the engine that a worker
-uses, assembly of the pairs included. What is told: pairs and tokens a second, the share of the
-device's own bf16 product of two large matrices, milliseconds for 100 candidates of 250 tokens, and
-how many times as fast that is as the loop of sentence-transformers' `predict` on the same model in
-bf16 (batches of 32 by length, padded, `sdpa` attention; ids are given: it tokenises nothing).
+causal model (36 of 2,560, Qwen3's shape). Pairs are random token ids of realistic lengths (a query
+of 5 to 20 tokens, a document of 30 to 490). They run through the engine that a worker uses, which
+also assembles the pairs. Reported are pairs and tokens a second, the share of the FLOP/s of one
+large bf16 product on the same device, milliseconds for 100 candidates of 250 tokens, and the ratio
+to the loop of sentence-transformers' `predict` on the same model in bf16 (batches of 32 by length,
+padded, `sdpa` attention; the loop gets token ids, so it does not tokenise).
 
-`--tiny` runs two layers of each on whatever device there is, to see that it runs.
+`--tiny` runs two layers of each model on any device, as a test of the script.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def model_of(name: str, shape: Shape, device: torch.device) -> Any:
     else:
         kind, config = "Bert", transformers.BertConfig(**common, num_attention_heads=12)
     with torch.device(device):
-        made = getattr(transformers, f"{kind}ForSequenceClassification")(config)
-    return made.to(torch.bfloat16).eval()
+        model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+    return model.to(torch.bfloat16).eval()
 
 
 def engine_of(name: str, model: Any, device: torch.device) -> Engine:
@@ -77,11 +77,11 @@ def engine_of(name: str, model: Any, device: torch.device) -> Engine:
 
 
 @torch.inference_mode()
-def plain(given: SplicedInputs, model: Any, device: torch.device) -> torch.Tensor:
-    """As `CrossEncoder.predict` runs it."""
-    order, scores = np.argsort(-given.lengths, kind="stable"), []
+def plain(pairs: SplicedInputs, model: Any, device: torch.device) -> torch.Tensor:
+    """Scores as `CrossEncoder.predict` does."""
+    order, scores = np.argsort(-pairs.lengths, kind="stable"), []
     for begin in range(0, len(order), 32):
-        batch = given.batch(order[begin : begin + 32])
+        batch = pairs.batch(order[begin : begin + 32])
         inside = np.arange(batch.input_ids.shape[1]) < batch.lengths[:, None]
         ids, mask = (torch.from_numpy(part).to(device) for part in (batch.input_ids, inside))
         logits = model(input_ids=ids.long(), attention_mask=mask.long()).logits
@@ -90,7 +90,7 @@ def plain(given: SplicedInputs, model: Any, device: torch.device) -> torch.Tenso
 
 
 def flop(shape: Shape, lengths: np.ndarray) -> float:
-    """Of the linear layers and of attention, for inputs of these lengths; embeddings are free."""
+    """FLOP of the linear layers and attention for inputs of these lengths, without embeddings."""
     layers, width, inner, narrow, gated = shape
     # Queries and the output have the keys' width times as many heads: 4,096 in Qwen3's 4 B.
     wide = 4096 if gated else width
@@ -108,7 +108,7 @@ def texts(lengths: np.ndarray, random: np.random.Generator) -> Tokens:
 def inputs(
     queries: np.ndarray, documents: np.ndarray, random: np.random.Generator
 ) -> SplicedInputs:
-    """Every document with a query by chance."""
+    """A pair for each document, with a random query."""
     pairs = np.stack(
         [random.integers(0, len(queries), len(documents)), np.arange(len(documents))], axis=1
     )
@@ -118,8 +118,8 @@ def inputs(
 
 
 def seconds(work: Callable[[], Any], device: torch.device, times: int) -> list[float]:
-    """What each of several times took; the device is done at both ends."""
-    took = []
+    """Seconds of each repetition; the device is synchronised before and after."""
+    durations = []
     for _ in range(times):
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -127,8 +127,8 @@ def seconds(work: Callable[[], Any], device: torch.device, times: int) -> list[f
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        took.append(time.perf_counter() - begin)
-    return took
+        durations.append(time.perf_counter() - begin)
+    return durations
 
 
 def peak(device: torch.device) -> float:
@@ -146,40 +146,40 @@ def main() -> None:
     args = parser.parse_args()
     device, random = choose_device(), np.random.default_rng(0)
     name = torch.cuda.get_device_name(0) if device.type == "cuda" else "cpu"
-    most, rows = peak(device), []
+    peak_flops, rows = peak(device), []
     for model, full in SHAPES.items():
         shape: Shape = (2, *full[1:]) if args.tiny else full
-        # The larger the model, the fewer pairs measure it.
+        # The larger the model, the fewer pairs.
         count = max(200, args.pairs // (1 + shape[0] * shape[1] // 2304)) if not args.tiny else 8
         lengths = random.integers(5, 20, count), random.integers(30, 490, count)
-        given = inputs(*lengths, random)
+        pairs = inputs(*lengths, random)
         hundred = inputs(np.full(1, 12), np.full(100, 235), random)
-        made = model_of(model, shape, device)
-        plain(hundred, made, device)
-        theirs = statistics.median(seconds(partial(plain, given, made, device), device, 3))
-        engine = engine_of(model, made, device)
+        network = model_of(model, shape, device)
+        plain(hundred, network, device)
+        loop_seconds = statistics.median(seconds(partial(plain, pairs, network, device), device, 3))
+        engine = engine_of(model, network, device)
         begin = time.perf_counter()
         run(hundred, engine)
         first = time.perf_counter() - begin
-        run(given, engine)
-        took = seconds(partial(run, given, engine), device, 5)
-        middle = statistics.median(took)
+        run(pairs, engine)
+        durations = seconds(partial(run, pairs, engine), device, 5)
+        median = statistics.median(durations)
         rows.append(
             {
                 "model": model,
                 "pairs": count,
-                "pairs_per_second": count / middle,
-                "tokens_per_second": float(given.lengths.sum()) / middle,
-                "share_of_peak": flop(shape, given.lengths) / middle / most,
-                "spread": (max(took) - min(took)) / middle,
+                "pairs_per_second": count / median,
+                "tokens_per_second": float(pairs.lengths.sum()) / median,
+                "share_of_peak": flop(shape, pairs.lengths) / median / peak_flops,
+                "spread": (max(durations) - min(durations)) / median,
                 "hundred_ms": 1e3
                 * statistics.median(seconds(partial(run, hundred, engine), device, 9)),
-                "ratio": theirs / middle,
+                "ratio": loop_seconds / median,
                 "first_seconds": first,
             }
         )
         print(json.dumps(rows[-1]), flush=True)
-        del made, engine
+        del network, engine
     lines = [
         [
             row["model"],
@@ -194,12 +194,14 @@ def main() -> None:
     ]
     titles = ["", "pairs/s", "tokens/s", "of bf16 peak", "100 candidates of 250 tokens"]
     titles += ["times the plain loop", "first batch"]
-    told = f"{name}, {most / 1e12:.0f} TFLOP/s in one large product.\n\n" + table(titles, lines)
-    print(told)
+    text = f"{name}, {peak_flops / 1e12:.0f} TFLOP/s in one large product.\n\n" + table(
+        titles, lines
+    )
+    print(text)
     if args.out:
-        result = {**machine(), "device": name, "peak_flops": most, "models": rows}
+        result = {**machine(), "device": name, "peak_flops": peak_flops, "models": rows}
         (args.out / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
-        (args.out / "gpu.md").write_text(told)
+        (args.out / "gpu.md").write_text(text)
 
 
 if __name__ == "__main__":

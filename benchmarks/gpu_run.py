@@ -1,10 +1,10 @@
-"""A whole run beside a GPU: what each stage takes, and how long the GPU does nothing in it.
+"""A whole run on a GPU: the seconds of each stage and the share of them in which the GPU is idle.
 
     python -m benchmarks.gpu_run --data DATA/medquad --work WORK [--out benchmarks/results]
 
-`nightrank run` in one process with the built-in models, twice on cold lakes: the first compiles the
-models' layers, the second finds them compiled, as a night does that is not a machine's first.
-`nvidia-smi` tells every 50 ms for what share of its last sample a kernel ran.
+`nightrank run` in one process with the built-in models, twice on empty lakes: the first run
+compiles the layers of the models, the second uses the compiled ones, as later runs on a machine do.
+`nvidia-smi` reports every 50 ms the share of its last sample in which a kernel ran.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ Sample = tuple[float, float]
 
 
 def samples(log: Path) -> list[Sample]:
-    """Unix seconds, and the share of busy time, of every line of nvidia-smi's."""
-    found = []
+    """Unix seconds and the share of busy time of each line of nvidia-smi's log."""
+    shares = []
     for line in log.read_text().splitlines():
         moment, _, share = line.partition(", ")
         try:
             when = datetime.strptime(moment, "%Y/%m/%d %H:%M:%S.%f").timestamp()
-            found.append((when, float(share) / 100))
+            shares.append((when, float(share) / 100))
         except ValueError:
-            continue  # A line cut off at the end.
-    return found
+            continue  # The last line may be incomplete.
+    return shares
 
 
 def spans(lake: Path) -> dict[str, tuple[float, float]]:
-    """When each stage began and ended, by the run's own events."""
-    begun, found = {}, {}
+    """Start and end of each stage in Unix seconds, from the events of the run."""
+    begun, ended = {}, {}
     for file in sorted(lake.rglob("events-*.jsonl")):
         for line in file.read_text().splitlines():
             event = json.loads(line)
@@ -48,15 +48,15 @@ def spans(lake: Path) -> dict[str, tuple[float, float]]:
             if event["event"] == "stage_started":
                 begun[event["stage"]] = when
             if event["event"] == "stage_finished":
-                found[event["stage"]] = (begun[event["stage"]], when)
-    return found
+                ended[event["stage"]] = (begun[event["stage"]], when)
+    return ended
 
 
-def told(lake: Path, busy: list[Sample]) -> dict[str, dict[str, float]]:
-    """Seconds and idle share of every stage of more than a second."""
+def idle_by_stage(lake: Path, busy: list[Sample]) -> dict[str, dict[str, float]]:
+    """Seconds and idle share of each stage that takes more than a second."""
     stages = {}
     for name, (begin, end) in spans(lake).items():
-        # The first sample within a stage tells of the time before it.
+        # The first sample within a stage covers time before it.
         inside = [share for when, share in busy if begin + 0.2 <= when <= end]
         if end - begin > 1 and inside:
             stages[name] = {"seconds": end - begin, "idle": 1 - sum(inside) / len(inside)}
@@ -94,7 +94,7 @@ def main() -> None:
             finally:
                 watch.terminate()
                 watch.wait()
-        run["gpu"] = told(args.work / "lake" / name, samples(log))
+        run["gpu"] = idle_by_stage(args.work / "lake" / name, samples(log))
         runs[name] = run
         for stage, each in run["gpu"].items():
             lines.append([name, stage, f"{each['seconds']:.1f} s", f"{each['idle']:.1%}"])

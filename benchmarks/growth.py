@@ -1,9 +1,9 @@
-"""How a run grows with documents, queries and depth, and what Ray costs beside one process.
+"""How a run grows with documents, queries and depth, and the cost of Ray compared with one process.
 
     python -m benchmarks.growth [--data DATA] --work WORK --out benchmarks/results
 
-Cold runs with the built-in models in bf16, each in a process of its own: a small one through Ray
-and in one process, then with four times the documents, the queries, the depth. Texts as in
+Full runs with the built-in models in bf16, each in its own process: a small run on Ray and in one
+process, then runs with four times the documents, the queries and the depth. Texts as in
 `benchmarks.scoring`.
 """
 
@@ -73,13 +73,13 @@ def main() -> None:
         for name, run in runs.items()
     ]
     titles = ["", "documents", "pairs", "wall", "encoding", "scoring", "all else"]
-    told = table(titles, lines)
-    print(told)
+    text = table(titles, lines)
+    print(text)
     if args.out:
         (args.out / "growth.json").write_text(
             json.dumps({**machine(), "runs": runs}, indent=1) + "\n"
         )
-        (args.out / "growth.md").write_text(told)
+        (args.out / "growth.md").write_text(text)
 
 
 if __name__ == "__main__":

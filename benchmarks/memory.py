@@ -1,7 +1,7 @@
 """Seconds and memory of a run's processes by stage, in a file that a resumed run adds to.
 
-A process's memory is sampled five times a second: `resident` is all that is mapped and in RAM,
-`own` leaves out mapped files, which the kernel may drop at any time.
+The memory of a process is sampled five times a second: `resident` is all mapped memory in RAM,
+`own` is the same without mapped files, which the kernel can drop at any time.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from nightrank.runtime.progress import Progress
 from nightrank.storage.dataset import Manifest
 
 EVERY_SECONDS, SAVE_SECONDS = 0.2, 2.0
-# Ray's processes have hundreds of threads to ask for children: a new one may be met so late.
+# Ray's processes have hundreds of threads, so children are searched seldom; a new one is seen late.
 SEARCH_SECONDS = 5.0
 
 
 def peak_bytes(process: int) -> int:
-    """The most memory that a process has held so far."""
+    """The peak resident memory of a process so far, in bytes."""
     return _status(process)["VmHWM"]
 
 
 def descendants(process: int) -> Iterator[int]:
-    """Processes that a process started, and theirs."""
+    """Ids of all processes that a process started, directly or not."""
     try:
         threads = list(Path(f"/proc/{process}/task").iterdir())
     except OSError:
@@ -49,16 +49,16 @@ def _status(process: int) -> dict[str, int]:
 
 
 def _cpu_seconds(process: int) -> float:
-    """What a process has used, in user and system mode."""
+    """CPU seconds of a process, user and system."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Watch(Progress):
-    """Progress that notes what each stage took, and goes on where an earlier process stopped.
+    """Progress that records the cost of each stage, adding to what an earlier process recorded.
 
     Attributes:
-        stages: by name, `seconds` (wall), `cpu_seconds` (of this process and all that it started,
+        stages: by name, `seconds` (wall), `cpu_seconds` (of this process and all its descendants,
             Ray's too) and the largest `driver` and `worker`, each with `resident` and `own` bytes.
     """
 
@@ -76,10 +76,10 @@ class Watch(Progress):
     def start(self, stage: str, total: int, done: int) -> None:
         """See `Progress.start`."""
         super().start(stage, total, done)
-        found = self.stages.setdefault(stage, {"seconds": 0.0, "cpu_seconds": 0.0})
-        # Known of a stage too that ends before a sample is taken.
-        _raise(found.setdefault("driver", {}), os.getpid())
-        found.setdefault("worker", {"resident": 0, "own": 0})
+        figures = self.stages.setdefault(stage, {"seconds": 0.0, "cpu_seconds": 0.0})
+        # So that a stage that ends before the first sample has figures too.
+        _raise(figures.setdefault("driver", {}), os.getpid())
+        figures.setdefault("worker", {"resident": 0, "own": 0})
         self._now = stage
 
     def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:
@@ -88,7 +88,7 @@ class Watch(Progress):
         self._now = ""
 
     def close(self) -> None:
-        """Ends sampling and keeps what was found."""
+        """Ends sampling and saves the figures."""
         self._stopped.set()
         self._thread.join()
 
@@ -127,6 +127,6 @@ class Watch(Progress):
 
 def _raise(peaks: dict[str, int], process: int) -> None:
     status = _status(process)
-    found = {"resident": status["VmRSS"], "own": status["RssAnon"] + status["RssShmem"]}
-    for name, size in found.items():
+    sizes = {"resident": status["VmRSS"], "own": status["RssAnon"] + status["RssShmem"]}
+    for name, size in sizes.items():
         peaks[name] = max(peaks.get(name, 0), size)

@@ -1,8 +1,8 @@
 """Real texts for benchmarks of retrieval, cut to passages, with their vectors kept in a folder.
 
-Texts are the documents and queries of collections in BEIR layout where a folder of them is given,
-and the docstrings of installed packages, which every machine has. Vectors come from the project's
-own encoder, in parts, so that an interrupted run goes on where it stood.
+Texts are the documents and queries of collections in BEIR layout if a folder of them is given, else
+the docstrings of installed packages, which every machine has. Vectors come from the project's own
+encoder and are stored in parts, so that an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nightrank.models import registry
 WORDS = 32
 FEWEST_WORDS = 8
 PART = 20_000
-# Few words that are words: tables of figures and base64 are no passages.
+# Passages have a minimum of words of letters: tables of figures and base64 have few.
 WORD = re.compile(r"[A-Za-z]{2,}")
 SKIPPED = {"test", "tests", "testing", "_vendor", "site-packages"}
 
@@ -42,13 +42,13 @@ class Texts:
 
 
 def load(cache: Path, data: Path | None, passages: int, queries: int, threads: int) -> Texts:
-    """Gathers texts and embeds what the cache does not hold yet.
+    """Collects texts and embeds those that the cache does not hold.
 
     Args:
         cache: folder of vectors, by the digest of their texts.
-        data: collections in BEIR layout; without, docstrings alone.
+        data: collections in BEIR layout; None takes docstrings alone.
         passages: how many at most.
-        queries: how many; the collections' own first, then passages that are then left out.
+        queries: how many; the collections' own, then passages, which `passages` then lacks.
         threads: of the encoder.
     """
     random_order = random.Random(0)
@@ -80,7 +80,7 @@ def _documents(data: Path | None) -> Iterator[str]:
 
 
 def _queries(data: Path | None, order: random.Random) -> list[str]:
-    """In turns from every collection, so that the largest is not all there is."""
+    """Queries, in turns from each collection, so that the largest does not dominate."""
     pools = []
     for folder in beir.collections(data) if data else []:
         pool = sorted({row["text"] for row in beir.rows(folder, "queries")})
@@ -92,10 +92,10 @@ def _queries(data: Path | None, order: random.Random) -> list[str]:
 
 
 def _docstrings() -> Iterator[str]:
-    """Of the standard library and of the installed packages."""
+    """Docstrings of the standard library and of the installed packages."""
     places = {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}
     files = sorted(file for place in places for file in Path(place).rglob("*.py"))
-    # Reading all of them takes a minute; a few are to be of all packages.
+    # Reading all takes a minute; a few should come from all packages.
     random.Random(1).shuffle(files)
     for path in files:
         if SKIPPED.intersection(path.parts[-4:-1]) or path.stat().st_size > 1 << 20:
@@ -120,10 +120,10 @@ def _cut(texts: Iterator[str]) -> Iterator[str]:
 
 
 def _embed(texts: list[str], cache: Path, threads: int) -> np.ndarray:
-    """In bf16: what is measured is the search, and the encoder takes half the time."""
+    """Vectors in bf16, which takes half the time: the search is measured, not the encoder."""
     cache.mkdir(parents=True, exist_ok=True)
     resolved = registry.resolve_bi_encoder("builtin:minilm", precision="bf16")
-    made, encoder, tokenizer = [], None, None
+    parts, encoder, tokenizer = [], None, None
     for begin in range(0, len(texts), PART):
         part = texts[begin : begin + PART]
         path = cache / f"{hashlib.sha256(chr(0).join(part).encode()).hexdigest()[:16]}.npy"
@@ -135,6 +135,6 @@ def _embed(texts: list[str], cache: Path, threads: int) -> np.ndarray:
             with partial.open("wb") as file:
                 np.save(file, vectors)
             partial.rename(path)
-        made.append(np.load(path))
+        parts.append(np.load(path))
         print(f"{begin + len(part):,} of {len(texts):,} texts have vectors", file=sys.stderr)
-    return np.concatenate(made)
+    return np.concatenate(parts)

@@ -1,14 +1,14 @@
-"""What each part of the ranking brings, on real collections: first stage, reranking, ceiling, lift.
+"""The contribution of each part of the ranking on real collections.
 
     python -m benchmarks.quality --data DATA --work WORK --out benchmarks/results
 
 For every collection the pipeline runs twice over one lake (vectors alone; vectors and BM25, then
 reranked) on a fixed sample of its queries. Everything in the tables comes from these two
 publications: the dense list alone, the fused first stage, the list by the reranker's raw score, the
-published list, and the best order of each pool. Lifts are against the dense list alone; intervals
-are a paired bootstrap over queries (within each collection, where several are averaged). The depth
-and weight curves come from the same scored pool: only its head re-ranked, or another share of the
-first stage in the fused score. A run that was cut off goes on.
+published list, and the best order of each list of candidates. Lifts are against the dense list
+alone; intervals are a paired bootstrap over queries (within each collection, where several are
+averaged). The depth and weight curves come from the same scored lists: only the head reranked, or
+another share of the first stage in the fused score. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Settings:
 
     Attributes:
         data: folder of the collections, in BEIR layout.
-        work: takes the lake, configs and what was measured already.
-        queries: at most so many a collection.
+        work: folder of the lake, the configs and the collections measured so far.
+        queries: maximum for each collection.
         precision: of the bi-encoder.
         model: the reranker.
         depth: how many candidates it scores.
@@ -97,7 +97,7 @@ def sample(source: Path, target: Path, count: int) -> None:
 def publish(
     plain: dict[str, Any], config: Path, sets: list[str]
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Runs the pipeline; gives the full lists that it published, and what it says of itself."""
+    """Runs the pipeline; the full lists that it published, and facts about the run."""
     config.write_text(json.dumps(plain))
     with open_run(load_config(config, sets), Request(), Progress()) as job:
         result = execute(job)
@@ -136,7 +136,7 @@ def per_query(qrels: pa.Table, runs: dict[str, pa.Table]) -> dict[str, np.ndarra
 
 
 def measure(name: str, split: str, settings: Settings) -> dict[str, Any]:
-    """Everything about one collection; kept in `work`, so that a run that was cut off goes on."""
+    """All values of one collection, stored in `work` so that an interrupted run resumes."""
     digest = resolve_cross_encoder(settings.model).digest
     what = [settings.queries, settings.precision, settings.depth, digest, stages.VERSIONS]
     kept = settings.work / f"{name}-{fingerprint(what)}.json"
@@ -171,12 +171,12 @@ def _measure(name: str, split: str, settings: Settings) -> dict[str, Any]:
     }
     depths = sorted({settings.depth, *(d for d in DEPTHS if d < settings.depth)})
     runs |= {at(w, d): rescored(lists, d, w) for w in WEIGHTS for d in depths}
-    values = {run: found.tolist() for run, found in per_query(qrels, runs).items()}
+    values = {run: by_query.tolist() for run, by_query in per_query(qrels, runs).items()}
     return {"values": values, "depths": depths, **facts}
 
 
 def at(weight: float, depth: int) -> str:
-    """Names the list with so much of the first stage in its score and so many rescored."""
+    """Name of the list with this first-stage weight and this reranked depth."""
     return f"w={weight} @{depth}"
 
 
@@ -194,24 +194,24 @@ def chosen(part: dict[str, Any], weight: float) -> dict[str, Any]:
 def lift(parts: list[dict[str, Any]], run: str, stream: str) -> dict[str, float]:
     """Mean over collections of a run's relative lift over the dense list, and its 95 % interval."""
     generator = np.random.default_rng([0, zlib.crc32(stream.encode())])
-    drawn, found = np.zeros(DRAWS), []
+    drawn, lifts = np.zeros(DRAWS), []
     for part in parts:
         after, before = (np.array(part["values"][n]) for n in (run, "dense"))
         rows = generator.integers(0, len(before), (DRAWS, len(before)))
         drawn += after[rows].mean(axis=1) / np.maximum(before[rows].mean(axis=1), 1e-9) - 1.0
-        found.append(after.mean() / before.mean() - 1.0)
+        lifts.append(after.mean() / before.mean() - 1.0)
     low, high = np.percentile(drawn / len(parts), (2.5, 97.5))
-    return {"lift": float(np.mean(found)), "low": float(low), "high": float(high)}
+    return {"lift": float(np.mean(lifts)), "low": float(low), "high": float(high)}
 
 
 def curve(parts: list[dict[str, Any]], name: str) -> dict[str, float]:
-    """A curve's mean over collections, where each has the point."""
+    """The mean of a curve over collections, at the points that all of them have."""
     points = [p for p in parts[0][name] if all(p in part[name] for part in parts)]
     return {p: float(np.mean([part[name][p] for part in parts])) for p in points}
 
 
 def summary(measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per collection, per vertical, for what training had not seen, and overall."""
+    """One row per collection, per vertical, for collections left out of training, and overall."""
     groups = {name: [name] for name in measured}
     for vertical in sorted({v for n, _, v, _ in COLLECTIONS if n in measured}):
         groups[f"all {vertical}"] = [n for n, _, v, _ in COLLECTIONS if v == vertical]
@@ -239,7 +239,7 @@ def summary(measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """Three tables: what each part brings, by depth, by weight."""
+    """Three tables: the parts, by depth, by weight."""
     titles = ["collection", "queries", "dense", "+ BM25", "raw reranked", "reranked"]
     titles += ["ceiling dense", "ceiling", "lift + BM25", "lift reranked", "95 %"]
     lines = []
@@ -257,7 +257,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """What the quality benchmarks share."""
+    """Arguments that the quality benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
     add_data(parser, required=True)
     parser.add_argument("--work", type=Path, required=True)
@@ -270,7 +270,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--only", nargs="*", default=[name for name, *_ in COLLECTIONS])
-    parser.add_argument("--queries", type=int, default=300, help="at most so many a collection")
+    parser.add_argument("--queries", type=int, default=300, help="maximum for each collection")
     parser.add_argument("--model", default="builtin:reranker")
     parser.add_argument("--depth", type=int, default=100)
     parser.add_argument("--weight", type=float, choices=WEIGHTS, help="default: the model's")

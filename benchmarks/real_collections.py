@@ -1,10 +1,11 @@
-"""The main job on real collections, beside the same bi-encoder through sentence-transformers.
+"""`nightrank run` on real collections beside sentence-transformers with the same bi-encoder.
 
     python -m benchmarks.real_collections --data DATA --work WORK --out benchmarks/results
 
-For every collection: SentenceTransformer.encode at its defaults and an exact search (kept in WORK,
-made once), then `nightrank run` (Ray), measured by the same judgements. The first stages must agree
-to 0.001; the table also shows what reranking made of them, and the seconds of every stage.
+For each collection: SentenceTransformer.encode at its defaults and an exact search (computed once
+and stored in WORK), then `nightrank run` on Ray, measured by the same judgements. The first stages
+must agree to 0.001. The results also hold the measures after reranking and the seconds of each
+stage.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from nightrank.evaluation import measures
 from nightrank.runtime.progress import Progress
 from nightrank.stages.ingest import load_qrels
 
-# name, qrels split, queries at most: the larger ones by a fixed sample
+# name, qrels split, maximum of queries: larger collections by a fixed sample
 COLLECTIONS = (("cuad-dev", "test", 150), ("scifact", "test", 300), ("medquad", "dev", 150))
 MEASURES = ["nDCG@10", "R@100"]
 
@@ -98,8 +99,8 @@ def main() -> None:
         if not options.skip_peer:
             kept = options.work / f"peer-{name}.json"
             if not kept.exists():
-                found, seconds = peer(folder, load_qrels(str(qrels), {}))
-                kept.write_text(json.dumps({"measures": found, "seconds": seconds}))
+                values, seconds = peer(folder, load_qrels(str(qrels), {}))
+                kept.write_text(json.dumps({"measures": values, "seconds": seconds}))
             row["peer"] = json.loads(kept.read_text())
         config = options.work / f"{name}.yaml"
         plain = {

@@ -1,12 +1,12 @@
-"""Why the built-in reranker is trained as it is: short trainings that differ in one thing each.
+"""Ablation of the built-in reranker's training: short trainings that differ in one setting each.
 
     python -m benchmarks.recipe --data DATA --work WORK --out benchmarks/results
 
 Every variant is `nightrank train-reranker` on the shipped configuration, cut to `--steps`, with the
 overrides below; the trained model then reranks through the pipeline, as `benchmarks.quality` does,
-on collections of which training saw no document. A variant without a vertical leaves out every
+on collections that training does not use. A variant without a vertical leaves out every
 training collection of that kind and is measured on all sets of that kind. `raw over base` compares
-on the sets that both were measured on. A run that was cut off goes on.
+on the sets that both are measured on. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Variant:
     """One training.
 
     Attributes:
-        measured: collections that it is measured on.
-        sets: overrides of the configuration.
+        measured: collections to measure it on.
+        sets: overrides of the config.
         without: training collections left out.
     """
 
@@ -65,14 +65,16 @@ VARIANTS = {
 
 
 def train(variant: Variant, steps: int, data: Path, work: Path, output: Path) -> dict[str, Any]:
-    """Trains a variant, unless an earlier run did; gives its report."""
+    """Trains a variant unless an earlier run did; its report."""
     report = output / "report.json"
     if not report.exists():
         sets = [f"data={data}", f"output={output}", f"work={work / 'training'}", f"steps={steps}"]
         sets += [f"warmup_steps={max(1, steps // 10)}", "checkpoint_every=1000", *variant.sets]
         config = load_section(TrainConfig, CONFIG, sets)
         kept = [
-            part.model_copy(update={"dev_queries": 0})  # What is measured is what was left out.
+            part.model_copy(
+                update={"dev_queries": 0}
+            )  # The measured collections are held out already.
             for part in config.collections
             if part.name not in variant.without
         ]
@@ -81,7 +83,7 @@ def train(variant: Variant, steps: int, data: Path, work: Path, output: Path) ->
 
 
 def row_of(name: str, measured: Measured, base: Measured) -> dict[str, Any]:
-    """A variant's means over its collections, and its raw scores against the base's on them."""
+    """A variant's means over its collections, and the lift of its raw scores over the base's."""
     parts = list(measured.values())
     beside = [
         {"values": {"raw": measured[n]["values"]["raw"], "dense": base[n]["values"]["raw"]}}
@@ -132,17 +134,17 @@ def main() -> None:
     splits = {name: split for name, split, *_ in quality.COLLECTIONS}
     measured = {n for name in ("base", *only) for n in VARIANTS[name].measured}
     need_collections(parser, settings.data, [(name, splits[name]) for name in sorted(measured)])
-    found: dict[str, Measured] = {}
+    by_variant: dict[str, Measured] = {}
     trainings, rows = {}, []
     for name in dict.fromkeys(["base", *only]):
         variant = VARIANTS[name]
         folder = settings.work / "recipes" / name.replace(" ", "-").replace(":", "")
         report = train(variant, steps, settings.data.resolve(), settings.work, folder)
-        mine = replace(settings, model=str(folder / "model"))
-        found[name] = {
-            n: quality.chosen(quality.measure(n, splits[n], mine), 0.0) for n in variant.measured
+        trained = replace(settings, model=str(folder / "model"))
+        by_variant[name] = {
+            n: quality.chosen(quality.measure(n, splits[n], trained), 0.0) for n in variant.measured
         }
-        rows.append(row_of(name, found[name], found["base"]))
+        rows.append(row_of(name, by_variant[name], by_variant["base"]))
         trainings[name] = {
             "sets": variant.sets,
             "without": variant.without,

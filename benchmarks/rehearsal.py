@@ -1,10 +1,10 @@
-"""Stages of a large run whose workers compute nothing: what `benchmarks.rehearse` puts through Ray.
+"""Stages of a large run whose workers compute nothing, which `benchmarks.rehearse` runs on Ray.
 
-Their tasks are cut by the stages' own `plan` functions from manifests that are made up, and their
-records are committed as always. Document shards meet query shards twice: in searching (groups of
-two index shards each, as `search.memory_bytes` packs them) and in reranking, whose units are slices
-of a document shard. No stage may have more than 50,000 units, so 64,000 meetings of 640 document
-shards and 100 query shards are cut into 32,000 units of each kind.
+The stages' own `plan` functions cut the tasks, from synthetic manifests, and records are committed
+as in any run. Document shards are combined with query shards twice: in searching (groups of two
+index shards, as `search.memory_bytes` packs them) and in reranking, whose units are slices of a
+document shard. A stage has at most 50,000 units, so the 64,000 combinations of 640 document shards
+and 100 query shards give 32,000 units of each kind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS = ("rerank", "deeper")  # Two, so that the first rank publishes nothing.
 
 
 class Null:
-    """Writes a unit's files without rows, but for one row under every key of a scatter file."""
+    """A worker that writes files without rows, except one row for each key of a scatter file."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._files: dict[str, Any] = {}
@@ -48,7 +48,7 @@ class Null:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """How many document shards, query shards, and slices of a document shard there are."""
+    """Numbers of document shards, query shards, and slices of a document shard."""
 
     documents: int
     queries: int
@@ -61,19 +61,19 @@ class Rehearsal:
         return searched + self.documents * self.slices + 2 * self.queries
 
     def stages(self) -> Iterator[Callable[[dict[str, Manifest]], Stage]]:
-        """What makes each stage, in order, of the manifests of those before by name."""
+        """Functions that declare each stage, in order, from the earlier manifests by name."""
         yield self._search
         yield self._merge
         yield self._rerank
         yield self._rank
 
-    def _search(self, made: dict[str, Manifest]) -> Stage:
+    def _search(self, manifests: dict[str, Manifest]) -> Stage:
         size = 4 * DIMENSION * SHARD_ROWS
         files = {"vectors": size, "index": size, "rows": 6 * SHARD_ROWS}
-        documents = _made_up("documents", self.documents, files)
+        documents = _synthetic_manifest("documents", self.documents, files)
         stage = search.stage(
             "search",
-            _made_up("queries", self.queries, {"vectors": size // 8}),
+            _synthetic_manifest("queries", self.queries, {"vectors": size // 8}),
             None,
             search.SearchInputs({0: (documents, documents)}),
             2 * sum(files.values()),
@@ -81,26 +81,26 @@ class Rehearsal:
         )
         return _null(stage, {})
 
-    def _merge(self, made: dict[str, Manifest]) -> Stage:
-        queries = _made_up("queries", self.queries, {"queries": SHARD_ROWS})
-        stage = merge.stage("candidates", queries, made["search"], DEPTH, DEPTH, 0.0)
+    def _merge(self, manifests: dict[str, Manifest]) -> Stage:
+        queries = _synthetic_manifest("queries", self.queries, {"queries": SHARD_ROWS})
+        stage = merge.stage("candidates", queries, manifests["search"], DEPTH, DEPTH, 0.0)
         return _null(stage, {"scatter": self.documents})
 
-    def _rerank(self, made: dict[str, Manifest]) -> Stage:
-        queries = _made_up("queries", self.queries, {"queries": SHARD_ROWS})
-        tokens = _made_up("tokens", self.documents, {"tokens": TOKENS * SHARD_ROWS})
-        asked = _made_up("tokens", self.queries, {"tokens": TOKENS * SHARD_ROWS})
-        scored = rerank.RerankInputs(made["merge"], queries, asked, {0: tokens})
+    def _rerank(self, manifests: dict[str, Manifest]) -> Stage:
+        queries = _synthetic_manifest("queries", self.queries, {"queries": SHARD_ROWS})
+        tokens = _synthetic_manifest("tokens", self.documents, {"tokens": TOKENS * SHARD_ROWS})
+        asked = _synthetic_manifest("tokens", self.queries, {"tokens": TOKENS * SHARD_ROWS})
+        scored = rerank.RerankInputs(manifests["merge"], queries, asked, {0: tokens})
         model = resolve_cross_encoder(TOY_CROSS_ENCODER)
-        # One pair of every query shard: as many tokens a document shard, to be cut evenly.
-        held = self.queries * min(model.max_length_tokens, 2 * TOKENS)
-        stage = rerank.stage("scores", STEPS[0], scored, model, max(1, held // self.slices))
+        # Tokens of a document shard with one pair of each query shard, to be cut evenly.
+        shard_tokens = self.queries * min(model.max_length_tokens, 2 * TOKENS)
+        stage = rerank.stage("scores", STEPS[0], scored, model, max(1, shard_tokens // self.slices))
         return _null(stage, {"scores": self.queries})
 
-    def _rank(self, made: dict[str, Manifest]) -> Stage:
+    def _rank(self, manifests: dict[str, Manifest]) -> Stage:
         settings = rank.Settings(STEPS, 0, DEPTH, 0.0, DEPTH, False)
-        scores = [made[STEPS[0]]]
-        stage = rank.stage("rank", made["merge"], "candidates", scores, settings, None)
+        scores = [manifests[STEPS[0]]]
+        stage = rank.stage("rank", manifests["merge"], "candidates", scores, settings, None)
         return _null(stage, {"scatter": 0})
 
 
@@ -110,8 +110,8 @@ def _null(stage: Stage, keys: dict[str, int]) -> Stage:
     return replace(stage, worker=WorkerSpec(Null, {"schemas": plain, "keys": keys}))
 
 
-def _made_up(path: str, count: int, sizes: dict[str, int]) -> Manifest:
-    """A manifest of shards whose files nobody opens."""
+def _synthetic_manifest(path: str, count: int, sizes: dict[str, int]) -> Manifest:
+    """A manifest of shards whose files do not exist and are never opened."""
     shards = []
     for name in shard_names(count):
         files = {

@@ -1,11 +1,11 @@
-"""The control plane by itself at scale: planning, dispatch, records, a kill half-way, resumption.
+"""The control plane alone at scale: planning, dispatch, records, a kill half-way, resumption.
 
     python -m benchmarks.rehearse --work WORK --out benchmarks/results
 
-Units that compute nothing (`benchmarks.rehearsal`) go through `run_stage`, the executor on real Ray
-and a lake on the local disk. The driver is killed by SIGKILL when half of the units stand, and the
-same command resumes. What is told: peak memory of either driver, seconds, units a second, objects;
-and that no unit which stood was made again.
+Units that compute nothing (`benchmarks.rehearsal`) run through `run_stage`, the executor on real
+Ray and a lake on the local disk. SIGKILL ends the driver when half of the units have records, and
+the same command resumes. Reported are the peak memory of both drivers, seconds, units a second,
+objects, and the number of units that were computed twice, which has to be 0.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from nightrank.runtime.executor import run_stage
 from nightrank.storage.dataset import Manifest
 from nightrank.storage.store import Store
 
-# A unit that computes nothing waits for the disk and for the next: two a core keep cores busy.
+# A unit that computes nothing waits for the disk: two workers a core keep the cores busy.
 WORKERS = 2 * (os.cpu_count() or 1)
 CLUSTER = Cluster(pools={name: Pool(workers=WORKERS) for name in ("general", "model")})
 
 
 def drive(plan: Rehearsal, lake: Path) -> dict[str, Any]:
-    """All stages, in this process as the driver: seconds, units and its own peak memory."""
+    """Runs all stages with this process as the driver; its seconds, units and peak memory."""
     from nightrank.runtime.ray_executor import RayExecutor
 
     let_workers_import()
     began, watch = time.monotonic(), Watch(lake.parent / "measured.json")
     executor = RayExecutor(CLUSTER)
     started = time.monotonic() - began
-    made: dict[str, Manifest] = {}
+    manifests: dict[str, Manifest] = {}
     try:
-        for stage in plan.stages():
-            ready = stage(made)
-            made[ready.name] = run_stage(ready, Store(str(lake)), executor, watch)
+        for declare in plan.stages():
+            stage = declare(manifests)
+            manifests[stage.name] = run_stage(stage, Store(str(lake)), executor, watch)
     finally:
         executor.close()
         watch.close()
@@ -62,40 +62,42 @@ def drive(plan: Rehearsal, lake: Path) -> dict[str, Any]:
 
 
 def records(lake: Path) -> dict[str, int]:
-    """Completion records and when each was made, in nanoseconds."""
+    """Paths of all records, and their times of creation in nanoseconds."""
     folders = lake.glob("*/_done")
     entries = [entry for folder in folders for entry in os.scandir(folder)]
     return {e.path: e.stat().st_mtime_ns for e in entries if e.name.endswith(".json")}
 
 
 def count(lake: Path, folder: str) -> int:
-    """Files in all datasets' folders of that name."""
+    """Number of files in the folders of this name of all datasets."""
     return sum(len(os.listdir(path)) for path in lake.glob(f"*/{folder}"))
 
 
 def rehearse(plan: Rehearsal, work: Path) -> dict[str, Any]:
-    """A run that is killed half-way, and the one that resumes it.
+    """Starts a run, kills it half-way and resumes it.
 
     Returns:
         `killed` and `resumed` (seconds, units, peak memory), `records`, `data_files`, `orphans`
-        (data files without a record), `repeated` (records that stood and were made again).
+        (data files without a record), `repeated` (records that were written twice).
     """
     work.mkdir(parents=True, exist_ok=True)
     lake = work / "lake"
     if lake.exists():
-        raise SystemExit(f"{lake} exists: the lake is to be empty; remove {work}")
+        raise SystemExit(f"{lake} exists, but the rehearsal needs an empty lake: remove {work}")
     command = [sys.executable, "-m", "benchmarks.rehearse", "--drive", "--work", str(work)]
     command += [f"--{name}={value}" for name, value in vars(plan).items()]
     began = time.monotonic()
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while count(lake, "_done") < plan.units // 2:
         if first.poll() is not None:
-            raise SystemExit(f"the run ended by itself with {first.returncode}")
+            raise SystemExit(
+                f"the run ended before it was killed, with exit code {first.returncode}"
+            )
         time.sleep(0.2)
     killed = {"seconds": time.monotonic() - began, "peak_bytes": peak_bytes(first.pid)}
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    time.sleep(2)  # Workers supervise their driver for a moment: what they commit still counts.
+    time.sleep(2)  # Workers outlive their driver for a moment, and what they commit counts.
     before = records(lake)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     after = records(lake)
@@ -113,7 +115,7 @@ def rehearse(plan: Rehearsal, work: Path) -> dict[str, Any]:
         "manifests": manifests,
         "data_files": data,
         "orphans": data - named,
-        "repeated": sum(after.get(path) != made for path, made in before.items()),
+        "repeated": sum(after.get(path) != created for path, created in before.items()),
     }
 
 
@@ -146,8 +148,10 @@ def as_markdown(result: dict[str, Any]) -> str:
     titles = ["stage", "wall, both runs", "CPU of all processes", "driver", "largest worker"]
     text += "\n" + table(titles, stages)
     text += f"\nObjects: {result['data_files']:,} data files, {result['records']:,} records, "
-    text += f"{result['manifests']} manifests. Made again: {result['repeated']} units; data files "
-    text += f"that nothing names: {result['orphans']}.\n"
+    text += (
+        f"{result['manifests']} manifests. Computed twice: {result['repeated']} units; data files "
+    )
+    text += f"without a record: {result['orphans']}.\n"
     return text
 
 
@@ -159,17 +163,17 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="query shards")
     parser.add_argument("--slices", type=int, default=50, help="rerank units a document shard")
     parser.add_argument("--drive", action="store_true", help="one run in this process, no kill")
-    given = parser.parse_args()
-    plan = Rehearsal(given.documents, given.queries, given.slices)
-    if given.drive:
-        print(json.dumps(drive(plan, given.work / "lake")))
+    args = parser.parse_args()
+    plan = Rehearsal(args.documents, args.queries, args.slices)
+    if args.drive:
+        print(json.dumps(drive(plan, args.work / "lake")))
         return
-    result = {**machine(), **rehearse(plan, given.work)}
+    result = {**machine(), **rehearse(plan, args.work)}
     print(as_markdown(result))
-    if given.out:
-        (given.out / "rehearse.json").write_text(json.dumps(result, indent=1) + "\n")
-        (given.out / "rehearse.md").write_text(as_markdown(result))
-    shutil.rmtree(given.work)
+    if args.out:
+        (args.out / "rehearse.json").write_text(json.dumps(result, indent=1) + "\n")
+        (args.out / "rehearse.md").write_text(as_markdown(result))
+    shutil.rmtree(args.work)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What benchmarks share: where results were made, tables, JSON, workers that find benchmarks."""
+"""Facts about the machine, tables, JSON, and the import path of workers, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """What a result must say of where it was made."""
+    """The machine and the versions that every result names."""
     import torch
 
     return {
@@ -22,12 +22,12 @@ def machine() -> dict[str, Any]:
 
 
 def let_workers_import() -> None:
-    """Lets Ray's workers import `benchmarks`; they do not search the working directory.
+    """Lets Ray's workers import `benchmarks`: they do not search the working directory.
 
-    To be called before Ray starts.
+    Call it before Ray starts.
     """
-    found = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, found))
+    folders = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
 
 
 def table(titles: list[str], lines: list[list[str]]) -> str:
@@ -37,7 +37,7 @@ def table(titles: list[str], lines: list[list[str]]) -> str:
 
 
 def as_json(result: dict[str, Any]) -> str:
-    """One line a key and one a collection: its thousands of figures are for programs."""
+    """JSON with one line for each key and each collection, which has thousands of figures."""
 
     def rounded(value: Any) -> Any:
         if isinstance(value, dict):

@@ -2,14 +2,14 @@
 
     python -m benchmarks.retrieval --cache CACHE [--data DATA] --out benchmarks/results [--quick]
 
-Passages and queries come from `benchmarks.passages`: collections in BEIR layout where `--data` is
-given, else docstrings. Every system answers all queries at once, k=100, in turns: a round is one
-search by each, and what is told is the median over rounds of its ratio to FAISS Flat in the same
-round. `ours` is `search_group` whole: fetching, exact scores, ties, ranking. Its plain rivals are
-tuned on these very queries, which flatters them: to the recall that is asked for, and to that which
-`auto` came to, knowing documents alone.
+Passages and queries come from `benchmarks.passages`: collections in BEIR layout if `--data` is
+given, else docstrings. Each system searches all queries at once, k=100. A round is one search by
+each system; reported is the median over rounds of the ratio to FAISS Flat in the same round. `ours`
+is the whole `search_group`: fetching, exact scores, ties, ranking. Plain FAISS is tuned on the
+measured queries, which favours it: to the target recall, and to the recall of `auto`, which is
+tuned on documents alone.
 
-`--synthetic N` measures N clustered vectors in place of passages, and neither BM25 nor shards.
+`--synthetic N` measures N clustered vectors instead of passages, without BM25 and shards.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SEMANTIC_SEARCH = "sentence_transformers.util.semantic_search"
 
 
 class System:
-    """One way to search: rows int64[q, k] of all queries; bytes it holds per vector."""
+    """One way to search: rows int64 [q, k] of all queries; bytes of memory for each vector."""
 
     def __init__(self, name: str, search: Callable[[], np.ndarray], size: float) -> None:
         self.name, self.search, self.bytes = name, search, size
@@ -53,7 +53,7 @@ class System:
 
 
 def overlap(rows: np.ndarray, truth: np.ndarray) -> float:
-    """Mean share of the exact rows that was found."""
+    """Mean share of the exact rows that `rows` has: the recall."""
     return float(np.mean([np.isin(t, r).mean() for r, t in zip(rows, truth, strict=True)]))
 
 
@@ -64,10 +64,10 @@ def plain(factory: str, vectors: np.ndarray) -> Any:
     return index
 
 
-def rivals(
+def plain_systems(
     vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray, hnsw: bool, recalls: list[float]
 ) -> Iterator[System]:
-    """FAISS by itself: every form at the cheapest settings that reach `recalls`, or its dearest."""
+    """Plain FAISS: each factory at the fastest settings that reach `recalls`, or the slowest."""
     dimension, count = vectors.shape[1], len(vectors)
     lists = min(1 << round(np.log2(2 * np.sqrt(count))), len(vectors[: 1 << 18]) // 39)
     probes = [8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
@@ -83,15 +83,15 @@ def rivals(
     for factory, settings in forms if hnsw else forms[:-1]:
         index = plain(factory, vectors)
         size = len(faiss.serialize_index(index)) / count
-        wanted = sorted(recalls)
+        recalls_left = sorted(recalls)
         for setting in settings:
             faiss.ParameterSpace().set_index_parameters(index, setting)
-            found = overlap(index.search(few, K)[1], truth[::8])
-            if found < wanted[0] and setting != settings[-1]:
+            recall_reached = overlap(index.search(few, K)[1], truth[::8])
+            if recall_reached < recalls_left[0] and setting != settings[-1]:
                 continue
             yield System(f"faiss {factory} {setting}", plainly(index, setting, queries), size)
-            wanted = [recall for recall in wanted if recall > found]
-            if not wanted:
+            recalls_left = [recall for recall in recalls_left if recall > recall_reached]
+            if not recalls_left:
                 break
 
 
@@ -107,8 +107,8 @@ def ours(
     name: str, shards: list[OpenShard], queries: np.ndarray, setting: str, size: float
 ) -> System:
     def search() -> np.ndarray:
-        found = search_group(queries, shards, K, setting)
-        return found["ordinal"].to_numpy().reshape(len(queries), -1)
+        candidates = search_group(queries, shards, K, setting)
+        return candidates["ordinal"].to_numpy().reshape(len(queries), -1)
 
     return System(name, search, size)
 
@@ -118,22 +118,22 @@ def semantic_search(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     from sentence_transformers import util
 
     asked, corpus = torch.from_numpy(queries), torch.from_numpy(vectors)
-    found = util.semantic_search(asked, corpus, top_k=K, score_function=util.dot_score)
-    return np.array([[hit["corpus_id"] for hit in hits] for hits in found])
+    results = util.semantic_search(asked, corpus, top_k=K, score_function=util.dot_score)
+    return np.array([[hit["corpus_id"] for hit in hits] for hits in results])
 
 
 def clustered(count: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of 384 dimensions around 10,000 centres."""
+    """Vectors and queries, float32 [n, 384], of unit length around 10,000 centres."""
     generator = np.random.default_rng(0)
     centres = generator.standard_normal((10_000, 384), dtype=np.float32)
 
-    def some(number: int) -> np.ndarray:
-        made = generator.standard_normal((number, 384), dtype=np.float32)
-        made += centres[generator.integers(0, len(centres), number)]
-        made /= np.linalg.norm(made, axis=1, keepdims=True)
-        return made
+    def draw(number: int) -> np.ndarray:
+        vectors = generator.standard_normal((number, 384), dtype=np.float32)
+        vectors += centres[generator.integers(0, len(centres), number)]
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
-    return some(count), some(queries)
+    return draw(count), draw(queries)
 
 
 def as_markdown(result: dict[str, Any]) -> str:
@@ -162,7 +162,7 @@ def as_markdown(result: dict[str, Any]) -> str:
     ]
     text += table(["trial of `auto`", "queries/s", "recall@100", "bytes/vector"], trials)
     if "parts" in result:
-        columns = ["seconds", "of it FAISS", "beside FAISS", "merging"]
+        columns = ["seconds", "in FAISS", "outside FAISS", "merging"]
         rows = [
             [
                 name,
@@ -193,17 +193,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=passages.cpus())
     parser.add_argument("--hnsw", action="store_true")
-    parser.add_argument("--synthetic", type=int, help="so many clustered vectors instead")
+    parser.add_argument("--synthetic", type=int, metavar="N", help="N clustered vectors instead")
     parser.add_argument("--quick", action="store_true", help="20,000 passages, 1,024 queries")
-    given = parser.parse_args()
-    if given.quick:
-        given.passages, given.queries, given.rounds = 20_000, 1024, 3
-    faiss_library.use_threads(given.threads)
+    args = parser.parse_args()
+    if args.quick:
+        args.passages, args.queries, args.rounds = 20_000, 1024, 3
+    faiss_library.use_threads(args.threads)
     texts = None
-    if given.synthetic:
-        vectors, queries = clustered(given.synthetic, given.queries)
+    if args.synthetic:
+        vectors, queries = clustered(args.synthetic, args.queries)
     else:
-        texts = passages.load(given.cache, given.data, given.passages, given.queries, given.threads)
+        texts = passages.load(args.cache, args.data, args.passages, args.queries, args.threads)
         vectors, queries = texts.vectors, texts.query_vectors
     rows, size = np.arange(len(vectors)), 4.0 * vectors.shape[1]
     flat = plain("Flat", vectors)
@@ -212,22 +212,22 @@ def main() -> None:
     begin = time.perf_counter()
     sample = vectors[:: -(-len(vectors) // (1 << 18))]
     choice = selection.choose(
-        sample, len(vectors), len(vectors), K, RECALL, flat_rows, given.threads, 0
+        sample, len(vectors), len(vectors), K, RECALL, flat_rows, args.threads, 0
     )
     chosen = time.perf_counter() - begin
     sizes = {t.factory: t.bytes_per_vector for t in choice.trials}
-    mine = open_shard(choice.factory, vectors, rows, given.threads)
-    exact = open_shard("Flat", vectors, rows, given.threads)
+    mine = open_shard(choice.factory, vectors, rows, args.threads)
+    exact = open_shard("Flat", vectors, rows, args.threads)
     name = f"ours, auto: {choice.factory} {choice.search_parameters}"
     auto = ours(name, [mine], queries, choice.search_parameters, sizes[choice.factory])
     auto.run(truth)
     systems = [System("faiss Flat", lambda: flat.search(queries, K)[1], size)]
-    systems += rivals(vectors, queries, truth, given.hnsw, [RECALL, max(RECALL, auto.recall)])
+    systems += plain_systems(vectors, queries, truth, args.hnsw, [RECALL, max(RECALL, auto.recall)])
     if texts:
         systems.append(System(SEMANTIC_SEARCH, lambda: semantic_search(vectors, queries), size))
     systems += [auto, ours("ours, Flat", [exact], queries, "", size)]
     auto.seconds.clear()
-    for _ in range(given.rounds):
+    for _ in range(args.rounds):
         for system in systems:
             system.run(truth)
     base = systems[0].seconds
@@ -249,12 +249,12 @@ def main() -> None:
         **machine(),
         "faiss": faiss.__version__,
         "numpy": np.__version__,
-        "threads": given.threads,
-        "kind": "clustered vectors" if given.synthetic else "MiniLM vectors of passages",
+        "threads": args.threads,
+        "kind": "clustered vectors" if args.synthetic else "MiniLM vectors of passages",
         "vectors": len(vectors),
         "dimension": vectors.shape[1],
         "queries": len(queries),
-        "rounds": given.rounds,
+        "rounds": args.rounds,
         "systems": lines,
         "auto": {
             "seconds": chosen,
@@ -263,11 +263,11 @@ def main() -> None:
         },
     }
     if texts:
-        result |= retrieval_parts.measure(texts, choice, mine, exact, given.threads, given.rounds)
-    stem = "retrieval-quick" if given.quick else "retrieval"
-    stem += "-synthetic" if given.synthetic else ""
-    (given.out / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (given.out / f"{stem}.md").write_text(as_markdown(result))
+        result |= retrieval_parts.measure(texts, choice, mine, exact, args.threads, args.rounds)
+    stem = "retrieval-quick" if args.quick else "retrieval"
+    stem += "-synthetic" if args.synthetic else ""
+    (args.out / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / f"{stem}.md").write_text(as_markdown(result))
     print(as_markdown(result))
 
 

@@ -1,4 +1,4 @@
-"""What a search spends its time on: the parts of `benchmarks.retrieval`."""
+"""Where the time of a search goes: the parts of `benchmarks.retrieval`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nightrank.retrieval.terms import Analyzer
 from nightrank.storage.tokens import Tokens
 
 K = 100
-# Queries of the loop over queries that BM25 was: enough for its rate.
+# Queries of the loop over queries: enough for its rate.
 LOOPED = 256
 
 
@@ -40,7 +40,7 @@ def measure(
     threads: int,
     rounds: int,
 ) -> dict[str, Any]:
-    """What a search spends its time on, over one shard and over 8, with and without BM25."""
+    """The parts of a search, over one shard and over 8, with and without BM25."""
     analyze = Analyzer("english")
     documents, asked = analyze(texts.passages), analyze(texts.queries)
     counted = bm25.count([documents])
@@ -74,7 +74,7 @@ def open_shard(factory: str, vectors: np.ndarray, rows: np.ndarray, threads: int
 
 @contextmanager
 def timed(module: Any, name: str, into: list[float]) -> Iterator[None]:
-    """Adds up the seconds that a function takes."""
+    """Appends the seconds of each call of a function."""
     function = getattr(module, name)
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -92,8 +92,8 @@ def timed(module: Any, name: str, into: list[float]) -> Iterator[None]:
 
 
 def shares(run: Callable[[], Any], rounds: int) -> dict[str, float]:
-    """Seconds of a search, and the shares that FAISS, merging and all but FAISS have in it."""
-    made = []
+    """Seconds of a search, and the shares of FAISS, of merging and of all but FAISS."""
+    durations = []
     for _ in range(rounds):
         searched: list[float] = []
         merged: list[float] = []
@@ -105,28 +105,28 @@ def shares(run: Callable[[], Any], rounds: int) -> dict[str, float]:
         ):
             run()
         whole = time.perf_counter() - begin
-        made.append((whole, sum(searched), sum(merged)))
-    whole, searched, merged = (statistics.median(column) for column in zip(*made, strict=True))
+        durations.append((whole, sum(searched), sum(merged)))
+    whole, searched, merged = (statistics.median(column) for column in zip(*durations, strict=True))
     beside = (whole - searched) / searched
     return {"seconds": whole, "faiss": searched, "beside_faiss": beside, "merge": merged / whole}
 
 
-def old_bm25(postings: bm25.Postings, queries: Tokens, depth: int) -> None:
-    """As it was: a query at a time."""
+def bm25_by_query(postings: bm25.Postings, queries: Tokens, depth: int) -> None:
+    """BM25 by a loop over queries, the baseline of the search by blocks."""
     for query in range(len(queries)):
         scores = postings.scores(queries[query])
         rows = np.flatnonzero(scores > 0)
         if len(rows) > depth:
-            found = scores[rows]
-            rows = rows[found >= np.partition(found, len(rows) - depth)[len(rows) - depth]]
+            positive = scores[rows]
+            rows = rows[positive >= np.partition(positive, len(rows) - depth)[len(rows) - depth]]
 
 
 def words(postings: bm25.Postings, terms: Tokens, threads: int, rounds: int) -> dict[str, Any]:
-    """BM25 by blocks beside a loop over queries: queries a second, ratios by round."""
+    """BM25 by blocks beside a loop over queries: queries a second and their ratio."""
     few, rates = terms.take(np.arange(0, len(terms), max(1, len(terms) // LOOPED))), []
     for _ in range(rounds):
         begin = time.perf_counter()
-        old_bm25(postings, few, K)
+        bm25_by_query(postings, few, K)
         middle = time.perf_counter()
         bm25_search.search(postings, terms, K, threads)
         end = time.perf_counter()

@@ -1,11 +1,11 @@
-"""A large run on two cores: real retrieval over synthetic vectors, toy scores, all the real stages.
+"""A large run on two cores: all real stages, with synthetic vectors and toy scores.
 
     chrt --idle 0 nice -n 19 python -m benchmarks.scale --work WORK --out benchmarks/results
 
 1,000,000 documents x 100,000 queries at depth 100, and a quarter of each to show how cost grows.
-Texts are made-up words, so that BM25 and the toy reranker have something to do; the vectors of the
-embed stage are clustered ones (as in `benchmarks.retrieval`) of MiniLM's width, since a toy's are
-sparse. Everything else is `nightrank run`. The same command resumes; seconds add up.
+Texts are random words, for BM25 and the toy reranker. The vectors of the embed stage are clustered
+(as in `benchmarks.retrieval`) and as wide as MiniLM's, since those of the toy encoder are sparse.
+Everything else is `nightrank run`. The same command resumes, and its seconds are added.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from nightrank.storage.reader import Reader
 DOCUMENTS, QUERIES, DEPTH, DIMENSION = 1_000_000, 100_000, 100, 384
 SIZES = {"quarter": 4, "whole": 1}
 CENTRES, VOCABULARY, DOCUMENT_WORDS, QUERY_WORDS = 10_000, 50_000, 10, 4
-# What `benchmarks/results/retrieval-synthetic.md` found fastest at recall 0.985 on such vectors.
+# The fastest at recall 0.985 on such vectors in `benchmarks/results/retrieval-synthetic.md`.
 INDEX = {
     "factory": "IVF2048,PQ192x4fs,RFlat",
     "search_parameters": "nprobe=384,k_factor_rf=4",
@@ -54,7 +54,7 @@ MERGE_BYTES, MOST_PARTIALS = 1 << 30, 10
 
 
 class Clustered:
-    """In the place of an encoder: unit vectors around common centres, by the shard's name."""
+    """A worker in place of the encoder: unit vectors around common centres, seeded by the shard."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         centres = np.random.default_rng(0)
@@ -65,17 +65,17 @@ class Clustered:
         """A vector for every row of tokens."""
         count = task.args["tokens"].rows
         draw = np.random.default_rng(zlib.crc32(f"{self._kind} {task.shard}".encode()))
-        made = draw.standard_normal((count, DIMENSION), dtype=np.float32)
-        made += self._centres[draw.integers(0, CENTRES, count)]
-        made /= np.linalg.norm(made, axis=1, keepdims=True)
+        drawn = draw.standard_normal((count, DIMENSION), dtype=np.float32)
+        drawn += self._centres[draw.integers(0, CENTRES, count)]
+        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
         stats = {"rate_rows": count, "rate_unit": "texts", "encoded": count, "rejected": 0}
-        vectors = to_table(np.arange(count, dtype=np.int32), made)
+        vectors = to_table(np.arange(count, dtype=np.int32), drawn)
         rejects = schemas.ROW_REJECTS.empty_table()
         return Payload({"vectors": vectors, "rejects": rejects}, stats)
 
 
 class ScaleRun(Run):
-    """A run whose vectors are made up."""
+    """A run with synthetic vectors."""
 
     def _complete(self, stage: Stage) -> Manifest:
         if stage.kind == "embed":
@@ -84,7 +84,7 @@ class ScaleRun(Run):
 
 
 def write_inputs(folder: Path, documents: int, queries: int) -> None:
-    """Documents of random words, and queries of words of a document each."""
+    """Writes documents of random words, and queries that are words of one document each."""
     draw = np.random.default_rng(1)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     spelt = letters[draw.integers(0, len(letters), (VOCABULARY, 7))]
@@ -102,14 +102,14 @@ def run(work: Path, documents: int, queries: int) -> dict[str, Any]:
     """Runs or resumes one size; see `measured`."""
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "queries.parquet").exists():
-        # In a process of its own: what it leaves in memory would be taken for the driver's.
+        # In its own process: its memory would count as the driver's.
         maker = multiprocessing.get_context("spawn").Process(
             target=write_inputs, args=(work, documents, queries)
         )
         maker.start()
         maker.join()
         if maker.exitcode:
-            raise SystemExit(f"no inputs were made in {work}")
+            raise SystemExit(f"cannot write inputs into {work}: exit code {maker.exitcode}")
     config = PipelineConfig.model_validate(
         {
             "name": "scale",
@@ -135,7 +135,7 @@ def run(work: Path, documents: int, queries: int) -> dict[str, Any]:
 
 
 def measured(work: Path, stages: dict[str, Any]) -> dict[str, Any]:
-    """What was written, and what the processes held.
+    """Sizes of what was written, and the memory of the processes.
 
     Returns:
         `stages` with `seconds`, `unit_seconds`, `units`, `files`, `bytes`, memory; `files` (bytes
@@ -144,16 +144,16 @@ def measured(work: Path, stages: dict[str, Any]) -> dict[str, Any]:
     store, sizes = open_lake(str(work / "lake"), "scale", {}), dict[str, int]()
     for path in (work / "lake").rglob("manifest.json"):
         folder = str(path.parent.relative_to(work / "lake" / "scale"))
-        made = Dataset(store, folder).manifest()
-        assert made is not None
-        files = [(name, ref) for shard in made.shards for name, ref in shard.files.items()]
+        manifest = Dataset(store, folder).manifest()
+        assert manifest is not None
+        files = [(name, ref) for shard in manifest.shards for name, ref in shard.files.items()]
         for name, ref in files:
-            sizes[f"{made.stage}/{name}"] = sizes.get(f"{made.stage}/{name}", 0) + ref.size
-        stages[made.stage] |= {
-            "units": len(made.shards),
-            "unit_seconds": sum(shard.seconds for shard in made.shards),
+            sizes[f"{manifest.stage}/{name}"] = sizes.get(f"{manifest.stage}/{name}", 0) + ref.size
+        stages[manifest.stage] |= {
+            "units": len(manifest.shards),
+            "unit_seconds": sum(shard.seconds for shard in manifest.shards),
             "files": len(files),
-            "bytes": made.bytes,
+            "bytes": manifest.bytes,
         }
     objects = [path for path in (work / "lake").rglob("*") if path.is_file()]
     return {
@@ -167,7 +167,7 @@ def measured(work: Path, stages: dict[str, Any]) -> dict[str, Any]:
 
 
 def checks(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What must hold, each with what was found and what is allowed."""
+    """The limits, each with the measured and the allowed bytes."""
     whole, quarter = runs["whole"], runs["quarter"]
     window = MEMORY_BYTES + WORKER_BYTES
 
@@ -194,8 +194,8 @@ def checks(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         ),
     }
     return {
-        name: {"found": found, "allowed": allowed, "holds": found <= allowed}
-        for name, (found, allowed) in limits.items()
+        name: {"measured": value, "allowed": allowed, "holds": value <= allowed}
+        for name, (value, allowed) in limits.items()
     }
 
 
@@ -222,10 +222,10 @@ def as_markdown(result: dict[str, Any]) -> str:
     text += f"{whole['objects']:,} objects ({quarter['bytes'] / 1e9:,.2f} GB in "
     text += f"{quarter['objects']:,}).\n\n"
     rows = [
-        [name, f"{c['found'] / 1e6:,.0f} MB", f"{c['allowed'] / 1e6:,.0f} MB", str(c["holds"])]
+        [name, f"{c['measured'] / 1e6:,.0f} MB", f"{c['allowed'] / 1e6:,.0f} MB", str(c["holds"])]
         for name, c in result["checks"].items()
     ]
-    return text + table(["limit", "found", "allowed", "holds"], rows)
+    return text + table(["limit", "measured", "allowed", "holds"], rows)
 
 
 def main() -> None:
@@ -234,16 +234,16 @@ def main() -> None:
     add_out(parser)
     parser.add_argument("--documents", type=int, default=DOCUMENTS)
     parser.add_argument("--queries", type=int, default=QUERIES)
-    given = parser.parse_args()
+    args = parser.parse_args()
     runs = {}
     for name, share in SIZES.items():
-        folder = given.work / name
-        runs[name] = run(folder, given.documents // share, given.queries // share)
+        folder = args.work / name
+        runs[name] = run(folder, args.documents // share, args.queries // share)
     result = {**machine(), "runs": runs, "checks": checks(runs)}
     print(as_markdown(result))
-    if given.out:
-        (given.out / "scale.json").write_text(json.dumps(result, indent=1) + "\n")
-        (given.out / "scale.md").write_text(as_markdown(result))
+    if args.out:
+        (args.out / "scale.json").write_text(json.dumps(result, indent=1) + "\n")
+        (args.out / "scale.md").write_text(as_markdown(result))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
     python -m benchmarks.scoring [--data DATA] [--queries 30] [--rounds 3] --out benchmarks/results
 
-Pairs: queries of 5 to 15 words, each with the 50 nearest (by the built-in bi-encoder) and 50 others
-by chance of documents of 20 to 300 words, from collections in BEIR layout where `--data` is given,
-else the quickstart's questions over docstrings. Tokenisation is inside every time, loading outside.
-All contestants have all threads. The peers run the model as `nightrank export-model` writes it.
+Pairs: queries of 5 to 15 words, each with the 50 nearest (by the built-in bi-encoder) and 50 random
+documents of 20 to 300 words, from collections in BEIR layout if `--data` is given, else the
+questions of the quickstart over docstrings. Times include tokenisation and exclude loading; every
+contestant uses all threads. The peers run the model as `nightrank export-model` writes it.
 
-What is compared: pairs a second in the same round; how far scores lie from sentence-transformers'
-in fp32, as a share of their range; Spearman's rho and the overlap of the best 10, means over
-queries; the share of the machine's own peak that the arithmetic reaches.
+Compared are pairs a second in the same round; the largest difference to the fp32 scores of
+sentence-transformers, as a share of their range; Spearman's rho and the overlap of the best 10,
+means over queries; the share of the machine's own peak that the arithmetic reaches.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OURS, EXACT, GENERAL = "ours bf16", "ours exact", "our general engine bf16"
 
 
 def candidates(texts: Texts, threads: int) -> np.ndarray:
-    """int32 [n, 2]: every query with its nearest documents and with others."""
+    """Pairs int32 [n, 2]: each query with its nearest documents and with random others."""
     resolved = registry.resolve_bi_encoder(registry.MINILM)
     tokenize = registry.load_tokenizer(resolved)
     model = registry.load_bi_encoder(resolved, threads)
@@ -66,7 +66,7 @@ def ours(name: str, precision: str, texts: Texts, pairs: np.ndarray, threads: in
 
 
 def general(texts: Texts, pairs: np.ndarray) -> Contestant:
-    """What networks run on that are not BERT's kin."""
+    """The engine of networks without a graph of their own in OpenVINO."""
     from nightrank.models.engines.cross_encoders import PairScorer
     from nightrank.models.engines.torch_models import interaction_engine
     from nightrank.models.folders import builtin
@@ -78,14 +78,14 @@ def general(texts: Texts, pairs: np.ndarray) -> Contestant:
 
 
 def _score(model: Any, tokenize: Any, texts: Texts, pairs: np.ndarray) -> np.ndarray:
-    """Tokenises what these pairs need, once, and scores them."""
+    """Tokenises each text of these pairs once and scores the pairs."""
     queries, query_rows = np.unique(pairs[:, 0], return_inverse=True)
     documents, document_rows = np.unique(pairs[:, 1], return_inverse=True)
-    made = np.stack([query_rows, document_rows], axis=1).astype(np.int32)
+    positions = np.stack([query_rows, document_rows], axis=1).astype(np.int32)
     return model.score(
         tokenize([texts.queries[q] for q in queries]),
         tokenize([texts.documents[d] for d in documents]),
-        made,
+        positions,
     )
 
 
@@ -97,19 +97,19 @@ def peers(folder: str, texts: Texts, pairs: np.ndarray, bf16: bool) -> list[Cont
         return [(texts.queries[q], texts.documents[d]) for q, d in pairs[rows].tolist()]
 
     def opened(dtype: Any) -> Any:
-        given = {"trust_remote_code": True, "device": "cpu", "model_kwargs": {"dtype": dtype}}
+        options = {"trust_remote_code": True, "device": "cpu", "model_kwargs": {"dtype": dtype}}
         with contextlib.redirect_stderr(io.StringIO()):
-            return CrossEncoder(folder, **given)
+            return CrossEncoder(folder, **options)
 
     plain = opened(torch.float32)
     raw, tokenizer = plain.model, plain.tokenizer
 
     @torch.inference_mode()
     def transformers(rows: Sequence[int]) -> np.ndarray:
-        """As the model cards show it: batches as the pairs come, padded to the longest."""
-        found, given = [], whole(rows)
-        for begin in range(0, len(given), 32):
-            part = given[begin : begin + 32]
+        """As model cards show it: batches in the order of the pairs, padded to the longest."""
+        logits, texts_of_pairs = [], whole(rows)
+        for begin in range(0, len(texts_of_pairs), 32):
+            part = texts_of_pairs[begin : begin + 32]
             fields = tokenizer(
                 [q for q, _ in part],
                 [d for _, d in part],
@@ -118,10 +118,10 @@ def peers(folder: str, texts: Texts, pairs: np.ndarray, bf16: bool) -> list[Cont
                 max_length=256,
                 return_tensors="pt",
             )
-            found.append(raw(**fields).logits[:, 0].numpy())
-        return np.concatenate(found)
+            logits.append(raw(**fields).logits[:, 0].numpy())
+        return np.concatenate(logits)
 
-    made = [
+    contestants = [
         Contestant(PEER, lambda rows: plain.predict(whole(rows), show_progress_bar=False)),
         Contestant(RAW, transformers, share=4),
     ]
@@ -129,29 +129,33 @@ def peers(folder: str, texts: Texts, pairs: np.ndarray, bf16: bool) -> list[Cont
         half = opened(torch.bfloat16)
 
         def best(rows: Sequence[int]) -> np.ndarray:
-            """It sorts by characters by itself; sorted by tokens its batches are even."""
-            given = whole(rows)
-            tokens = [len(ids) for ids in tokenizer([d for _, d in given])["input_ids"]]
+            """It sorts by characters; sorted by tokens its batches need less padding."""
+            texts_of_pairs = whole(rows)
+            tokens = [len(ids) for ids in tokenizer([d for _, d in texts_of_pairs])["input_ids"]]
             order = np.argsort(tokens, kind="stable")
-            scores = np.empty(len(given), np.float32)
-            scores[order] = half.predict([given[i] for i in order], show_progress_bar=False)
+            scores = np.empty(len(texts_of_pairs), np.float32)
+            scores[order] = half.predict(
+                [texts_of_pairs[i] for i in order], show_progress_bar=False
+            )
             return scores
 
-        made.insert(1, Contestant(PEER_BEST, best))
-    return made
+        contestants.insert(1, Contestant(PEER_BEST, best))
+    return contestants
 
 
-def fidelity(one: Contestant, reference: Contestant, pairs: np.ndarray) -> dict[str, float]:
-    """How near one's scores and orders are to the reference's."""
+def fidelity(contestant: Contestant, reference: Contestant, pairs: np.ndarray) -> dict[str, float]:
+    """Differences of scores and of order to the reference."""
     from scipy.stats import spearmanr
 
     largest, rho, overlap = 0.0, [], []
     spread = np.ptp(np.concatenate([scores for _, scores in reference.results]))
-    for (mine, scores), (theirs, expected) in zip(one.results, reference.results, strict=True):
-        expected = expected[np.searchsorted(theirs, mine)]
+    for (rows, scores), (reference_rows, expected) in zip(
+        contestant.results, reference.results, strict=True
+    ):
+        expected = expected[np.searchsorted(reference_rows, rows)]
         largest = max(largest, float(np.abs(scores - expected).max()))
-        for query in np.unique(pairs[mine, 0]):
-            of = pairs[mine, 0] == query
+        for query in np.unique(pairs[rows, 0]):
+            of = pairs[rows, 0] == query
             rho.append(spearmanr(scores[of], expected[of]).statistic)
             heads = (set(np.argsort(-part[of], kind="stable")[:10]) for part in (scores, expected))
             overlap.append(len(set.intersection(*heads)) / 10)
@@ -187,9 +191,9 @@ def main() -> None:
     if cpu_has_bf16():
         contestants.append(general(texts, pairs))
         contestants.append(ours(OURS, "bf16", texts, pairs, args.threads))
-    for one in contestants:
-        one.run(np.arange(32))  # the first batch compiles kernels
-    # Whole queries to a round, so that lists can be compared.
+    for contestant in contestants:
+        contestant.run(np.arange(32))  # the first batch compiles kernels
+    # Rounds of whole queries, so that lists can be compared.
     parts = np.array_split(np.arange(len(texts.queries)), args.rounds)
     rounds = [np.flatnonzero(np.isin(pairs[:, 0], part)) for part in parts]
     side_by_side.measure(contestants, rounds)
@@ -207,7 +211,7 @@ def report(
     peaks = {"fp32": side_by_side.gemm_peak("fp32", args.threads)}
     if any("bf16" in one.name for one in contestants):
         peaks["bf16"] = side_by_side.gemm_peak("bf16", args.threads)
-    rows = side_by_side.told(contestants)
+    rows = side_by_side.ratios_of(contestants)
     for row, one in zip(rows, contestants, strict=True):
         row |= fidelity(one, contestants[0], pairs)
         row["share_of_peak"] = (
@@ -236,7 +240,7 @@ def report(
         for row in rows
     ]
     titles = ["", "pairs/s", *(f"vs {peer}" for peer in shown), "of peak", "largest difference"]
-    told = (
+    text = (
         f"{len(pairs):,} pairs, {lengths.mean():.0f} tokens on average (median"
         f" {np.median(lengths):.0f}, at most {lengths.max()}), {args.rounds} rounds,"
         f" {args.threads} threads; one large product reaches "
@@ -244,9 +248,9 @@ def report(
         + ".\n\n"
         + table([*titles, "Spearman", "same best 10"], lines)
     )
-    print(told)
+    print(text)
     if args.out:
-        (args.out / "scoring.md").write_text(told)
+        (args.out / "scoring.md").write_text(text)
         (args.out / "scoring.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,8 +1,8 @@
-"""Contestants in turns on the same work, and what their times say of each other.
+"""Runs contestants on the same work and compares their rates.
 
-Machines are shared: a time says little, a ratio within one round more. Each round gives every
-contestant the same work, one after another; what is told is the median over rounds of the ratio to
-the first contestant's rate in the same round, with the lowest and the highest.
+On a shared machine times vary, and ratios within one round vary less. In each round all contestants
+do the same work, one after another. Reported is the median over rounds of the ratio to the first
+contestant's rate in the same round, with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Contestant:
     """One way to do the work.
 
     Attributes:
-        name: as the table tells it.
-        run: does the items at these positions; the result is kept.
-        share: every n-th item is enough, for one that would take too long.
-        rates: items a second, one a round.
-        results: what `run` gave, one a round, with the positions.
+        name: in the table.
+        run: does the items at these positions and returns a result.
+        share: runs every n-th item only, for a slow contestant.
+        rates: items a second of each round.
+        results: positions and result of each round.
     """
 
     name: str
@@ -42,21 +42,24 @@ def measure(contestants: list[Contestant], rounds: list[np.ndarray]) -> None:
     """Runs all rounds.
 
     Args:
-        contestants: the first is what the others are compared with.
+        contestants: the first is the reference of the ratios.
         rounds: positions of each round's items.
     """
     for number, items in enumerate(rounds):
-        for one in contestants:
-            mine = items[:: one.share]
+        for contestant in contestants:
+            positions = items[:: contestant.share]
             begin = time.perf_counter()
-            result = one.run(mine)
-            one.rates.append(len(mine) / (time.perf_counter() - begin))
-            one.results.append((mine, result))
-            print(f"round {number + 1}: {one.name}: {one.rates[-1]:.1f}/s", file=sys.stderr)
+            result = contestant.run(positions)
+            contestant.rates.append(len(positions) / (time.perf_counter() - begin))
+            contestant.results.append((positions, result))
+            print(
+                f"round {number + 1}: {contestant.name}: {contestant.rates[-1]:.1f}/s",
+                file=sys.stderr,
+            )
 
 
-def told(contestants: list[Contestant]) -> list[dict[str, Any]]:
-    """Rates and ratios of every contestant, to the first one and to each other by name."""
+def ratios_of(contestants: list[Contestant]) -> list[dict[str, Any]]:
+    """The median rate of each contestant, and its ratios to all contestants by name."""
     rows = []
     for one in contestants:
         row: dict[str, Any] = {"name": one.name, "per_second": statistics.median(one.rates)}
@@ -68,13 +71,13 @@ def told(contestants: list[Contestant]) -> list[dict[str, Any]]:
 
 
 def ratio(row: dict[str, Any], peer: str) -> str:
-    """A cell: the median, and the lowest and highest in brackets."""
+    """A cell of the table: the median ratio, with the lowest and the highest."""
     median, low, high = row[f"vs {peer}"]
     return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
 def gemm_peak(dtype: str, threads: int) -> float:
-    """FLOP/s of one large product on this machine: what a share of peak is a share of."""
+    """FLOP/s of one large matrix product on this machine: the peak that shares refer to."""
     import torch
 
     torch.set_num_threads(threads)

@@ -1,8 +1,9 @@
-"""What a competent user would write in an afternoon: sentence-transformers, FAISS, pandas.
+"""A script with sentence-transformers, FAISS and pandas, as a competent user would write it.
 
     python benchmarks/straightforward.py CORPUS.jsonl QUERIES.jsonl MODEL_FOLDER OUT.parquet
 
-Knows nothing of Nightrank: the peer of `benchmarks.end_to_end`. Prints its seconds as JSON.
+It imports nothing of Nightrank and is the peer of `benchmarks.end_to_end`. Prints its seconds as
+JSON.
 """
 
 import json
@@ -30,20 +31,20 @@ def main(corpus: str, queries: str, model: str, out: str) -> None:
 
     begin = time.perf_counter()
     vectors = encoder.encode(texts, show_progress_bar=False)
-    asked = encoder.encode(questions["text"].tolist(), show_progress_bar=False)
+    query_vectors = encoder.encode(questions["text"].tolist(), show_progress_bar=False)
     seconds["encoding"] = time.perf_counter() - begin
 
     begin = time.perf_counter()
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
-    scores, rows = index.search(asked, DEPTH)
+    scores, rows = index.search(query_vectors, DEPTH)
     seconds["search"] = time.perf_counter() - begin
 
     begin = time.perf_counter()
     pairs = [
         (question, texts[row])
-        for question, found in zip(questions["text"], rows, strict=True)
-        for row in found
+        for question, candidates in zip(questions["text"], rows, strict=True)
+        for row in candidates
     ]
     rescored = reranker.predict(pairs, show_progress_bar=False)
     seconds["scoring"] = time.perf_counter() - begin

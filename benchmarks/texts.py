@@ -22,18 +22,18 @@ class Texts:
 
 
 def mixed(data: Path | None, queries: int, order: random.Random) -> Texts:
-    """So many queries, and documents of the same collections, in turns from each.
+    """Queries and documents, about the same number from each collection.
 
     Args:
         data: collections in BEIR layout; None takes the quickstart's questions and docstrings.
         queries: how many.
-        order: fixes the choice.
+        order: random generator that makes the choice.
     """
     pools = [_of_length(*pool) for pool in (_collections(data) if data else [_texts(QUICKSTART)])]
     pools = [pool for pool in pools if pool[0] and len(pool[1]) >= FEWEST_DOCUMENTS]
     if not pools:
-        asked_for = f"{FEWEST_DOCUMENTS} documents of {DOCUMENT_WORDS} words and a query"
-        raise SystemExit(f"{data}: no collection has {asked_for} of {QUERY_WORDS} words")
+        needed = f"{FEWEST_DOCUMENTS} documents of {DOCUMENT_WORDS} words and a query"
+        raise SystemExit(f"{data}: no collection has {needed} of {QUERY_WORDS} words")
     asked: list[str] = []
     documents: list[str] = []
     for number, (mine, theirs) in enumerate(pools):

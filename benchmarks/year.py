@@ -1,11 +1,11 @@
-"""A year of nights in minutes: does anything grow that should not?
+"""A year of incremental runs in minutes: does anything grow that should not?
 
-    python -m benchmarks.year --work WORK --out benchmarks/results [--nights 365]
+    python -m benchmarks.year --work WORK --out benchmarks/results [--runs 365]
 
-Toy models, 2,000 documents and 200 queries of random words. Every night replaces about 1 % of the
-documents, asks a few other queries, runs `nightly`, verifies what it published from the bytes up,
-ages every file by a day and collects. Reported as the year goes: the lake's bytes against what the
-current generation alone needs, open files and memory of the process, segments, seconds a night.
+Toy models, 2,000 documents and 200 queries of random words. Each round replaces about 1 % of the
+documents and a few queries, runs `nightly`, verifies all bytes that it published, makes each file a
+day older and collects garbage. Reported are the bytes of the lake divided by those that the current
+generation needs, open files and memory of the process, segments, and seconds for each run.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ WORDS = [f"word{i:03d}" for i in range(400)]
 DAY = 86_400
 
 
-class Nights:
-    """A corpus and queries of random words that change from night to night, and a config on them.
+class ChangingInputs:
+    """A corpus and queries of random words that change before each run, and their config.
 
     Attributes:
-        config: the path of the config; its lake lies under `root`.
+        config: the path of the config; its lake is `root`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Nights:
         self.write()
 
     def config_of(self, root: Path) -> Path:
-        """Writes a config of these inputs for a lake; gives its path."""
+        """Writes a config of these inputs and a lake; its path."""
         plain = {
             "name": "year",
             "root": str(root),
@@ -72,7 +72,7 @@ class Nights:
         return " ".join(self.rng.choices(WORDS, k=self.rng.randint(8, 40)))
 
     def change(self) -> None:
-        """Replaces a hundredth of the documents, under old ids and new ones, and of the queries."""
+        """Replaces 1 % of the documents, under old and new ids, and 1 % of the queries."""
         for name in self.rng.sample(sorted(self.documents), max(1, len(self.documents) // 100)):
             if self.rng.random() < 0.5:
                 self.documents[name] = self._text()
@@ -84,18 +84,18 @@ class Nights:
         self.write()
 
     def write(self) -> None:
-        """Writes the inputs as they are now."""
+        """Writes the current inputs."""
         for name, rows in (("corpus", self.documents), ("queries", self.queries)):
             write(self.work / f"{name}.jsonl", [{"_id": n, "text": t} for n, t in rows.items()])
 
     def run(self) -> dict[str, Any]:
-        """A night: run, verified from the bytes up, a day older, collected; what it left."""
+        """Runs `nightly`, verifies, ages and collects garbage; figures of the lake and process."""
         store = open_lake(str(self.root), "year")
         started = time.monotonic()
         work = nightrank.nightly(self.config, progress=False).work
         seconds = time.monotonic() - started
         verify_generation(store, generation_of(store))
-        aged(self.root)
+        make_older(self.root)
         collect(store, retain=3, min_age_days=2)
         return {
             "seconds": round(seconds, 2),
@@ -104,7 +104,7 @@ class Nights:
         }
 
 
-def aged(root: Path) -> None:
+def make_older(root: Path) -> None:
     """Makes every file a day older."""
     for path in root.rglob("*"):
         if path.is_file():
@@ -113,7 +113,7 @@ def aged(root: Path) -> None:
 
 
 def state(store: Any, root: Path) -> dict[str, Any]:
-    """Sizes and counts after a night."""
+    """Sizes and counts of the lake and this process."""
     spare = sum(one.bytes for one in collectable(store, retain=1, min_age_days=1))
     used = size(root)
     index = Log(store, "index").current()
@@ -131,32 +131,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     add_out(parser, required=True)
-    parser.add_argument("--nights", type=int, default=365)
-    given = parser.parse_args()
-    year = Nights(given.work, random.Random(0), documents=2000, queries=200)
+    parser.add_argument("--runs", type=int, default=365)
+    args = parser.parse_args()
+    year = ChangingInputs(args.work, random.Random(0), documents=2000, queries=200)
     store = open_lake(str(year.root), "year")
-    nights: list[dict[str, Any]] = []
-    for number in range(given.nights):
+    rounds: list[dict[str, Any]] = []
+    for number in range(args.runs):
         if number:
             year.change()
-        nights.append({"night": number, **year.run()})
-        if number % 30 == 0 or number + 1 == given.nights:
-            print(json.dumps(nights[-1]), flush=True)
-    later = nights[len(nights) // 10 :]
+        rounds.append({"run": number, **year.run()})
+        if number % 30 == 0 or number + 1 == args.runs:
+            print(json.dumps(rounds[-1]), flush=True)
+    later = rounds[len(rounds) // 10 :]
     merged = [e for e in Log(store, "index").published() if e.body["compacted"]]
     result = {
         **machine(),
-        "nights": given.nights,
-        "verified": len(nights),
+        "runs": args.runs,
+        "verified": len(rounds),
         "largest_over_live": max(n["over_live"] for n in later),
         "segments": max(n["segments"] for n in later),
         "merges": len(merged),
-        "trained_anew": len({e.body["template"]["path"] for e in Log(store, "index").published()})
-        - 1,
+        "retrained": len({e.body["template"]["path"] for e in Log(store, "index").published()}) - 1,
         "median_share_scored": statistics.median(n["pairs_scored"] for n in later),
-        "series": [n for n in nights if n["night"] % 30 == 0 or n is nights[-1]],
+        "series": [n for n in rounds if n["run"] % 30 == 0 or n is rounds[-1]],
     }
-    (given.out / "year.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "year.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({k: v for k, v in result.items() if k != "series"}))
 
 

@@ -1,1 +1,1 @@
-"""What no test suite has the time for: kills at random, simulated nights, fuzzing, for hours."""
+"""Long tests: random kills, simulated incremental runs and fuzzing, for hours."""

@@ -1,10 +1,10 @@
-"""Kills, nights and fuzzing for as long as one likes: does anything ever go wrong?
+"""Random kills, simulated incremental runs and fuzzing for a given time.
 
     python -m benchmarks.torture --minutes 30 --out benchmarks/results [--seed N]
 
 Half of the time goes to driver processes that are killed at random instants and run again, a
-quarter each to simulated nights and to fuzzing of inputs and artifacts. Ends with exit code 1 where
-anything differed; the result file says what, and the seed.
+quarter each to simulated incremental runs and to fuzzing of inputs and artifacts. The exit code is
+1 if anything differed; the result file lists the differences and the seed.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     add_out(parser, required=True)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
-    given = parser.parse_args()
+    args = parser.parse_args()
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 << 30
     started = time.monotonic()
-    result: dict[str, Any] = {**machine(), "minutes": given.minutes, "seed": given.seed}
+    result: dict[str, Any] = {**machine(), "minutes": args.minutes, "seed": args.seed}
     with tempfile.TemporaryDirectory(dir=MEMORY if roomy else None) as folder:
-        quarter = given.minutes * 15
-        result["kills"] = kills.run(2 * quarter, given.seed, Path(folder) / "kills")
+        quarter = args.minutes * 15
+        result["kills"] = kills.run(2 * quarter, args.seed, Path(folder) / "kills")
         print(json.dumps(result["kills"]), flush=True)
-        result["soak"] = soak.run(quarter, given.seed, Path(folder) / "soak")
+        result["soak"] = soak.run(quarter, args.seed, Path(folder) / "soak")
         print(json.dumps(result["soak"]), flush=True)
-    result["fuzz"] = fuzz.run(quarter, given.seed)
+    result["fuzz"] = fuzz.run(quarter, args.seed)
     print(json.dumps(result["fuzz"]), flush=True)
     result["seconds"] = round(time.monotonic() - started)
-    (given.out / "torture.json").write_text(json.dumps(result, indent=1) + "\n")
-    (given.out / "torture.md").write_text(as_markdown(result))
+    (args.out / "torture.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "torture.md").write_text(as_markdown(result))
     if any(result[part].get("wrong") or result[part].get("failures") for part in PARTS):
         sys.exit(1)
 
 
 def as_markdown(result: dict[str, Any]) -> str:
-    """One table a part, each line a figure."""
+    """One table for each part, one figure a line."""
     text = f"{result['seconds']} s on {result['cpus']} CPUs, seed {result['seed']}\n"
     for part in PARTS:
         lines = []

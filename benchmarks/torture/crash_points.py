@@ -1,8 +1,8 @@
-"""Where a process can die or its disk be full: every change to a lake on a local disk, by name.
+"""Crash points: the changes to a lake on a local disk, by name, at which a process can be killed.
 
-Python tells of every file that it is about to create, link, remove or open by an audit event, so
-nothing of the program has to be changed, or know of this. A process that dies at the event before
-an effect, and one that dies at the event after it, cover both sides of the effect.
+Python raises an audit event before it creates, links, removes or opens a file, so the program needs
+no change. A process that is killed at the event before an effect, and one that is killed at the
+event after it, cover both sides of the effect.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# What lies where; the first that fits.
+# Parts of paths and what they hold; the first match counts.
 KINDS = (
     ("_probe/", "probe"),
     ("/plan.json", "plan"),
@@ -33,7 +33,7 @@ HOLDS = (
     ("(segments|queries|results)/[^/]+/[^/]+", "manifest"),
     ("(templates|models)/[^/]+", "manifest"),
 )
-# All names of a run from nothing, in the order in which it meets them first.
+# All names of a full run, in the order of their first occurrence.
 POINTS = (
     "sync folder",
     "create probe",
@@ -69,7 +69,7 @@ POINTS = (
 
 
 def watch(root: str, reached: Callable[[str, str], None]) -> None:
-    """Calls `reached` with name and path of every crash point of this process, from now on.
+    """From now on calls `reached` with name and path of each crash point of this process.
 
     Args:
         root: the lake's root.
@@ -85,7 +85,7 @@ def watch(root: str, reached: Callable[[str, str], None]) -> None:
 
 
 def point(event: str, arguments: tuple[Any, ...], inside: str) -> str:
-    """The name of a crash point; empty for what changes nothing in the lake."""
+    """The name of a crash point; empty if the event does not change the lake."""
     path = str(arguments[1] if event == "os.link" else arguments[0])
     if not path.startswith(inside):
         return ""
@@ -103,9 +103,9 @@ def point(event: str, arguments: tuple[Any, ...], inside: str) -> str:
 
 
 def kind(path: str, verb: str) -> str:
-    """What kind of artifact a path is, or a folder holds."""
+    """The kind of artifact that a path is, or that a folder holds."""
     if verb == "sync" and not path.endswith(("_log", "_done", "_data", "_probe")):
-        # Folders of runs and of datasets hold one file each that is created, others only folders.
+        # In folders of runs and datasets one file is created, in others only folders.
         for folder, name in HOLDS:
             if re.search(f"/{folder}$", path):
                 return name
@@ -114,12 +114,12 @@ def kind(path: str, verb: str) -> str:
 
 
 def end_at(root: str, name: str, number: int, how: int = signal.SIGKILL) -> None:
-    """Sends this process a signal when it reaches `name` (any, where empty) for the n-th time."""
+    """Sends this process a signal when it reaches `name` (any if empty) for the n-th time."""
     _at(root, name, number, lambda: os.kill(os.getpid(), how))
 
 
 def fill_at(root: str, name: str, number: int, size: int) -> None:
-    """From the n-th `name` on no file of this process can grow beyond `size`: a full disk.
+    """From the n-th `name` on no file of this process can exceed `size` bytes: a full disk.
 
     The kernel answers a write beyond RLIMIT_FSIZE with EFBIG, at any byte and without being root.
     """
@@ -130,8 +130,8 @@ def fill_at(root: str, name: str, number: int, size: int) -> None:
 def _at(root: str, name: str, number: int, act: Callable[[], object]) -> None:
     left = [number]
 
-    def reached(found: str, path: str) -> None:
-        if not name or found == name:
+    def reached(reached_name: str, path: str) -> None:
+        if not name or reached_name == name:
             left[0] -= 1
             if left[0] == 0:
                 act()
@@ -140,14 +140,14 @@ def _at(root: str, name: str, number: int, act: Callable[[], object]) -> None:
 
 
 def list_to(root: str, path: str) -> None:
-    """Writes all crash points that this process reaches to a file: name, tab, path, one a line."""
-    # Opened before the watching begins, and outside of the lake.
+    """Writes each crash point that this process reaches to a file, as a line of name, tab, path."""
+    # Opened before events are watched, and outside of the lake.
     file = open(path, "w", buffering=1)  # noqa: SIM115
     watch(root, lambda name, where: print(name, where, sep="\t", file=file))
 
 
 def shift_clock(seconds: float, back_after: int = 0) -> None:
-    """This process's clock is off by so much; after so many looks at it it steps back as far."""
+    """Shifts the clock of this process; after `back_after` readings the shift is reversed."""
     real, off, looks = time.time, [seconds], [0]
 
     def shift() -> float:

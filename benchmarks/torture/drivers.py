@@ -1,7 +1,7 @@
-"""Driver processes by the hundred: forked from one that has imported everything and begun nothing.
+"""Hundreds of driver processes, forked from a parent that has only imported the program.
 
-A driver takes two seconds to import what it needs and less than that to rank a small collection.
-Every driver is a process of its own that runs the real program, from its command line to its exit
+A driver needs two seconds for its imports, which is more than ranking a small collection takes.
+Each driver is a process of its own that runs the whole program, from its command line to its exit
 code; only the imports are shared.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.torture import crash_points
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# What a run on toy models imports; none of it starts a thread.
+# Imports of a run on toy models; none of them starts a thread.
 IMPORTED = (
     "nightrank.cli.app",
     "nightrank.config.file",
@@ -38,7 +38,7 @@ IMPORTED = (
 
 
 class Drivers:
-    """Starts drivers one after another; use several for several at once."""
+    """Starts drivers one after another; use several instances for drivers at the same time."""
 
     def __init__(self) -> None:
         self._parent = subprocess.Popen(
@@ -66,10 +66,10 @@ class Drivers:
         return int(self._parent.stdout.readline())
 
     def wait(self) -> tuple[int, str]:
-        """Exit code (negative for a signal) and the last line on stderr of what was started."""
+        """Waits for the driver: exit code (negative for a signal) and last line on stderr."""
         assert self._parent.stdout
-        code, told = json.loads(self._parent.stdout.readline())
-        return code, told
+        code, last_line = json.loads(self._parent.stdout.readline())
+        return code, last_line
 
     def run(self, *arguments: str, **disturbances: dict[str, Any]) -> tuple[int, str]:
         """`start` and `wait`."""
@@ -77,14 +77,14 @@ class Drivers:
         return self.wait()
 
     def close(self) -> None:
-        """Ends the parent; no driver is left."""
+        """Ends the parent process."""
         assert self._parent.stdin
         self._parent.stdin.close()
         self._parent.wait()
 
 
 def _drive(arguments: list[str], disturbances: dict[str, Any], stderr: int) -> None:
-    """Becomes what was asked for; does not return."""
+    """Runs a verb or a function in this process and exits with its code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(stderr, 2)
     code = 70
@@ -111,7 +111,7 @@ def _call(arguments: list[str]) -> int:
 
 
 def main() -> None:
-    """Forks a driver for every line of stdin; tells its process id, then how it ended."""
+    """Forks a driver for each line of stdin; prints its process id, then how it ended."""
     for name in IMPORTED:
         importlib.import_module(name)
     for line in sys.stdin:
@@ -123,9 +123,9 @@ def main() -> None:
         os.close(writer)
         print(process, flush=True)
         with open(reader, errors="replace") as file:
-            told = file.read().splitlines()
+            lines = file.read().splitlines()
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        print(json.dumps([code, told[-1] if told else ""]), flush=True)
+        print(json.dumps([code, lines[-1] if lines else ""]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Mutated bytes into everything that reads bytes, in a child that may hold so much memory.
+"""Passes mutated bytes to all readers, in a child process with limited memory.
 
-`python -m benchmarks.torture.fuzz SECONDS [SEED]`. A case is told by its seed and number alone:
-what fails is made again by `case(seed, number)`. A reader may refuse what it is given, or read it;
-anything else is a failure: another exception, a crash, memory beyond the limit, and of what holds
-a digest of its own, bytes that were altered and taken all the same.
+`python -m benchmarks.torture.fuzz SECONDS [SEED]`. A case is defined by seed and number:
+`case(seed, number)` reproduces it. A reader may read the bytes or refuse them with a
+NightrankError. Failures are other exceptions, crashes, memory beyond the limit, and altered bytes
+that are accepted by a reader whose format has a digest.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from nightrank.storage.ranges import Ranges
 from nightrank.storage.scatter import Scatter, read_range, write_scatter
 from nightrank.storage.sealed import seal, unseal
 
-# Arrow, FAISS and numpy take 2 GiB of addresses without doing anything.
+# Arrow, FAISS and numpy reserve 2 GiB of addresses when they are imported.
 LIMIT_BYTES = 6 << 30
-# Of every gzip stream that breaks off Arrow 26 keeps 76 kB, and 1 MB of addresses.
+# Arrow 26 leaks 76 kB, and 1 MB of addresses, for each truncated gzip stream.
 CASES_OF_CHILD = 10_000
 WORDS = ["river", "bank", "ö", "\U0001f600", "", " ", "\\", '"', ",", "\t", "\n", "x" * 50]
 CHUNKS = [b"\0", b"\xff\xff\xff\x7f", b"PAR1", b'"', b"{", b"}", b"\n", b",", b"\xed\xa0\x80"]
@@ -57,9 +57,9 @@ class Target:
     """Something that reads bytes.
 
     Attributes:
-        make: bytes that it reads, of some seed.
-        read: reads bytes; the result is not looked at.
-        proves: whether it must refuse all bytes but those that were made.
+        make: valid bytes, by a random generator.
+        read: reads bytes; its result is ignored.
+        proves: whether it has to refuse all altered bytes.
     """
 
     make: Callable[[random.Random], bytes]
@@ -109,7 +109,7 @@ def _index_of(factory: str, seed: int) -> bytes:
     faiss = library()
     index = faiss.index_factory(8, factory, faiss.METRIC_INNER_PRODUCT)
     vectors = np.random.default_rng(seed).random((64, 8), dtype=np.float32)
-    with _silent():  # It says that 64 vectors are few.
+    with _silent():  # FAISS warns that 64 vectors are few.
         index.train(vectors)
     index.add(vectors)
     sink = io.BytesIO()
@@ -130,11 +130,11 @@ def _silent() -> Any:
 
 
 def _input(format: str, compression: str, data: bytes) -> None:
-    """Reads and checks a corpus as a run does."""
+    """Reads and validates a corpus as a run does."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        # Of an S3 object, which is not hashed at planning.
+        # Without a digest, as for an S3 object, which is not hashed at planning.
         listed = InputFile(file.name, len(data), "", format, compression)
         source = Corpus(path=file.name, attributes={"n": "int64"}, max_text_bytes=1000)
         split = Split(listed, "whole", 0, len(data))
@@ -149,7 +149,7 @@ def _sealed(rng: random.Random) -> bytes:
 
 
 def _scattered(rng: random.Random) -> bytes:
-    """One range of a scatter file behind its own offset table, as a record would hold it."""
+    """A scatter file of one range, sealed with its offset table as in a record."""
     table = pa.Table.from_pylist(_rows(rng))
     sink = io.BytesIO()
     ranges = write_scatter(Scatter(table, np.zeros(len(table), np.int64)), sink)
@@ -190,38 +190,38 @@ TARGETS = {
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes after one to eight mutations."""
-    found = bytearray(data)
+    """The bytes after one to eight mutations."""
+    altered = bytearray(data)
     for _ in range(rng.randint(1, 8)):
-        at = rng.randrange(len(found) + 1)
+        at = rng.randrange(len(altered) + 1)
         what = rng.randrange(6)
         if what == 0:
-            del found[at:]
-        elif what == 1 and at < len(found):
-            found[at] ^= 1 << rng.randrange(8)
+            del altered[at:]
+        elif what == 1 and at < len(altered):
+            altered[at] ^= 1 << rng.randrange(8)
         elif what == 2:
-            found[at:at] = rng.choice(CHUNKS)
+            altered[at:at] = rng.choice(CHUNKS)
         elif what == 3:
-            found[at : at + rng.randint(1, 8)] = rng.randbytes(rng.randint(0, 8))
+            altered[at : at + rng.randint(1, 8)] = rng.randbytes(rng.randint(0, 8))
         elif what == 4:
-            other = rng.randrange(len(found) + 1)
-            found[at:at] = found[other : other + rng.randint(1, 64)]
+            other = rng.randrange(len(altered) + 1)
+            altered[at:at] = altered[other : other + rng.randint(1, 64)]
         else:
-            del found[at : at + rng.randint(1, 32)]
-    return bytes(found)
+            del altered[at : at + rng.randint(1, 32)]
+    return bytes(altered)
 
 
 def case(seed: int, number: int) -> tuple[str, bytes, bytes]:
-    """A case: its target, what was made, and what is read instead."""
+    """A case: its target, the valid bytes and the mutated ones."""
     rng = random.Random(f"{seed}/{number}")
     name = rng.choice(sorted(TARGETS))
-    made = TARGETS[name].make(rng)
-    return name, made, mutated(made, rng)
+    original = TARGETS[name].make(rng)
+    return name, original, mutated(original, rng)
 
 
 def judge(seed: int, number: int) -> tuple[str, str, str]:
-    """Runs a case: its target, `read` or `refused` or `failed`, and what failed."""
-    name, made, data = case(seed, number)
+    """Runs a case: its target, `read`, `refused` or `failed`, and the failure."""
+    name, original, data = case(seed, number)
     try:
         TARGETS[name].read(data)
     except NightrankError as error:
@@ -230,18 +230,18 @@ def judge(seed: int, number: int) -> tuple[str, str, str]:
         return name, "failed", str(error)
     except Exception as error:
         return name, "failed", f"{type(error).__name__}: {error}"
-    if TARGETS[name].proves and data != made:
-        return name, "failed", "altered bytes were taken"
+    if TARGETS[name].proves and data != original:
+        return name, "failed", "altered bytes were accepted"
     return name, "read", ""
 
 
-def child(seed: int, first: int, seconds: float, told: str) -> None:
-    """Runs cases from `first` on and prints what came of them; `told` holds the one in work."""
+def child(seed: int, first: int, seconds: float, case_file: str) -> None:
+    """Runs cases from `first` on and prints the counts; `case_file` holds the current number."""
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
     counts: Counter[str] = Counter()
     failures = []
     number, end = first, time.monotonic() + seconds
-    with open(told, "wb", buffering=0) as mark:
+    with open(case_file, "wb", buffering=0) as mark:
         while time.monotonic() < end and len(failures) < 20 and number < first + CASES_OF_CHILD:
             os.pwrite(mark.fileno(), b"%020d" % number, 0)
             name, ending, why = judge(seed, number)
@@ -254,29 +254,31 @@ def child(seed: int, first: int, seconds: float, told: str) -> None:
 
 
 def run(seconds: float, seed: int) -> dict[str, Any]:
-    """Fuzzes for so long.
+    """Fuzzes for `seconds`.
 
     Returns:
         `cases`, `counts` by target and ending, `failures` (seed, number, target, why) and
-        `peak_bytes`, the most memory that a child held.
+        `peak_bytes`, the peak memory of a child.
     """
     counts: Counter[str] = Counter()
     failures: list[dict[str, Any]] = []
     peak, number, end = 0, 0, time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="nightrank-") as folder:
-        told = Path(folder, "case")
+        case_file = Path(folder, "case")
         while (left := end - time.monotonic()) > 0 and len(failures) < 20:
             command = [sys.executable, "-m", __spec__.name, "--child", str(seed), str(number)]
-            command += [str(min(left, 60.0)), str(told)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode == 0:
-                plain = json.loads(done.stdout.splitlines()[-1])
+            command += [str(min(left, 60.0)), str(case_file)]
+            completed = subprocess.run(command, capture_output=True, text=True)
+            if completed.returncode == 0:
+                plain = json.loads(completed.stdout.splitlines()[-1])
                 counts.update(plain["counts"])
                 failures += plain["failures"]
                 number, peak = plain["next"], max(peak, plain["peak"])
                 continue
-            number = int(told.read_bytes()) if told.exists() else number
-            why = f"the process ended with {done.returncode}: {done.stderr.strip()[-200:]}"
+            number = int(case_file.read_bytes()) if case_file.exists() else number
+            why = (
+                f"the process ended with {completed.returncode}: {completed.stderr.strip()[-200:]}"
+            )
             name = case(seed, number)[0]
             counts[f"{name} failed"] += 1
             failures.append({"seed": seed, "number": number, "target": name, "why": why})

@@ -1,4 +1,4 @@
-"""Driver processes killed at random instants: what they publish in the end is what it should be."""
+"""Driver processes killed at random instants: they publish what an undisturbed run publishes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.torture.drivers import Drivers
-from benchmarks.year import Nights
+from benchmarks.year import ChangingInputs
 from nightrank.errors import NightrankError
 from nightrank.generations.results import generation_of, open_lake
 
@@ -25,7 +25,7 @@ MOST_KILLS = 5
 
 
 def published(root: Path) -> dict[str, list[str]] | None:
-    """sha256 of every file that a reader gets, by table; None where nothing is published."""
+    """sha256 of each published file, by table; None if nothing is published."""
     try:
         entry = generation_of(open_lake(str(root), "year"))
     except NightrankError as error:
@@ -36,28 +36,28 @@ def published(root: Path) -> dict[str, list[str]] | None:
 
 
 def records(root: Path) -> dict[str, bytes]:
-    """Every record of a committed shard."""
+    """The bytes of all records, by path."""
     return {str(path): path.read_bytes() for path in root.rglob("_done/*.json")}
 
 
 class Job:
-    """A run from nothing or a night upon an earlier one, and how it ends where nobody disturbs it.
+    """A full or an incremental run, and its result when it is undisturbed.
 
     Attributes:
-        seconds: how long it takes then.
-        before: what readers get before it publishes.
-        wanted: what they get afterwards.
+        seconds: of the undisturbed run.
+        before: what is published before it, see `published`.
+        wanted: what is published after it.
     """
 
-    def __init__(self, world: Nights, drivers: Drivers, base: Path | None) -> None:
+    def __init__(self, world: ChangingInputs, drivers: Drivers, base: Path | None) -> None:
         self.world, self.base, self.drivers = world, base, drivers
         root = world.work / "undisturbed"
         self._begin(root)
         self.before = published(root)
         started = time.monotonic()
-        code, told = drivers.run("run", str(world.config_of(root)))
+        code, last_line = drivers.run("run", str(world.config_of(root)))
         if code:
-            raise RuntimeError(f"the undisturbed run ended with {code}: {told}")
+            raise RuntimeError(f"the undisturbed run ended with {code}: {last_line}")
         self.seconds, self.wanted = time.monotonic() - started, published(root)
 
     def _begin(self, root: Path) -> None:
@@ -65,9 +65,9 @@ class Job:
         if self.base:
             shutil.copytree(self.base, root)
 
-    def torment(self, rng: random.Random) -> tuple[int, list[str]]:
-        """One sequence of kills and the run that gets through: kills, and what was wrong."""
-        root, wrong, kills = self.world.work / "tormented", [], 0
+    def disturb(self, rng: random.Random) -> tuple[int, list[str]]:
+        """Killed runs and one that completes: the number of kills, and differences."""
+        root, wrong, kills = self.world.work / "disturbed", [], 0
         self._begin(root)
         config = str(self.world.config_of(root))
         for _ in range(rng.randint(1, MOST_KILLS)):
@@ -76,38 +76,38 @@ class Job:
             time.sleep(instant)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            code, told = self.drivers.wait()
+            code, last_line = self.drivers.wait()
             kills += code == -signal.SIGKILL
             if code not in (0, -signal.SIGKILL):
-                wrong.append(f"exit {code}: {told}")
+                wrong.append(f"exit {code}: {last_line}")
             if published(root) not in (self.before, self.wanted):
-                wrong.append(f"readers saw a mixture, {instant:.3f} s into a run")
+                wrong.append(f"readers saw a mixture after a kill {instant:.3f} s into a run")
         done = records(root)
-        code, told = self.drivers.run("run", config)
+        code, last_line = self.drivers.run("run", config)
         if code:
-            wrong.append(f"did not resume: exit {code}: {told}")
+            wrong.append(f"did not resume: exit {code}: {last_line}")
         elif published(root) != self.wanted:
             wrong.append("published other bytes than the undisturbed run")
         if not done.items() <= records(root).items():
-            wrong.append("a committed shard was made again")
+            wrong.append("a committed shard was recomputed")
         return kills, wrong
 
 
 def run(seconds: float, seed: int, work: Path) -> dict[str, Any]:
-    """Torments runs from nothing and nights in turns until the time is up.
+    """Disturbs full and incremental runs in turns until the time is up.
 
     Args:
         seconds: how long.
         seed: of the instants; the instants themselves depend on the machine.
-        work: an empty folder, best in memory.
+        work: an empty folder, preferably in memory.
 
     Returns:
-        Runs that were brought to their end, kills on the way, and every difference found.
+        The numbers of completed runs and of kills, and all differences.
     """
     rng, drivers = random.Random(seed), Drivers()
     ends = time.monotonic() + seconds
-    world = Nights(work, rng, documents=300, queries=24, **SECTIONS)
-    drivers.run("--help")  # By then its parent has imported everything.
+    world = ChangingInputs(work, rng, documents=300, queries=24, **SECTIONS)
+    drivers.run("--help")  # Then the parent process has imported everything.
     try:
         jobs = [Job(world, drivers, None)]
         base = work / "base"
@@ -122,8 +122,8 @@ def run(seconds: float, seed: int, work: Path) -> dict[str, Any]:
             number = sequences % 2
             world.documents, world.queries = (first, second)[number]
             world.write()
-            some, found = jobs[number].torment(rng)
-            sequences, kills, wrong = sequences + 1, kills + some, wrong + found
+            killed, differences = jobs[number].disturb(rng)
+            sequences, kills, wrong = sequences + 1, kills + killed, wrong + differences
     finally:
         drivers.close()
     return {"runs": sequences, "kills": kills, "wrong": wrong}
