@@ -23,8 +23,8 @@ from benchmarks import quality
 from benchmarks.arguments import need_collections
 from benchmarks.reporting import machine, table
 from nightrank.config.file import load_section
+from nightrank.config.training import TrainConfig
 from nightrank.training import job
-from nightrank.training.config import TrainConfig
 
 CONFIG = "configs/train_reranker.yaml"
 LEFT_OUT = tuple(name for name, _, _, left_out in quality.COLLECTIONS if left_out)

@@ -165,7 +165,7 @@ def test_a_verb_runs_as_a_module(published: str) -> None:
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/*.yaml")), ids=lambda p: p.name)
 def test_every_config_loads(path: Path) -> None:
     if path.name.endswith("_reranker.yaml"):
-        from nightrank.training.config import TrainConfig
+        from nightrank.config.training import TrainConfig
 
         load_section(TrainConfig, str(path))
     else:

@@ -16,8 +16,8 @@ from nightrank.cli.terminal import guarded
 from nightrank.config.file import load_config, load_section
 from nightrank.config.keys import annotation_at, is_text
 from nightrank.config.schema import PipelineConfig
+from nightrank.config.training import TrainConfig
 from nightrank.errors import NightrankError
-from nightrank.training.config import TrainConfig
 from tests.support.collection import Collection
 from tests.support.config_keys import keys
 from tests.support.lake import run

@@ -14,7 +14,7 @@ from nightrank.runtime import supervisor
 def train_reranker(config: ConfigPath, sets: Sets = None) -> None:
     """Trains a cross-encoder from judgements or a teacher's scores; the same command resumes."""
     from nightrank.config.file import load_section
-    from nightrank.training.config import TrainConfig
+    from nightrank.config.training import TrainConfig
 
     loaded = load_section(TrainConfig, config, sets or [])
     if loaded.workers:

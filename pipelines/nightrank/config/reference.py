@@ -1,6 +1,6 @@
-"""Writes the reference of all keys, and a JSON Schema for editors, from the models.
+"""Writes the reference of all keys, and JSON Schemas for editors, from the models.
 
-`python -m nightrank.config.reference FOLDER` writes `configuration.md` and `config.schema.json`.
+`python -m nightrank.config.reference FOLDER` writes a page and a schema for each of `REFERENCES`.
 Texts, types, units, ranges and defaults are those of the models; nothing is written here twice.
 """
 
@@ -9,47 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from nightrank.config import reference_texts
 from nightrank.config.schema import PipelineConfig
+from nightrank.config.training import TrainConfig
 from nightrank.config.values import PLAN, UNIT
 
 Json = dict[str, Any]
-PAGE, SCHEMA = "configuration.md", "config.schema.json"
-INTRODUCTION = """\
-# Configuration
-
-<!-- Written by `make reference` from pipelines/nightrank/config. Do not edit. -->
-
-One YAML file is one experiment. This is a complete one; every other key has a default:
-
-```yaml
-# yaml-language-server: $schema=config.schema.json
-name: my-experiment
-root: ./lake
-corpus: {path: data/corpus.jsonl}
-queries: {path: data/queries.jsonl}
-```
-
-- **Editors.** The first line makes editors with the YAML language server (VS Code, Neovim, and
-  others) complete, explain and check keys. It takes the path or the URL of
-  [config.schema.json](config.schema.json). `python -m nightrank.config.reference FOLDER` writes
-  this file, and this page, for the installed version.
-- **Checks.** Unknown keys, wrong types and values out of range end the command with exit code 2 and
-  one line that names the file, the line and the key. YAML is read strictly: repeated keys, aliases,
-  tags and `${...}` are errors, and only `true` and `false` are booleans.
-- **Overrides.** `--set KEY=VALUE` sets a key for one command, e.g. `--set rerank.depth=50` or
-  `--set rerank.0.depth=50` for the first of several steps. The value of a text key is taken as it
-  is typed; other values are read as YAML.
-- **Paths** are relative to the working directory. `~` is the home directory.
-- **Changes the plan.** A plan is what a run computes. A key that changes the plan may change
-  results: the next run computes again what depends on the key, and reuses the rest. Any other key
-  can be changed between two runs of one plan; the second resumes the first.
-"""
 TYPES = {
     "string": "text",
     "integer": "whole number",
@@ -65,6 +37,53 @@ LIMITS = {
 # The keys of one section that another section has too, with the same meaning.
 SHARED = {"queries": "corpus"}
 BINARY = {1 << 30: "GiB", 1 << 20: "MiB"}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A configuration that is documented.
+
+    Attributes:
+        model: its model.
+        title: its name in editors.
+        page: name of the Markdown file.
+        schema: name of the JSON Schema.
+        introduction: beginning of the page.
+        changes: what a key of `semantic()` changes, as a heading of that fact.
+        smallest: the required keys, with any values.
+    """
+
+    model: type[PipelineConfig] | type[TrainConfig]
+    title: str
+    page: str
+    schema: str
+    introduction: str
+    changes: str
+    smallest: Json
+
+
+_FILE = {"path": "x"}
+_COLLECTION = {"name": "x", "corpus": "x", "queries": "x", "qrels": ["x"], "weight": 1.0}
+REFERENCES = (
+    Reference(
+        model=PipelineConfig,
+        title="Nightrank experiment",
+        page="configuration.md",
+        schema="config.schema.json",
+        introduction=reference_texts.EXPERIMENT,
+        changes="Changes the plan",
+        smallest={"name": "x", "root": "x", "corpus": _FILE, "queries": _FILE},
+    ),
+    Reference(
+        model=TrainConfig,
+        title="Nightrank training",
+        page="training-configuration.md",
+        schema="training.schema.json",
+        introduction=reference_texts.TRAINING,
+        changes="Changes the weights",
+        smallest={"output": "x", "collections": [_COLLECTION], "steps": 1, "learning_rate": 1.0},
+    ),
+)
 
 
 class _Schema(GenerateJsonSchema):
@@ -83,14 +102,9 @@ class _Schema(GenerateJsonSchema):
         return super().default_schema(schema)
 
 
-def json_schema(model: type[BaseModel], title: str) -> Json:
-    """The JSON Schema (2020-12) of a model, with descriptions, units and defaults.
-
-    Args:
-        model: a configuration.
-        title: what editors call it.
-    """
-    schema = model.model_json_schema(schema_generator=_Schema)
+def json_schema(reference: Reference) -> Json:
+    """The JSON Schema (2020-12) of a configuration, with descriptions, units and defaults."""
+    schema = reference.model.model_json_schema(schema_generator=_Schema)
     for section in [schema, *schema.get("$defs", {}).values()]:
         section.pop("title", None)
         for key in section["properties"].values():
@@ -98,32 +112,39 @@ def json_schema(model: type[BaseModel], title: str) -> Json:
                 key["additionalProperties"] = False
             for text in [one for one in (section, key) if "description" in one]:
                 text["description"] = " ".join(text["description"].split())
-    return {"$schema": GenerateJsonSchema.schema_dialect, "title": title, **schema}
+    return {"$schema": GenerateJsonSchema.schema_dialect, "title": reference.title, **schema}
 
 
-def page(schema: Json, plan: Json) -> str:
-    """The reference in Markdown.
-
-    Args:
-        schema: see `json_schema`.
-        plan: the part of a configuration that enters a plan's identity, as plain data.
-    """
-    parts = [INTRODUCTION, "## Keys of the experiment\n"]
-    sections = []
+def page(reference: Reference, schema: Json) -> str:
+    """The page in Markdown; `schema` is that of `json_schema`."""
+    semantic = reference.model.model_validate(reference.smallest).semantic()
+    parts, sections = [reference.introduction], []
     for name, key in schema["properties"].items():
+        required = name in schema["required"]
         if section := _section(schema, key):
-            sections.append((name, section))
+            sections.append((name, section, required))
         else:
-            parts.append(_entry(name, key, name in schema["required"], name in plan))
-    for name, section in sections:
-        parts += _of_section(schema, name, section, plan.get(name))
+            parts.append(_entry(name, key, required, (reference.changes, name in semantic)))
+    for name, section, required in sections:
+        held = semantic.get(name)
+        parts += _of_section(schema, name, section, required, (reference.changes, held))
     return "\n".join(parts)
 
 
-def _of_section(schema: Json, name: str, section: Json, plan: Any) -> Iterator[str]:
-    """Heading, introduction and keys of a section, then the sections in it."""
+def _of_section(
+    schema: Json, name: str, section: Json, required: bool, changes: tuple[str, Any]
+) -> Iterator[str]:
+    """Heading, introduction and keys of a section, then the sections in it.
+
+    Args:
+        schema: the whole schema, which defines the sections.
+        name: the section's key.
+        section: its schema.
+        required: whether a configuration must have it.
+        changes: the heading of that fact, and the section's part of `semantic()`.
+    """
     yield f"## `{name}`\n"
-    yield section["description"] + "\n"
+    yield section["description"] + (" Required.\n" if required else "\n")
     keys, inner = dict(section["properties"]), []
     if other := SHARED.get(name):
         shared = _section(schema, schema["properties"][other])["properties"]
@@ -131,32 +152,35 @@ def _of_section(schema: Json, name: str, section: Json, plan: Any) -> Iterator[s
         links = ", ".join(f"[`{key}`](#{other}{key})" for key in same)
         yield f"Takes these keys of `{other}` too: {links}.\n"
         keys = {key: value for key, value in keys.items() if key not in same}
-    dumped = plan[0] if isinstance(plan, list) else plan or {}
+    heading, semantic = changes
+    semantic = (semantic or [{}])[0] if isinstance(semantic, list) else semantic or {}
     for key, value in keys.items():
-        nested, required = _section(schema, value), key in section.get("required", [])
+        nested, needed = _section(schema, value), key in section.get("required", [])
         if nested:
-            inner.append((f"{name}.{key}", nested, dumped.get(key), "patternProperties" in value))
+            path = f"{name}.{key}.<name>" if "patternProperties" in value else f"{name}.{key}"
+            inner.append((path, nested, (heading, semantic.get(key))))
         if not nested or "description" in value:
-            yield _entry(f"{name}.{key}", value, required, key in dumped)
-    for key, nested, part, named in inner:
-        yield from _of_section(schema, f"{key}.<name>" if named else key, nested, part)
+            yield _entry(f"{name}.{key}", value, needed, (heading, key in semantic))
+    for path, nested, part in inner:
+        yield from _of_section(schema, path, nested, False, part)
 
 
 def _section(schema: Json, key: Json) -> Json:
     """The section that a key holds, alone, as an item of a list or under a name; else empty."""
     options = [key, *key.get("anyOf", []), *key.get("patternProperties", {}).values()]
+    options += [key["items"]] if "items" in key else []
     for option in options:
         if "$ref" in option:
             return schema["$defs"][option["$ref"].rpartition("/")[2]]
     return {}
 
 
-def _entry(name: str, key: Json, required: bool, planned: bool) -> str:
-    """A key's heading, its type, unit, default and effect on the plan, and its description."""
+def _entry(name: str, key: Json, required: bool, changes: tuple[str, bool]) -> str:
+    """A key's heading and description, its type, unit, default, and whether it changes results."""
     facts = {
         "Type": ", ".join([_type(key), *_units(key)]),
         "Default": "none, the key is required" if required else _default(key),
-        "Changes the plan": key.get(PLAN, "yes" if planned else "no"),
+        changes[0]: key.get(PLAN, "yes" if changes[1] else "no"),
     }
     line = " · ".join(f"*{fact}:* {value}" for fact, value in facts.items())
     return f"### `{name}`\n\n{key['description']}\n\n{line}\n"
@@ -213,26 +237,26 @@ def _default(key: Json) -> str:
 
 
 def write(folder: Path) -> None:
-    """Writes both files of the configuration of experiments.
+    """Writes pages and schemas.
 
     Args:
-        folder: takes `configuration.md` and `config.schema.json`; created if it does not exist.
+        folder: takes the files; created if it does not exist.
 
     Raises:
         OSError: the folder or a file in it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    schema = json_schema(PipelineConfig, "Nightrank experiment")
-    path = {"path": "x"}
-    smallest = {"name": "x", "root": "x", "corpus": path, "queries": path}
-    plan = PipelineConfig.model_validate(smallest).semantic()
-    (folder / SCHEMA).write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
-    (folder / PAGE).write_text(page(schema, plan), encoding="utf-8")
+    for reference in REFERENCES:
+        schema = json_schema(reference)
+        text = json.dumps(schema, indent=1) + "\n"
+        (folder / reference.schema).write_text(text, encoding="utf-8")
+        (folder / reference.page).write_text(page(reference, schema), encoding="utf-8")
 
 
 if __name__ == "__main__":
+    names = ", ".join(name for each in REFERENCES for name in (each.page, each.schema))
     parser = argparse.ArgumentParser(prog="python -m nightrank.config.reference")
-    parser.add_argument("folder", type=Path, help=f"Takes {PAGE} and {SCHEMA}.")
+    parser.add_argument("folder", type=Path, help=f"Takes {names}.")
     target = parser.parse_args().folder
     try:
         write(target)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from nightrank.config.training import TrainConfig
 from nightrank.models.registry import load_bi_encoder, load_tokenizer, resolve_bi_encoder
 from nightrank.retrieval import bm25, faiss_index, hybrid, ranking
 from nightrank.retrieval.first_stage import OpenShard
@@ -21,7 +22,6 @@ from nightrank.retrieval.hybrid_search import search_both
 from nightrank.retrieval.terms import Analyzer
 from nightrank.storage.fingerprint import fingerprint
 from nightrank.training import judged_collections as judged
-from nightrank.training.config import TrainConfig
 from nightrank.training.judged_collections import Collection, RankedLists
 
 log = logging.getLogger("nightrank.train")

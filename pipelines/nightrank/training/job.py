@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from nightrank.config.running import Cluster
+from nightrank.config.training import TrainConfig
 from nightrank.errors import NightrankError
+from nightrank.models.folders.files import file_digest
 from nightrank.storage.fingerprint import fingerprint
 from nightrank.training.candidates import read_collections
-from nightrank.training.config import TrainConfig
 from nightrank.training.fine_tuning import DevOptions, fine_tune
 from nightrank.training.groups import Draw
 from nightrank.training.held_out import held_out_queries, hold_out
@@ -68,7 +69,7 @@ def train_here(config: TrainConfig) -> dict[str, Any]:
         chosen weight, steps, pairs and wall time.
     """
     settings = config.model_dump()
-    identity = {"config": config.semantic(), "inputs": config.inputs()}
+    identity = {"config": config.semantic(), "inputs": input_digests(config)}
     checkpoints = config.work_folder / f"training-{fingerprint(identity)}"
     trainee = make_trainee(
         TraineeSettings(**{n: settings[n] for n in TraineeSettings.__dataclass_fields__})
@@ -124,6 +125,28 @@ def log_to_stderr() -> None:
     """Logs the training's progress to standard error, a line with the time each."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
+
+
+def input_digests(config: TrainConfig) -> dict[str, str]:
+    """The sha256 of every input file, by its path.
+
+    Raises:
+        NightrankError: E_CONFIG if a file cannot be read.
+    """
+    paths = [path for part in config.reported for path in (part.queries, part.qrels)]
+    for part in config.collections:
+        paths += [part.corpus, part.queries, *part.qrels]
+        paths += [part.teacher] if part.teacher else []
+    digests: dict[str, str] = {}
+    for name in sorted(set(paths)):
+        path = Path(config.data) / name
+        files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        try:
+            digests |= {f"{name}#{file.name}": file_digest(file) for file in files}
+        except OSError as error:
+            what, do = f"cannot read: {error.strerror}", "correct data and its paths"
+            raise NightrankError("E_CONFIG", what, str(path), do) from None
+    return digests
 
 
 def reported_queries(config: TrainConfig) -> list[str]:
