@@ -48,11 +48,11 @@ def test_packed_and_compiled_scores_are_as_near_to_float32_as_half_precision_is(
     random = np.random.default_rng(1)
     for seed in range(3):
         some = batch(random.integers(1, 60, 200), seed)
-        expected, plain, found = (made.finish(made.start(some)) for made in (exact, half, fast))
+        expected, plain, outputs = (made.finish(made.start(some)) for made in (exact, half, fast))
         assert np.ptp(expected) > 0.1
         # Random networks of such weights double every rounding from layer to layer: what half
         # precision costs is measured on the CPU, by transformers' own kernels.
-        off, usual = (np.sqrt(np.mean((part - expected) ** 2)) for part in (found, plain))
+        off, usual = (np.sqrt(np.mean((part - expected) ** 2)) for part in (outputs, plain))
         assert off < 1.5 * usual and usual < 0.05 * np.ptp(expected)
 
 

@@ -58,19 +58,19 @@ def test_doctor_says_what_models_mean_and_compares_them(
     )
     prompted.save_pretrained(str(folder))
     declare(tiny_bi_encoder, similarity_fn_name=None, prompts={"document": "river: "})
-    found = said(tiny_bi_encoder, folder)
-    assert [text for state, text in found.values() if state != "ok"] == []
-    assert found["encoder means"][1] == (
+    findings = said(tiny_bi_encoder, folder)
+    assert [text for state, text in findings.values() if state != "ok"] == []
+    assert findings["encoder means"][1] == (
         "similarity cosine (none is declared: sentence-transformers' default);"
         " Transformer > Pooling (mean); 32 dimensions; queries without a prompt;"
         " documents with the prompt 'river: '; texts cut at 32 tokens"
     )
-    assert found["rerank means"][1] == (
+    assert findings["rerank means"][1] == (
         "one label; scores are its logits, of which sentence-transformers shows the Sigmoid;"
         " pairs cut at 48 tokens, the longer text first; queries with the prompt 'what is '"
     )
     for name in ("encoder outputs", "rerank outputs"):
-        assert found[name][1].startswith("differs from sentence-transformers by at most")
+        assert findings[name][1].startswith("differs from sentence-transformers by at most")
     built_in = said(tiny_bi_encoder, "builtin:reranker")
     assert "logits" not in built_in["rerank means"][1] and "rerank outputs" not in built_in
 

@@ -47,9 +47,9 @@ class SmallClassifier(Small):
 
 
 def test_the_general_engine_halves_too():
-    made = ClassifierEngine(SmallClassifier(300), torch.device("cpu"), typed=False)
+    classifier = ClassifierEngine(SmallClassifier(300), torch.device("cpu"), typed=False)
     lengths = np.random.default_rng(1).integers(1, 51, size=100)
-    assert run(Numbers(lengths), made).tolist() == list(range(100))
+    assert run(Numbers(lengths), classifier).tolist() == list(range(100))
     lost = ClassifierEngine(SmallClassifier(0, torch.AcceleratorError), torch.device("cpu"), False)
     with pytest.raises(UnfitProcessError):
         run(Numbers([3]), lost)

@@ -40,10 +40,10 @@ def test_known_classifiers_equal_sentence_transformers(tmp_path, family, fast, m
         monkeypatch.setattr(engines, "_on_openvino", lambda: False)
     tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
     assert isinstance(model._engine, OpenVinoEngine) == (fast and not hardware.has_cuda())
-    found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
+    outputs = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
     expected = by_sentence_transformers(tmp_path, resolved.max_length_tokens)
     assert np.ptp(expected) > 0.1
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -55,10 +55,10 @@ def test_weights_published_in_half_precision_are_read_as_they_are(tmp_path, dtyp
     file = tmp_path / bert.WEIGHTS
     halves = {name: t.to(getattr(torch, dtype)) for name, t in load_file(file).items()}
     save_file({**halves, "ids": torch.arange(3)}, file)
-    found = bert.read_tensors(file)
-    assert set(found) == set(halves)
+    outputs = bert.read_tensors(file)
+    assert set(outputs) == set(halves)
     for name, tensor in halves.items():
-        np.testing.assert_array_equal(found[name], tensor.float().numpy())
+        np.testing.assert_array_equal(outputs[name], tensor.float().numpy())
     assert bert.read_classifier(tmp_path) is not None
 
 
@@ -68,9 +68,9 @@ def test_other_networks_take_the_general_engine_and_equal_it_too(tmp_path, chang
     assert bert.read_classifier(tmp_path) is None
     resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
     tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
-    found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
+    outputs = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
     expected = by_sentence_transformers(tmp_path, resolved.max_length_tokens)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
 
 def pooled_model(folder, kind, changes, pooling, normalize):
@@ -100,8 +100,8 @@ def test_simple_bi_encoders_equal_sentence_transformers(
     from sentence_transformers import SentenceTransformer
 
     folder = pooled_model(tmp_path, *FAMILIES[family], pooling, normalize)
-    asked = {"query_prompt": "what is: ", "dimension": dimension}
-    resolved = resolve_bi_encoder(str(folder), precision="exact", **asked)
+    settings = {"query_prompt": "what is: ", "dimension": dimension}
+    resolved = resolve_bi_encoder(str(folder), precision="exact", **settings)
     if not fast:
         monkeypatch.setattr(engines, "_on_openvino", lambda: False)
     model = load_bi_encoder(resolved, 1)
@@ -111,8 +111,8 @@ def test_simple_bi_encoders_equal_sentence_transformers(
         expected = theirs.encode(
             DOCUMENTS, prompt=prompt, truncate_dim=dimension, normalize_embeddings=normalize
         )
-        found = model.encode(load_tokenizer(resolved)(DOCUMENTS), kind)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+        outputs = model.encode(load_tokenizer(resolved)(DOCUMENTS), kind)
+        np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert model.encode(load_tokenizer(resolved)([]), "query").shape == (0, resolved.dimension)
 
 
@@ -162,7 +162,7 @@ def test_only_the_first_token_of_the_last_layer_is_the_same(tmp_path):
     tiny(tmp_path, "Bert")
     encoder, layers = bert.read_classifier(tmp_path)
     head = openvino_graph.classifier_head(layers, encoder.hidden)
-    found = []
+    outputs = []
     for first_only in (False, True):
         graph = openvino_graph.encoder(encoder, first_only)
         engine = OpenVinoEngine(graph, head, "fp32", 1)
@@ -170,8 +170,8 @@ def test_only_the_first_token_of_the_last_layer_is_the_same(tmp_path):
         tokenize = load_tokenizer(resolved)
         splicer = load_cross_encoder(resolved, 1)._splicer
         inputs = SplicedInputs(splicer, tokenize(QUERIES), tokenize(DOCUMENTS), PAIRS)
-        found.append(run(inputs, engine))
-    np.testing.assert_allclose(*found, rtol=0, atol=1e-5 * np.ptp(found[0]))
+        outputs.append(run(inputs, engine))
+    np.testing.assert_allclose(*outputs, rtol=0, atol=1e-5 * np.ptp(outputs[0]))
 
 
 def test_a_worker_of_built_in_models_loads_no_torch(tmp_path):

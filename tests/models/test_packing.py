@@ -54,7 +54,7 @@ def attention():
     varlen._varlen_attn.register_kernel("cpu")(by_definition)
 
 
-def made(folder, kind, takes):
+def engine_of(folder, kind, takes):
     """An engine whose head gives the tokens that it takes, their mean where all."""
     from transformers import AutoModel
 
@@ -83,35 +83,35 @@ def packed(engine, first=False):
 def test_packed_rows_give_what_padded_rows_give(tmp_path, family, takes):
     kind, changes = FAMILIES[family]
     tiny(tmp_path, kind, **changes)
-    some = batch([17, 3, 1, 9])
-    expected = made(tmp_path, kind, takes).start(some)
-    found = packed(made(tmp_path, kind, takes), takes == "first").start(some)
+    rows = batch([17, 3, 1, 9])
+    expected = engine_of(tmp_path, kind, takes).start(rows)
+    outputs = packed(engine_of(tmp_path, kind, takes), takes == "first").start(rows)
     assert expected.shape == (4, 32) and expected.std() > 0.1
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5)
 
 
 def test_pairs_and_their_token_types_are_put_together_as_on_a_cpu(tmp_path):
     tiny(tmp_path, "Bert")
     tokens = [Tokens.from_lists([[7, 8, 9], [], [11] * 30]), Tokens.from_lists([[12] * 9, [6, 5]])]
     pairs = np.array([[0, 0], [1, 1], [2, 0], [2, 1], [0, 1]], np.int32)
-    found = []
+    outputs = []
     for types in ((0, 0, 0, 1, 1), (0, 0, 0, 0, 0)):
         splicer = Splicer(Template((2,), (3,), (3,), types), 20, 0)
-        some = SplicedInputs(splicer, *tokens, pairs).batch(np.array([4, 2, 0, 1, 3]))
-        expected = made(tmp_path, "Bert", "all").start(some)
-        found.append(packed(made(tmp_path, "Bert", "all")).start(some))
-        np.testing.assert_allclose(found[-1], expected, rtol=0, atol=1e-5)
-    assert np.abs(found[0] - found[1]).max() > 0.1
+        rows = SplicedInputs(splicer, *tokens, pairs).batch(np.array([4, 2, 0, 1, 3]))
+        expected = engine_of(tmp_path, "Bert", "all").start(rows)
+        outputs.append(packed(engine_of(tmp_path, "Bert", "all")).start(rows))
+        np.testing.assert_allclose(outputs[-1], expected, rtol=0, atol=1e-5)
+    assert np.abs(outputs[0] - outputs[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_packed_decoders_give_what_padded_ones_give(tmp_path, kind):
     decoder(tmp_path, kind)
-    some = batch([17, 3, 1, 9])
-    expected = made(tmp_path, kind, "last").start(some)
-    found = packed(made(tmp_path, kind, "last")).start(some)
+    rows = batch([17, 3, 1, 9])
+    expected = engine_of(tmp_path, kind, "last").start(rows)
+    outputs = packed(engine_of(tmp_path, kind, "last")).start(rows)
     assert expected.std() > 0.1
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [*DECODERS, "Gemma2"])
@@ -120,10 +120,10 @@ def test_decoders_equal_sentence_transformers(tmp_path, kind):
     resolved = resolve_cross_encoder(str(tmp_path), precision="exact")
     tokenizer, model = load_tokenizer(resolved), load_cross_encoder(resolved, 1)
     assert isinstance(model._engine, torch_engine.TorchEngine) == (kind in DECODERS)
-    found = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
+    outputs = model.score(tokenizer(QUERIES), tokenizer(DOCUMENTS), PAIRS)
     expected = by_sentence_transformers(tmp_path, resolved.max_length_tokens)
     assert np.ptp(expected) > 0.1
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
 
 @pytest.mark.parametrize("padding", [None, 5])
@@ -132,13 +132,13 @@ def test_a_decoders_rows_end_where_they_end_whatever_its_config_calls_padding(tm
 
     decoder(tmp_path, pad_token_id=padding)
     theirs = AutoModelForSequenceClassification.from_pretrained(str(tmp_path))
-    some = batch([9, 3, 5])
-    some.source.ids[some.source.ids == 5] = 6
-    alone = [Batch.of_rows(some.source, some.starts[n, :1], some.lengths[[n]], 0) for n in range(3)]
+    rows = batch([9, 3, 5])
+    rows.source.ids[rows.source.ids == 5] = 6
+    alone = [Batch.of_rows(rows.source, rows.starts[n, :1], rows.lengths[[n]], 0) for n in range(3)]
     mine = torch_models.decoder_engine(theirs, CPU)
     expected = [mine.start(one)[0] for one in alone]
-    np.testing.assert_allclose(mine.start(some), expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(packed(mine).start(some), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(mine.start(rows), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(packed(mine).start(rows), expected, rtol=0, atol=1e-5)
 
 
 def test_a_decoders_last_token_is_never_padding(tmp_path):
@@ -146,23 +146,23 @@ def test_a_decoders_last_token_is_never_padding(tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     decoder(tmp_path)
-    some = batch([17, 3, 9])
-    some.source.ids[[19, 27, 28]] = 0
+    rows = batch([17, 3, 9])
+    rows.source.ids[[19, 27, 28]] = 0
     theirs = AutoModelForSequenceClassification.from_pretrained(str(tmp_path))
-    inside = np.arange(17) < some.lengths[:, None]
+    inside = np.arange(17) < rows.lengths[:, None]
     with torch.inference_mode():
         expected = theirs(
-            input_ids=torch.from_numpy(some.input_ids).long(),
+            input_ids=torch.from_numpy(rows.input_ids).long(),
             attention_mask=torch.from_numpy(inside.astype(np.int64)),
         ).logits[:, 0]
     mine = torch_models.decoder_engine(theirs, CPU)
-    np.testing.assert_allclose(mine.start(some), expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(packed(mine).start(some), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(mine.start(rows), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(packed(mine).start(rows), expected, rtol=0, atol=1e-5)
 
 
 def test_what_can_run_packed(tmp_path):
     tiny(tmp_path, "Bert")
-    encoder = made(tmp_path, "Bert", "all")._encoder
+    encoder = engine_of(tmp_path, "Bert", "all")._encoder
     assert not packing.can_pack(encoder)  # float32 has no such kernel
     assert packing.can_pack(encoder.to(torch.bfloat16))
 
@@ -181,7 +181,7 @@ def test_what_asks_more_of_its_attention_does_not_run_packed(tmp_path, kind, cha
         (tmp_path / name).mkdir()
         more = (kind, changes) if name == "more" else ("Mistral", {})
         decoder(tmp_path / name, more[0], **more[1])
-        encoder = made(tmp_path / name, more[0], "last")._encoder.to(torch.bfloat16)
+        encoder = engine_of(tmp_path / name, more[0], "last")._encoder.to(torch.bfloat16)
         assert packing.can_pack(encoder) == packs
 
 
@@ -196,7 +196,7 @@ def test_layers_are_compiled_once_for_all_lengths(tmp_path, family, monkeypatch)
         kind, changes = FAMILIES[family]
         tiny(tmp_path, kind, num_hidden_layers=3, **changes)
         takes = "first"
-    usual, compiled = made(tmp_path, kind, takes), made(tmp_path, kind, takes)
+    usual, compiled = engine_of(tmp_path, kind, takes), engine_of(tmp_path, kind, takes)
     for engine in (usual, compiled):
         packed(engine, takes == "first")
     torch._dynamo.reset()
@@ -208,20 +208,20 @@ def test_layers_are_compiled_once_for_all_lengths(tmp_path, family, monkeypatch)
     )
     packing.compile_layers(compiled._encoder)
     for seed, lengths in enumerate(([17, 3, 2, 9], [5, 4], [30], [2, 2, 2], [40, 33, 12, 6, 6])):
-        some = batch(lengths, seed)
-        np.testing.assert_allclose(compiled.start(some), usual.start(some), rtol=0, atol=1e-5)
+        rows = batch(lengths, seed)
+        np.testing.assert_allclose(compiled.start(rows), usual.start(rows), rtol=0, atol=1e-5)
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
 
 
 def test_a_compiler_that_fails_costs_time_alone(tmp_path, monkeypatch):
     tiny(tmp_path, "Bert")
-    usual, compiled = (packed(made(tmp_path, "Bert", "all")) for _ in range(2))
+    usual, compiled = (packed(engine_of(tmp_path, "Bert", "all")) for _ in range(2))
     torch._dynamo.reset()
-    asked = []
+    graphs = []
 
     def broken(graph, inputs):
-        asked.append(graph)
+        graphs.append(graph)
         raise RuntimeError("no triton")
 
     compiling = torch.nn.Module.compile
@@ -230,14 +230,14 @@ def test_a_compiler_that_fails_costs_time_alone(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
     packing.compile_layers(compiled._encoder)
-    some = batch([17, 3, 9])
-    np.testing.assert_allclose(compiled.start(some), usual.start(some), rtol=0, atol=1e-6)
-    assert asked
+    rows = batch([17, 3, 9])
+    np.testing.assert_allclose(compiled.start(rows), usual.start(rows), rtol=0, atol=1e-6)
+    assert graphs
 
 
 def test_without_a_compiler_nothing_is_compiled(tmp_path, monkeypatch, caplog):
     tiny(tmp_path, "Bert")
-    engine = packed(made(tmp_path, "Bert", "all"))
+    engine = packed(engine_of(tmp_path, "Bert", "all"))
     monkeypatch.setattr(packing, "can_compile", lambda: False)
     monkeypatch.setattr(torch.nn.Module, "compile", None)
     with caplog.at_level("WARNING"):

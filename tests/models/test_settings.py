@@ -70,8 +70,8 @@ def vectors(folder, **options):
     resolved = resolve_bi_encoder(str(folder), precision="exact", **options)
     tokenizer, model = load_tokenizer(resolved), load_bi_encoder(resolved, 1)
     sides = [(QUERIES, "query"), (DOCUMENTS, "document")]
-    made = [model.encode(tokenizer(texts), kind) for texts, kind in sides]
-    return made, isinstance(model, TextBiEncoder)
+    outputs = [model.encode(tokenizer(texts), kind) for texts, kind in sides]
+    return outputs, isinstance(model, TextBiEncoder)
 
 
 def theirs(folder, **options):
@@ -81,10 +81,16 @@ def theirs(folder, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-        made = [model.encode_query(QUERIES, **options), model.encode_document(DOCUMENTS, **options)]
+        outputs = [
+            model.encode_query(QUERIES, **options),
+            model.encode_document(DOCUMENTS, **options),
+        ]
     if model.similarity_fn_name == "cosine":
-        made = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in made]
-    return made, model
+        outputs = [
+            vector / np.maximum(np.linalg.norm(vector, axis=1, keepdims=True), 1e-12)
+            for vector in outputs
+        ]
+    return outputs, model
 
 
 def same_vectors(folder, **options):

@@ -52,13 +52,18 @@ def test_spliced_pairs_equal_the_tokenizers_own(tokenizer, spliced, pairs):
     splicer = minilm_splicer(32, pair=True)
     queries, documents = spliced(first), spliced(second)
     rows = np.arange(len(pairs))
-    made = splicer.batch(splicer.source(queries, documents), queries, rows, documents, rows)
+    spliced_batch = splicer.batch(
+        splicer.source(queries, documents), queries, rows, documents, rows
+    )
     expected = tokenizer(first, second, truncation=True, max_length=32)
-    for row, length in enumerate(made.lengths.tolist()):
-        assert made.input_ids[row, :length].tolist() == expected["input_ids"][row]
-        assert made.token_types[row, :length].tolist() == expected["token_type_ids"][row]
-        assert not made.input_ids[row, length:].any()
-    assert made.lengths.tolist() == splicer.lengths(queries.lengths, documents.lengths).tolist()
+    for row, length in enumerate(spliced_batch.lengths.tolist()):
+        assert spliced_batch.input_ids[row, :length].tolist() == expected["input_ids"][row]
+        assert spliced_batch.token_types[row, :length].tolist() == expected["token_type_ids"][row]
+        assert not spliced_batch.input_ids[row, length:].any()
+    assert (
+        spliced_batch.lengths.tolist()
+        == splicer.lengths(queries.lengths, documents.lengths).tolist()
+    )
 
 
 def test_a_tokenizer_that_cuts_on_the_left_is_not_provable(tmp_path):

@@ -183,10 +183,10 @@ def test_of_many_processes_of_a_node_one_fetches_and_all_read_the_same(
     command = [sys.executable, "-c", program, f"{s3_url}/many", f"models/{digest}"]
     env = {"TMPDIR": str(tmp_path)}
     started = [start(command, env) for _ in range(4)]
-    told = [process.communicate(timeout=120)[0].split() for process in started]
-    assert {line[0] for line in told} == {digest}
+    outputs = [process.communicate(timeout=120)[0].split() for process in started]
+    assert {line[0] for line in outputs} == {digest}
     files = len(list(tiny_cross_encoder.iterdir()))
-    assert sum(int(line[1]) for line in told) == files
+    assert sum(int(line[1]) for line in outputs) == files
 
 
 def start(command: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
@@ -275,7 +275,7 @@ def test_what_is_submitted_takes_its_models_along(
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    asked: list[str] = []  # noqa: RUF012
+    requested: list[str] = []  # noqa: RUF012
 
     def do_HEAD(self) -> None:
         self.asked.append(self.path)

@@ -56,21 +56,21 @@ def test_what_failed_tries_took_is_spent(monkeypatch: pytest.MonkeyPatch, budget
 def test_the_window_is_asked_for_once_and_not_before_there_is_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now, asked = [1e9], []
+    now, calls = [1e9], []
     monkeypatch.setattr("time.time", lambda: now[0])
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 
     def window(until: str, began: float) -> Window:
-        asked.append((until, began))
+        calls.append((until, began))
         return Window(until, began - 3600, began + 600)
 
     meter = Meter(Budget(until="06:00"), lambda: 0.0, window)
     now[0] += 599
-    assert not asked
+    assert not calls
     assert meter.reason() == "" and meter.deadline() == 1e9 + 600
     now[0] += 1
     assert meter.reason().startswith("budget.until = 06:00 has passed (runs from ")
-    assert asked == [("06:00", 1e9)]
+    assert calls == [("06:00", 1e9)]
 
 
 def test_a_clock_that_is_set_during_a_run_moves_no_deadline(

@@ -48,9 +48,9 @@ FIRST, DEADLINE = at("2026-11-29T23:30"), at("2026-11-30T06:00")
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    found = Store(str(tmp_path / "lake"))
-    assert deadline.window_of(found, PLAN, "06:00", FIRST).deadline == DEADLINE
-    return found
+    lake_store = Store(str(tmp_path / "lake"))
+    assert deadline.window_of(lake_store, PLAN, "06:00", FIRST).deadline == DEADLINE
+    return lake_store
 
 
 @pytest.mark.parametrize("retry", ["29T23:31", "30T00:10", "30T05:59", "30T06:05", "30T14:44"])

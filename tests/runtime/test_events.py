@@ -35,12 +35,12 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def stored(root: Path) -> list[list[dict[str, Any]]]:
     """The events of every run of a lake, oldest first."""
     whole = [path for path in root.rglob("events-*.jsonl") if path.name.count(".") == 1]
-    found = sorted(whole, key=lambda path: path.name)
-    return [events.read_events(path.read_bytes()) for path in found]
+    paths = sorted(whole, key=lambda path: path.name)
+    return [events.read_events(path.read_bytes()) for path in paths]
 
 
-def names(told: list[dict[str, Any]]) -> list[str]:
-    return [line["event"] for line in told]
+def names(lines: list[dict[str, Any]]) -> list[str]:
+    return [line["event"] for line in lines]
 
 
 def test_a_run_is_told_from_start_to_publication(
@@ -84,12 +84,12 @@ def test_a_failure_is_the_twin_of_its_line_and_holds_no_text(
     config = write_config(few.config(tmp_path / "lake"))
     with pytest.raises(NightrankError) as caught:
         run(config)
-    (told,) = stored(tmp_path / "lake")
-    last = told[-1]
+    (lines,) = stored(tmp_path / "lake")
+    last = lines[-1]
     assert last["event"] == "run_failed" and last["exit"] == 4
-    twin = NightrankError(last["code"], last["what"], last.get("where", ""), last.get("do", ""))
-    assert str(twin) == str(caught.value)
-    assert TITLE not in json.dumps(told)
+    printed = NightrankError(last["code"], last["what"], last.get("where", ""), last.get("do", ""))
+    assert str(printed) == str(caught.value)
+    assert TITLE not in json.dumps(lines)
 
 
 def test_of_an_unexpected_error_only_its_kind_is_told(tmp_path: Path) -> None:
@@ -107,9 +107,11 @@ def test_of_an_unexpected_error_only_its_kind_is_told(tmp_path: Path) -> None:
             events.ended(error)
             raise
     log.close()
-    told = events.read_events(store.read(f"results/x.0/{events.file_name(log.run)}"))
-    assert [line["what"] for line in told] == ["ValueError", "ValueError"]
-    assert [line["code"] for line in told] == ["E_BUG", "E_BUG"] and secret not in json.dumps(told)
+    lines = events.read_events(store.read(f"results/x.0/{events.file_name(log.run)}"))
+    assert [line["what"] for line in lines] == ["ValueError", "ValueError"]
+    assert [line["code"] for line in lines] == ["E_BUG", "E_BUG"] and secret not in json.dumps(
+        lines
+    )
 
 
 def test_a_budget_and_a_gate_have_events_of_their_own(
@@ -119,8 +121,8 @@ def test_a_budget_and_a_gate_have_events_of_their_own(
     config = write_config(collection.config(tmp_path / "lake", budget=spent))
     with pytest.raises(NightrankError):
         run(config)
-    (told,) = stored(tmp_path / "lake")
-    assert told[-1]["event"] == "budget_reached" and told[-1]["code"] == "E_BUDGET"
+    (lines,) = stored(tmp_path / "lake")
+    assert lines[-1]["event"] == "budget_reached" and lines[-1]["code"] == "E_BUDGET"
     whole = write_config(collection.config(tmp_path / "lake"))
     run(whole)
     few = Collection(tmp_path / "in", documents=100, queries=60)
@@ -128,8 +130,8 @@ def test_a_budget_and_a_gate_have_events_of_their_own(
     with pytest.raises(NightrankError), opened(smaller) as job:
         job.gate = True
         execute(job)
-    told = stored(tmp_path / "lake")[-1]
-    assert told[-1]["event"] == "held_back" and told[-1]["code"] == "E_GATE"
+    lines = stored(tmp_path / "lake")[-1]
+    assert lines[-1]["event"] == "held_back" and lines[-1]["code"] == "E_GATE"
 
 
 def test_what_a_run_has_told_is_known_elsewhere_while_it_goes(
@@ -152,8 +154,8 @@ def test_what_a_run_has_told_is_known_elsewhere_while_it_goes(
     with events.recording(log):
         events.emit("run_finished")
     log.close()
-    (told,) = events.events_of(store, "results/x.0")
-    assert told[:4] == here[0] and told[4]["event"] == "run_finished" and len(told) == 5
+    (lines,) = events.events_of(store, "results/x.0")
+    assert lines[:4] == here[0] and lines[4]["event"] == "run_finished" and len(lines) == 5
 
 
 def test_what_is_told_last_is_known_elsewhere_though_nothing_follows(
@@ -171,12 +173,12 @@ def test_what_is_told_last_is_known_elsewhere_though_nothing_follows(
             break
         time.sleep(0.05)
     parts = sorted(store.files("results/x.0"))
-    told = [
+    lines = [
         event["event"]
         for name in parts
         for event in events.read_events(store.read(f"results/x.0/{name}"))
     ]
-    assert len(parts) == 2 and told[2:] == ["worker_lost", "unit_retried"]
+    assert len(parts) == 2 and lines[2:] == ["worker_lost", "unit_retried"]
     log.close()
 
 
@@ -188,17 +190,17 @@ def test_a_unit_that_is_tried_again_is_told_with_its_node(tmp_path: Path) -> Non
     with events.recording(log), pytest.raises(NightrankError):
         run_stage(work, store, SerialExecutor(), Progress(quiet=True))
     log.close()
-    told = events.read_events(store.read(f"results/x.0/{events.file_name(log.run)}"))
-    tried = [line for line in told if line["event"] == "unit_retried"]
+    lines = events.read_events(store.read(f"results/x.0/{events.file_name(log.run)}"))
+    tried = [line for line in lines if line["event"] == "unit_retried"]
     assert [(line["unit"], line["attempt"]) for line in tried] == [
         ("part-01", 1),
         ("part-01", 2),
         ("part-02", 1),
     ]
     assert all(line["node"] for line in tried)
-    (given_up,) = [line for line in told if line["event"] == "unit_failed"]
+    (given_up,) = [line for line in lines if line["event"] == "unit_failed"]
     assert given_up["unit"] == "part-01" and given_up["code"] == "E_BUG"
-    assert names(told)[-2:] == ["stage_failed", "slowest_unit"]
+    assert names(lines)[-2:] == ["stage_failed", "slowest_unit"]
 
 
 def test_a_run_that_finds_nothing_to_do_leaves_nothing_in_the_lake(
@@ -220,8 +222,8 @@ def test_a_machine_that_keeps_nothing_still_runs(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     run(write_config(collection.config(tmp_path / "lake")))
-    (told,) = stored(tmp_path / "lake")
-    assert names(told)[-1] == "run_finished"
+    (lines,) = stored(tmp_path / "lake")
+    assert names(lines)[-1] == "run_finished"
 
 
 def test_collection_takes_events_with_the_run_that_they_are_of(
@@ -236,5 +238,5 @@ def test_collection_takes_events_with_the_run_that_they_are_of(
     for path in (tmp_path / "lake").rglob("*.*"):
         os.utime(path, (then, then))
     collect(open_lake(str(tmp_path / "lake"), "tiny"), retain=1, min_age_days=7)
-    (told,) = stored(tmp_path / "lake")
-    assert [line["generation"] for line in told if line["event"] == "published"] == [1]
+    (lines,) = stored(tmp_path / "lake")
+    assert [line["generation"] for line in lines if line["event"] == "published"] == [1]

@@ -237,10 +237,10 @@ def test_a_pool_that_no_node_can_hold_is_an_error_and_no_wait_without_end(
     monkeypatch.setattr(ray_executor, "START_SECONDS", 2.0)
     # The cluster has no GPU; where one is brought by an autoscaler it would come in time.
     starved = RayExecutor(Cluster(pools={"model": Pool(workers=2, gpus=1.0)}, deadline_seconds=2.0))
-    told: list[tuple[int, int]] = []
+    recorded: list[tuple[int, int]] = []
     queue = starved._metrics.queue
     # An alert is on it: units wait, none runs, for as long as that is so.
-    starved._metrics.queue = lambda *now: (told.append(now), queue(*now))[1]  # type: ignore[method-assign]
+    starved._metrics.queue = lambda *now: (recorded.append(now), queue(*now))[1]  # type: ignore[method-assign]
     try:
         with pytest.raises(NightrankError) as caught:
             run(replace(stage(tmp_path, {}), pool="model"), starved, tmp_path)
@@ -248,7 +248,9 @@ def test_a_pool_that_no_node_can_hold_is_an_error_and_no_wait_without_end(
         starved.close()
     assert caught.value.exit_code == 9
     assert "no worker for square" in str(caught.value) and "1 GPUs" in str(caught.value)
-    assert len(told) > 2 and set(told[:-1]) == {(len(SQUARES), 0)} and told[-1] == (0, 0)
+    assert (
+        len(recorded) > 2 and set(recorded[:-1]) == {(len(SQUARES), 0)} and recorded[-1] == (0, 0)
+    )
 
 
 class Stillborn:
@@ -267,8 +269,8 @@ def test_workers_that_die_as_they_start_are_told_and_end_the_run_in_time(
     from nightrank.runtime import ray_pools, ray_stage_run
     from nightrank.runtime.ray_executor import RayExecutor
 
-    told: list[str] = []
-    monkeypatch.setattr(ray_stage_run, "emit", lambda event, **fields: told.append(event))
+    recorded: list[str] = []
+    monkeypatch.setattr(ray_stage_run, "emit", lambda event, **fields: recorded.append(event))
     monkeypatch.setattr(ray_pools, "_Actor", Stillborn)
     barren = RayExecutor(Cluster(pools={"general": Pool(workers=1)}, attempts=1))
     try:
@@ -277,7 +279,7 @@ def test_workers_that_die_as_they_start_are_told_and_end_the_run_in_time(
     finally:
         barren.close()
     assert caught.value.exit_code == 9 and "no worker for square" in str(caught.value)
-    assert told == ["start_failed"]  # The second one is the error itself.
+    assert recorded == ["start_failed"]  # The second one is the error itself.
 
 
 def test_tasks_of_one_affinity_stay_with_one_worker(ray_executor: Executor, tmp_path: Path) -> None:

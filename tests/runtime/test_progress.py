@@ -76,7 +76,7 @@ def test_quiet_shows_nothing_and_counts_all_the_same() -> None:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that runs reach, as they come."""
     found: list[str] = []
     reach = Progress._reach
@@ -91,33 +91,33 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("bm25", [0.0, 0.5])
 def test_the_outline_names_the_stages_that_come(
-    bm25: float, tmp_path: Path, write_config: Config, told: list[str]
+    bm25: float, tmp_path: Path, write_config: Config, started: list[str]
 ) -> None:
-    made = Collection(tmp_path / "in", documents=300, queries=12)
+    tiny = Collection(tmp_path / "in", documents=300, queries=12)
     steps = [{"name": n, "model": "toy:overlap", "depth": d} for n, d in (("fast", 9), ("deep", 4))]
     sections: dict[str, Any] = {"rerank": steps, "retrieve": {"bm25": {"weight": bm25}}}
-    config = write_config(made.config(tmp_path / "lake", **sections))
+    config = write_config(tiny.config(tmp_path / "lake", **sections))
 
     def check(last: str | None = None, resumes: bool = False, **options: Any) -> list[str]:
-        told.clear()
+        started.clear()
         with opened(config, **options) as job:
             execute(job, last=last)
         expected = outline(job.plan, last or "publish")
         # Of a segment what is complete is passed over in silence.
-        assert told == ([name for name in expected if name in told] if resumes else expected)
+        assert started == ([name for name in expected if name in started] if resumes else expected)
         return expected
 
     assert "train index" in check(last="build_index")
     check(scope="index", resumes=True)
     assert check(resumes=True)[-3:] == ["changes", "rejects", "evaluate"]
-    changed = [{**made.documents[3], "text": "new"}, *made.documents[4:]]
-    write_jsonl(made.folder / "corpus.jsonl", changed)
-    write_jsonl(made.folder / "queries.jsonl", made.queries[1:])
-    night = check()
-    assert "carry" in night and "train index" not in night
-    write_jsonl(made.folder / "queries.jsonl", made.queries[2:])
+    changed = [{**tiny.documents[3], "text": "new"}, *tiny.documents[4:]]
+    write_jsonl(tiny.folder / "corpus.jsonl", changed)
+    write_jsonl(tiny.folder / "queries.jsonl", tiny.queries[1:])
+    incremental = check()
+    assert "carry" in incremental and "train index" not in incremental
+    write_jsonl(tiny.folder / "queries.jsonl", tiny.queries[2:])
     assert "ingest corpus" not in check() and "ingest corpus" not in outline_of_rank(config)
-    write_jsonl(made.folder / "queries.jsonl", made.queries[3:])
+    write_jsonl(tiny.folder / "queries.jsonl", tiny.queries[3:])
     check(scope="results")
 
 
@@ -157,7 +157,7 @@ def test_json_shows_no_progress(
 ) -> None:
     from nightrank.cli.run import run as run_verb
 
-    made = Collection(tmp_path / "in", documents=30, queries=3)
-    run_verb(write_config(made.config(tmp_path / "lake")), json=True)
+    tiny = Collection(tmp_path / "in", documents=30, queries=3)
+    run_verb(write_config(tiny.config(tmp_path / "lake")), json=True)
     found = capsys.readouterr()
     assert found.err == "" and json.loads(found.out)["generation"] == 1

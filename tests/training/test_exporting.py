@@ -36,8 +36,8 @@ def test_the_reranker_scores_the_same(tmp_path, capsys):
     model = load_cross_encoder(resolved, 1)
     expected = model.score(tokenize(QUERIES), tokenize(DOCUMENTS), pairs)
     peer = CrossEncoder(str(folder), device="cpu", trust_remote_code=True)
-    found = peer.predict([(QUERIES[i], DOCUMENTS[j]) for i, j in pairs], batch_size=5)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    scores = peer.predict([(QUERIES[i], DOCUMENTS[j]) for i, j in pairs], batch_size=5)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
 def test_the_bi_encoder_encodes_the_same(tmp_path):

@@ -85,8 +85,8 @@ def scores_of(folder):
     queries, documents = [f"what is {t}" for t in TOPICS], [f"{t} the {t} is" for t in TOPICS]
     pairs = np.array([[i, j] for i in range(8) for j in range(8)], np.int32)
     model = load_cross_encoder(resolved, 1)
-    found = model.score(tokenize(queries), tokenize(documents), pairs)
-    return [(queries[i], documents[j]) for i, j in pairs], found, resolved
+    model_scores = model.score(tokenize(queries), tokenize(documents), pairs)
+    return [(queries[i], documents[j]) for i, j in pairs], model_scores, resolved
 
 
 def test_the_job_trains_writes_and_resumes(config, capsys):
@@ -100,32 +100,32 @@ def test_the_job_trains_writes_and_resumes(config, capsys):
     assert main(config) == 0
     assert (out / "model" / "delta.safetensors").read_bytes() == written
     # What it wrote is a model by its folder, and not the shipped one.
-    _, found, resolved = scores_of(out / "model")
-    assert resolved.family == "minilm" and np.isfinite(found).all()
+    _, model_scores, resolved = scores_of(out / "model")
+    assert resolved.family == "minilm" and np.isfinite(model_scores).all()
     assert resolved.digest != resolve_cross_encoder("builtin:reranker").digest
 
 
 def test_training_goes_on_from_the_built_in_reranker(config):
     """A rate of nearly nothing leaves it as it was, its rank and scale included."""
     assert main(config, *sets("base=builtin:reranker", "rank=64", "learning_rate=1.0e-12")) == 0
-    _, found, _ = scores_of(config.parent / "data" / "out" / "model")
+    _, model_scores, _ = scores_of(config.parent / "data" / "out" / "model")
     _, expected, _ = scores_of("builtin:reranker")
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(model_scores, expected, atol=1e-3)
 
 
 def test_another_config_or_other_data_train_anew(config):
-    def made():
+    def train_again():
         assert main(config) == 0
         report = json.loads((config.parent / "data" / "out" / "report.json").read_text())
         return report["training"]["step"], len(list(work.glob("training-*")))
 
     work = config.parent / "data" / "out" / "work"
-    assert made() == (1, 1)
+    assert train_again() == (1, 1)
     config.write_text(config.read_text().replace("steps: 1", "steps: 2"))
-    assert made() == (2, 2)
+    assert train_again() == (2, 2)
     with (config.parent / "data" / "qrels.tsv").open("a") as file:
         file.write("qapple\tpie\t1\n")
-    assert made() == (2, 3)
+    assert train_again() == (2, 3)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -150,20 +150,22 @@ def test_any_encoder_learns_from_a_teacher_and_becomes_a_plain_folder(
     )
     assert main(config, *teacher, *more) == 0
     folder = config.parent / "data" / "out" / "model"
-    pairs, found, resolved = scores_of(folder)
+    pairs, model_scores, resolved = scores_of(folder)
     report = json.loads((folder.parent / "report.json").read_text())
     weight = report["config"]["nightrank"]["recommended_first_stage_weight"]
     assert resolved.recommended_first_stage_weight == weight
     peer = CrossEncoder(str(folder), device="cpu")
-    np.testing.assert_allclose(peer.predict(pairs), found, atol=1e-5)
+    np.testing.assert_allclose(peer.predict(pairs), model_scores, atol=1e-5)
     # The teacher sees the topic far above the rest; before training nothing did.
     _, before, _ = scores_of(tiny_cross_encoder)
-    ranks = [(table.argmax(axis=1) == np.arange(8)).sum() for table in _square(before, found)]
+    ranks = [
+        (table.argmax(axis=1) == np.arange(8)).sum() for table in _square(before, model_scores)
+    ]
     assert ranks[1] > ranks[0]
 
 
 def _square(*scores):
-    return [found.reshape(8, 8) for found in scores]
+    return [model_scores.reshape(8, 8) for model_scores in scores]
 
 
 @pytest.mark.ray

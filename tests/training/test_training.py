@@ -196,8 +196,10 @@ def test_every_loss_is_learnt(tmp_path, loss, taught):
     def mean(network):
         losses = []
         for group in groups:
-            found = score(network, [(group.query, d) for d in group.documents])
-            losses.append(float(group_loss(torch.from_numpy(found), group.targets, loss, 1.0)))
+            group_scores = score(network, [(group.query, d) for d in group.documents])
+            losses.append(
+                float(group_loss(torch.from_numpy(group_scores), group.targets, loss, 1.0))
+            )
         return np.mean(losses)
 
     network, _ = trained(tmp_path / "m", options(steps=40, loss=loss), sources=examples)
