@@ -205,7 +205,7 @@ def test_drivers_killed_at_random_resume(
     config = write_config(collection.config(lake, cluster=CLUSTER, **SECTIONS))
     rng = random.Random(11)
     before: dict[str, bytes] = {}
-    for _ in range(5):
+    for _ in range(3):
         process = cluster.start(config)
         wanted = len(before) + rng.randint(1, 25)
         when(lambda n=wanted: len(records(lake)) >= n, process, 90)  # type: ignore[misc]

@@ -31,6 +31,8 @@ from tests.support.world import World
 
 pytestmark = pytest.mark.timeout(900)
 LAYOUT = {"document_shard_rows": 20, "query_shard_rows": 4}
+# Evaluation writes artifacts of kinds that other stages write too, and takes a third of a run.
+SECTIONS: dict[str, Any] = {"layout": LAYOUT, "evaluate": {"qrels": None}}
 SEQUENCES, ROUNDS = 40, 20
 PUBLISH = "tests.support.protocol:publish"
 
@@ -62,7 +64,7 @@ def test_a_run_killed_at_every_named_point_recovers_to_the_same_bytes(
 ) -> None:
     """Every name once, four of all points by chance, a name's occurrence by chance as well."""
     rng = random.Random(1)
-    config = write_config(tiny.config(tmp_path / "whole", layout=LAYOUT))
+    config = write_config(tiny.config(tmp_path / "whole", **SECTIONS))
     met = points(drivers, config, tmp_path / "whole")
     assert list(dict.fromkeys(met)) == list(POINTS), "crash_points.POINTS is not what happens"
     whole, counts = digests(tmp_path / "whole"), Counter(met)
@@ -70,7 +72,7 @@ def test_a_run_killed_at_every_named_point_recovers_to_the_same_bytes(
     wanted += [("", number) for number in rng.sample(range(1, len(met)), 4)]
     for number, (name, occurrence) in enumerate(wanted):
         root = tmp_path / f"lake{number}"
-        again = write_config(tiny.config(root, layout=LAYOUT), f"{number}.yaml")
+        again = write_config(tiny.config(root, **SECTIONS), f"{number}.yaml")
         code, told = drivers.run("run", again, end_at=at(root, name, occurrence))
         assert code == -signal.SIGKILL, f"{name} {occurrence}: {code} {told}"
         before, logs = records(root), list(root.glob("tiny/results/_log/*.json"))
