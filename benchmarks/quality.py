@@ -31,11 +31,11 @@ import pyarrow.compute as pc
 from benchmarks import beir
 from benchmarks.arguments import add_data, add_out, need_collections
 from benchmarks.reporting import as_json, machine, table
-from nightrank import stages
 from nightrank.api.config import load_config
 from nightrank.api.execution import Request, execute, open_run
 from nightrank.evaluation import measures
 from nightrank.generations.results import full_lists, generation_of
+from nightrank.generations.stage_order import versions
 from nightrank.models.registry import resolve_cross_encoder
 from nightrank.retrieval import ranking
 from nightrank.runtime.progress import Progress
@@ -138,7 +138,7 @@ def per_query(qrels: pa.Table, runs: dict[str, pa.Table]) -> dict[str, np.ndarra
 def measure(name: str, split: str, settings: Settings) -> dict[str, Any]:
     """All values of one collection, stored in `work` so that an interrupted run resumes."""
     digest = resolve_cross_encoder(settings.model).digest
-    what = [settings.queries, settings.precision, settings.depth, digest, stages.VERSIONS]
+    what = [settings.queries, settings.precision, settings.depth, digest, versions()]
     kept = settings.work / f"{name}-{fingerprint(what)}.json"
     if not kept.exists():
         kept.write_text(json.dumps(_measure(name, split, settings)))

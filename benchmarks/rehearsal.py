@@ -1,10 +1,10 @@
-"""Stages of a large run whose workers compute nothing, which `benchmarks.rehearse` runs on Ray.
+"""Stages of a large run whose workers compute nothing: what `benchmarks.rehearse` puts through Ray.
 
-The stages' own `plan` functions cut the tasks, from synthetic manifests, and records are committed
-as in any run. Document shards are combined with query shards twice: in searching (groups of two
-index shards, as `search.memory_bytes` packs them) and in reranking, whose units are slices of a
-document shard. A stage has at most 50,000 units, so the 64,000 combinations of 640 document shards
-and 100 query shards give 32,000 units of each kind.
+Their tasks are cut by the stages' own `plan` functions from manifests that are made up, and their
+records are committed as always. Document shards meet query shards twice: in searching (groups of
+two index shards each, as `search.memory_bytes` packs them) and in reranking, whose units are slices
+of a document shard. No stage may have more than 50,000 units, so 64,000 meetings of 640 document
+shards and 100 query shards are cut into 32,000 units of each kind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS = ("rerank", "deeper")  # Two, so that the first rank publishes nothing.
 
 
 class Null:
-    """A worker that writes files without rows, except one row for each key of a scatter file."""
+    """Writes a unit's files without rows, but for one row under every key of a scatter file."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         self._files: dict[str, Any] = {}
@@ -48,7 +48,7 @@ class Null:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Numbers of document shards, query shards, and slices of a document shard."""
+    """How many document shards, query shards, and slices of a document shard there are."""
 
     documents: int
     queries: int
@@ -61,47 +61,43 @@ class Rehearsal:
         return searched + self.documents * self.slices + 2 * self.queries
 
     def stages(self) -> Iterator[Callable[[dict[str, Manifest]], Stage]]:
-        """Functions that declare each stage, in order, from the earlier manifests by name."""
+        """What makes each stage, in order, of the manifests of those before by name."""
         yield self._search
         yield self._merge
         yield self._rerank
         yield self._rank
 
-    def _search(self, manifests: dict[str, Manifest]) -> Stage:
+    def _search(self, made: dict[str, Manifest]) -> Stage:
         size = 4 * DIMENSION * SHARD_ROWS
         files = {"vectors": size, "index": size, "rows": 6 * SHARD_ROWS}
-        documents = _synthetic_manifest("documents", self.documents, files)
-        stage = search.stage(
-            "search",
-            _synthetic_manifest("queries", self.queries, {"vectors": size // 8}),
-            None,
-            search.SearchInputs({0: (documents, documents)}),
-            2 * sum(files.values()),
-            {"depth": DEPTH, "search_parameters": ""},
-        )
-        return _null(stage, {})
+        documents = _made_up("documents", self.documents, files)
+        queries = _made_up("queries", self.queries, {"vectors": size // 8})
+        segments = {0: search.IndexedSegment(documents, documents)}
+        memory = 2 * sum(files.values())
+        inputs = search.Inputs(queries, None, segments, [], DEPTH, "", memory)
+        return _null(search.STAGE.stage("rehearsal", inputs), {})
 
-    def _merge(self, manifests: dict[str, Manifest]) -> Stage:
-        queries = _synthetic_manifest("queries", self.queries, {"queries": SHARD_ROWS})
-        stage = merge.stage("candidates", queries, manifests["search"], DEPTH, DEPTH, 0.0)
-        return _null(stage, {"scatter": self.documents})
+    def _merge(self, made: dict[str, Manifest]) -> Stage:
+        queries = _made_up("queries", self.queries, {"queries": SHARD_ROWS})
+        inputs = merge.Inputs(queries, made["search"], DEPTH, DEPTH, 0.0)
+        return _null(merge.STAGE.stage("rehearsal", inputs), {"scatter": self.documents})
 
-    def _rerank(self, manifests: dict[str, Manifest]) -> Stage:
-        queries = _synthetic_manifest("queries", self.queries, {"queries": SHARD_ROWS})
-        tokens = _synthetic_manifest("tokens", self.documents, {"tokens": TOKENS * SHARD_ROWS})
-        asked = _synthetic_manifest("tokens", self.queries, {"tokens": TOKENS * SHARD_ROWS})
-        scored = rerank.RerankInputs(manifests["merge"], queries, asked, {0: tokens})
+    def _rerank(self, made: dict[str, Manifest]) -> Stage:
+        queries = _made_up("queries", self.queries, {"queries": SHARD_ROWS})
+        tokens = _made_up("tokens", self.documents, {"tokens": TOKENS * SHARD_ROWS})
+        asked = _made_up("tokens", self.queries, {"tokens": TOKENS * SHARD_ROWS})
         model = resolve_cross_encoder(TOY_CROSS_ENCODER)
-        # Tokens of a document shard with one pair of each query shard, to be cut evenly.
-        shard_tokens = self.queries * min(model.max_length_tokens, 2 * TOKENS)
-        stage = rerank.stage("scores", STEPS[0], scored, model, max(1, shard_tokens // self.slices))
+        # One pair of every query shard: as many tokens a document shard, to be cut evenly.
+        held = self.queries * min(model.max_length_tokens, 2 * TOKENS)
+        unit = max(1, held // self.slices)
+        inputs = rerank.Inputs(made["merge"], queries, asked, {0: tokens}, model, unit)
+        stage = rerank.STAGE.stage("rehearsal", inputs, STEPS[0])
         return _null(stage, {"scores": self.queries})
 
-    def _rank(self, manifests: dict[str, Manifest]) -> Stage:
-        settings = rank.Settings(STEPS, 0, DEPTH, 0.0, DEPTH, False)
-        scores = [manifests[STEPS[0]]]
-        stage = rank.stage("rank", manifests["merge"], "candidates", scores, settings, None)
-        return _null(stage, {"scatter": 0})
+    def _rank(self, made: dict[str, Manifest]) -> Stage:
+        step = rank.StepSettings(STEPS, 0, DEPTH, 0.0, DEPTH, False)
+        inputs = rank.Inputs(made["merge"], "candidates", [made[STEPS[0]]], step, None)
+        return _null(rank.STAGE.stage("rehearsal", inputs), {"scatter": 0})
 
 
 def _null(stage: Stage, keys: dict[str, int]) -> Stage:
@@ -110,8 +106,8 @@ def _null(stage: Stage, keys: dict[str, int]) -> Stage:
     return replace(stage, worker=WorkerSpec(Null, {"schemas": plain, "keys": keys}))
 
 
-def _synthetic_manifest(path: str, count: int, sizes: dict[str, int]) -> Manifest:
-    """A manifest of shards whose files do not exist and are never opened."""
+def _made_up(path: str, count: int, sizes: dict[str, int]) -> Manifest:
+    """A manifest of shards whose files nobody opens."""
     shards = []
     for name in shard_names(count):
         files = {

@@ -35,6 +35,7 @@ from nightrank.forecast.limits import WORKER_BYTES
 from nightrank.generations.planning import make_plan
 from nightrank.generations.results import open_lake
 from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.stages import embed
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Dataset, Manifest, Payload
 from nightrank.storage.reader import Reader
@@ -56,14 +57,14 @@ MERGE_BYTES, MOST_PARTIALS = 1 << 30, 10
 class Clustered:
     """A worker in place of the encoder: unit vectors around common centres, seeded by the shard."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
+    def __init__(self, settings: embed.Settings, threads: int) -> None:
         centres = np.random.default_rng(0)
         self._centres = centres.standard_normal((CENTRES, DIMENSION), dtype=np.float32)
-        self._kind = config["kind"]
+        self._kind = settings.kind
 
     def __call__(self, task: Task, read: Reader) -> Payload:
         """A vector for every row of tokens."""
-        count = task.args["tokens"].rows
+        count = task.args.tokens.rows
         draw = np.random.default_rng(zlib.crc32(f"{self._kind} {task.shard}".encode()))
         drawn = draw.standard_normal((count, DIMENSION), dtype=np.float32)
         drawn += self._centres[draw.integers(0, CENTRES, count)]
@@ -77,10 +78,10 @@ class Clustered:
 class ScaleRun(Run):
     """A run with synthetic vectors."""
 
-    def _complete(self, stage: Stage) -> Manifest:
+    def execute(self, stage: Stage) -> Manifest:
         if stage.kind == "embed":
-            stage = replace(stage, worker=WorkerSpec(Clustered, stage.worker.config))
-        return super()._complete(stage)
+            stage = replace(stage, worker=WorkerSpec(Clustered, stage.worker.settings))
+        return super().execute(stage)
 
 
 def write_inputs(folder: Path, documents: int, queries: int) -> None:

@@ -162,7 +162,7 @@ def test_a_part_that_the_budget_publishes_is_a_result_with_its_reason(
     budget["on_budget"] = "publish_depth"
     root = tmp_path / "lake"
     config = changing.config(root, budget=budget)
-    done = "scores-0-to-5/manifest.json"
+    done = "rerank-*/manifest.json"
     monkeypatch.setattr(Meter, "reason", lambda meter: "late" if any(root.rglob(done)) else "")
     result = nightrank.run(config, progress=False)
     assert result.generation == 1 and result.ranked.count_rows() == 40
@@ -183,7 +183,8 @@ def test_the_status_of_a_lake_is_read(changing: Collection, tmp_path: Path) -> N
     nightrank.run(config, last="changes", progress=False)
     begun = nightrank.status(config)
     [unfinished] = begun.unfinished
-    assert unfinished.is_ready and unfinished.stages["rank"].complete
+    ranked = [stage for name, stage in unfinished.stages.items() if name.startswith("rank-")]
+    assert unfinished.is_ready and all(stage.complete for stage in ranked) and ranked
     assert unfinished.runs.count == 1 and begun.generation is None and begun.index_generation == 1
     nightrank.run(config, progress=False)
     done = nightrank.status(config)

@@ -163,7 +163,7 @@ def test_out_of_budget_there_is_one_line_with_both_the_counts_and_the_reason(
     budget["on_budget"] = "publish_depth"
     root = tmp_path / "another"
     config = write_config(small.config(root, budget=budget))
-    done = "scores-0-to-5/manifest.json"
+    done = "rerank-*/manifest.json"
     monkeypatch.setattr(Meter, "reason", lambda meter: "late" if any(root.rglob(done)) else "")
     plain, _ = ended("nightly", config, code=10)
     assert plain["code"] == "E_BUDGET" and plain["exit_code"] == 10

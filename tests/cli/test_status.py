@@ -57,7 +57,7 @@ def test_a_failed_run_is_told_with_its_error_and_the_command_that_helps(
     run(config, "rerank.depth=3")
     # Known scores are published, and no run makes them anew.
     broken = ["rerank.depth=4"]
-    for path in (tmp_path / "lake").rglob("scores-*/_data/*"):
+    for path in (tmp_path / "lake").rglob("rerank-*/_data/*"):
         path.write_bytes(b"")
     with pytest.raises(NightrankError) as caught:
         run(config, *broken)
@@ -72,7 +72,7 @@ def test_damage_that_was_mended_is_told(
 ) -> None:
     config = write_config(collection.config(tmp_path / "lake"))
     run(config, "rerank.depth=3")
-    path = next((tmp_path / "lake").rglob("segments/*/tokens-*/_data/*"))
+    path = next((tmp_path / "lake").rglob("segments/*/tokenize-*/_data/*"))
     path.write_bytes(b"")
     run(config, "rerank.depth=4")
     assert "file damaged" in status(capsys, config, "--set", "rerank.depth=4")

@@ -34,7 +34,7 @@ CLUSTER: dict[str, Any] = {
 }
 # Where a stage's completed units show, and the label of the nodes that do them.
 STAGES = {
-    "embed": ("segments/*/embeddings-*/_done/*.json", "model"),
+    "embed": ("segments/*/embed-*/_done/*.json", "model"),
     "search": ("results/*/search-*/_done/*.json", "general"),
 }
 

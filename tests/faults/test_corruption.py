@@ -51,7 +51,7 @@ TABLES = [
     "statistics",
 ]
 SCATTERED = ["ids", "rows", "scatter", "lists", "scores", "kept"]
-INDEXES = {"index": "segments/*/index-*", "template": "templates/*"}
+INDEXES = {"index": "segments/*/build_index-*", "template": "templates/*"}
 EMPTY_OR_SHOWN = {"dropped.scatter", "tombstones.scatter", "report.html"}
 SMALL = {"document_shard_rows": 100, "query_shard_rows": 15}
 
@@ -172,14 +172,14 @@ def test_manifests_plans_and_log_entries(store: Store, lake: tuple[Path, str]) -
     plan = next(root.glob("results/*/plan.json"))
     key = str(plan.relative_to(root))
     assert not missed(plan, lambda: unseal(store.read(key), store.path(key), "plan anew"))
-    path = next(root.glob("results/*/rank/manifest.json"))
+    path = next(root.glob("results/*/rank-*/manifest.json"))
     dataset = Dataset(store, str(path.parent.relative_to(root)))
     assert not missed(path, dataset.manifest)
 
 
 def test_a_damaged_record_is_superseded(store: Store) -> None:
     root = Path(store.path("."))
-    path = sorted(root.glob("segments/*/documents/_done/*.json"))[1]
+    path = sorted(root.glob("segments/*/segment-*/_done/*.json"))[1]
     dataset = Dataset(store, str(path.parent.parent.relative_to(root)))
     shard = path.name.partition(".a")[0]
     data = path.read_bytes()
@@ -230,11 +230,11 @@ def test_a_remote_file_that_was_cached_is_looked_at_again(
 SPOILED = {
     "results/_log/*.json": ("run", 7),
     "index/_log/*.json": ("run", 7),
-    "results/*/rank/manifest.json": ("verify", 7),
-    "results/*/rank/_data/*.ranked-*": ("verify", 7),
-    "results/*/rank/_data/*.queries-*": ("verify", 7),
-    "segments/*/index-*/_data/*.faiss": ("verify", 7),
-    "segments/*/documents/_data/*.documents-*": ("verify", 7),
+    "results/*/rank-*/manifest.json": ("verify", 7),
+    "results/*/rank-*/_data/*.ranked-*": ("verify", 7),
+    "results/*/rank-*/_data/*.queries-*": ("verify", 7),
+    "segments/*/build_index-*/_data/*.faiss": ("verify", 7),
+    "segments/*/segment-*/_data/*.documents-*": ("verify", 7),
 }
 
 
@@ -261,7 +261,7 @@ def test_a_reader_sees_damaged_pages_and_short_files(
     copy = tmp_path / "lake"
     shutil.copytree(lake[0], copy)
     whole = table(copy)
-    path = next(copy.glob("tiny/results/*/rank/_data/*.ranked-*"))
+    path = next(copy.glob("tiny/results/*/rank-*/_data/*.ranked-*"))
     data = path.read_bytes()
     path.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
     with pytest.raises(OSError, match="CRC"):

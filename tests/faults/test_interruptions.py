@@ -37,13 +37,13 @@ TINY = {"document_shard_rows": 60, "query_shard_rows": 6}
 
 # By the stage that a run was stopped after: what is damaged then.
 DAMAGED = (
-    ("ingest", "queries/*/ingest/_data/*"),
-    ("segment", "segments/*/documents/_data/*"),
-    ("tokenize", "segments/*/tokens-*/_data/*"),
-    ("embed", "segments/*/embeddings-*/_data/*"),
-    ("merge", "results/*/candidates/_data/*.candidates-*"),
-    ("merge", "results/*/candidates/manifest.json"),
-    ("rerank", "results/*/scores-*/_data/*"),
+    ("ingest", "queries/*/ingest-*/_data/*"),
+    ("segment", "segments/*/segment-*/_data/*"),
+    ("tokenize", "segments/*/tokenize-*/_data/*"),
+    ("embed", "segments/*/embed-*/_data/*"),
+    ("merge", "results/*/merge-*/_data/*.candidates-*"),
+    ("merge", "results/*/merge-*/manifest.json"),
+    ("rerank", "results/*/rerank-*/_data/*"),
 )
 
 
@@ -261,9 +261,9 @@ def test_what_a_ray_worker_finds_damaged_is_recomputed_and_a_short_file_is_too(
 ) -> None:
     shutil.copytree(stages["merge"], tmp_path / "lake")
     store = open_lake(str(tmp_path / "lake"), "tiny")
-    (manifest,) = (tmp_path / "lake" / "tiny").glob("results/*/candidates/manifest.json")
+    (manifest,) = (tmp_path / "lake" / "tiny").glob("results/*/merge-*/manifest.json")
     manifest.unlink()
-    folder = f"results/{manifest.parent.parent.name}/candidates"
+    folder = str(manifest.parent.relative_to(tmp_path / "lake" / "tiny"))
     first, second, *_ = Dataset(store, folder).records().values()
     short = Path(store.path(first.files["candidates"].key))
     short.write_bytes(short.read_bytes()[:-10])
@@ -315,7 +315,11 @@ def test_a_run_goes_on_after_one_damaged_file_and_ends_with_the_second_of_a_shar
 
     def read(self: Reader, ref: FileRef) -> Any:
         data, found = whole(self, ref)
-        if "/candidates/_data/part-00001" in ref.key and (again or spoilt <= {ref.key}):
+        if (
+            "/merge-" in ref.key
+            and "/_data/part-00001" in ref.key
+            and (again or spoilt <= {ref.key})
+        ):
             spoilt.add(ref.key)
             found = "sound bytes", "others"
         return data, found

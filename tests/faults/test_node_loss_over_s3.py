@@ -107,7 +107,9 @@ def test_a_node_that_is_lost_in_rerank_costs_its_units_and_changes_nothing(
 
 def _records(store: Any) -> dict[str, bytes]:
     """The records of rerank, by name."""
-    folders = [f"results/{run}/scores-0/_done" for run in store.folders("results")]
+    runs = [f"results/{run}" for run in store.folders("results")]
+    datasets = [f"{run}/{name}" for run in runs for name in store.folders(run)]
+    folders = [f"{path}/_done" for path in datasets if "/rerank-" in path]
     return {name: store.read(f"{f}/{name}") for f in folders for name in store.files(f)}
 
 

@@ -160,8 +160,8 @@ def test_one_text_is_ranked_once_and_fanned_out(
     summary = run(write_config(config))
     assert summary["queries"]["ranked"] == 20
     store = open_lake(str(tmp_path / "lake"), "tiny")
-    (folder,) = (f for f in store.folders("results") if f != "_log")
-    manifest = Dataset(store, f"results/{folder}/scores-0").manifest()
+    (path,) = (tmp_path / "lake" / "tiny").glob("results/*/rerank-*")
+    manifest = Dataset(store, str(path.relative_to(tmp_path / "lake" / "tiny"))).manifest()
     assert manifest is not None and manifest.total("pairs") == 4 * 20
     lists: dict[str, list[str]] = {}
     for row in table(tmp_path / "lake").to_pylist():

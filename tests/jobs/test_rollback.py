@@ -377,7 +377,7 @@ def test_published_lists_without_a_measure_are_measured_for_the_gate(
     made, root = lake
     limits = {"max_measure_drop": 0.02, "max_delete_fraction": 1}
     called("run", config_of(lake, write_config, gate=limits), "--to", "publish")
-    assert not list(root.rglob("evaluation-*"))
+    assert not list(root.rglob("evaluate-*"))
     judged = {document_id for _, document_id, _ in made.qrels[:4]}
     write_jsonl(made.folder / "corpus.jsonl", [d for d in made.documents if d["_id"] not in judged])
     err = called("nightly", config_of(lake, write_config, gate=limits), code=11)[1]

@@ -16,9 +16,9 @@ from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.cli.verify import verify
 from nightrank.errors import NightrankError
-from nightrank.flow.run import STAGES
 from nightrank.generations import planning
 from nightrank.generations.results import open_lake
+from nightrank.generations.stage_order import stops
 from nightrank.storage.log import Log
 from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import digests, execute, opened, run, table
@@ -69,7 +69,7 @@ def test_a_run_may_stop_after_any_stage_and_go_on(
     ]
     run(write_config(small.config(tmp_path / "whole", rerank=steps)))
     config = write_config(small.config(tmp_path / "parts", rerank=steps))
-    stages = STAGES[: STAGES.index("publish")]
+    stages = stops()[: stops().index("publish")]
     for stage in stages:
         with opened(config) as job:
             assert execute(job, last=stage)["generation"] is None

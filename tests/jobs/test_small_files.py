@@ -91,7 +91,7 @@ def ingested(root: Path) -> Manifest:
     """The ingest of the corpus as the current index generation has it."""
     store = open_lake(str(root), "tiny")
     entry = Log(store, "index").current()
-    made = Dataset(store, entry.body["inputs"]["corpus.ingest"]).manifest() if entry else None
+    made = Dataset(store, entry.body["ingest"]).manifest() if entry else None
     assert made is not None
     return made
 

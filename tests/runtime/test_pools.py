@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,13 +14,14 @@ from pydantic import ValidationError
 import nightrank.stages
 from nightrank.config.running import Cluster, IndexStage, ModelStage, OtherStage, Pool
 from nightrank.errors import NightrankError
+from nightrank.generations.stage_order import declarations
 from nightrank.runtime import ray_executor, ray_pools
 from nightrank.runtime.executor import run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.runtime.ray_cluster import POOL_LABEL
 from nightrank.runtime.ray_executor import RayExecutor
 from nightrank.runtime.ray_pools import Pools
-from nightrank.runtime.stage import Stage, WorkerSpec
+from nightrank.runtime.stage import Stage
 from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
 from tests.support.pools import stage
@@ -44,13 +44,12 @@ def run(executor: RayExecutor, made: Stage, folder: Path) -> list[dict[str, Any]
 
 
 def test_the_stages_that_a_config_may_name_are_those_there_are() -> None:
-    found = set()
-    for module in pkgutil.iter_modules(nightrank.stages.__path__):
-        made = importlib.import_module(f"nightrank.stages.{module.name}")
-        if hasattr(made, "Worker"):
-            found.add(module.name)
-    named = [*get_args(IndexStage), *get_args(ModelStage), *get_args(OtherStage)]
-    assert set(named) == found and len(named) == len(found)
+    of_pool = {"index": IndexStage, "model": ModelStage, "general": OtherStage}
+    for pool, literal in of_pool.items():
+        declared = [stage.name for stage in declarations() if stage.pool == pool]
+        assert sorted(get_args(literal)) == sorted(declared)
+    files = {module.name for module in pkgutil.iter_modules(nightrank.stages.__path__)}
+    assert files == {stage.name for stage in declarations()}
 
 
 def test_a_worker_has_what_its_pool_says(executors: list[RayExecutor], tmp_path: Path) -> None:
@@ -80,10 +79,9 @@ def test_processes_stay_for_the_next_stage_unless_their_pool_lets_them_go(
 
 
 def test_stages_run_where_the_config_puts_them(ray_cluster: None) -> None:
-    from nightrank.stages import rerank, search
 
-    reranking = replace(stage("rerank", "model"), worker=WorkerSpec(rerank.Worker, {}))
-    searching = replace(stage("search", "index"), worker=WorkerSpec(search.Worker, {}))
+    reranking = replace(stage("rerank", "model"), kind="rerank")
+    searching = replace(stage("search", "index"), kind="search")
     usual, moved = Pools(Cluster()), Pools(Cluster(pools={"wide": Pool(stages=["rerank"])}))
     # Without a GPU, FAISS needs no processes of its own.
     assert [usual.name_of(made) for made in (reranking, searching)] == ["model", "general"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from nightrank.datasets.fan_out import FanOutFiles, FanOutSettings
 from nightrank.runtime.stage import Task
 from nightrank.stages import merge, rank, rejects
 from nightrank.storage import schemas
@@ -41,12 +43,10 @@ def step(store: Store, number: int, record: Record, file: str, raw: list[tuple])
     """One rank stage of two, on (query, ordinal, raw score); depth 3, then depth 2."""
     scores = Scatter(of_rows(schemas.SCORES, raw), np.zeros(len(raw), np.int64))
     ref = commit(store, f"scores-{number}", {"scores": scores}).files["scores"]
-    settings = rank.Settings(STEPS, number, (3, 2)[number], 0.0, (2, 0)[number], False)
+    settings = rank.StepSettings(STEPS, number, (3, 2)[number], 0.0, (2, 0)[number], False)
     last = settings.is_last
     found = gather([ref])[0]
-    args: dict[str, Any] = {"list": record.files[file], "scores": found.packed}
-    if "lost" in record.files:
-        args["lost"] = record.files["lost"]
+    args = rank.Args(record.files[file], found.packed, record.files.get("lost"))
     if last:
         members = pa.table(
             {
@@ -56,12 +56,12 @@ def step(store: Store, number: int, record: Record, file: str, raw: list[tuple])
             }
         )
         files = {"members": members, "rejects": schemas.ROW_REJECTS.empty_table()}
-        args["published"] = {**commit(store, "members", files).files, "documents": []}
-    config = {
-        "settings": {**settings.__dict__, "steps": list(STEPS)},
-        "published": {"keep": 10, "columns": [], "policy": "x"} if last else None,
-    }
-    made = rank.Worker(config, 1)(Task("part", args, shared=found.files), Reader(store))
+        published = commit(store, "members", files).files
+        fan_out = FanOutFiles(published["members"], published["rejects"], {})
+        args = replace(args, fan_out=fan_out)
+    kept = FanOutSettings(10, (), "x", pa.schema([])) if last else None
+    worker = rank.Worker(rank.Settings(settings, kept), 1)
+    made = worker(Task("part", args, shared=found.files), Reader(store))
     return commit(store, f"rank-{number}", made.files)
 
 
@@ -104,14 +104,9 @@ def test_a_query_without_a_vector_is_rejected_whatever_else_it_lacks(store: Stor
     )
     unusable = of_rows(schemas.ROW_REJECTS, [(1, "zero_embedding")])
     made = commit(store, "queries", {"members": members, "rejects": unusable}).files
-    args = {
-        "rows": [],
-        "dropped": [],
-        "vectors": [("queries", 0, made["rejects"], made["members"])],
-        "dead": [],
-        "pairs": [],
-    }
-    table = rejects.Worker({}, 1)(Task("rejects", args), Reader(store)).files["rejects"]
+    vectors = rejects.VectorRejects("queries", 0, made["rejects"], made["members"])
+    args = rejects.Args([], [vectors], [], [])
+    table = rejects.Worker(None, 1)(Task("rejects", args), Reader(store)).files["rejects"]
     assert isinstance(table, pa.Table)
     assert [(row["id"], row["reason"]) for row in table.to_pylist()] == [
         ("b", "zero_embedding"),
@@ -127,8 +122,8 @@ def test_partial_lists_are_merged_in_any_number(store: Store) -> None:
         rows = [(0, group * 10 + i, f"d{group:02d}{i}", (5 - i) / 4) for i in range(3)]
         made = commit(store, f"g{group}", {"candidates": of_rows(schemas.partials(False), rows)})
         refs.append(made.files["candidates"])
-    worker = merge.Worker({"depth": depth, "head": 2, "bm25_weight": 0.0}, 1)
-    args = {"partials": refs, "queries": 1, "carried": None}
+    worker = merge.Worker(merge.Settings(depth, head=2, bm25_weight=0.0), 1)
+    args = merge.Args(refs, queries=1, carried=None)
     payload = worker(Task("part", args), Reader(store))
     found, scattered = payload.files["candidates"], payload.files["scatter"]
     assert isinstance(found, pa.Table) and isinstance(scattered, Scatter)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from nightrank.datasets import lists
+from nightrank.datasets.fan_out import FanOutFiles, FanOutSettings
 from nightrank.errors import NightrankError
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
 from nightrank.runtime.stage import Task
@@ -81,21 +82,11 @@ def rank_payload(
         rejects=schemas.ROW_REJECTS.empty_table(),
     )
     found = gather([record.files["scores"]])[0]
-    args = {
-        "list": record.files["list"],
-        "scores": found.packed,
-        "published": {
-            "members": record.files["members"],
-            "rejects": record.files["rejects"],
-            "documents": [],
-        },
-    }
-    settings = rank.Settings(("rerank",), 0, depth, 0.0, 0, False)
-    plain = {**settings.__dict__, "steps": ["rerank"]}
-    published = {"keep": 10, "columns": [], "policy": "rerank"}
-    worker = rank.Worker({"settings": plain, "published": published}, 1)
-    if exact:
-        args["exact"] = exact
+    fan_out = FanOutFiles(record.files["members"], record.files["rejects"], {})
+    args = rank.Args(record.files["list"], found.packed, None, exact or [], fan_out)
+    step = rank.StepSettings(("rerank",), 0, depth, 0.0, 0, False)
+    published = FanOutSettings(10, (), "rerank", pa.schema([]))
+    worker = rank.Worker(rank.Settings(step, published), 1)
     return worker(Task("part", args, shared=found.files), Reader(store))
 
 
@@ -159,8 +150,8 @@ def dropped(store: Store, policy: str, hashes: tuple[bytes, bytes]) -> list[tupl
         commit(store, uuid4().hex, ids=buckets.scatter(table, table["id"])).files["ids"]
         for table in tables
     ]
-    args = {"ingested": buckets.parts(enumerate(refs), range(buckets.BUCKETS))}
-    worker = delta.Worker({"kind": "queries", "policy": policy, "feed": False}, 1)
+    args = delta.Args(buckets.parts(enumerate(refs), range(buckets.BUCKETS)))
+    worker = delta.Worker(delta.Settings("queries", policy, feed=False), 1)
     content = worker(Task("t", args), Reader(store)).files["dropped"]
     assert isinstance(content, Scatter)
     rows = content.table["row"].to_pylist()
@@ -190,11 +181,11 @@ def test_vectors_that_are_not_finite_or_zero_never_reach_an_index(store: Store) 
             return np.array([[np.nan, 1], [0, 0], [1, 2]], dtype=np.float32)
 
     model = resolve_bi_encoder("toy:bag-of-words", dimension=2)
-    worker = embed.Worker({"kind": "document", "model": model.to_dict()}, 1)
+    worker = embed.Worker(embed.Settings("document", model), 1)
     worker._encoder = Broken()
     tokens = pa.table([pa.array([[1], [2], [3]], pa.list_(pa.int32()))], schema=schemas.TOKENS)
     ref = commit(store, "tokens", tokens=tokens).files["tokens"]
-    made = worker(Task("t", {"tokens": ref}), Reader(store)).files
+    made = worker(Task("t", embed.Args(ref)), Reader(store)).files
     assert made["vectors"]["row"].to_pylist() == [2]
     assert made["rejects"].to_pylist() == [
         {"row": 0, "reason": "nonfinite_embedding"},
@@ -218,10 +209,10 @@ def manifest(files: list[dict[str, FileRef]], **stats: int) -> Manifest:
 def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
     index = manifest([{"index": FileRef("i", 100, "", 0), "rows": FileRef("r", 10, "", 50)}] * 6)
     vectors = manifest([{"vectors": FileRef("v", 90, "", 100)}] * 3)
-    searched = search.SearchInputs({7: (index, vectors), 9: (index, vectors)})
+    segment = search.IndexedSegment(index, vectors)
 
     def sizes(memory_bytes: int) -> list[int]:
-        return [len(group) for group in search.groups(searched, memory_bytes)]
+        return [len(group) for group in search.groups({7: segment, 9: segment}, memory_bytes)]
 
     assert sizes(10**9) == [12]
     assert sizes(400) == [2] * 6
@@ -235,8 +226,10 @@ def test_groups_hold_what_fits_and_units_grow_with_large_jobs() -> None:
         tokens = manifest([{"tokens": FileRef("t", 1, "", 262_144)}], tokens=262_144 * 100)
         queries = manifest([{"tokens": FileRef("q", 1, "", 10)}], tokens=100)
         texts = manifest([{"queries": FileRef("q", 1, "", 10)}])
-        scored = rerank.RerankInputs(scattered, texts, queries, {0: tokens})
-        return len(rerank.plan(scored, wanted, replace(model, minute_tokens=minute)))
+        timed = replace(model, minute_tokens=minute)
+        return len(
+            rerank.tasks(rerank.Inputs(scattered, texts, queries, {0: tokens}, timed, wanted))
+        )
 
     assert units(500, "auto") == 1
     assert units(100_000, "auto") == rerank.SMALL_JOB_UNITS

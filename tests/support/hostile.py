@@ -22,6 +22,7 @@ from nightrank.errors import EXIT_CODES
 from nightrank.flow.run import Run
 from nightrank.generations.results import generation_of
 from nightrank.generations.verification import verify_generation
+from nightrank.storage.dataset import Manifest
 from tests.support.lake import execute, opened
 
 # The table of README without a bug (70), and 0.
@@ -339,6 +340,13 @@ def play(config: str, whole: bool, sets: list[str] | None = None) -> Ending:
     return Ending(code, said.getvalue(), ended[0] if ended else None)
 
 
+def ingested(job: Run, kind: str) -> Manifest:
+    """The ingest of the corpus or the queries."""
+    manifest = job.report.corpus_rows if kind == "corpus" else job.report.query_rows
+    assert manifest is not None
+    return manifest
+
+
 def check(ending: Ending, whole: bool, expected: dict[str, int | None]) -> None:
     """A code of the table, one line or none, and every row of the input accounted for."""
     assert ending.code in EXPECTED_CODES, ending.said
@@ -349,7 +357,7 @@ def check(ending: Ending, whole: bool, expected: dict[str, int | None]) -> None:
         return
     assert (ending.code, ending.said) == (0, "")
     for kind, rows in expected.items():
-        made = ending.job.made[f"{kind}.ingest"]
+        made = ingested(ending.job, kind)
         parts = [made.total(name) for name in ("accepted", "rejected", "unselected")]
         assert made.total("rows_in") == sum(parts)
         assert made.rows("rejects") == parts[1]
@@ -359,5 +367,5 @@ def check(ending: Ending, whole: bool, expected: dict[str, int | None]) -> None:
         entry = generation_of(ending.job.store)
         verify_generation(ending.job.store, entry)  # In = ranked + rejected, among much else.
         assert entry.body["counts"]["rows"]["rejects"] >= sum(
-            ending.job.made[f"{kind}.ingest"].total("rejected") for kind in expected
+            ingested(ending.job, kind).total("rejected") for kind in expected
         )

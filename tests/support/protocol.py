@@ -6,6 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from nightrank.generations.entries import (
+    IndexEntry,
+    ResultDatasets,
+    ResultsEntry,
+    TemplateEntry,
+)
 from nightrank.generations.publish import publish_results
 from nightrank.storage.dataset import Dataset, FileRef, Payload, shard_names
 from nightrank.storage.log import Entry, Log, Moved
@@ -15,6 +21,50 @@ from nightrank.storage.store import Store
 
 SHARDS = 4
 MODEL = {"model": "toy:bag-of-words"}
+
+
+EMPTY_INDEX = IndexEntry(
+    base=0,
+    source_id="",
+    corpus_id="",
+    files_id="",
+    ingest="",
+    delta="",
+    segments=(),
+    tombstones=(),
+    next_segment=0,
+    template=TemplateEntry("", "", 0, 0, "Flat", ""),
+    encoder=MODEL,
+    vectors_key="",
+    compacted=None,
+)
+
+
+def results(plan: str, folder: str, path: str) -> ResultsEntry:
+    """A result generation whose datasets are all one."""
+    return ResultsEntry(
+        plan_id=plan,
+        versions={},
+        folder=folder,
+        epoch=0,
+        index_generation=1,
+        queries="queries/none",
+        datasets=ResultDatasets(*[path] * 8),
+        config={},
+        models=[],
+        stored_models=[],
+        lists_key="",
+        vectors_key="",
+        stores={},
+        run_number=0,
+        recall=None,
+        precision={},
+        cut=[],
+        unfinished="",
+        rerank_depth=0,
+        changes_since=0,
+        stage_seconds={},
+    )
 
 
 def content(plan: str, shard: int) -> pa.Table:
@@ -27,8 +77,7 @@ def publish(root: str, plan: str, store: Store | None = None, forced: bool = Fal
     store = store or Store(root)
     store.probe()
     # Of an index without documents: what garbage collection looks at.
-    index = {"segments": [], "tombstones": [], "inputs": {}, "template": {"path": ""}}
-    store.put_if_absent(f"index/_log/{1:020d}.json", seal({**index, "encoder": MODEL}))
+    store.put_if_absent(f"index/_log/{1:020d}.json", seal(EMPTY_INDEX.body()))
     log = Log(store, "results")
     folder = f"results/{plan}.0"
     store.put_if_absent(f"{folder}/plan.json", seal({"watermark": log.last()}))
@@ -43,17 +92,8 @@ def publish(root: str, plan: str, store: Store | None = None, forced: bool = Fal
                 done[shard] = dataset.commit(shard, again.get(shard, 0), payload, lambda: 0.0)
         records = [done[shard] for shard in shard_names(SHARDS)]
         manifest = dataset.finish("rank", 1, {"plan": plan}, records)
-    body = {
+    body = results(plan, folder, dataset.path).body() | {
         "kind": "publish",
-        "plan_id": plan,
-        "epoch": 0,
-        "rerank_depth": 0,
-        "folder": folder,
-        "queries": "queries/none",
-        "index_generation": 1,
-        "datasets": {"rank": dataset.path, "candidates": dataset.path},
-        "stores": {},
-        "models": [],
         "files": {"ranked": [_file(ref) for ref in manifest.files("rows")]},
     }
     while True:

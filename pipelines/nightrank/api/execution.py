@@ -15,10 +15,11 @@ from nightrank.config.schema import PipelineConfig
 from nightrank.errors import NightrankError
 from nightrank.evaluation.coverage import Coverage
 from nightrank.flow import offline_rerank as pipeline
-from nightrank.flow.offline_rerank import STAGES, Run
+from nightrank.flow.run import Run
 from nightrank.generations import prediction, rollbacks
 from nightrank.generations.planning import Plan, Scope, make_plan, store_models
 from nightrank.generations.results import generation_of, open_lake
+from nightrank.generations.stage_order import PUBLISH, position, stops
 from nightrank.runtime import deadline, events, supervisor
 from nightrank.runtime.budget import Meter
 from nightrank.runtime.eta import EtaEstimator
@@ -60,14 +61,14 @@ class Request:
             NightrankError: E_USAGE.
         """
         for option, name in (("--from", self.first), ("--to", self.last)):
-            if name is not None and name not in STAGES:
-                do = f"stages: {', '.join(STAGES)}"
+            if name is not None and name not in stops():
+                do = f"stages: {', '.join(stops())}"
                 raise NightrankError("E_USAGE", f"{option} {name}: no such stage", "", do)
 
     @property
     def publishes(self) -> bool:
         """Whether results are to be published."""
-        wanted = self.last in (None, *STAGES[STAGES.index("publish") :])
+        wanted = self.last is None or position(self.last) >= position(PUBLISH)
         return wanted and self.scope != "index"
 
 
@@ -181,7 +182,7 @@ def _timed(run: Run, result: Result) -> Result:
 
 def _without_results(run: Run, last: str | None) -> Result:
     """Of a run of the index half, or one that stopped before `publish`."""
-    index, base = run.index, run.plan.base
+    index, base = run.report.index, run.plan.base
     of_index = run.plan.scope == "index"
     is_new = index is not None and index.generation != (base.generation if base else 0)
     return Result(
@@ -251,22 +252,23 @@ def judgements_of(manifest: Manifest) -> tuple[Coverage, ...]:
 
 def _work(run: Run) -> Work:
     """What this run had to do: documents and pairs, new and reused."""
-    ingested, delta = run.made.get("corpus.ingest"), run.made.get("corpus.delta")
+    report = run.report
+    ingested, delta = report.corpus_rows, report.corpus_changes
     names = ("added", "changed", "removed")
     changes = dict.fromkeys(names, 0)
-    if delta and not run.plan.corpus_stands:
+    if delta and not run.plan.corpus_is_indexed:
         changes = {name: delta.total(name) for name in names}
-    scores = [manifest for name, manifest in run.made.items() if name.startswith("scores.")]
     needed, scored = (
-        sum(manifest.total(name) for manifest in scores) for name in ("pairs", "pairs_scored")
+        sum(manifest.total(name) for manifest in report.scored)
+        for name in ("pairs", "pairs_scored")
     )
-    queries = run.made.get("queries.ingest")
+    queries = report.query_rows
     return Work(
         documents_in=ingested.total("rows_in") if ingested else 0,
         documents_added=changes["added"],
         documents_changed=changes["changed"],
         documents_removed=changes["removed"],
-        documents_embedded=run.embedded,
+        documents_embedded=report.embedded,
         queries_in=queries.total("rows_in") if queries else 0,
         pairs_needed=needed,
         pairs_reused=needed - scored,

@@ -207,7 +207,7 @@ def _of_next_run(
         plain["warnings"] += obstacles(planned, store, documents)
         return plain
     plain = next_run(full, planned, store, *assumed(planned, store, full, change), exact=False)
-    if not planned.corpus_stands:
+    if not planned.corpus_is_indexed:
         what = f"the corpus was not read: {change:.1%} of it is assumed to have changed (--change)"
         plain["warnings"].append(f"{what}; `nightrank nightly --dry-run` reads and counts it")
     return plain

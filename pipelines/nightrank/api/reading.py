@@ -8,7 +8,8 @@ from typing import Any
 
 from nightrank.api.config import Config, load_config
 from nightrank.config.overrides import Overrides
-from nightrank.generations.results import evaluation_file, file_list, generation_of, open_lake
+from nightrank.generations.evaluations import evaluation_file
+from nightrank.generations.results import file_list, generation_of, open_lake
 
 # Beside the published tables: every measure of every judged query, as `evaluate` writes it.
 EVALUATION = "evaluation"

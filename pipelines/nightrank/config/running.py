@@ -31,7 +31,7 @@ class Search(Section):
 # Stages by their file's name. FAISS and torch never meet in one process: their GPU builds may bring
 # two CUDA majors.
 IndexStage = Literal["train_index", "build_index", "search"]
-ModelStage = Literal["tokenize", "embed", "rerank"]
+ModelStage = Literal["tokenize", "terms", "embed", "rerank"]
 OtherStage = Literal[
     "ingest",
     "delta",

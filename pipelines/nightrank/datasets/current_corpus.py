@@ -27,7 +27,7 @@ class CurrentCorpus:
     documents: dict[int, Manifest]
     tombstones: tuple[Manifest, ...] = ()
 
-    def dead(self) -> list[FileRef]:
+    def tombstone_files(self) -> list[FileRef]:
         """The tombstone files."""
         return [ref for made in self.tombstones for ref in made.files("tombstones") if ref.rows]
 

@@ -6,7 +6,6 @@ Part of the rank stage. Identical query texts were ranked once; here every query
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from nightrank.config.schema import Corpus, Queries
 from nightrank.datasets.lists import lists
 from nightrank.datasets.row_schemas import attributes_schema, documents_schema
 from nightrank.retrieval.ranking import positions
+from nightrank.runtime.identity import outside_identity
 from nightrank.storage import buckets, ordinals, schemas
 from nightrank.storage.dataset import FileRef, Manifest
 from nightrank.storage.reader import Reader
@@ -23,7 +23,7 @@ from nightrank.storage.scatter import Scatter
 
 
 @dataclass(frozen=True)
-class Published:
+class FanOut:
     """Inputs and settings of the fan-out.
 
     Attributes:
@@ -33,33 +33,52 @@ class Published:
         keep: results per query.
         columns: document columns to repeat in every row.
         policy: the steps applied, as the queries table names them.
+        queries: the section of the config.
+        corpus: the section of the config.
     """
 
     distinct: Manifest
     embedded: Manifest
     documents: dict[int, Manifest]
-    queries: Queries
-    corpus: Corpus
     keep: int
     columns: tuple[str, ...]
     policy: str
+    queries: Queries = outside_identity()
+    corpus: Corpus = outside_identity()
 
-    def of_shard(self, number: int) -> dict[str, Any]:
+    def of_shard(self, number: int) -> FanOutFiles:
         """The files that one query shard needs."""
-        documents = document_files(self.documents) if self.columns else {}
-        return {
-            "members": self.distinct.shards[number].files["members"],
-            "rejects": self.embedded.shards[number].files["rejects"],
-            "documents": documents,
-            "schema": documents_schema(self.corpus),
-        }
+        return FanOutFiles(
+            self.distinct.shards[number].files["members"],
+            self.embedded.shards[number].files["rejects"],
+            document_files(self.documents) if self.columns else {},
+        )
 
-    def settings(self) -> dict[str, Any]:
-        """The plain part, for the worker and the stage's identity."""
-        return {"keep": self.keep, "columns": list(self.columns), "policy": self.policy}
+    def settings(self) -> FanOutSettings:
+        """What the worker needs of this."""
+        return FanOutSettings(self.keep, self.columns, self.policy, documents_schema(self.corpus))
 
 
-def publish_schemas(steps: list[str], hybrid: bool, published: Published) -> dict[str, pa.Schema]:
+@dataclass(frozen=True)
+class FanOutFiles:
+    """Files of one query shard: query_ids, rejected queries, document shards by segment."""
+
+    members: FileRef
+    rejects: FileRef
+    documents: dict[int, list[FileRef]]
+
+
+@dataclass(frozen=True)
+class FanOutSettings:
+    """See `FanOut`; `schema` is that of the documents."""
+
+    keep: int
+    columns: tuple[str, ...]
+    policy: str
+    schema: pa.Schema
+
+
+def publish_schemas(steps: list[str], hybrid: bool, published: FanOut) -> dict[str, pa.Schema]:
     """Schemas of the published files."""
     documents = documents_schema(published.corpus)
     columns = pa.schema([documents.field(name) for name in published.columns])
@@ -74,8 +93,8 @@ def publish_schemas(steps: list[str], hybrid: bool, published: Published) -> dic
 def fan_out(
     pool: pa.Table,
     rejected: pa.Table,
-    files: dict[str, Any],
-    settings: dict[str, Any],
+    files: FanOutFiles,
+    settings: FanOutSettings,
     read: Reader,
 ) -> tuple[dict[str, pa.Table | Scatter], dict[str, int]]:
     """Makes `ranked`, `queries`, `lists` and `rejects` of one query shard.
@@ -83,35 +102,38 @@ def fan_out(
     Args:
         pool: ranked lists of the distinct queries, sorted by (query, rank).
         rejected: `schemas.LOST`, candidates that were left out since they have no finite score.
-        files: see `Published.of_shard`.
-        settings: see `Published.settings`.
+        files: of the query shard.
+        settings: how many rows, which columns.
         read: opens the files.
 
     Returns:
         The tables, and counts for the record.
     """
-    members = read.table(files["members"])
+    members = read.table(files.members)
     query = members["query"].to_numpy()
     total = int(max(query.max(initial=-1), pc.max(pool["query"]).as_py() or -1)) + 1
     counts = np.bincount(pool["query"].to_numpy(), minlength=total)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if total else np.zeros(0, np.int64)
-    taken = np.minimum(counts[query], settings["keep"])
+    taken = np.minimum(counts[query], settings.keep)
     owner = np.repeat(np.arange(len(query)), taken)
     offset = positions(owner.astype(np.int32)).astype(np.int64) - 1
     rows = pool.take(pa.array(starts[query][owner] + offset))
     ranked = rows.drop_columns(["query", "ordinal"])
     ranked = ranked.add_column(0, "query_id", members["query_id"].take(pa.array(owner)))
-    for name in settings["columns"]:
-        ranked = ranked.append_column(name, document_column(name, rows["ordinal"], files, read))
+    for name in settings.columns:
+        column = document_column(
+            name, rows["ordinal"], files.documents, read, settings.schema.field(name).type
+        )
+        ranked = ranked.append_column(name, column)
 
-    status, reason = _status(members, counts, rejected, read.table(files["rejects"]))
+    status, reason = _status(members, counts, rejected, read.table(files.rejects))
     fixed = {
         "query_id": members["query_id"],
         "status": status,
         "reason": reason,
         "num_candidates": pa.array(counts[query].astype(np.int32)),
         "vertical": members["vertical"],
-        "policy": pa.array([settings["policy"]] * len(query), pa.string()),
+        "policy": pa.array([settings.policy] * len(query), pa.string()),
     }
     carried = [name for name in members.column_names if name not in (*fixed, "query")]
     queries = pa.table({**fixed, **{name: members[name] for name in carried}})
@@ -147,26 +169,27 @@ def document_files(documents: dict[int, Manifest]) -> dict[int, list[FileRef]]:
 
 
 def document_column(
-    name: str, places: pa.ChunkedArray, files: dict[str, Any], read: Reader
+    name: str,
+    places: pa.ChunkedArray,
+    documents: dict[int, list[FileRef]],
+    read: Reader,
+    kind: pa.DataType | None = None,
 ) -> pa.Array:
     """One document column for rows given by ordinal; reads that column of the shards it needs."""
     wanted = places.to_numpy()
     keys = ordinals.shard_key(wanted)
     parts, at = [], np.empty(len(wanted), dtype=np.int64)
     done = 0
-    refs: dict[int, list[FileRef]] = files["documents"]
-    kind = None
     for key in np.unique(keys).tolist():
         mine = np.flatnonzero(keys == key)
         segment, shard = ordinals.split_key(key)
-        column = read.table(refs[segment][shard], [name])[name].combine_chunks()
+        column = read.table(documents[segment][shard], [name])[name].combine_chunks()
         parts.append(column.take(pa.array(ordinals.row(wanted[mine]))))
         kind = column.type
         at[mine] = np.arange(done, done + len(mine))
         done += len(mine)
     if not parts:
-        schema: pa.Schema | None = files.get("schema")
-        return pa.array([], schema.field(name).type if schema else pa.string())
+        return pa.array([], kind or pa.string())
     return pa.chunked_array(parts, kind).take(pa.array(at))
 
 

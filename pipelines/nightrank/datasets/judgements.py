@@ -44,22 +44,22 @@ def load_qrels(path: str, options: dict[str, Any]) -> pa.Table:
         return read_qrels(file, path)
 
 
-def look_up(judged: pa.Array, standing: CurrentCorpus, read: Reader) -> Coverage:
+def look_up(judged: pa.Array, current: CurrentCorpus, read: Reader) -> Coverage:
     """How many judged documents are in a corpus.
 
     Args:
         judged: string[n], different doc_ids.
-        standing: the corpus.
+        current: the corpus.
         read: opens its files.
     """
     segments = [
         (number, ref)
-        for number, made in sorted(standing.documents.items())
+        for number, made in sorted(current.documents.items())
         for ref in made.files("ids")
     ]
     bucket = buckets.bucket_of(id_hash(judged))
     runs = _runs(bucket, sum(ref.rows for _, ref in segments))
-    dead = list(enumerate(standing.dead()))
+    dead = list(enumerate(current.tombstone_files()))
     chosen = np.zeros(len(judged), dtype=bool)
     known = np.zeros(len(judged), dtype=bool)
     least: str | None = None

@@ -1,86 +1,124 @@
-"""Merging segments before there are too many, or too much in them is dead.
+"""Merging segments before there are too many, or too much in them is tombstoned.
 
-A generation of its own: the documents are the same, they only stand elsewhere. Nothing is embedded
-or tokenised again, standing lists follow by `origin`, pair scores too; older generations keep their
+A generation of its own: the documents are the same, in other segments. Nothing is embedded or
+tokenised again, existing lists follow by `origin`, pair scores too; older generations keep their
 segments as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from nightrank.config.running import Nightly
-from nightrank.flow.run import Run, tokens_name
+from nightrank.flow.run import Run
 from nightrank.generations.corpus import Corpus, Segment
-from nightrank.stages import compact, copy
+from nightrank.generations.planning import Plan
+from nightrank.generations.stage_order import segment_versions
+from nightrank.stages import compact, copy, embed, terms, tokenize
 from nightrank.storage.dataset import Dataset, Manifest
 from nightrank.storage.fingerprint import fingerprint
 
 
-def choose(corpus: Corpus, limits: Nightly) -> tuple[list[Segment], str]:
-    """Which segments are to be merged, and why; none on most nights.
+@dataclass(frozen=True)
+class Choice:
+    """The segments to merge, none in most runs, and why."""
+
+    segments: list[Segment]
+    reason: str
+
+
+def choose(corpus: Corpus, limits: Nightly) -> Choice:
+    """Which segments are to be merged.
 
     Where there are too many the smallest are merged, so many that half the allowed number is left:
-    a merge comes every so many nights, and the largest segments stay out of it. A segment with too
-    many dead is written anew.
+    a merge comes every so many runs, and the largest segments stay out of it. A segment with too
+    many tombstones is rewritten.
     """
-    buried, reasons = corpus.buried(), []
-    rows = {s.number: s.made["documents"].rows("documents") for s in corpus.segments}
-    living = {number: rows[number] - buried[number] for number in rows}
-    chosen = {number for number in rows if buried[number] > limits.max_dead_fraction * rows[number]}
+    tombstoned, reasons = corpus.tombstoned(), []
+    rows = {part.number: part.documents.rows("documents") for part in corpus.segments}
+    limit = limits.max_dead_fraction
+    chosen = {number for number in rows if tombstoned[number] > limit * rows[number]}
     if chosen:
-        share = max(buried[number] / rows[number] for number in chosen)
-        reasons.append(f"{share:.0%} of a segment is dead")
+        share = max(tombstoned[number] / rows[number] for number in chosen)
+        reasons.append(f"{share:.0%} of a segment is tombstoned")
     if len(rows) > limits.max_segments:
         reasons.append(f"{len(rows)} segments")
+        by_size = sorted(rows, key=lambda number: rows[number] - tombstoned[number])
         few = len(rows) - max(1, limits.max_segments // 2)
-        chosen |= set(sorted(rows, key=lambda number: living[number])[: few + 1])
-    merged = [segment for segment in corpus.segments if segment.number in chosen]
-    return merged, ", ".join(reasons)
+        chosen |= set(by_size[: few + 1])
+    segments = [part for part in corpus.segments if part.number in chosen]
+    return Choice(segments, ", ".join(reasons))
 
 
-def merge(job: Run, old: list[Segment]) -> Segment:
-    """The segment that holds the living documents of others, with all that was derived of them."""
-    plan, config, corpus = job.plan, job.plan.config, job.corpus
-    of = {segment.number: segment.made["documents"] for segment in old}
-    buried = corpus.buried()
-    living = sum(made.rows("documents") - buried[number] for number, made in of.items())
-    dead = corpus.standing().dead()
-    standing = [[segment.number, segment.path] for segment in old]
-    key = fingerprint({"of": standing, "tombstones": [made.path for made in corpus.tombstones]})
-    merged = Segment(corpus.take_number(), f"segments/{key}")
-    wanted = config.layout.document_shard_rows
-    path = f"{merged.path}/documents"
-    stage = compact.stage(path, config.corpus, of, dead, living, wanted)
-    documents = job.of_segment(merged, "documents", stage)
-    for name in {tokens_name(model) for model in (plan.encoder, *plan.steps)}:
-        if held := _of_all(job, old, name):
-            job.of_segment(merged, name, copy.stage(f"{merged.path}/{name}", documents, held))
-    if held := _of_all(job, old, name := job.terms_name()):
-        made = copy.stage(f"{merged.path}/{name}", documents, held)
-        job.of_segment(merged, "documents.terms", made)
-    name = f"embeddings-{fingerprint(plan.encoder.identity())}"
-    if held := _of_all(job, old, name):
-        made = copy.stage(f"{merged.path}/{name}", documents, held, plan.encoder.dimension)
-        job.of_segment(merged, "documents.embeddings", made)
-    return merged
+def merge(run: Run, corpus: Corpus, old: list[Segment]) -> Segment:
+    """The segment that holds the documents of others, with all that was derived of them."""
+    plan, config = run.plan, run.plan.config
+    documents = {part.number: part.documents for part in old}
+    tombstoned = corpus.tombstoned()
+    current_rows = sum(
+        manifest.rows("documents") - tombstoned[number] for number, manifest in documents.items()
+    )
+    inputs = compact.Inputs(
+        documents,
+        corpus.current().tombstone_files(),
+        current_rows,
+        config.layout.document_shard_rows,
+        config.corpus,
+    )
+    merged_from = {
+        "of": [[part.number, part.documents.path] for part in old],
+        "tombstones": [delta.path for delta in corpus.tombstones],
+    }
+    path, number = f"segments/{fingerprint(merged_from)}", corpus.take_number()
+    merged = run.complete(compact.STAGE, path, inputs)
+    segment = Segment(number, path, merged, segment_versions(compacted=True))
+    derived = (_derived(plan, part.path, part.documents) for part in (segment, *old))
+    for target, *sources in zip(*derived, strict=True):
+        copied = {
+            part.number: Dataset(run.store, source.path).manifest()
+            for part, source in zip(old, sources, strict=True)
+        }
+        complete = {number: manifest for number, manifest in copied.items() if manifest}
+        if len(complete) == len(old):
+            inputs_of_copy = copy.Inputs(merged, complete, target.dimension)
+            label = f"copy {target.name}"
+            run.complete(copy.STAGE, path, inputs_of_copy, label, target.path, quiet=True)
+    return segment
 
 
-def _of_all(job: Run, old: list[Segment], name: str) -> dict[int, Manifest]:
-    """One derived dataset of all these segments, or nothing where one lacks it."""
-    found = {s.number: Dataset(job.store, f"{s.path}/{name}").manifest() for s in old}
-    whole = {number: made for number, made in found.items() if made is not None}
-    return whole if len(whole) == len(old) else {}
+@dataclass(frozen=True)
+class Derived:
+    """A dataset that is derived of a segment's documents; `dimension` where it holds vectors."""
+
+    name: str
+    path: str
+    dimension: int | None = None
+
+
+def _derived(plan: Plan, folder: str, documents: Manifest) -> Iterator[Derived]:
+    """Tokens, terms and vectors of a segment, whether they exist or not."""
+    for model in (plan.encoder, *plan.steps):
+        tokens = tokenize.Inputs.of(documents, "documents", model)
+        yield Derived("tokens", tokenize.STAGE.dataset(folder, tokens))
+    words = terms.Inputs(documents, "documents", plan.config.retrieve.bm25.language)
+    yield Derived("terms", terms.STAGE.dataset(folder, words))
+    tokenized = tokenize.Inputs.of(documents, "documents", plan.encoder)
+    vectors = embed.Inputs(tokenize.STAGE.pending(folder, tokenized), "documents", plan.encoder)
+    dimension = plan.encoder.dimension
+    yield Derived("vectors", embed.STAGE.dataset(folder, vectors), dimension)
 
 
 def replace(corpus: Corpus, old: list[Segment], merged: Segment) -> Corpus:
-    """The corpus with a segment in place of others; tombstones that still bury something stay."""
-    gone = {segment.number for segment in old}
-    segments = [segment for segment in corpus.segments if segment.number not in gone]
-    if merged.made["documents"].shards or not segments:
+    """The corpus with a segment in place of others; tombstones that still apply stay."""
+    replaced = {part.number for part in old}
+    segments = [part for part in corpus.segments if part.number not in replaced]
+    if not merged.documents.empty or not segments:
         segments.append(merged)
-    numbers = {str(segment.number) for segment in segments}
+    numbers = {str(part.number) for part in segments}
     tombstones = [
-        made
-        for made in corpus.tombstones
-        if any(numbers & shard.stats["buried"].keys() for shard in made.shards)
+        delta
+        for delta in corpus.tombstones
+        if any(numbers & shard.stats["tombstoned"].keys() for shard in delta.shards)
     ]
     return Corpus(segments, tombstones, corpus.next_number)

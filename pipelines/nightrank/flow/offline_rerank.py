@@ -1,67 +1,89 @@
-"""The table of contents: from a plan to published, measured results.
-
-Both inputs are read and checked before anything dear is spent; `index_half` brings the corpus to a
-published index generation; `query_half` ranks the queries against it and publishes. What a
-stage does is in its own file, how it is executed is in `runtime`.
-"""
+"""The pipeline, read from top to bottom: from a plan to published, measured results."""
 
 from __future__ import annotations
 
 from nightrank.config.schema import PipelineConfig
 from nightrank.errors import NightrankError
-from nightrank.flow import index_half, query_half
-from nightrank.flow.outline import outline
-from nightrank.flow.run import STAGES, Run
+from nightrank.flow.bands import steps_of
+from nightrank.flow.corpus import ingest_corpus, update_corpus
+from nightrank.flow.dry_run import PlannedStage, planned_stages
+from nightrank.flow.index import build_index, load_index
+from nightrank.flow.publication import publish
+from nightrank.flow.queries import ingest_queries, update_queries
+from nightrank.flow.reranking import rerank
+from nightrank.flow.retrieval import retrieve
+from nightrank.flow.run import Run, Stopped
+from nightrank.generations.entries import ResultsEntry
+from nightrank.generations.evaluations import evaluation_stage, judgements_of, rejects_of
+from nightrank.generations.planning import Plan
 from nightrank.generations.repair import Repair
-from nightrank.generations.results import evaluated_by, manifests_of
+from nightrank.generations.results import manifests_of
+from nightrank.generations.stage_order import PUBLISH, position
 from nightrank.runtime.events import emit
 from nightrank.runtime.executor import Executor, run_stage
 from nightrank.runtime.progress import Progress
-from nightrank.stages import evaluate
 from nightrank.storage.dataset import Manifest
 from nightrank.storage.log import Entry
 from nightrank.storage.store import Store
 
-__all__ = ["STAGES", "Run", "run", "run_evaluation"]
+
+def pipeline(run: Run) -> Entry | None:
+    """From the two inputs to a log entry of the results; None where the index alone is updated.
+
+    Both inputs are read and checked before anything expensive is computed.
+    """
+    scope = run.plan.scope
+    rows = ingest_corpus(run) if scope != "results" else None  # ingest, delta
+    asked = ingest_queries(run) if scope != "index" else None  # ingest, delta
+    if rows is None:
+        index = load_index(run)
+    else:
+        documents = update_corpus(run, rows)  # extract, segment, tokenize, terms, embed
+        index = build_index(run, documents)  # train, build, compact; the index log
+    if asked is None:
+        return None
+    queries = update_queries(run, asked)  # distinct, tokenize, terms, embed
+    lists = retrieve(run, queries, index)  # carry, search, merge
+    for step in steps_of(run.plan):
+        lists = rerank(run, step, lists, queries, index)  # score where documents are, rank
+    return publish(run, lists, queries, index)  # changes, rejects, gate; the results log
 
 
-def run(job: Run, last: str = "publish") -> Entry | None:
+def stages_of(plan: Plan, store: Store, last: str = PUBLISH) -> list[PlannedStage]:
+    """The stages that a run of this plan consists of, in order; nothing is executed."""
+    stages = planned_stages(plan, store, pipeline, last)
+    if plan.qrels and plan.scope != "index" and position(last) >= position(PUBLISH):
+        stages.append(PlannedStage("evaluate", "evaluate", "", False, True))
+    return stages
+
+
+def run(job: Run, last: str = PUBLISH) -> Entry | None:
     """Runs the pipeline up to the stage `last` and publishes where that is reached.
 
-    A damaged file of what is not published yet is put aside and made anew, each shard's once.
+    A damaged file of what is not published yet is quarantined and recomputed, each shard's once.
 
     Returns:
-        The log entry of the results, or None where the run was told to stop earlier.
+        The log entry of the results, or None where the run was asked to stop earlier.
 
     Raises:
         NightrankError: see the stages; nothing is published then.
     """
     job.last = last
     repair = Repair(job.store)
+    planned = stages_of(job.plan, job.store, last)
+    job.progress.expect([stage.label for stage in planned if stage.reported])
     while True:
         try:
-            return _run(job)
+            return pipeline(job)
+        except Stopped:
+            return None
         except NightrankError as error:
             key = repair.put_aside(error)
             if key is None:
                 raise
             emit("file_damaged", error=error)
-            job.progress.note(f"{job.store.path(key)} is damaged: put aside, to be made anew")
+            job.progress.note(f"{job.store.path(key)} is damaged: quarantined and recomputed")
             job.start_over()
-
-
-def _run(job: Run) -> Entry | None:
-    scope = job.plan.scope
-    job.progress.expect(outline(job.plan, job.last))
-    if scope != "results":
-        index_half.take_in(job)
-    if scope != "index":
-        query_half.take_in(job)
-    if scope == "results":
-        index_half.load(job)
-    else:
-        index_half.run(job)
-    return query_half.run(job) if scope != "index" else None
 
 
 def run_evaluation(
@@ -72,7 +94,7 @@ def run_evaluation(
     Raises:
         NightrankError: E_CONFIG without qrels, E_EMPTY where they judge none of the queries.
     """
-    qrels, options = evaluated_by(config), config.storage_options
+    results, rejects = ResultsEntry.of(entry), rejects_of(entry.body["files"])
     manifests = manifests_of(store, entry)
-    made = evaluate.stage(entry.body, manifests, config.evaluate, qrels, options, config.name)
-    return run_stage(made, store, executor, progress)
+    stage = evaluation_stage(results, manifests, rejects, config, judgements_of(config))
+    return run_stage(stage, store, executor, progress)

@@ -1,46 +1,51 @@
-"""A run in progress: its plan, where it runs, and what it has made so far."""
+"""A run in progress: its plan, where it executes, and how one stage is brought to completion."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from nightrank.errors import NightrankError
-from nightrank.generations.corpus import Corpus, Segment
+from nightrank.generations import publish
+from nightrank.generations.entries import IndexEntry
 from nightrank.generations.gate import Removals
 from nightrank.generations.planning import Plan
-from nightrank.models.protocols import ResolvedModel
+from nightrank.generations.stage_order import PUBLISH, position, stops
 from nightrank.runtime.budget import Meter
 from nightrank.runtime.executor import Executor, run_stage
 from nightrank.runtime.progress import Progress
-from nightrank.runtime.stage import Stage
-from nightrank.stages import tokenize
+from nightrank.runtime.stage import Declaration, Stage
 from nightrank.storage.dataset import Dataset, Manifest
-from nightrank.storage.fingerprint import fingerprint
-from nightrank.storage.log import Entry
 from nightrank.storage.store import Store
 
-# What operators name in --from and --to, in order: the files of `stages`.
-STAGES = (
-    "ingest",
-    "delta",
-    "extract",
-    "segment",
-    "distinct",
-    "tokenize",
-    "embed",
-    "train_index",
-    "build_index",
-    "carry",
-    "search",
-    "merge",
-    "rerank",
-    "rank",
-    "changes",
-    "publish",
-    "evaluate",
-)
+Inputs = TypeVar("Inputs")
+
+
+class Stopped(Exception):
+    """The next stage lies behind the one that the run was asked to stop after."""
+
+
+@dataclass
+class Report:
+    """What a run did, for its closing lines.
+
+    Attributes:
+        corpus_rows: ingest of the corpus.
+        corpus_changes: delta of the corpus.
+        query_rows: ingest of the queries.
+        embedded: documents that got a vector.
+        scored: manifests of the rerank steps.
+        index: the index generation that was published or ranked against.
+    """
+
+    corpus_rows: Manifest | None = None
+    corpus_changes: Manifest | None = None
+    query_rows: Manifest | None = None
+    embedded: int = 0
+    scored: list[Manifest] = field(default_factory=list)
+    index: IndexEntry | None = None
 
 
 @dataclass
@@ -48,131 +53,111 @@ class Run:
     """One run of a plan.
 
     Attributes:
+        plan: what is run.
+        store: its lake.
+        executor: where stages are executed.
+        progress: is given every stage and unit.
         first: stages before this one must be complete already.
         last: the run stops after this stage.
-        made: manifests by short name, of what is not a segment's own.
-        corpus: the segments that results are made from.
-        index: the entry of the index generation they stand in.
-        embedded: documents that got a vector for this generation.
-        template: what that entry says of the index template.
         gate: whether the limits of the config decide about publication.
-        force_publish: why a night is to be published though it does not pass; empty otherwise.
+        force_publish: why results are published that do not pass them; empty otherwise.
+        meter: when the run has to end.
+        began: `time.monotonic()` when the run did.
+        cut_short: why it ends before all is scored, where a part is published for all that.
         removals: documents of a published index generation (0: of the base) that this run's corpus
             is without, by its number, as counted so far.
-        meter: when the run has to end.
-        standing: the published generation that the new lists are compared with.
-        cut_short: why it ends before all is scored, where a part is published for all that.
-        reached: how deep the last rerank step came then.
-        precision: by rerank step, what its precision changes in the best 10, as measured.
-        began: `time.monotonic()` when the run did.
+        merges: whether segments are merged where it is due.
+        report: what was done.
+        manifests: of complete stages, by path.
     """
 
     plan: Plan
     store: Store
     executor: Executor
     progress: Progress
-    first: str = STAGES[0]
-    last: str = "publish"
-    made: dict[str, Manifest] = field(default_factory=dict)
-    corpus: Corpus = field(default_factory=Corpus)
-    index: Entry | None = None
-    embedded: int = 0
-    template: dict[str, Any] = field(default_factory=dict)
+    first: str = ""
+    last: str = PUBLISH
     gate: bool = False
     force_publish: str = ""
-    removals: dict[int, Removals] = field(default_factory=dict)
     meter: Meter | None = None
-    standing: Entry | None = None
-    cut_short: NightrankError | None = None
-    reached: int | None = None
-    precision: dict[str, dict[str, Any]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
+    cut_short: NightrankError | None = None
+    removals: dict[int, Removals] = field(default_factory=dict)
+    merges: bool = True
+    report: Report = field(default_factory=Report)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
 
-    def goes_on_to(self, stage: str) -> bool:
-        """Whether the run was told to go as far as `stage`."""
-        return STAGES.index(stage) <= STAGES.index(self.last)
+    def complete(
+        self,
+        declaration: Declaration[Inputs],
+        parent: str,
+        inputs: Inputs,
+        label: str = "",
+        dataset: str = "",
+        quiet: bool = False,
+    ) -> Manifest:
+        """Brings one stage to completion, or finds that it is complete.
 
-    def depth(self) -> int:
-        """How deep the last step has scored the lists; 0 without one."""
-        return self.reached or (self.plan.config.rerank[-1].depth if self.plan.steps else 0)
-
-    def at_depth(self, name: str) -> str:
-        """A dataset of what is published; one of its own where only a part of the depth is."""
-        return f"{self.plan.folder}/{name}" + (f"-at-{self.reached}" if self.reached else "")
-
-    def start_over(self) -> None:
-        """Forgets what was made: the stages are gone through again, and find most of it done."""
-        asked = ("first", "last", "gate", "force_publish", "meter", "began")
-        kept = {name: getattr(self, name) for name in asked}
-        fresh = Run(self.plan, self.store, self.executor, self.progress, **kept)
-        vars(self).update(vars(fresh))
-        self.progress.bytes = 0
-
-    def stage(self, name: str, stage: Stage) -> Manifest:
-        """Brings one stage to completion and remembers its manifest.
+        Args:
+            declaration: the stage.
+            parent: folder of its dataset.
+            inputs: what it reads.
+            label: as operators see it.
+            dataset: another folder than the one that follows from the inputs.
+            quiet: a dataset that exists is not reported.
 
         Raises:
+            Stopped: the stage lies behind `last`.
             NightrankError: E_USAGE where the stage lies before `first` and is not complete; else
                 what `run_stage` raises.
         """
-        self.made[name] = self._complete(stage)
-        return self.made[name]
+        self._stop_behind_last(declaration.name)
+        path = dataset or declaration.dataset(parent, inputs)
+        name = label or declaration.name.replace("_", " ")
+        if path in self.manifests:
+            return self.manifests[path]
+        if manifest := Dataset(self.store, path).manifest():
+            if not quiet:
+                self.progress.skipped(name, manifest)
+            self.manifests[path] = manifest
+            return manifest
+        if self.first and position(declaration.name) < position(self.first):
+            what = f"--from {self.first}: stage {name} before it is not complete"
+            raise NightrankError("E_USAGE", what, path, "run without --from")
+        self.manifests[path] = self.execute(declaration.stage(parent, inputs, name, path))
+        return self.manifests[path]
 
-    def of_segment(self, segment: Segment, name: str, stage: Stage) -> Manifest:
-        """As `stage`, for a dataset of one segment; what stands already is not told of."""
-        if name not in segment.made:
-            standing = Dataset(self.store, stage.dataset).manifest()
-            segment.made[name] = standing or self._complete(stage)
-        return segment.made[name]
-
-    def _complete(self, stage: Stage) -> Manifest:
-        early = stage.kind in STAGES and STAGES.index(stage.kind) < STAGES.index(self.first)
-        if early and Dataset(self.store, stage.dataset).manifest() is None:
-            what = f"--from {self.first}: stage {stage.name} before it is not complete"
-            raise NightrankError("E_USAGE", what, stage.dataset, "run without --from")
+    def execute(self, stage: Stage) -> Manifest:
+        """Runs a stage whose dataset is not complete."""
         # Once a run is cut short, what it has is still brought to its readers.
         limit = self.meter.reason if self.meter and not self.cut_short else str
-        return run_stage(stage, self.store, self.executor, self.progress, limit)
+        return run_stage(stage, self.store, self.executor, self.progress, limit, is_new=True)
 
-    def terms_name(self) -> str:
-        """The folder of BM25's terms."""
-        language = self.plan.config.retrieve.bm25.language
-        return f"terms-{fingerprint({'language': language})}"
+    def check(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Calls a check of what a stage has counted; a dry run has counted nothing."""
+        function(*arguments)
 
-    def query_terms(self) -> Manifest | None:
-        """BM25's terms of the queries; None where it has no weight."""
-        bm25 = self.plan.config.retrieve.bm25
-        if not bm25.weight:
-            return None
-        path = f"{self.plan.queries}/{self.terms_name()}"
-        stage = tokenize.terms_stage(path, "queries", self.made["distinct"], bm25.language)
-        return self.made.get("queries.terms") or self.stage("queries.terms", stage)
+    def publish_index(self, entry: IndexEntry) -> IndexEntry:
+        """Appends to the index log."""
+        written = publish.publish_index(
+            self.store, entry.body(), self.plan.index_watermark, entry.datasets()
+        )
+        return IndexEntry.of(written)
 
-    def document_terms(self, segment: Segment) -> Manifest | None:
-        """BM25's terms of a segment's documents; None where it has no weight."""
-        bm25 = self.plan.config.retrieve.bm25
-        if not bm25.weight:
-            return None
-        path = f"{segment.path}/{self.terms_name()}"
-        texts = segment.made["documents"]
-        stage = tokenize.terms_stage(path, "documents", texts, bm25.language)
-        return self.of_segment(segment, "documents.terms", stage)
+    def stop_before_publication(self) -> None:
+        """Ends a run that was asked to stop earlier.
 
-    def query_tokens(self, model: ResolvedModel) -> Manifest:
-        """Tokens of the queries; models with one tokenizer share them."""
-        name = tokens_name(model)
-        if name not in self.made:
-            path = f"{self.plan.queries}/{name}"
-            self.stage(name, tokenize.stage(path, "queries", self.made["distinct"], model))
-        return self.made[name]
+        Raises:
+            Stopped: it was.
+        """
+        self._stop_behind_last(PUBLISH)
 
-    def document_tokens(self, segment: Segment, model: ResolvedModel) -> Manifest:
-        """Tokens of a segment's documents; models with one tokenizer share them."""
-        name = tokens_name(model)
-        path, texts = f"{segment.path}/{name}", segment.made["documents"]
-        return self.of_segment(segment, name, tokenize.stage(path, "documents", texts, model))
+    def start_over(self) -> None:
+        """Forgets what was counted: the stages are gone through again, most of them complete."""
+        self.cut_short, self.removals, self.report, self.manifests = None, {}, Report(), {}
+        self.progress.bytes = 0
 
-
-def tokens_name(model: ResolvedModel) -> str:
-    """The folder of a tokenizer's tokens."""
-    return f"tokens-{fingerprint({'tokenizer': model.tokenizer})}"
+    def _stop_behind_last(self, name: str) -> None:
+        names = stops()
+        if names.index(name) > names.index(self.last) and name != names[-1]:
+            raise Stopped

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrank.flow.offline_rerank import stages_of
 from nightrank.generations import accounting
 from nightrank.generations.corpus import Corpus, load_corpus, manifest_at
 from nightrank.generations.planning import Plan
@@ -79,22 +80,20 @@ def document_changes(plan: Plan, store: Store, scratch: Store) -> DocumentChange
     """
     base = plan.usable_base
     corpus = load_corpus(store, base) if base else Corpus()
-    if base and plan.corpus_stands:
-        rows = manifest_at(store, base.body["inputs"]["corpus.ingest"]).total("rows_in")
-        return DocumentChanges(rows, 0, 0, 0, corpus.living())
+    if base and plan.corpus_is_indexed:
+        rows = manifest_at(store, base.ingest).total("rows_in")
+        return DocumentChanges(rows, 0, 0, 0, corpus.size())
     config, names = plan.config, ("added", "changed", "removed", "unchanged")
-    path = f"{plan.segment}/ingest"
     source, options = config.corpus, config.storage_options
-    stage = ingest.stage(path, source, plan.corpus_splits, options, plan.source_id)
-    ingested = _made(stage, store, scratch)
+    read = ingest.Inputs.of(plan.source_id, source, plan.corpus_splits, options)
+    ingested = _made(ingest.STAGE.stage(plan.segment, read), store, scratch)
     accounting.check_input("corpus", source, ingested)
-    done = Dataset(store, f"{plan.segment}/delta").manifest()
-    if done is not None:
-        counts = {name: done.total(name) for name in names}
+    inputs = delta.Inputs("corpus", ingested, source.duplicates, corpus.current(), source.feed)
+    compared = Dataset(store, delta.STAGE.dataset(plan.segment, inputs)).manifest()
+    if compared is not None:
+        counts = {name: compared.total(name) for name in names}
     else:
-        standing, policy = corpus.standing(), source.duplicates
-        at = f"{plan.segment}/delta"
-        stage = delta.stage(at, "corpus", ingested, policy, standing, source.feed)
+        stage = delta.STAGE.stage(plan.segment, inputs)
         counts = _compared(stage, ingested, store, scratch, names)
     living = counts["unchanged"] + counts["added"] + counts["changed"]
     rows = ingested.total("rows_in")
@@ -112,7 +111,7 @@ def _compared(
     stage: Stage, ingested: Manifest, store: Store, scratch: Store, names: Sequence[str]
 ) -> dict[str, int]:
     """The delta stage's counts; its tables are dropped."""
-    worker = stage.worker.make(stage.worker.config, 1)
+    worker = stage.worker.make(stage.worker.settings, 1)
     read = _Both(store, scratch, {ref.key for ref in ingested.files("ids")})
     totals = dict.fromkeys(names, 0)
     for task in stage.tasks:
@@ -142,22 +141,27 @@ def query_changes(plan: Plan, store: Store, scratch: Store) -> QueryChanges:
     config = plan.config
     source, options, folder = config.queries, config.storage_options, plan.queries
     judged = plan.qrels.url if plan.qrels and source.only_judged else None
-    at = scratch
-    if Dataset(store, f"{folder}/distinct").manifest():
-        at = store  # All three are there.
     splits, source_id = plan.query_splits, plan.query_source_id
-    stage = ingest.stage(f"{folder}/ingest", source, splits, options, source_id, judged)
-    ingested = _made(stage, at, at)
-    accounting.check_input("queries", source, ingested)
-    keep = "first" if source.on_dup_query == "reject" else "error"
-    compared = _made(delta.stage(f"{folder}/delta", "queries", ingested, keep), at, at)
-    wanted = config.layout.query_shard_rows
-    made = distinct.stage(f"{folder}/distinct", source, ingested, compared, wanted)
-    now = _texts(_made(made, at, at), at)
-    rows, texts = ingested.total("rows_in"), pc.count_distinct(now["text"]).as_py()
+    read = ingest.Inputs.of(source_id, source, splits, options, judged)
+    policy = "first" if source.on_dup_query == "reject" else "error"
+    rows = config.layout.query_shard_rows
+
+    def texts_in(lake: Store) -> tuple[Manifest, Manifest]:
+        """Ingest and distinct of the queries, made in this lake where it lacks them."""
+        ingested = _made(ingest.STAGE.stage(folder, read), lake, lake)
+        accounting.check_input("queries", source, ingested)
+        inputs = delta.Inputs("queries", ingested, policy)
+        compared = _made(delta.STAGE.stage(folder, inputs), lake, lake)
+        grouped = distinct.Inputs(ingested, compared, rows, source)
+        return ingested, _made(distinct.STAGE.stage(folder, grouped), lake, lake)
+
+    at = store if _has_distinct(plan, store) else scratch
+    ingested, made = texts_in(at)
+    now = _texts(made, at)
+    rows_in, texts = ingested.total("rows_in"), pc.count_distinct(now["text"]).as_py()
     if plan.earlier is None:
-        return QueryChanges(rows, len(now), len(now), 0, 0, texts, texts)
-    before = _texts(manifest_at(store, f"{plan.earlier.body['queries']}/distinct"), store)
+        return QueryChanges(rows_in, len(now), len(now), 0, 0, texts, texts)
+    before = _texts(manifest_at(store, plan.earlier.datasets.distinct), store)
     place = pc.index_in(now["id"], before["id"])
     known = place.is_valid()
     same = pc.equal(before["text"].take(place.filter(known)), now["text"].filter(known))
@@ -166,7 +170,13 @@ def query_changes(plan: Plan, store: Store, scratch: Store) -> QueryChanges:
     fresh = now.filter(pc.invert(pc.is_in(now["text"], before["text"])))
     new_texts = pc.count_distinct(fresh["text"]).as_py()
     gone = len(before) - stayed
-    return QueryChanges(rows, len(now), len(now) - stayed, changed, gone, texts, new_texts)
+    return QueryChanges(rows_in, len(now), len(now) - stayed, changed, gone, texts, new_texts)
+
+
+def _has_distinct(plan: Plan, store: Store) -> bool:
+    """Whether the lake has the distinct queries of this plan."""
+    planned = stages_of(plan, store, "distinct") if plan.scope != "index" else []
+    return any(stage.name == "distinct" and stage.complete for stage in planned)
 
 
 def _texts(made: Manifest, store: Store) -> pa.Table:

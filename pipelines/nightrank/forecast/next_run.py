@@ -11,9 +11,8 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from nightrank.flow.outline import outline
-from nightrank.flow.query_half import bands_of
-from nightrank.flow.run import tokens_name
+from nightrank.flow.bands import bands_of, steps_of
+from nightrank.flow.offline_rerank import stages_of
 from nightrank.forecast import changes
 from nightrank.forecast.changes import DocumentChanges, QueryChanges
 from nightrank.forecast.night import CARRY, NEW_PAIRS, OF_DOCUMENTS
@@ -21,7 +20,6 @@ from nightrank.forecast.recomputation import Reusable, recomputed, reusable
 from nightrank.generations.corpus import load_corpus
 from nightrank.generations.planning import Plan
 from nightrank.storage.dataset import Dataset
-from nightrank.storage.fingerprint import fingerprint
 from nightrank.storage.store import Store
 
 SPENT = ("seconds", "core_seconds", "gpu_seconds", "gpu_hours")
@@ -75,15 +73,15 @@ def assumed(
     """
     rows, kept_rows, texts = full["documents"]["rows"], full["documents"]["kept"], full["queries"]
     base = plan.usable_base
-    living = load_corpus(store, base).living() if base else 0
+    living = load_corpus(store, base).size() if base else 0
     if base is None:
         documents = DocumentChanges(rows, kept_rows, 0, 0, kept_rows)
-    elif plan.corpus_stands:
+    elif plan.corpus_is_indexed:
         documents = DocumentChanges(rows, 0, 0, 0, living)
     else:
         documents = DocumentChanges(rows, 0, round(share * living), 0, living)
     new = texts["distinct"] if plan.earlier is None else round(share * texts["distinct"])
-    if plan.earlier and plan.earlier.body["queries"] == plan.queries:
+    if plan.earlier and plan.earlier.queries == plan.queries:
         new = 0
     added = texts["kept"] if plan.earlier is None else 0
     changed = 0 if plan.earlier is None else new
@@ -123,8 +121,9 @@ def next_run(
     shares = _shares(plan, held, documents, queries, steps)
     stages: dict[str, dict[str, Any]] = {}
     finished: dict[str, int] = {}
-    paths = _datasets(plan)
-    for name in [] if plan.published else outline(plan):
+    planned = [] if plan.published else stages_of(plan, store)
+    paths = {stage.label: stage.dataset for stage in planned}  # Of segments, the newest one's.
+    for name in dict.fromkeys(stage.label for stage in planned if stage.reported):
         of_all = full["stages"].get(LIKE.get(name, name))
         if of_all is None:
             continue
@@ -198,7 +197,7 @@ def pairs(
         found.append(StepPairs(queries.texts * deep, fresh))
         if held.scores[number]:
             # Texts of older runs may still have known scores, not only those of the last run.
-            older = bool(plan.earlier and plan.earlier.body["night"])
+            older = bool(plan.earlier and plan.earlier.run_number)
             exact &= not replaced and held.lists and not (older and queries.new_texts)
     return found, exact
 
@@ -206,9 +205,8 @@ def pairs(
 def _to_score(plan: Plan, store: Store, steps: list[StepPairs], paths: dict[str, str]) -> int:
     """Pairs without a score that earlier attempts at this run have not scored either."""
     left = 0
-    for number, step in enumerate(steps):
-        names = [name for _, _, name in bands_of(plan, number)]
-        datasets = [Dataset(store, paths[name]) for name in names]
+    for step, planned in zip(steps, steps_of(plan), strict=False):
+        datasets = [Dataset(store, paths[band.label]) for band in bands_of(plan, planned)]
         if all(dataset.manifest() for dataset in datasets):
             continue
         records = [one for dataset in datasets for one in dataset.records().values()]
@@ -221,14 +219,14 @@ def _known_depth(plan: Plan, number: int) -> int:
     """How deep the generation before has scored its lists by a step's model."""
     if plan.earlier is None:
         return 0
-    body, identity = plan.earlier.body, plan.steps[number].identity()
+    earlier, identity = plan.earlier, plan.steps[number].identity()
     depths = [
         step["depth"]
-        for step, model in zip(body["config"]["rerank"], body["models"][1:], strict=True)
+        for step, model in zip(earlier.config["rerank"], earlier.models[1:], strict=True)
         if model == identity
     ]
-    if depths and body["models"][-1] == identity:  # A part of the depth was published.
-        depths[-1] = body["rerank_depth"]
+    if depths and earlier.models[-1] == identity:  # A part of the depth was published.
+        depths[-1] = earlier.rerank_depth
     return max(depths, default=0)
 
 
@@ -257,40 +255,11 @@ def _shares(
         "search": (searched, searched),
         "merge": (CARRY + searched / 2, 1.0) if held.lists else (1.0, 1.0),
     }
-    for number, step in enumerate(steps):
+    for step, planned in zip(steps, steps_of(plan), strict=False):
         # Scores of all pairs travel to their lists again, known or not.
         scored = step.to_score / max(1, step.needed)
-        shares |= {name: (scored, 1.0) for _, _, name in bands_of(plan, number)}
+        shares |= {band.label: (scored, 1.0) for band in bands_of(plan, planned)}
     return shares
-
-
-def _datasets(plan: Plan) -> dict[str, str]:
-    """Paths of the datasets of stages, as far as they follow from the plan alone."""
-    segment, queries = plan.segment, plan.queries
-    tokens = tokens_name(plan.encoder)
-    vectors = f"embeddings-{fingerprint(plan.encoder.identity())}"
-    found = {
-        "ingest corpus": f"{segment}/ingest",
-        "delta corpus": f"{segment}/delta",
-        "extract": f"{segment}/rows",
-        "segment": f"{segment}/documents",
-        "tokenize documents": f"{segment}/{tokens}",
-        "embed documents": f"{segment}/{vectors}",
-        "ingest queries": f"{queries}/ingest",
-        "delta queries": f"{queries}/delta",
-        "distinct": f"{queries}/distinct",
-        "tokenize queries": f"{queries}/{tokens}",
-        "embed queries": f"{queries}/{vectors}",
-        "carry": f"{plan.folder}/carried",
-        "merge": f"{plan.folder}/candidates",
-        "rank": f"{plan.folder}/rank",
-    }
-    for number in range(len(plan.config.rerank)):
-        bands = bands_of(plan, number)
-        for _, high, name in bands:
-            band = "" if len(bands) == 1 else f"-to-{high}"
-            found[name] = f"{plan.folder}/scores-{number}{band}"
-    return found
 
 
 def _done(store: Store, path: str, units: int) -> int:

@@ -6,6 +6,7 @@ import time
 
 from nightrank.forecast.changes import DocumentChanges
 from nightrank.generations import gate
+from nightrank.generations.corpus import current_results
 from nightrank.generations.planning import Plan
 from nightrank.runtime.deadline import why_expired
 from nightrank.storage.log import Log, held_back
@@ -30,8 +31,8 @@ def obstacles(plan: Plan, store: Store, documents: DocumentChanges) -> list[str]
         found.append(f"the night would end at once: {held_back(rollback)}")
     if late := why_expired(store, plan.own_folder, plan.config.budget.until, time.time()):
         found.append(f"the night would end at once: {late}")
-    published, base = log.current(), plan.usable_base
-    if published and base and published.body["index_generation"] == base.generation:
+    published, base = current_results(store), plan.usable_base
+    if published and base and published.index_generation == base.generation:
         before = documents.living - documents.added + documents.removed
         limits = plan.config.gate
         removed = gate.deletions(limits, gate.Removals(documents.removed, before))

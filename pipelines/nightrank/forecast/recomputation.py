@@ -9,18 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nightrank import stages
-from nightrank.flow.outline import keeps_template
-from nightrank.flow.publication import lists_key
+from nightrank.generations.corpus import current_results
 from nightrank.generations.planning import Plan
-from nightrank.storage.fingerprint import fingerprint
+from nightrank.generations.reuse import keeps_template, lists_key
+from nightrank.generations.stage_order import scores_key, vectors_key, versions
 from nightrank.storage.sealed import unseal
 from nightrank.storage.store import Store
 
 CORPUS = "the whole corpus is read, embedded and indexed again, every pair is scored again"
 INDEX = "the template and the indexes are built again, every query is searched in all segments"
+VECTORS = "every document and query is embedded again, every pair is scored again"
+SCORES = "every pair is scored again"
 LISTS = "every query is searched again in all segments"
 PAIRS = "every pair of this step is scored again"
+READERS = "this stage and all that read its output are computed again; the rest is kept"
 NEW = "only new data are computed with it; existing results are kept"
 
 
@@ -46,14 +48,14 @@ class Reusable:
 def reusable(plan: Plan) -> Reusable:
     """Decides by the keys that the run itself compares."""
     base, earlier = plan.usable_base, plan.earlier
-    vectors = base is not None and base.body["encoder"] == plan.encoder.identity()
+    vectors = base is not None and base.vectors_key == vectors_key(plan.encoder)
     template = vectors and keeps_template(plan)
     lists, stores = False, dict[str, Any]()
     if base and earlier:
-        key = lists_key(plan.config, base.body["template"])
-        lists = template and key == earlier.body["lists_key"]
-        stores = earlier.body["stores"]
-    scores = tuple(fingerprint(model.identity()) in stores for model in plan.steps)
+        key = lists_key(plan.config, base.template)
+        lists = template and key == earlier.lists_key
+        stores = earlier.stores
+    scores = tuple(scores_key(model) in stores for model in plan.steps)
     return Reusable(base is not None, vectors, template, lists, scores)
 
 
@@ -64,18 +66,27 @@ def recomputed(plan: Plan, store: Store) -> list[dict[str, Any]]:
         `what` differs, `before`, `now`, and `again`; empty where nothing is published, the plan of
         the current generation was collected, or nothing differs.
     """
+    published = current_results(store)
+    if published and published.plan_id == plan.plan_id:  # By other versions of the stages, if any.
+        old_versions, new_versions = published.versions, versions()
+        return [
+            _line(f"stage {name}", version, new_versions.get(name), READERS)
+            for name, version in old_versions.items()
+            if version != new_versions.get(name)
+        ]
     if plan.earlier is None:
         return []
-    key = f"{plan.earlier.body['folder']}/plan.json"
+    key = f"{plan.earlier.folder}/plan.json"
     try:
         data = store.read(key)
     except FileNotFoundError:
         return []
-    before = unseal(data, store.path(key), "restore the file: it says how results were made")
-    old, held = before["identity"], reusable(plan)
+    stored = unseal(data, store.path(key), "restore the file: it says how results were made")
+    old, held = stored["identity"], reusable(plan)
     found = []
-    for name, version in old["stages"].items():
-        if version != (now := stages.VERSIONS.get(name)):
+    current = versions()
+    for name, version in plan.earlier.versions.items():
+        if version != (now := current.get(name)):
             found.append(_line(f"stage {name}", version, now, _of_stage(name, held)))
     encoder = plan.encoder.identity()
     if encoder != old["encoder"]:
@@ -96,10 +107,16 @@ def recomputed(plan: Plan, store: Store) -> list[dict[str, Any]]:
 
 def _of_stage(name: str, held: Reusable) -> str:
     """What another version of a stage makes void: what its datasets are named by decides."""
-    if name in ("ingest", "delta", "extract", "segment") and not held.segments:
+    if name in ("ingest", "delta", "extract", "segment", "compact", "copy") and not held.segments:
         return CORPUS
-    if name in ("carry", "search", "merge") and not held.lists:
+    if name in ("tokenize", "embed") and not held.vectors:
+        return VECTORS
+    if name in ("terms", "train_index") and not held.template:
+        return INDEX
+    if name in ("carry", "search", "merge", "build_index") and not held.lists:
         return LISTS
+    if name == "rerank" and not all(held.scores):
+        return SCORES
     return NEW
 
 

@@ -15,9 +15,10 @@ PART_BYTES, BLOCK_BYTES = 50 << 20, 5 << 20
 TABLE, RANGE = 2, 1
 # A table read by row groups: its size, its footer in two parts, a row group in two.
 GROUPS = 5
-# Where a stage begins: its manifest is looked for, records and data are listed. s3fs looks for a
+# Where a stage begins: its manifest is looked for, once to list the stages and once to run it;
+# records and data are listed. s3fs looks for a
 # folder where it finds no file, and lists the parent of a folder that is not there.
-LISTS, HEADS = 7, 1
+LISTS, HEADS = 7, 2
 # Before and after the stages: the probe, the logs, the plan, the events; manifests read again.
 ONCE_PUT, ONCE_GET = 33, 12
 

@@ -133,26 +133,26 @@ def documents_balance(
     ingested: Manifest,
     delta: Manifest,
     vectors: int,
-    buried: int,
+    tombstoned: int,
     rejects: Manifest,
     feed: bool = False,
 ) -> Balance:
     """Documents in = indexed + rejected + superseded.
 
-    Of a change feed the documents that stood before are in as well; what a row deletes or replaces,
-    that row where it deletes, and rows that change nothing are superseded.
+    Of a change feed the documents that existed before are in as well; what a row deletes or
+    replaces, that row where it deletes, and rows that change nothing are superseded.
 
     Args:
         ingested: of the whole input.
         delta: what it changed.
         vectors: rows of all index shards.
-        buried: tombstones in the segments that these are of.
-        rejects: tells how many documents, living and dead, never had a usable vector.
+        tombstoned: tombstones in the segments that these are of.
+        rejects: counts documents, tombstoned ones apart, that never had a usable vector.
         feed: whether the input is a change feed.
     """
     parts = {
-        "indexed": vectors - (buried - rejects.total("dead_without_vector")),
-        "rejected": ingested.total("rejected") + rejects.total("living_without_vector"),
+        "indexed": vectors - (tombstoned - rejects.total("tombstoned_without_vector")),
+        "rejected": ingested.total("rejected") + rejects.total("current_without_vector"),
         "superseded": delta.total("dropped"),
     }
     total = ingested.total("rows_in")

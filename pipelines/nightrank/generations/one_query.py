@@ -90,7 +90,7 @@ def _read_list(
         for first, group in read.slices(lists, low, high)
     ]
     table = pa.concat_tables(groups)
-    files = {"documents": document_files(corpus.documents)}
+    files = document_files(corpus.documents)
     titles = document_column("title", table["ordinal"], files, read)
     rows = table.drop_columns(["query", "ordinal"]).append_column("title", titles)
     return QueryList(about, text, rows.to_pylist())

@@ -1,11 +1,12 @@
 """Freezes what a run will read and compute, before anything is spent.
 
-A plan's identity is the sha256 of the semantic config, the inputs' digests, the models' digests
-with their resolved precision and speed (units are cut by it), and the stages' versions; never
-worker counts, paths of the lake, or the clock. The same plan resumes; another plan never mixes with
-it. What it builds upon (the index generation its corpus is compared with, the result generation
-whose lists and scores are taken over) is frozen with it, and is no part of its identity: the
-results are those of a run from nothing under the same index template.
+A plan's identity is the sha256 of the semantic config, the inputs' digests, and the models' digests
+with their resolved precision and speed (units are cut by it); never worker counts, paths of the
+lake, or the clock. Versions of stages are part of the datasets' identities instead: after an
+upgrade the same plan keeps what the new versions would compute alike. The same plan resumes;
+another plan never mixes with it. What it builds on (the index generation its corpus is compared
+with, the result generation whose lists and scores are taken over) is frozen with it, and is no part
+of its identity: the results are those of a run from nothing under the same index template.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from nightrank import stages
 from nightrank.config.schema import Corpus, PipelineConfig, Queries
 from nightrank.datasets.judgements import find_qrels, load_qrels
 from nightrank.errors import NightrankError
 from nightrank.evaluation import measures
-from nightrank.generations.epochs import Epoch, epoch_of
+from nightrank.generations.corpus import current_results
+from nightrank.generations.entries import IndexEntry, ResultsEntry
+from nightrank.generations.epochs import Epoch, PlanIdentity, epoch_of
 from nightrank.generations.planned_models import kept_in_the_lake, resolve_models
+from nightrank.generations.stage_order import segment_versions, vectors_key, versions
 from nightrank.inputs.left_out import LeftOut
 from nightrank.inputs.splits import (
     InputFile,
@@ -34,10 +37,9 @@ from nightrank.inputs.splits import (
 from nightrank.models.protocols import ResolvedModel
 from nightrank.retrieval.terms import languages
 from nightrank.storage.fingerprint import digest, fingerprint
-from nightrank.storage.log import Entry, Log
+from nightrank.storage.log import Log
 from nightrank.storage.store import Store
 
-FORMAT = 2
 # What a run brings up to date: both halves, the index alone, the results alone.
 Scope = Literal["all", "index", "results"]
 
@@ -47,7 +49,8 @@ class Plan:
     """One run, decided.
 
     Attributes:
-        plan_id: sha256 hex of everything that can change the results.
+        plan_id: sha256 hex of everything that can change the results, but versions of stages.
+        versions: of the stages.
         folder: where the run's own datasets lie, `results/<id>.<epoch>`.
         watermark: last number of the results log when the plan was made.
         index_watermark: last number of the index log.
@@ -57,7 +60,7 @@ class Plan:
         earlier: the result generation whose lists and scores may be taken over.
         source_id: what documents of one text are made of; segments of another are of no use.
         query_source_id: the same of queries.
-        files_id: the corpus's input as it stood.
+        files_id: the files of the corpus's input.
         corpus_id: the corpus: that input, and of a change feed all those before it.
         segment: folder of what this run adds to the corpus.
         queries: folder of the queries.
@@ -67,13 +70,14 @@ class Plan:
 
     config: PipelineConfig
     plan_id: str
+    versions: dict[str, int]
     folder: str
     watermark: int
     index_watermark: int
     published: int | None
     scope: Scope
-    base: Entry | None
-    earlier: Entry | None
+    base: IndexEntry | None
+    earlier: ResultsEntry | None
     source_id: str
     query_source_id: str
     files_id: str
@@ -101,15 +105,14 @@ class Plan:
         return self.steps[step].recommended_first_stage_weight if wanted == "auto" else wanted
 
     @property
-    def usable_base(self) -> Entry | None:
+    def usable_base(self) -> IndexEntry | None:
         """The base, where its segments hold what this config would have made of their rows."""
-        fits = self.base is not None and self.base.body["source_id"] == self.source_id
-        return self.base if fits else None
+        return _usable(self.base, self.source_id)
 
     @property
-    def corpus_stands(self) -> bool:
-        """Whether the base already holds this very corpus: there is nothing to take in."""
-        return self.usable_base is not None and self.usable_base.body["corpus_id"] == self.corpus_id
+    def corpus_is_indexed(self) -> bool:
+        """Whether the base already holds this very corpus: there is nothing to ingest."""
+        return self.usable_base is not None and self.usable_base.corpus_id == self.corpus_id
 
 
 def make_plan(
@@ -144,8 +147,8 @@ def make_plan(
         raise NightrankError("E_CONFIG", what, "", f"known: {', '.join(languages())}")
     encoder, steps = resolve_models(config, store)
     index = Log(store, "index")
-    wanted = index_generation
-    base = index.current() if wanted is None else index.as_of(str(wanted))
+    chosen = index.current() if index_generation is None else index.as_of(str(index_generation))
+    base = IndexEntry.of(chosen) if chosen else None
     source_id = fingerprint(_source(config.corpus, config))
     corpus_files, query_files = Inventory(), Inventory()
     files_id = ""
@@ -156,10 +159,10 @@ def make_plan(
         check_partitions(config.corpus.path, config.corpus.partitions, corpus_files.files)
         named = [[file.url, file.identity] for file in corpus_files.files]
         files_id = corpus_id = fingerprint({"source": source_id, "files": named})
-        if config.corpus.feed and base and base.body["source_id"] == source_id:
-            before = base.body["corpus_id"]
-            seen = base.body["files_id"] == files_id  # A feed that was taken in adds nothing.
-            corpus_id = before if seen else fingerprint({"feed": files_id, "onto": before})
+        if config.corpus.feed and (indexed := _usable(base, source_id)):
+            seen = indexed.files_id == files_id  # A feed that was ingested before adds nothing.
+            onto = {"feed": files_id, "onto": indexed.corpus_id}
+            corpus_id = indexed.corpus_id if seen else fingerprint(onto)
     qrels = None
     if scope != "index":
         query_files = input_inventory(config.queries, options)
@@ -176,7 +179,6 @@ def make_plan(
         "files": [[file.url, file.identity] for file in query_files.files],
     }
     identity = {
-        "format": FORMAT,
         "config": config.semantic(),
         "corpus": corpus_id,
         "queries": queries,
@@ -186,33 +188,34 @@ def make_plan(
             model.minute_tokens if step.unit_tokens == "auto" else 0
             for model, step in zip(steps, config.rerank, strict=True)
         ],
-        "stages": stages.VERSIONS,
     }
-    plan_id = digest(identity)
-    current = Log(store, "results").current()
-    found = Epoch("", 0, None, base, current, ())
-    if scope != "index":
+    planned = PlanIdentity(digest(identity), identity, versions())
+    if scope == "index":
+        epoch = Epoch("", 0, None, base, current_results(store), ())
+    else:
         bands = config.budget.rerank_first if config.budget.limited else []
         ranked = corpus_id if scope == "results" else ""
-        found = epoch_of(store, plan_id, identity, base, current, bands, ranked, keeps)
-    segment = fingerprint({"corpus": corpus_id, "base": _standing(found.base, source_id)})
+        epoch = epoch_of(store, planned, base, bands, ranked, keeps)
+    compared = _compared_with(_usable(epoch.base, source_id))
+    segment = fingerprint({"corpus": corpus_id, "base": compared})
     return Plan(
         config,
-        plan_id,
-        found.folder,
-        found.watermark,
+        planned.plan_id,
+        planned.versions,
+        epoch.folder,
+        epoch.watermark,
         index.last(),
-        found.published,
+        epoch.published,
         scope,
-        found.base,
-        found.earlier,
+        epoch.base,
+        epoch.earlier,
         source_id,
         fingerprint(query_source),
         files_id,
         corpus_id,
         f"segments/{segment}",
         f"queries/{fingerprint(queries)}",
-        found.bands,
+        epoch.bands,
         corpus_files.files,
         query_files.files,
         {"corpus": corpus_files.left_out, "queries": query_files.left_out},
@@ -224,19 +227,19 @@ def make_plan(
     )
 
 
-def store_models(plan: Plan, store: Store, tell: Callable[[str], Any]) -> Plan:
+def store_models(plan: Plan, store: Store, note: Callable[[str], Any]) -> Plan:
     """The plan with its models in the lake, where any node's workers find them.
 
     Args:
         plan: as `make_plan` has left it; its folder exists, so `gc` keeps what it names.
         store: its lake.
-        tell: given a line for every model that has to be copied.
+        note: given a line for every model that has to be copied.
     """
     steps = zip(plan.steps, plan.config.rerank, strict=True)
     return replace(
         plan,
-        encoder=kept_in_the_lake(store, plan.encoder, plan.config.encoder.revision, tell),
-        steps=tuple(kept_in_the_lake(store, model, step.revision, tell) for model, step in steps),
+        encoder=kept_in_the_lake(store, plan.encoder, plan.config.encoder.revision, note),
+        steps=tuple(kept_in_the_lake(store, model, step.revision, note) for model, step in steps),
     )
 
 
@@ -256,27 +259,36 @@ def _source(source: Corpus | Queries, config: PipelineConfig) -> dict[str, Any]:
     """What rows become of an input's, whatever files they stand in."""
     outside = {"path", "ignore", "reject_budget", "allow_empty", "partitions"}
     plain = source.model_dump(mode="json", exclude=outside)
-    versions = {name: stages.VERSIONS[name] for name in ("ingest", "delta", "extract", "segment")}
     rows = config.layout.document_shard_rows
     if isinstance(source, Queries):
         rows = config.layout.query_shard_rows
-    return {"source": plain, "shard_rows": rows, "stages": versions}
+    return {"source": plain, "shard_rows": rows}
 
 
-def _standing(base: Entry | None, source_id: str) -> Any:
-    """What a new segment depends on: the documents that stand already."""
-    if base is None or base.body["source_id"] != source_id:
+def _usable(base: IndexEntry | None, source_id: str) -> IndexEntry | None:
+    """An index generation, where its segments hold what the config would have made of their rows.
+
+    They do where the sections of the config agree, and the versions of the stages that wrote them.
+    """
+    if base is None or base.source_id != source_id:
         return None
-    return [base.body["segments"], base.body["tombstones"]]
+    current = segment_versions(compacted=False), segment_versions(compacted=True)
+    return base if all(segment.versions in current for segment in base.segments) else None
 
 
-def _ranked_against(base: Entry | None, source_id: str, encoder: ResolvedModel) -> str:
-    """The corpus of an index that is ranked against as it stands."""
+def _compared_with(base: IndexEntry | None) -> Any:
+    """What a new segment depends on: the documents that exist already."""
     if base is None:
-        do = "run `nightrank reindex CONFIG` first"
+        return None
+    return [[segment.documents for segment in base.segments], list(base.tombstones)]
+
+
+def _ranked_against(base: IndexEntry | None, source_id: str, encoder: ResolvedModel) -> str:
+    """The corpus of an index that is ranked against without changes."""
+    do = "run `nightrank reindex CONFIG` first"
+    if base is None:
         raise NightrankError("E_EMPTY", "no index is published yet", "index", do)
-    if base.body["source_id"] != source_id or base.body["encoder"] != encoder.identity():
+    if _usable(base, source_id) is None or base.vectors_key != vectors_key(encoder):
         what = f"index generation {base.generation} was built by another corpus or encoder section"
-        do = "run `nightrank reindex CONFIG` first"
         raise NightrankError("E_CONFIG", what, "corpus, layout, encoder", do)
-    return str(base.body["corpus_id"])
+    return base.corpus_id

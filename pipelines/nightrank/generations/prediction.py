@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nightrank.errors import NightrankError
-from nightrank.storage.log import Entry
+from nightrank.generations.entries import ResultsEntry
 from nightrank.storage.sealed import seal, unseal
 from nightrank.storage.store import Store
 
@@ -57,7 +57,7 @@ def kept(store: Store, folder: str) -> dict[str, Any] | None:
         raise NightrankError("E_CORRUPT", what, store.path(key), do) from None
 
 
-def expected_seconds(store: Store, folder: str, before: Entry | None) -> dict[str, float]:
+def expected_seconds(store: Store, folder: str, before: ResultsEntry | None) -> dict[str, float]:
     """Seconds by stage that a run may take: by its own forecast, else as the night before did.
 
     Args:
@@ -67,7 +67,7 @@ def expected_seconds(store: Store, folder: str, before: Entry | None) -> dict[st
     """
     if forecast := kept(store, folder) if folder else None:
         return dict(forecast["stages"])
-    return dict(before.body.get("stage_seconds", {})) if before else {}
+    return dict(before.stage_seconds) if before else {}
 
 
 def told(body: dict[str, Any]) -> str:

@@ -17,8 +17,6 @@ from nightrank.storage.dataset import FileRef
 from nightrank.storage.log import Entry, Log
 from nightrank.storage.store import Store
 
-VERSION = 1
-
 
 def publish_index(store: Store, body: dict[str, Any], watermark: int, uses: list[str]) -> Entry:
     """Publishes an index generation, unless the current one is the same.
@@ -86,7 +84,7 @@ def results_body(
 
 
 # A publication is known by these: whoever finds them in the current entry has nothing left to do.
-SAME = ("plan_id", "epoch", "rerank_depth")
+SAME = ("plan_id", "versions", "epoch", "rerank_depth")
 
 
 def publish_results(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from nightrank.errors import NightrankError
-from nightrank.generations.corpus import datasets_of, datasets_of_results, datasets_to_build_on
+from nightrank.generations.entries import IndexEntry, ResultsEntry
 from nightrank.storage.expiry import delete, move
 from nightrank.storage.log import Log
 from nightrank.storage.store import Store
@@ -69,11 +69,12 @@ class Repair:
 
 
 def _published(store: Store) -> set[str]:
-    """Datasets that a generation is read from, or a later night builds upon."""
-    found: set[str] = set()
+    """Datasets that a generation is read from, or a later run builds on."""
+    paths: set[str] = set()
     for entry in Log(store, "index").published():
-        found.update(datasets_of(entry.body))
+        paths.update(IndexEntry.of(entry).datasets())
     for entry in Log(store, "results").published():
-        found.update(datasets_of_results(entry.body))
-        found.update(datasets_to_build_on(entry.body))
-    return found
+        results = ResultsEntry.of(entry)
+        paths.update(results.read_datasets())
+        paths.update(results.reused_datasets())
+    return paths

@@ -14,13 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from nightrank.config.keys import closest, did_you_mean
-from nightrank.config.schema import PipelineConfig
 from nightrank.datasets.current_corpus import CurrentCorpus
 from nightrank.datasets.fan_out import by_query_id
-from nightrank.datasets.judgements import find_qrels
 from nightrank.errors import NightrankError
-from nightrank.generations.corpus import datasets_of_results, load_corpus, manifest_at
-from nightrank.inputs.splits import InputFile
+from nightrank.generations.corpus import index_generation, load_corpus, manifest_at
+from nightrank.generations.entries import ResultsEntry
 from nightrank.storage.dataset import Dataset, FileRef, Manifest
 from nightrank.storage.filesystem import connect
 from nightrank.storage.log import Entry, Log
@@ -70,7 +68,7 @@ def expired(store: Store, entry: Entry, given_up: Container[str]) -> str:
     Returns:
         Its path; empty where the generation can be read. What was condemned may be made anew.
     """
-    for path in datasets_of_results(entry.body):
+    for path in ResultsEntry.of(entry).read_datasets():
         if path in given_up and Dataset(store, path).manifest() is None:
             return path
     return ""
@@ -87,39 +85,6 @@ def file_list(store: Store, entry: Entry, table: str = "ranked") -> list[str]:
         suggestion = did_you_mean(closest(table, TABLES))
         raise NightrankError("E_USAGE", f"no table {table!r}{suggestion}", "", do)
     return [store.path(file["key"]) for file in entry.body["files"][table]]
-
-
-def evaluation_file(store: Store, entry: Entry, config: PipelineConfig) -> FileRef:
-    """The values of every measure, query and run, as `evaluate` wrote them (`PER_QUERY_SCHEMA`).
-
-    Args:
-        store: the lake.
-        entry: a published generation.
-        config: names the judgements and measures, and with them which evaluation.
-
-    Raises:
-        NightrankError: E_CONFIG without judgements; E_EMPTY where these were not evaluated.
-    """
-    from nightrank.stages import evaluate  # Slow to import, and `read_results` needs none of it.
-
-    qrels = evaluated_by(config)
-    made = Dataset(store, evaluate.dataset_of(entry.body, config.evaluate, qrels)).manifest()
-    if made is None:
-        what = f"generation {entry.generation} was not evaluated by these judgements and measures"
-        raise NightrankError("E_EMPTY", what, store.url, "run `nightrank evaluate CONFIG` first")
-    return made.shards[0].files["per_query"]
-
-
-def evaluated_by(config: PipelineConfig) -> InputFile:
-    """The file of the config's judgements.
-
-    Raises:
-        NightrankError: E_CONFIG where it names none; as `find_qrels`.
-    """
-    if config.evaluate.qrels is None:
-        do = "set evaluate.qrels to a TREC or BEIR file"
-        raise NightrankError("E_CONFIG", "no judgements given", "evaluate.qrels", do)
-    return find_qrels(config.evaluate.qrels, config.storage_options)
 
 
 def check_files(store: Store, entry: Entry) -> None:
@@ -213,10 +178,9 @@ def full_lists(store: Store, entry: Entry, query_ids: pa.Array | None = None) ->
 
 def manifests_of(store: Store, entry: Entry) -> tuple[Manifest, Manifest, CurrentCorpus]:
     """The rank and distinct manifests of a generation, and its corpus."""
-    body = entry.body
-    index = Log(store, "index").read(body["index_generation"])
+    results = ResultsEntry.of(entry)
     return (
-        manifest_at(store, body["datasets"]["rank"]),
-        manifest_at(store, f"{body['queries']}/distinct"),
-        load_corpus(store, index).standing(),
+        manifest_at(store, results.datasets.rank),
+        manifest_at(store, results.datasets.distinct),
+        load_corpus(store, index_generation(store, results.index_generation)).current(),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightrank.errors import NightrankError
-from nightrank.generations.corpus import datasets_of, datasets_of_results, datasets_to_build_on
+from nightrank.generations.entries import IndexEntry, ResultsEntry
 from nightrank.models import stored as stored_models
 from nightrank.storage.expiry import ages, clock, delete, older
 from nightrank.storage.log import Entry, Log
@@ -19,9 +19,9 @@ from nightrank.storage.sealed import unseal
 from nightrank.storage.store import PROBES, Store
 
 DAY = 86_400.0
-# Derived data of a living segment or of living queries: cheap to keep, and the next run asks again.
-DERIVED = ("tokens-", "terms-", "embeddings-")
-KEPT_OF_RUN = ("evaluation-",)
+# Derived data of a kept segment or of kept queries: cheap to keep, and the next run reads them.
+DERIVED = ("tokenize-", "terms-", "embed-")
+KEPT_OF_RUN = ("evaluate-",)
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,17 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
     kept: set[str] = set()
     folders: set[str] = set()
     for entry in indexes.values():
-        kept.update(datasets_of(entry.body))
-        models.append(entry.body["encoder"])
-        folders.update(segment["path"] for segment in entry.body["segments"])
+        generation = IndexEntry.of(entry)
+        kept.update(generation.datasets())
+        models.append(generation.encoder)
+        folders.update(segment.path for segment in generation.segments)
     for entry in entries:
-        kept.update(datasets_of_results(entry.body))
-        models += entry.body["models"]
-        folders.update((entry.body["folder"], entry.body["queries"]))
+        results_entry = ResultsEntry.of(entry)
+        kept.update(results_entry.read_datasets())
+        models += results_entry.models
+        folders.update((results_entry.folder, results_entry.queries))
     for entry in bases:
-        kept.update(datasets_to_build_on(entry.body))
+        kept.update(ResultsEntry.of(entry).reused_datasets())
     kept.update(map(stored_models.dataset_of, models))
     return kept, folders
 
@@ -135,9 +137,9 @@ def _kept(store: Store, retain: int, min_age: float, now: float) -> tuple[set[st
 def _newest(entries: list[Entry], retain: int) -> list[Entry]:
     """The newest entries that show so many different states, oldest first."""
     kept: list[Entry] = []
-    states: set[tuple[str, int]] = set()
+    states: set[str] = set()
     for entry in reversed(entries):
-        states.add((entry.body["folder"], entry.body["rerank_depth"]))
+        states.add(entry.body["datasets"]["rank"])
         if len(states) > retain:
             break
         kept.append(entry)

@@ -8,7 +8,7 @@ forced publication follows; until then nothing else is published.
 from __future__ import annotations
 
 from nightrank.errors import NightrankError
-from nightrank.generations.corpus import datasets_of_results
+from nightrank.generations.entries import ResultsEntry
 from nightrank.generations.results import check_files, generation_of
 from nightrank.storage.log import Entry, Log, Moved, held_back
 from nightrank.storage.store import Store
@@ -39,7 +39,7 @@ def roll_back(store: Store, to: str, reason: str) -> Entry:
         onto = current.generation if current else 0
         body = {**entry.body, "kind": "rollback", "reason": reason}
         body |= {"rolled_back_from": onto, "rolled_back_to": entry.generation}
-        uses = datasets_of_results(entry.body)
+        uses = ResultsEntry.of(entry).read_datasets()
         try:
             return log.append(body, None, uses=uses, onto=onto, over_rollback=True)
         except Moved:

@@ -2,7 +2,7 @@
 
 I1 queries in = ranked + no_candidates + rejected + unselected. I2 documents in = indexed + rejected
 + superseded. I3 ranks of a query run 1..n, scores are finite and ordered, ties by doc_id
-descending. I4 every doc_id is living in the index generation named. I5 every file matches size,
+descending. I4 every doc_id is current in the index generation named. I5 every file matches size,
 sha256 and rows. I6 numbers are contiguous, watermarks of publications never fall.
 """
 
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from nightrank.datasets.current_corpus import tombstoned_ordinals
 from nightrank.errors import NightrankError
-from nightrank.generations.corpus import datasets_of_results, manifest_at
+from nightrank.generations.corpus import index_generation, manifest_at
+from nightrank.generations.entries import ResultsEntry
 from nightrank.storage.dataset import Dataset, FileRef
 from nightrank.storage.log import Entry, Log
 from nightrank.storage.ordinals import pack
@@ -91,7 +92,7 @@ def _check_datasets(store: Store, read: Reader, entry: Entry) -> int:
     """I5 of what the generation cannot be read without, beside its published files."""
     published = {file["key"] for files in entry.body["files"].values() for file in files}
     checked = 0
-    for path in sorted(set(datasets_of_results(entry.body))):
+    for path in sorted(set(ResultsEntry.of(entry).read_datasets())):
         for shard in manifest_at(store, path).shards:
             for ref in shard.files.values():
                 if ref.key not in published:
@@ -102,25 +103,24 @@ def _check_datasets(store: Store, read: Reader, entry: Entry) -> int:
 
 def _document_ids(store: Store, read: Reader, entry: Entry) -> pa.Array:
     """All doc_ids of the index generation that the entry names, after checking all its files."""
-    index = Log(store, "index").read(entry.body["index_generation"])
+    index = index_generation(store, entry.body["index_generation"])
     parts = [pa.array([], pa.string())]
-    tombstones = [manifest_at(store, path) for path in index.body["tombstones"]]
-    dead = tombstoned_ordinals(
-        [ref for made in tombstones for ref in made.files("tombstones")], read
-    )
-    for segment in index.body["segments"]:
-        for path in (f"{segment['path']}/documents", segment["embeddings"], segment["index"]):
+    deltas = [manifest_at(store, path) for path in index.tombstones]
+    refs = [ref for manifest in deltas for ref in manifest.files("tombstones")]
+    tombstoned = tombstoned_ordinals(refs, read)
+    for segment in index.segments:
+        for path in (segment.documents, segment.embeddings, segment.index):
             manifest = Dataset(store, path).manifest()
             if manifest is None:
                 raise _corrupt("a dataset of this generation's index is gone", path)
             for shard in manifest.shards:
                 for name, ref in shard.files.items():
                     read.buffer(ref)
-                    if path == segment["index"] and name == "rows":
+                    if path == segment.index and name == "rows":
                         table = read.table(ref)
-                        places = pack(segment["number"], 0, table["ordinal"].to_numpy())
-                        alive = table.filter(pa.array(~np.isin(places, dead)))
-                        parts.append(alive["doc_id"].combine_chunks())
+                        places = pack(segment.number, 0, table["ordinal"].to_numpy())
+                        current = table.filter(pa.array(~np.isin(places, tombstoned)))
+                        parts.append(current["doc_id"].combine_chunks())
     found = pa.concat_arrays(parts)
     if pc.count_distinct(found).as_py() != len(found):
         raise _corrupt("a doc_id is indexed twice", f"index generation {index.generation}")

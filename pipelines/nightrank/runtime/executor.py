@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from nightrank.errors import NightrankError, unexpected
 from nightrank.runtime.events import emit
@@ -28,7 +28,7 @@ Starting = Callable[[str], AbstractContextManager[None]]
 class Outcome:
     """One task's end: its record, or the error after its last attempt."""
 
-    task: Task
+    task: Task[Any]
     record: Record | None
     error: NightrankError | None = None
 
@@ -48,7 +48,7 @@ class Executor(Protocol):
     def run(
         self,
         stage: Stage,
-        tasks: Sequence[tuple[Task, int]],
+        tasks: Sequence[tuple[Task[Any], int]],
         store: StoreSpec,
         stop: Callable[[], bool] = never,
     ) -> Iterator[Outcome]:
@@ -85,7 +85,7 @@ class SerialExecutor:
     def run(
         self,
         stage: Stage,
-        tasks: Sequence[tuple[Task, int]],
+        tasks: Sequence[tuple[Task[Any], int]],
         store: StoreSpec,
         stop: Callable[[], bool] = never,
     ) -> Iterator[Outcome]:
@@ -125,7 +125,7 @@ class SerialExecutor:
         self._runner = None
 
 
-def as_failure(error: Exception, stage: str, task: Task) -> NightrankError:
+def as_failure(error: Exception, stage: str, task: Task[Any]) -> NightrankError:
     """An expected error as it is; anything else as E_BUG with its place, its cause kept."""
     if isinstance(error, NightrankError):
         return error
@@ -145,6 +145,7 @@ def run_stage(
     executor: Executor,
     progress: Progress,
     limit: Callable[[], str] = str,
+    is_new: bool = False,
 ) -> Manifest:
     """Brings a stage's dataset to completion and returns its manifest.
 
@@ -156,13 +157,14 @@ def run_stage(
         executor: where it is done.
         progress: told of every unit.
         limit: why no further unit may begin; empty while one may.
+        is_new: whether it is known that the manifest does not exist.
 
     Raises:
         NightrankError: the first failure, after every other task had its chance; E_BUDGET where the
             limit came first; E_USAGE where a plan has more than 50,000 units.
     """
     dataset = Dataset(store, stage.dataset)
-    if manifest := dataset.manifest():
+    if not is_new and (manifest := dataset.manifest()):
         progress.skipped(stage.name, manifest)
         return manifest
     if len(stage.tasks) > MAX_UNITS:

@@ -19,6 +19,8 @@ from nightrank.runtime.stage import Stage, Task
 from nightrank.storage.store import StoreSpec
 
 # isort: split
+from typing import Any
+
 import ray
 
 # A worker that takes longer to start waits for its node, and that is time of the stage.
@@ -65,7 +67,7 @@ class RayExecutor:
     def run(
         self,
         stage: Stage,
-        tasks: Sequence[tuple[Task, int]],
+        tasks: Sequence[tuple[Task[Any], int]],
         store: StoreSpec,
         stop: Callable[[], bool] = never,
     ) -> Iterator[Outcome]:

@@ -42,13 +42,13 @@ class _Actor:
         """Sets the stage of the following calls, and what their tasks share."""
         self._spec, self._shared = spec, shared
 
-    def run(self, begun: None, task: Task, attempt: int) -> Record:
+    def run(self, begun: None, task: Task[Any], attempt: int) -> Record:
         """See `UnitRunner.run`."""
         record = self._runner.run(self._spec, replace(task, shared=self._shared), attempt)
         self._metrics.count(self._spec.name, record, self._runner.loads)
         return record
 
-    def probe(self, begun: None, task: Task) -> int:
+    def probe(self, begun: None, task: Task[Any]) -> int:
         """See `UnitRunner.probe`."""
         return self._runner.probe(self._spec, replace(task, shared=self._shared))
 

@@ -51,7 +51,7 @@ class Unit:
         search: for the inputs that kill its workers; None before there is one.
     """
 
-    task: Task
+    task: Task[Any]
     number: int
     attempt: int = 1
     nodes_lost: int = 0

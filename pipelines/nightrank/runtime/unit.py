@@ -18,7 +18,6 @@ from nightrank.models.text.batching import SPENT
 from nightrank.process.home import ensure_home
 from nightrank.runtime.stage import Stage, Task, Worker, WorkerSpec
 from nightrank.storage.dataset import Content, Dataset, Payload, Record
-from nightrank.storage.fingerprint import canonical
 from nightrank.storage.parquet import Batches
 from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
@@ -60,11 +59,11 @@ class UnitRunner:
         go_offline()
         self._store = Store.open(store)
         self._threads = threads
-        self._key: tuple[Any, bytes] | None = None
+        self._spec: WorkerSpec | None = None
         self._worker: Worker | None = None
         self.loads = 0
 
-    def run(self, spec: UnitSpec, task: Task, attempt: int) -> Record:
+    def run(self, spec: UnitSpec, task: Task[Any], attempt: int) -> Record:
         """Runs one task and commits its shard."""
         started, halved = time.monotonic(), SPENT.halved
         worker = self._worker_of(spec.worker)
@@ -78,21 +77,20 @@ class UnitRunner:
         checked = Payload(files, payload.stats)
         return dataset.commit(task.shard, attempt, checked, lambda: time.monotonic() - started)
 
-    def probe(self, spec: UnitSpec, task: Task) -> int:
+    def probe(self, spec: UnitSpec, task: Task[Any]) -> int:
         """Tries the part of a task that `task.only` names, commits nothing; all inputs' count."""
         return self._worker_of(spec.worker)(task, Reader(self._store)).inputs
 
     def _worker_of(self, spec: WorkerSpec) -> Worker:
-        key = (spec.make, canonical(spec.config))
-        if self._worker is None or self._key != key:
+        if self._worker is None or self._spec != spec:
             self._worker = None  # Frees the old one's memory before the new one is loaded.
-            self._worker = spec.make(spec.config, self._threads)
-            self._key = key
+            self._worker = spec.make(spec.settings, self._threads)
+            self._spec = spec
             self.loads += 1
         return self._worker
 
 
-def _checked(spec: UnitSpec, task: Task, name: str, content: Any) -> Any:
+def _checked(spec: UnitSpec, task: Task[Any], name: str, content: Any) -> Any:
     """The content, refused where its schema is not the declared one."""
     if callable(content):
         return lambda: _checked(spec, task, name, content())

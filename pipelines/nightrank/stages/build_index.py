@@ -8,6 +8,7 @@ about: queries.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,102 +17,145 @@ import pyarrow as pa
 from nightrank.datasets.vectors import to_numpy
 from nightrank.errors import NightrankError
 from nightrank.retrieval import bm25, faiss_files, faiss_index, faiss_library
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import ordinals, schemas
-from nightrank.storage.dataset import Blob, Manifest, Payload, shard_names
+from nightrank.storage.dataset import Blob, FileRef, Manifest, Payload, shard_names
 from nightrank.storage.reader import Reader
 from nightrank.storage.tokens import Tokens
 
-VERSION = 2
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the indexes of a segment are made of.
+
+    Attributes:
+        embeddings: of the documents.
+        documents: for their ids.
+        terms: for the postings; None without BM25.
+        template: the trained index, and BM25's statistics.
+        shard_bytes: vectors of an index shard at most.
+        k1: of BM25.
+        b: of BM25.
+    """
+
+    embeddings: Manifest
+    documents: Manifest
+    terms: Manifest | None
+    template: Manifest
+    shard_bytes: int
+    k1: float
+    b: float
 
 
-def plan(
-    embeddings: Manifest,
-    documents: Manifest,
-    terms: Manifest | None,
-    template: Manifest,
-    shard_bytes: int,
-) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Settings:
+    """Parameters of BM25."""
+
+    k1: float
+    b: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """One document shard: its number, vectors, documents and terms."""
+
+    shard: int
+    vectors: FileRef
+    documents: FileRef
+    terms: FileRef | None
+
+
+@dataclass(frozen=True)
+class Args:
+    """A run of document shards, the template, and BM25's statistics where there are terms."""
+
+    template: FileRef
+    parts: list[Part]
+    statistics: FileRef | None
+    counts: dict[str, int]
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """Runs of document shards whose vectors take at most `shard_bytes` (at least one shard)."""
-    runs: list[list[int]] = []
+    runs: list[list[Part]] = []
     size = 0
-    for shard, ref in enumerate(embeddings.files("vectors")):
-        if not runs or size + ref.size > shard_bytes:
+    documents = inputs.documents.files("documents")
+    terms = inputs.terms.files("tokens") if inputs.terms else [None] * len(documents)
+    shards = zip(inputs.embeddings.files("vectors"), documents, terms, strict=True)
+    for number, (vectors, texts, tokens) in enumerate(shards):
+        if not runs or size + vectors.size > inputs.shard_bytes:
             runs.append([])
             size = 0
-        runs[-1].append(shard)
-        size += ref.size
-    tasks = []
-    vectors, texts = embeddings.files("vectors"), documents.files("documents")
-    trained = template.shards[0]
-    counted = (trained.files["statistics"], trained.stats["bm25"]) if terms else None
-    for name, run in zip(shard_names(len(runs)), runs, strict=True):
-        args = {
-            "template": trained.files["template"],
-            "parts": [(shard, vectors[shard], texts[shard]) for shard in run],
-            "statistics": counted,
-            "terms": [terms.files("tokens")[shard] for shard in run] if terms else [],
-        }
-        tasks.append(Task(name, args))
-    return tuple(tasks)
+        runs[-1].append(Part(number, vectors, texts, tokens))
+        size += vectors.size
+    trained = inputs.template.shards[0]
+    template = trained.files["template"]
+    statistics = trained.files["statistics"] if inputs.terms else None
+    counts = trained.stats["bm25"] if inputs.terms else {}
+    return [
+        Task(name, Args(template, run, statistics, counts))
+        for name, run in zip(shard_names(len(runs)), runs, strict=True)
+    ]
 
 
 class Worker:
     """Adds vectors to a copy of the template."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
+    def __init__(self, settings: Settings, threads: int) -> None:
         faiss_library.use_threads(threads)
-        self._bm25 = config["bm25"]
+        self._settings = settings
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """Row i of `rows` is vector i of the index."""
         matrices, kept = [], []
         rows = [schemas.INDEX_ROWS.empty_table()]
-        for shard, vectors_ref, documents_ref in task.args["parts"]:
-            local, vectors = to_numpy(read.table(vectors_ref))
-            doc_ids = read.table(documents_ref, ["doc_id"])["doc_id"].take(pa.array(local))
-            places = pa.array(ordinals.pack(0, shard, local.astype(np.int64)))
+        for part in task.args.parts:
+            local, vectors = to_numpy(read.table(part.vectors))
+            doc_ids = read.table(part.documents, ["doc_id"])["doc_id"].take(pa.array(local))
+            places = pa.array(ordinals.pack(0, part.shard, local.astype(np.int64)))
             rows.append(pa.table([places, doc_ids], schema=schemas.INDEX_ROWS))
             matrices.append(vectors)
             kept.append(local)
         matrix = np.concatenate(matrices)
         matrices.clear()
-        template = faiss_files.read(read.local(task.args["template"]))
+        template = faiss_files.read(read.local(task.args.template))
         index, device = faiss_index.build(template, matrix)
-        added, held = len(matrix), [index]
+        added, unwritten = len(matrix), [index]
 
         def check(path: str) -> None:
-            found = faiss_files.read(path).ntotal
-            if found != added:
-                what = f"index reopened with {found} vectors, {added} were added"
+            held = faiss_files.read(path).ntotal
+            if held != added:
+                what = f"index reopened with {held} vectors, {added} were added"
                 raise NightrankError("E_CORRUPT", what, task.shard, "run the same command again")
 
         # Given up once it is written: the one that is reopened takes as much memory again.
-        blob = Blob(lambda file: faiss_files.write(held.pop(), file), check, "faiss")
+        blob = Blob(lambda file: faiss_files.write(unwritten.pop(), file), check, "faiss")
         files = {"index": blob, "rows": pa.concat_tables(rows)}
         stats: dict[str, Any] = {"rate_rows": added, "rate_unit": "vectors"}
         stats |= {"built_on": device, "imbalance": faiss_index.imbalance(index)}
-        if task.args["statistics"]:
-            postings = self._postings(task, kept, read)
+        if task.args.statistics:
+            postings = self._postings(task.args, kept, read)
             files["postings"] = postings
             stats["postings"] = len(postings["rows"].chunk(0).flatten())
         return Payload(files, stats)
 
-    def _postings(self, task: Task, kept: list[np.ndarray], read: Reader) -> pa.Table:
+    def _postings(self, args: Args, kept: list[np.ndarray], read: Reader) -> pa.Table:
         """The inverted index of the same documents in the same order."""
-        ref, corpus = task.args["statistics"]
-        counted = read.table(ref)
+        assert args.statistics is not None
+        counted = read.table(args.statistics)
         statistics = bm25.Statistics(
-            corpus["documents"],
-            corpus["total_terms"],
+            args.counts["documents"],
+            args.counts["total_terms"],
             counted["term"].to_numpy(),
             counted["documents"].to_numpy(),
         )
         parts = [
-            Tokens.from_arrow(read.table(ref)["tokens"]).take(local)
-            for ref, local in zip(task.args["terms"], kept, strict=True)
+            Tokens.from_arrow(read.table(part.terms)["tokens"]).take(local)
+            for part, local in zip(args.parts, kept, strict=True)
+            if part.terms
         ]
-        built = bm25.build(Tokens.concatenate(parts), statistics, **self._bm25)
+        tokens, settings = Tokens.concatenate(parts), self._settings
+        built = bm25.build(tokens, statistics, k1=settings.k1, b=settings.b)
         offsets = pa.array(built.offsets.astype(np.int32))
         columns = [
             pa.array(built.terms),
@@ -121,26 +165,19 @@ class Worker:
         return pa.table(columns, schema=schemas.POSTINGS)
 
 
-def stage(
-    dataset: str,
-    embeddings: Manifest,
-    documents: Manifest,
-    terms: Manifest | None,
-    template: Manifest,
-    shard_bytes: int,
-    bm25_settings: dict[str, float],
-) -> Stage:
-    """Assembles the stage; `terms` are the documents', `bm25_settings` k1 and b."""
-    return Stage(
-        name="build index",
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": embeddings.path, "template": template.path, "bm25": bm25_settings},
-        tasks=plan(embeddings, documents, terms, template, shard_bytes),
-        worker=WorkerSpec(Worker, {"bm25": bm25_settings}),
-        schemas={
-            "rows": schemas.INDEX_ROWS,
-            **({"postings": schemas.POSTINGS} if terms else {}),
-        },
-        pool="index",
-    )
+def schemas_of(inputs: Inputs) -> dict[str, pa.Schema]:
+    """Schemas of the shards' tables."""
+    postings = {"postings": schemas.POSTINGS} if inputs.terms else {}
+    return {"rows": schemas.INDEX_ROWS, **postings}
+
+
+STAGE = Declaration(
+    name="build_index",
+    version=2,
+    pool="index",
+    scales_with="documents",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: Settings(inputs.k1, inputs.b),
+    schemas=schemas_of,
+)

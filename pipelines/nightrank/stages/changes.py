@@ -7,18 +7,18 @@ buckets. Knows nothing about: documents, models, judgements, limits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import buckets, schemas
 from nightrank.storage.dataset import Manifest, Payload, shard_names
 from nightrank.storage.reader import Reader
 
-VERSION = 1
 # About 500 bytes a list of ten in memory, twice (old and new).
 LISTS_PER_TASK = 1_000_000
 # Rank-biased overlap (Webber, Moffat and Zobel, TOIS 2010): p = 0.9 puts 86 % of the weight on the
@@ -28,28 +28,42 @@ OVERLAP_DEPTH = 10
 EXAMPLES = 3
 
 
-def plan(ranked: Manifest, before: Manifest | None) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Inputs:
+    """Rank manifests of this generation and of the published one, None where there is none."""
+
+    ranked: Manifest
+    published: Manifest | None
+
+
+@dataclass(frozen=True)
+class Args:
+    """A run of id buckets of both."""
+
+    new: list[buckets.Part]
+    old: list[buckets.Part]
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per run of buckets of about a million lists."""
-    runs = buckets.runs(ranked.rows("lists"), LISTS_PER_TASK)
-    tasks = []
-    for name, run in zip(shard_names(len(runs)), runs, strict=True):
-        args = {
-            side: buckets.parts(enumerate(made.files("lists")), run) if made else []
-            for side, made in (("new", ranked), ("old", before))
-        }
-        tasks.append(Task(name, args))
-    return tuple(tasks)
+    new = inputs.ranked.files("lists")
+    old = inputs.published.files("lists") if inputs.published else []
+    runs = buckets.runs(inputs.ranked.rows("lists"), LISTS_PER_TASK)
+    return [
+        Task(name, Args(*(buckets.parts(enumerate(files), run) for files in (new, old))))
+        for name, run in zip(shard_names(len(runs)), runs, strict=True)
+    ]
 
 
 class Worker:
     """Compares digests; lists only where they differ."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
+    def __init__(self, settings: None, threads: int) -> None:
         pass
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """A query that was withdrawn is a `delete`; all else that differs an `upsert`."""
-        new, old = (self._lists(task.args[side], read) for side in ("new", "old"))
+        new, old = (self._lists(parts, read) for parts in (task.args.new, task.args.old))
         at = pc.index_in(new["query_id"], old["query_id"].combine_chunks())
         known = pc.is_valid(at).to_numpy(zero_copy_only=False)
         earlier = old.take(pc.fill_null(at, 0)) if old.num_rows else None
@@ -153,14 +167,13 @@ def overlap(one: list[str], other: list[str]) -> float:
     return total / weight if weight else 1.0
 
 
-def stage(dataset: str, ranked: Manifest, before: Manifest | None) -> Stage:
-    """Assembles the stage; `before` is the rank manifest of the generation that stands."""
-    return Stage(
-        name="changes",
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": ranked.path, "before": before.path if before else None},
-        tasks=plan(ranked, before),
-        worker=WorkerSpec(Worker, {}),
-        schemas={"changes": schemas.CHANGES},
-    )
+STAGE = Declaration(
+    name="changes",
+    version=1,
+    pool="general",
+    scales_with="lists",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: None,
+    schemas=lambda inputs: {"changes": schemas.CHANGES},
+)

@@ -2,70 +2,101 @@
 
 In: `origin` of a merged segment, one derived dataset of the old ones (tokens, terms, embeddings).
 Out: the same dataset of the merged one. Cardinality: one shard per document shard. Knows nothing
-about: models; nothing is computed anew.
+about: models; nothing is computed again.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from nightrank.datasets.vectors import to_numpy, to_table
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import ordinals, schemas
-from nightrank.storage.dataset import Manifest, Payload
+from nightrank.storage.dataset import FileRef, Manifest, Payload
 from nightrank.storage.reader import Reader
 from nightrank.storage.tokens import Tokens
 
-VERSION = 1
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is copied.
+
+    Attributes:
+        merged: documents of the merged segment, with their `origin`.
+        old: the derived dataset of every old segment, by its number.
+        dimension: of the vectors; None for tokens and terms.
+    """
+
+    merged: Manifest
+    old: dict[int, Manifest]
+    dimension: int | None
 
 
-def plan(merged: Manifest, old: dict[int, Manifest]) -> tuple[Task, ...]:
-    """One task per merged shard, with the files of the shards its documents stood in."""
-    tasks = []
-    for record in merged.shards:
+@dataclass(frozen=True)
+class Args:
+    """One merged shard: `origin`, and files of the old shards by scatter key."""
+
+    origin: FileRef
+    sources: dict[int, dict[str, FileRef]]
+
+
+@dataclass(frozen=True)
+class OldShard:
+    """Files of an old shard, the rows that are copied, and where the first of them goes."""
+
+    files: dict[str, FileRef]
+    rows: np.ndarray
+    start: int
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
+    """One task per merged shard, with the files of the shards that its documents were in."""
+    found = []
+    for record in inputs.merged.shards:
         sources = {}
         for key in record.stats["keys"]:
             number, shard = ordinals.split_key(key)
-            sources[key] = old[number].shards[shard].files
-        tasks.append(Task(record.shard, {"origin": record.files["origin"], "sources": sources}))
-    return tuple(tasks)
+            sources[key] = inputs.old[number].shards[shard].files
+        found.append(Task(record.shard, Args(record.files["origin"], sources)))
+    return found
 
 
 class Worker:
     """Gathers rows by where they were."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._dimension: int | None = config["dimension"]
+    def __init__(self, settings: int | None, threads: int) -> None:
+        self._dimension = settings
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
-        """Rows of one old shard stand together and in order: merging keeps the order."""
-        origin = read.table(task.args["origin"])["ordinal"].to_numpy()
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
+        """Rows of one old shard are adjacent and in order: merging keeps the order."""
+        origin = read.table(task.args.origin)["ordinal"].to_numpy()
         keys = ordinals.shard_key(origin)
         parts = [
-            (files, ordinals.row(origin[keys == key]), int(np.searchsorted(keys, key)))
-            for key, files in sorted(task.args["sources"].items())
+            OldShard(files, ordinals.row(origin[keys == key]), int(np.searchsorted(keys, key)))
+            for key, files in sorted(task.args.sources.items())
         ]
         if self._dimension is None:
             return self._tokens(parts, read)
         return self._vectors(parts, self._dimension, read)
 
-    def _tokens(self, parts: list[Any], read: Reader) -> Payload:
+    def _tokens(self, parts: list[OldShard], read: Reader) -> Payload:
         taken = [
-            Tokens.from_arrow(read.table(files["tokens"])["tokens"]).take(rows)
-            for files, rows, _ in parts
+            Tokens.from_arrow(read.table(part.files["tokens"])["tokens"]).take(part.rows)
+            for part in parts
         ]
         tokens = Tokens.concatenate(taken)
         content = pa.table([tokens.to_arrow()], schema=schemas.TOKENS)
         stats = {"rate_rows": len(tokens), "tokens": int(tokens.offsets[-1])}
         return Payload({"tokens": content}, stats)
 
-    def _vectors(self, parts: list[Any], dimension: int, read: Reader) -> Payload:
+    def _vectors(self, parts: list[OldShard], dimension: int, read: Reader) -> Payload:
         """Vectors keep their bits; documents without one stay without."""
         numbers, matrices, rejects = [], [], [schemas.ROW_REJECTS.empty_table()]
-        for files, rows, start in parts:
+        for part in parts:
+            files, rows, start = part.files, part.rows, part.start
             held, vectors = to_numpy(read.table(files["vectors"]))
             at = np.searchsorted(held, rows)
             found = at < len(held)
@@ -89,19 +120,20 @@ class Worker:
         return Payload({"vectors": table, "rejects": bad}, stats)
 
 
-def stage(
-    dataset: str, merged: Manifest, old: dict[int, Manifest], dimension: int | None = None
-) -> Stage:
-    """Assembles the stage: of tokens or terms, or with a dimension, of embeddings."""
-    made = {"tokens": schemas.TOKENS}
-    if dimension is not None:
-        made = {"vectors": schemas.vectors(dimension), "rejects": schemas.ROW_REJECTS}
-    return Stage(
-        name=f"copy {dataset.rpartition('/')[2].partition('-')[0]}",
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": {str(n): manifest.path for n, manifest in old.items()}},
-        tasks=plan(merged, old),
-        worker=WorkerSpec(Worker, {"dimension": dimension}),
-        schemas=made,
-    )
+def schemas_of(inputs: Inputs) -> dict[str, pa.Schema]:
+    """Schemas of the shards' tables."""
+    if inputs.dimension is None:
+        return {"tokens": schemas.TOKENS}
+    return {"vectors": schemas.vectors(inputs.dimension), "rejects": schemas.ROW_REJECTS}
+
+
+STAGE = Declaration(
+    name="copy",
+    version=1,
+    pool="general",
+    scales_with="documents",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: inputs.dimension,
+    schemas=schemas_of,
+)

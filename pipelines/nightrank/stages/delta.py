@@ -1,20 +1,21 @@
-"""Decides which of several rows with one id counts, and what that changes in the standing corpus.
+"""Decides which of several rows with one id counts, and what that changes in the current corpus.
 
-In: ids of all splits and of the standing segments, one bucket range at a time, so that no task
-reads all ids. Out: `dropped` (rows that do not count) and `kept` (rows of new or changed
-documents), both scattered by input split; `tombstones` (standing documents that are gone or
-replaced), scattered by id bucket. Cardinality: one shard per run of buckets. Knows nothing about:
-texts, models.
+In: ids of all splits and of the current segments, one bucket range at a time, so that no task reads
+all ids. Out: `dropped` (rows that do not count) and `kept` (rows of new or changed documents), both
+scattered by input split; `tombstones` (current documents that are deleted or replaced), scattered
+by id bucket. Cardinality: one shard per run of buckets. Knows nothing about: texts, models.
 
 A change feed names what changed and leaves all else alone; there the highest sequence counts.
 
 A document is the same as long as its id and its content hash are: one that moves between files, or
-changes and changes back, costs what it must and no more. Queries have no standing part.
+changes and changes back, costs what it must and no more. Queries have no current part.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,48 +23,86 @@ import pyarrow.compute as pc
 
 from nightrank.datasets.current_corpus import ROWS_PER_TASK, CurrentCorpus, ordinals_in
 from nightrank.errors import NightrankError
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import buckets, ordinals, schemas
-from nightrank.storage.dataset import Manifest, Payload, shard_names
+from nightrank.storage.dataset import FileRef, Manifest, Payload, shard_names
+from nightrank.storage.ranges import Range
 from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
 
-VERSION = 2
+Kind = Literal["corpus", "queries"]
 
 
-def plan(ingested: Manifest, standing: CurrentCorpus) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Inputs:
+    """What is compared.
+
+    Attributes:
+        kind: which input.
+        ingested: its ids.
+        policy: which of several rows with one id counts.
+        current: the corpus that it is compared with.
+        feed: whether the input names changes alone.
+    """
+
+    kind: Kind
+    ingested: Manifest
+    policy: str
+    current: CurrentCorpus = field(default_factory=lambda: CurrentCorpus({}))
+    feed: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See `Inputs`."""
+
+    kind: Kind
+    policy: str
+    feed: bool
+
+
+@dataclass(frozen=True)
+class Args:
+    """A run of id buckets: of the input, of the current documents, of tombstones."""
+
+    ingested: list[buckets.Part]
+    current: list[buckets.Part] = field(default_factory=list)
+    tombstones: list[tuple[FileRef, Sequence[Range]]] = field(default_factory=list)
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per run of buckets of about four million rows."""
-    rows = ingested.rows("ids") + sum(made.rows("ids") for made in standing.documents.values())
+    ingested, current = inputs.ingested, inputs.current
+    rows = ingested.rows("ids") + sum(made.rows("ids") for made in current.documents.values())
     runs = buckets.runs(rows, ROWS_PER_TASK)
     segments = [
         (number, ref)
-        for number, made in sorted(standing.documents.items())
+        for number, made in sorted(current.documents.items())
         for ref in made.files("ids")
     ]
-    tasks = []
+    tombstones = current.tombstone_files()
+    found = []
     for name, run in zip(shard_names(len(runs)), runs, strict=True):
-        args = {
-            "ingested": buckets.parts(enumerate(ingested.files("ids")), run),
-            "standing": buckets.parts(segments, run),
-            # Of joined buckets some that are not needed: they bury nothing else.
-            "dead": [(p.ref, p.ranges) for p in buckets.parts(enumerate(standing.dead()), run)],
-        }
-        tasks.append(Task(name, args))
-    return tuple(tasks)
+        args = Args(
+            buckets.parts(enumerate(ingested.files("ids")), run),
+            buckets.parts(segments, run),
+            # Of joined buckets some that are not needed: they name no other document.
+            [(p.ref, p.ranges) for p in buckets.parts(enumerate(tombstones), run)],
+        )
+        found.append(Task(name, args))
+    return found
 
 
 class Worker:
     """Compares some buckets."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._kind: str = config["kind"]
-        self._policy: str = config["policy"]
-        self._feed: bool = config["feed"]
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self._kind, self._policy, self._feed = settings.kind, settings.policy, settings.feed
         self._schema = schemas.FEED_IDS if self._feed else schemas.IDS
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """`last` and `strict` keep the last row of an id, `first` and `error` the first."""
-        table = _numbered(task.args["ingested"], "split", self._schema, read)
+        table = _numbered(task.args.ingested, "split", self._schema, read)
         order = ["id", "split", "row"]
         if self._feed:
             order.insert(1, "sequence")
@@ -86,16 +125,16 @@ class Worker:
         if self._kind == "queries":
             return Payload({"dropped": content}, stats)
         table = table.filter(pa.array(~dropped)).combine_chunks()
-        made, compared = _compare(table, self._standing(task, read), self._feed)
+        made, compared = _compare(table, self._current(task.args, read), self._feed)
         return Payload({"dropped": content, **made}, stats | compared)
 
-    def _standing(self, task: Task, read: Reader) -> pa.Table:
-        """Living documents of these buckets: id, content_hash and ordinal (in `row`)."""
-        table = _numbered(task.args["standing"], "segment", self._schema, read).combine_chunks()
+    def _current(self, args: Args, read: Reader) -> pa.Table:
+        """Current documents of these buckets: id, content_hash and ordinal (in `row`)."""
+        table = _numbered(args.current, "segment", self._schema, read).combine_chunks()
         places = ordinals.pack(table["segment"].to_numpy(), 0, table["row"].to_numpy())
-        dead = ordinals_in(task.args["dead"], read)
+        tombstoned = ordinals_in(args.tombstones, read)
         table = table.set_column(table.schema.get_field_index("row"), "row", pa.array(places))
-        return table.filter(pa.array(~np.isin(places, dead))).combine_chunks()
+        return table.filter(pa.array(~np.isin(places, tombstoned))).combine_chunks()
 
     def _refuse(self, table: pa.Table, same: np.ndarray) -> None:
         if self._policy not in ("strict", "error") or not same.any():
@@ -108,10 +147,10 @@ class Worker:
             found = pc.unique(table["id"].slice(0, len(same)).filter(pa.array(wrong)))
             examples = ", ".join(repr(value)[:80] for value in found.slice(0, 3).to_pylist())
             if self._policy == "strict":
-                what = f"{len(found)} doc_ids stand for different texts, e.g. {examples}"
+                what = f"{len(found)} doc_ids have several texts each, e.g. {examples}"
                 do = "make doc_ids unique, or set corpus.duplicates=last"
             else:
-                what = f"{len(found)} query_ids stand more than once, e.g. {examples}"
+                what = f"{len(found)} query_ids occur more than once, e.g. {examples}"
                 do = "make query_ids unique, or set queries.on_dup_query=reject"
             raise NightrankError("E_SCHEMA", what, "", do)
 
@@ -127,19 +166,19 @@ def _numbered(parts: list[buckets.Part], name: str, schema: pa.Schema, read: Rea
 
 
 def _compare(
-    table: pa.Table, standing: pa.Table, feed: bool
+    table: pa.Table, current: pa.Table, feed: bool
 ) -> tuple[dict[str, Scatter], dict[str, Any]]:
-    """What the rows that count change: rows to fetch, and standing documents to bury."""
-    at = pc.index_in(table["id"], standing["id"].combine_chunks()).combine_chunks()
+    """What the rows that count change: rows to fetch, and current documents to tombstone."""
+    at = pc.index_in(table["id"], current["id"].combine_chunks()).combine_chunks()
     known = pc.is_valid(at).to_numpy(zero_copy_only=False)
     place = pc.fill_null(at, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     differs = np.ones(table.num_rows, dtype=bool)
-    old = standing.take(pa.array(place[known]))
+    old = current.take(pa.array(place[known]))
     if known.any():
         new = table["content_hash"].filter(pa.array(known))
         differs[known] = pc.not_equal(new, old["content_hash"]).to_numpy()
     removes = np.zeros(table.num_rows, dtype=bool)
-    buried = np.ones(standing.num_rows, dtype=bool)
+    replaced = np.ones(current.num_rows, dtype=bool)
     if feed:
         removes = table["removed"].to_numpy(zero_copy_only=False)
         late = np.zeros(table.num_rows, dtype=bool)
@@ -147,13 +186,13 @@ def _compare(
         late[known] = ~newer.to_numpy(zero_copy_only=False)
         differs &= ~late
         removes &= ~late
-        buried[:] = False
-        buried[place[known & (differs | removes)]] = True
+        replaced[:] = False
+        replaced[place[known & (differs | removes)]] = True
     else:
-        buried[place[known & ~differs]] = False
+        replaced[place[known & ~differs]] = False
     fetch = table.filter(pa.array(differs & ~removes))
     kept = pa.table([fetch["row"], fetch["content_hash"]], schema=schemas.KEPT)
-    gone = standing.filter(pa.array(buried))
+    gone = current.filter(pa.array(replaced))
     places = gone["row"].to_numpy()
     segments, counts = np.unique(places >> ordinals.SEGMENT_SHIFT, return_counts=True)
     changed = int((known & differs & ~removes).sum())
@@ -161,10 +200,10 @@ def _compare(
     stats = {
         "added": added,
         "changed": changed,
-        "removed": int(buried.sum()) - changed,
-        "unchanged": standing.num_rows - int(buried.sum()),
+        "removed": int(replaced.sum()) - changed,
+        "unchanged": current.num_rows - int(replaced.sum()),
         "without_effect": table.num_rows - added - changed if feed else 0,
-        "buried": {str(n): c for n, c in zip(segments.tolist(), counts.tolist(), strict=True)},
+        "tombstoned": {str(n): c for n, c in zip(segments.tolist(), counts.tolist(), strict=True)},
     }
     tombstones = pa.table([pa.array(places)], schema=schemas.TOMBSTONES)
     return {
@@ -173,32 +212,21 @@ def _compare(
     }, stats
 
 
-def stage(
-    dataset: str,
-    kind: str,
-    ingested: Manifest,
-    policy: str,
-    standing: CurrentCorpus | None = None,
-    feed: bool = False,
-) -> Stage:
-    """Assembles the stage for the corpus or the queries."""
-    before = standing or CurrentCorpus({})
-    return Stage(
-        name=f"delta {kind}",
-        version=VERSION,
-        dataset=dataset,
-        identity={
-            "of": ingested.path,
-            "policy": policy,
-            "standing": {str(n): made.path for n, made in before.documents.items()},
-            "tombstones": [made.path for made in before.tombstones],
-        },
-        tasks=plan(ingested, before),
-        worker=WorkerSpec(Worker, {"kind": kind, "policy": policy, "feed": feed}),
-        schemas={
-            "dropped": schemas.DROPPED,
-            **(
-                {"kept": schemas.KEPT, "tombstones": schemas.TOMBSTONES} if kind == "corpus" else {}
-            ),
-        },
-    )
+def schemas_of(inputs: Inputs) -> dict[str, pa.Schema]:
+    """Schemas of the shards' tables; queries have no current part."""
+    tables = {"dropped": schemas.DROPPED}
+    if inputs.kind == "corpus":
+        tables |= {"kept": schemas.KEPT, "tombstones": schemas.TOMBSTONES}
+    return tables
+
+
+STAGE = Declaration(
+    name="delta",
+    version=2,
+    pool="general",
+    scales_with="input rows",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: Settings(inputs.kind, inputs.policy, inputs.feed),
+    schemas=schemas_of,
+)

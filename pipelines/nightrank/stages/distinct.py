@@ -7,7 +7,7 @@ per run of hash buckets. Knows nothing about: documents, models.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,47 +16,73 @@ import pyarrow.compute as pc
 from nightrank.config.schema import Queries
 from nightrank.datasets.row_schemas import attributes_schema
 from nightrank.inputs.validation import accepted_schema
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.identity import outside_identity
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.buckets import BUCKETS
-from nightrank.storage.dataset import Manifest, Payload, shard_names
+from nightrank.storage.dataset import FileRef, Manifest, Payload, shard_names
+from nightrank.storage.ranges import Range
 from nightrank.storage.reader import Reader
 
-VERSION = 1
 QUERIES = pa.schema([("query_hash", pa.binary(16)), ("text", pa.string())])
 
 
-def plan(ingested: Manifest, delta: Manifest, wanted_rows: int | None) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Inputs:
+    """Accepted queries, the rows that the delta dropped, and how many a shard is to hold."""
+
+    ingested: Manifest
+    delta: Manifest
+    shard_rows: int | None
+    source: Queries = outside_identity()
+
+
+@dataclass(frozen=True)
+class SplitPart:
+    """What one ingest shard has of some buckets, and the rows of it that do not count."""
+
+    rows: FileRef
+    ranges: tuple[Range, ...]
+    dropped: list[tuple[FileRef, Range]]
+
+
+@dataclass(frozen=True)
+class Args:
+    """A run of hash buckets, by ingest shard."""
+
+    splits: list[SplitPart]
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """At most 256 tasks, each a run of hash buckets."""
-    total = ingested.rows("rows")
-    count = min(BUCKETS, max(1, -(-total // ordinals.shard_rows(total, wanted_rows))))
-    tasks = []
+    total = inputs.ingested.rows("rows")
+    count = min(BUCKETS, max(1, -(-total // ordinals.shard_rows(total, inputs.shard_rows))))
+    dropped_files = inputs.delta.files("dropped")
+    found = []
     for i, name in enumerate(shard_names(count)):
         buckets = range(BUCKETS * i // count, BUCKETS * (i + 1) // count)
         splits = []
-        for split, ref in enumerate(ingested.files("rows")):
+        for split, ref in enumerate(inputs.ingested.files("rows")):
             ranges = ref.ranges.between(buckets.start, buckets.stop)
-            dropped = [
-                (file, part) for file in delta.files("dropped") if (part := file.range(split))
-            ]
-            splits.append((ref, ranges, dropped))
-        tasks.append(Task(name, {"splits": splits}))
-    return tuple(tasks)
+            dropped = [(file, part) for file in dropped_files if (part := file.range(split))]
+            splits.append(SplitPart(ref, ranges, dropped))
+        found.append(Task(name, Args(splits)))
+    return found
 
 
 class Worker:
     """Groups the queries of some buckets by text."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._source = Queries.model_validate(config["source"])
+    def __init__(self, settings: Queries, threads: int) -> None:
+        self._source = settings
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """Sorts by (hash, query_id); a distinct query is the first row of its hash."""
         pieces = [accepted_schema("queries", self._source).empty_table()]
-        for ref, ranges, dropped in task.args["splits"]:
-            lost = [read.range(file, part)["row"] for file, part in dropped]
-            if ranges:
-                table = read.ranges(ref, ranges)
+        for split in task.args.splits:
+            lost = [read.range(file, part)["row"] for file, part in split.dropped]
+            if split.ranges:
+                table = read.ranges(split.rows, split.ranges)
                 for rows in lost:
                     table = table.filter(pc.invert(pc.is_in(table["row"], rows.combine_chunks())))
                 pieces.append(table)
@@ -81,16 +107,13 @@ def members_schema(source: Queries) -> pa.Schema:
     return schemas.members(attributes_schema(source))
 
 
-def stage(
-    dataset: str, source: Queries, ingested: Manifest, delta: Manifest, wanted_rows: int | None
-) -> Stage:
-    """Assembles the stage."""
-    return Stage(
-        name="distinct",
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": ingested.path, "delta": delta.path},
-        tasks=plan(ingested, delta, wanted_rows),
-        worker=WorkerSpec(Worker, {"source": source.model_dump(mode="json")}),
-        schemas={"queries": QUERIES, "members": members_schema(source)},
-    )
+STAGE = Declaration(
+    name="distinct",
+    version=1,
+    pool="general",
+    scales_with="queries",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: inputs.source,
+    schemas=lambda inputs: {"queries": QUERIES, "members": members_schema(inputs.source)},
+)

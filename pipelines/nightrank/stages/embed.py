@@ -1,17 +1,16 @@
 """Embeds documents and distinct queries with the bi-encoder.
 
-In: tokens; of queries also the vectors of an earlier generation's, by text hash. Out: `vectors`
+In: tokens; of queries also the vectors of an earlier generation, by text hash. Out: `vectors`
 (those that are finite and not zero) and `rejects` (rows without one). Cardinality: one shard per
 shard. Knows nothing about: texts, indexes, queries' candidates.
 
-A query that stood before keeps its vector bit for bit: its standing list was scored with it.
+A query that was asked before keeps its vector bit for bit: its list was scored with it.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,54 +18,80 @@ import pyarrow.compute as pc
 
 from nightrank.datasets import cut_inputs
 from nightrank.datasets.lists import overlapping
+from nightrank.datasets.texts import Side
 from nightrank.datasets.vectors import to_numpy, to_table
-from nightrank.models.protocols import BiEncoder, ResolvedModel
+from nightrank.models.protocols import BiEncoder, Kind, ResolvedModel
 from nightrank.models.registry import load_bi_encoder
 from nightrank.models.stored import on_this_node
 from nightrank.models.text.batching import SPENT
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.identity import outside_identity
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import schemas
-from nightrank.storage.dataset import Manifest, Payload
+from nightrank.storage.dataset import FileRef, Manifest, Payload
 from nightrank.storage.reader import Reader
 from nightrank.storage.tokens import Tokens
 
-VERSION = 2
-SIDES = {"documents": "document", "queries": "query"}
+KIND: dict[Side, Kind] = {"documents": "document", "queries": "query"}
 
 
 @dataclass(frozen=True)
 class KnownVectors:
-    """Vectors that queries have had: tonight's distinct queries, earlier ones, their embeddings."""
+    """Vectors of earlier queries: this run's distinct queries, the earlier ones, their vectors."""
 
     distinct: Manifest
     earlier: Manifest
     embedded: Manifest
 
 
-def plan(tokens: Manifest, known: KnownVectors | None) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Inputs:
+    """Tokens, the encoder, and vectors that are taken over."""
+
+    tokens: Manifest
+    side: Side
+    model: ResolvedModel
+    known: KnownVectors | None = outside_identity(None)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which side of the bi-encoder."""
+
+    kind: Kind
+    model: ResolvedModel
+
+
+@dataclass(frozen=True)
+class Args:
+    """Tokens of a shard; of queries their texts' hashes, and earlier (hashes, vectors)."""
+
+    tokens: FileRef
+    texts: FileRef | None = None
+    known: list[tuple[FileRef, FileRef]] = field(default_factory=list)
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per shard of tokens."""
-    tasks = []
-    for number, shard in enumerate(tokens.shards):
-        args: dict[str, Any] = {"tokens": shard.files["tokens"], "known": []}
+    shards, known = inputs.tokens.shards, inputs.known
+    found = []
+    for number, shard in enumerate(shards):
+        args = Args(shard.files["tokens"])
         if known:
-            args["texts"] = known.distinct.shards[number].files["queries"]
-            args["known"] = [
-                (
-                    known.earlier.shards[i].files["queries"],
-                    known.embedded.shards[i].files["vectors"],
-                )
-                for i in overlapping(number, len(tokens.shards), len(known.earlier.shards))
+            earlier, embedded = known.earlier.shards, known.embedded.shards
+            pairs = [
+                (earlier[i].files["queries"], embedded[i].files["vectors"])
+                for i in overlapping(number, len(shards), len(earlier))
             ]
-        tasks.append(Task(shard.shard, args))
-    return tuple(tasks)
+            args = replace(args, texts=known.distinct.shards[number].files["queries"], known=pairs)
+        found.append(Task(shard.shard, args))
+    return found
 
 
 class Worker:
     """Holds the bi-encoder, loaded at the first text that has no vector yet."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._kind, self._threads = config["kind"], threads
-        self._model = ResolvedModel.from_dict(config["model"])
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self._kind, self._model, self._threads = settings.kind, settings.model, threads
         self._encoder: BiEncoder | None = None
 
     def _opened(self, read: Reader) -> BiEncoder:
@@ -74,11 +99,11 @@ class Worker:
             self._encoder = load_bi_encoder(on_this_node(self._model, read), self._threads)
         return self._encoder
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """A NaN vector would enter FAISS without a word and never be found again."""
-        table = read.table(task.args["tokens"])
+        table = read.table(task.args.tokens)
         tokens = Tokens.from_arrow(table["tokens"])
-        vectors, missing = self._known(task, len(tokens), read)
+        vectors, missing = self._known(task.args, len(tokens), read)
         chosen = task.chosen(len(missing))
         model_seconds, cut = 0.0, SPENT.cut
         if chosen.any():
@@ -110,13 +135,13 @@ class Worker:
         files = {"vectors": to_table(good, vectors[good]), "rejects": rejects}
         return Payload(files, stats, inputs=len(missing))
 
-    def _known(self, task: Task, count: int, read: Reader) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors by row, those of earlier nights filled in, and the rows to be encoded."""
+    def _known(self, args: Args, count: int, read: Reader) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors by row, those of earlier runs filled in, and the rows to be encoded."""
         vectors = np.zeros((count, self._model.dimension), np.float32)
         missing = np.ones(count, bool)
-        if task.args.get("known"):
-            mine = read.table(task.args["texts"], ["query_hash"])["query_hash"].combine_chunks()
-            for queries_ref, vectors_ref in task.args["known"]:
+        if args.texts:
+            mine = read.table(args.texts, ["query_hash"])["query_hash"].combine_chunks()
+            for queries_ref, vectors_ref in args.known:
                 rows, found = to_numpy(read.table(vectors_ref))
                 theirs = read.table(queries_ref, ["query_hash"])["query_hash"]
                 now = pc.fill_null(pc.index_in(theirs.take(pa.array(rows)), mine), -1).to_numpy()
@@ -125,22 +150,17 @@ class Worker:
         return vectors, np.flatnonzero(missing).astype(np.int64)
 
 
-def stage(
-    dataset: str,
-    kind: str,
-    tokens: Manifest,
-    model: ResolvedModel,
-    known: KnownVectors | None = None,
-) -> Stage:
-    """Assembles the stage for the `documents` or the `queries`."""
-    return Stage(
-        name=f"embed {kind}",
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": tokens.path, "model": model.identity()},
-        tasks=plan(tokens, known),
-        worker=WorkerSpec(Worker, {"kind": SIDES[kind], "model": model.to_dict()}),
-        schemas={"vectors": schemas.vectors(model.dimension), "rejects": schemas.ROW_REJECTS},
-        pool="model",
-        divisible=True,
-    )
+STAGE = Declaration(
+    name="embed",
+    version=2,
+    pool="model",
+    scales_with="texts",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: Settings(KIND[inputs.side], inputs.model),
+    schemas=lambda inputs: {
+        "vectors": schemas.vectors(inputs.model.dimension),
+        "rejects": schemas.ROW_REJECTS,
+    },
+    divisible=True,
+)

@@ -10,13 +10,12 @@ ceiling is the first stage's pool in its best possible order.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.config.schema import Evaluate
-from nightrank.datasets import cut_inputs
 from nightrank.datasets.current_corpus import CurrentCorpus
 from nightrank.datasets.fan_out import by_query_id, document_column, document_files
 from nightrank.datasets.judgements import load_qrels, look_up
@@ -24,42 +23,103 @@ from nightrank.errors import NightrankError
 from nightrank.evaluation import lift, measures, movement
 from nightrank.evaluation.coverage import Coverage, describe
 from nightrank.evaluation.report import Candidate, Example, Report, render
-from nightrank.inputs.splits import InputFile
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.identity import outside_identity
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage.dataset import Blob, FileRef, Manifest, Payload
-from nightrank.storage.fingerprint import fingerprint
 from nightrank.storage.reader import Reader
 
-VERSION = 3
 CUTOFF = 10
 EXAMPLES = 3
 SHOWN = 3
 
 
-def plan(
-    ranked: Manifest, distinct: Manifest, corpus: CurrentCorpus, body: dict[str, Any]
-) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Inputs:
+    """What is measured.
+
+    Attributes:
+        ranked: path of the last rank stage's dataset.
+        qrels_id: identity of the judgements.
+        measures: names of the measures.
+        sources: what is read; None where the path of the dataset alone is wanted.
+    """
+
+    ranked: str
+    qrels_id: str
+    measures: tuple[str, ...]
+    sources: Sources | None = outside_identity(None)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What an evaluation reads.
+
+    Attributes:
+        ranked: the last rank stage's manifest.
+        distinct: the distinct queries.
+        corpus: the documents.
+        rejects: published files of rejects.
+        settings: what the worker needs.
+    """
+
+    ranked: Manifest
+    distinct: Manifest
+    corpus: CurrentCorpus
+    rejects: list[FileRef]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Judgements and measures; title and facts of the report."""
+
+    qrels: str
+    options: dict[str, Any]
+    measures: tuple[str, ...]
+    title: str
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class QueryShard:
+    """Lists, query_ids and texts of one query shard."""
+
+    pool: FileRef
+    members: FileRef
+    queries: FileRef
+
+
+@dataclass(frozen=True)
+class Args:
+    """All query shards, published rejects, document files by segment, and the corpus."""
+
+    shards: list[QueryShard]
+    rejects: list[FileRef]
+    documents: dict[int, list[FileRef]]
+    corpus: CurrentCorpus
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task: judged queries are few."""
+    sources = inputs.sources
+    assert sources is not None
     shards = [
-        (lists.files["pool"], texts.files["members"], texts.files["queries"])
-        for lists, texts in zip(ranked.shards, distinct.shards, strict=True)
+        QueryShard(lists.files["pool"], texts.files["members"], texts.files["queries"])
+        for lists, texts in zip(sources.ranked.shards, sources.distinct.shards, strict=True)
     ]
-    rejects = [
-        FileRef(f["key"], f["size"], f["sha256"], f["rows"]) for f in body["files"]["rejects"]
-    ]
-    files = {"documents": document_files(corpus.documents), "corpus": corpus}
-    return (Task("evaluation", {"shards": shards, "rejects": rejects, **files}),)
+    documents = document_files(sources.corpus.documents)
+    return [Task("evaluation", Args(shards, sources.rejects, documents, sources.corpus))]
 
 
 class Worker:
     """Holds the judgements."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._qrels = load_qrels(config["qrels"], config["options"])
-        self._measures: list[str] = config["measures"]
-        self._title, self._facts = config["title"], config["facts"]
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self._qrels = load_qrels(settings.qrels, settings.options)
+        self._measures = list(settings.measures)
+        self._title, self._facts = settings.title, settings.facts
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """Compares three runs of the same pool: as retrieved, as reranked, as good as can be."""
         judged = pc.unique(self._qrels["query_id"])
         lists, verticals, texts = self._lists(task, read, judged)
@@ -68,7 +128,7 @@ class Worker:
             lists.schema.get_field_index("score"), "score", lists["first_stage_score"]
         )
         covered = [
-            look_up(pc.unique(self._qrels["doc_id"]), task.args["corpus"], read),
+            look_up(pc.unique(self._qrels["doc_id"]), task.args.corpus, read),
             self._queries(judged, held, task, read),
         ]
         if not len(held):
@@ -101,35 +161,37 @@ class Worker:
         return Payload(files, stats)
 
     def _lists(
-        self, task: Task, read: Reader, judged: pa.Array
+        self, task: Task[Args], read: Reader, judged: pa.Array
     ) -> tuple[pa.Table, dict[str, str], dict[str, str]]:
         """Full lists of the judged queries, and every judged query's vertical and text."""
         parts: list[pa.Table] = []
         verticals: dict[str, str] = {}
         texts: dict[str, str] = {}
-        for pool_ref, members_ref, queries_ref in task.args["shards"]:
-            members = read.table(members_ref, ["query_id", "query", "vertical"])
+        for shard in task.args.shards:
+            members = read.table(shard.members, ["query_id", "query", "vertical"])
             members = members.filter(pc.is_in(members["query_id"], judged))
-            parts.append(by_query_id(read.table(pool_ref), members))
-            found = read.table(queries_ref, ["text"])["text"].take(members["query"])
+            parts.append(by_query_id(read.table(shard.pool), members))
+            found = read.table(shard.queries, ["text"])["text"].take(members["query"])
             ids = members["query_id"].to_pylist()
             verticals |= dict(zip(ids, members["vertical"].to_pylist(), strict=True))
             texts |= dict(zip(ids, found.to_pylist(), strict=True))
         return pa.concat_tables(parts), verticals, texts
 
-    def _rejected(self, task: Task, read: Reader, judged: pa.Array) -> list[str]:
+    def _rejected(self, task: Task[Args], read: Reader, judged: pa.Array) -> list[str]:
         """Judged queries that the input held but that were rejected; a missing list counts as 0."""
-        tables = [read.table(ref, ["kind", "id", "reason"]) for ref in task.args["rejects"]]
+        tables = [read.table(ref, ["kind", "id", "reason"]) for ref in task.args.rejects]
         table = pa.concat_tables(tables)
         mine = pc.and_(pc.equal(table["kind"], "queries"), pc.is_in(table["id"], judged))
         mine = pc.and_(mine, pc.not_equal(table["reason"], "duplicate_id"))
         return [str(value) for value in pc.unique(table["id"].filter(mine)).to_pylist()]
 
-    def _queries(self, judged: pa.Array, held: pa.Array, task: Task, read: Reader) -> Coverage:
+    def _queries(
+        self, judged: pa.Array, held: pa.Array, task: Task[Args], read: Reader
+    ) -> Coverage:
         """How many judged queries the input held; an id of the input to compare with."""
         least = ""
-        for _, members, _ in task.args["shards"]:
-            ids = read.table(members, ["query_id"])["query_id"]
+        for shard in task.args.shards:
+            ids = read.table(shard.members, ["query_id"])["query_id"]
             least = least or pc.min(ids).as_py() or ""
         return Coverage.of("queries", len(judged), judged, pc.is_in(judged, held), least)
 
@@ -138,7 +200,7 @@ class Worker:
         per_query: pa.Table,
         lists: pa.Table,
         texts: dict[str, str],
-        task: Task,
+        task: Task[Args],
         read: Reader,
     ) -> list[Example]:
         """A few queries (see `pick`) with the head of their lists before and after."""
@@ -157,8 +219,8 @@ class Worker:
                 pc.less_equal(mine["rank"], SHOWN), pc.less_equal(mine["first_stage_rank"], SHOWN)
             )
             mine = mine.filter(near).sort_by("rank")
-            files = {"documents": task.args["documents"]}
-            shown = [document_column(n, mine["ordinal"], files, read) for n in ("title", "text")]
+            files, places = task.args.documents, mine["ordinal"]
+            shown = [document_column(name, places, files, read) for name in ("title", "text")]
             candidates = [
                 Candidate(
                     row["doc_id"],
@@ -219,49 +281,19 @@ def _summary(lifts: dict[str, pa.Table], moves: dict[str, dict[str, int]]) -> st
     return "\n".join(lines)
 
 
-def dataset_of(body: dict[str, Any], config: Evaluate, qrels: InputFile) -> str:
-    """Where the evaluation of a log entry's lists by these judgements and measures lies."""
-    plain = {"qrels": qrels.identity, "measures": list(config.measures), "version": VERSION}
-    key = fingerprint({**plain, "of": body["datasets"]["rank"]})
-    return f"{body['folder']}/evaluation-{key}"
+def settings_of(inputs: Inputs) -> Settings:
+    """What the worker needs of the inputs."""
+    assert inputs.sources is not None
+    return inputs.sources.settings
 
 
-def stage(
-    body: dict[str, Any],
-    manifests: tuple[Manifest, Manifest, CurrentCorpus],
-    config: Evaluate,
-    qrels: InputFile,
-    options: dict[str, Any],
-    title: str,
-) -> Stage:
-    """Assembles the stage.
-
-    Args:
-        body: of a log entry, or what it will be once the run may be published.
-        manifests: those of rank and distinct; and the corpus.
-        config: measures.
-        qrels: the judgements.
-        options: fsspec storage options.
-        title: of the report.
-    """
-    facts = {"index generation": str(body["index_generation"]), "plan": body["plan_id"][:16]}
-    facts |= {model["role"].replace("_", "-"): model["model"] for model in body["models"]}
-    if cut := cut_inputs.lines(body.get("cut", [])):
-        facts["cut"] = "; ".join(cut)
-    settings = {
-        "qrels": qrels.url,
-        "options": options,
-        "measures": list(config.measures),
-        "title": title,
-        "facts": facts,
-    }
-    identity = {"qrels": qrels.identity, "measures": settings["measures"]}
-    return Stage(
-        name="evaluate",
-        version=VERSION,
-        dataset=dataset_of(body, config, qrels),
-        identity={**identity, "of": body["datasets"]["rank"]},
-        tasks=plan(*manifests, body),
-        worker=WorkerSpec(Worker, settings),
-        schemas={"per_query": measures.PER_QUERY_SCHEMA},
-    )
+STAGE = Declaration(
+    name="evaluate",
+    version=3,
+    pool="general",
+    scales_with="queries",
+    tasks=tasks,
+    worker=Worker,
+    settings=settings_of,
+    schemas=lambda inputs: {"per_query": measures.PER_QUERY_SCHEMA},
+)

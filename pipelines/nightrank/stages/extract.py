@@ -11,6 +11,7 @@ be needed: writing all texts on every night would cost as much as the corpus is 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,47 +19,73 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightrank.config.schema import Corpus
-from nightrank.inputs.bundles import bundled
+from nightrank.inputs.bundles import Bundle, bundled
 from nightrank.inputs.formats import read_split
 from nightrank.inputs.splits import Split, changed
 from nightrank.inputs.validation import accepted_schema, validate
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
-from nightrank.storage.dataset import Manifest, Payload, shard_names
+from nightrank.runtime.identity import outside_identity
+from nightrank.runtime.stage import Declaration, Task
+from nightrank.storage.dataset import FileRef, Manifest, Payload, shard_names
 from nightrank.storage.parquet import Batches
+from nightrank.storage.ranges import Range
 from nightrank.storage.reader import Reader
 
-VERSION = 3
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is read again: the splits, their ingest, the rows that the delta kept."""
+
+    ingested: Manifest
+    delta: Manifest
+    source: Corpus = outside_identity()
+    splits: tuple[Split, ...] = outside_identity()
+    options: dict[str, Any] = outside_identity()
 
 
-def plan(splits: tuple[Split, ...], ingested: Manifest, delta: Manifest) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Settings:
+    """The section of the config and storage options."""
+
+    source: Corpus
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Args:
+    """One bundle, the lines of each of its splits, and ranges of rows that are kept."""
+
+    bundle: Bundle
+    lines: list[int]
+    kept: list[tuple[FileRef, Range]]
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per bundle that holds kept rows."""
-    bundles = bundled(splits)
-    tasks = []
+    bundles = bundled(inputs.splits)
+    found = []
     for number, name in enumerate(shard_names(len(bundles))):
-        kept = [(ref, part) for ref in delta.files("kept") if (part := ref.range(number))]
+        kept = [(ref, part) for ref in inputs.delta.files("kept") if (part := ref.range(number))]
         if kept:
-            lines = ingested.shards[number].stats["lines"]
-            args = {"bundle": bundles[number], "lines": lines, "kept": kept}
-            tasks.append(Task(name, args))
-    return tuple(tasks)
+            lines = inputs.ingested.shards[number].stats["lines"]
+            found.append(Task(name, Args(bundles[number], lines, kept)))
+    return found
 
 
 class Worker:
     """Reads splits again and keeps what is new."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._source = Corpus.model_validate(config["source"])
-        self._options = config["options"]
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self._source, self._options = settings.source, settings.options
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """A row that is no longer what the delta saw ends the run: the input changed."""
-        parts = [read.range(ref, part) for ref, part in task.args["kept"]]
+        parts = [read.range(ref, part) for ref, part in task.args.kept]
         kept = pa.concat_tables(parts).sort_by("row").combine_chunks()
         stats = {"rate_rows": kept.num_rows, "fetched": 0}
 
         def rows() -> Iterator[pa.Table]:
             before = 0
-            for split, lines in zip(task.args["bundle"], task.args["lines"], strict=True):
+            for split, lines in zip(task.args.bundle, task.args.lines, strict=True):
                 for found in self._rows(split, kept, before, before + lines):
                     stats["fetched"] += found.num_rows
                     yield found
@@ -90,22 +117,13 @@ class Worker:
             raise changed(split.file, f"{len(wanted)} new rows", str(fetched))
 
 
-def stage(
-    dataset: str,
-    source: Corpus,
-    splits: tuple[Split, ...],
-    options: dict[str, Any],
-    ingested: Manifest,
-    delta: Manifest,
-) -> Stage:
-    """Assembles the stage."""
-    config = {"source": source.model_dump(mode="json"), "options": options}
-    return Stage(
-        name="extract",
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": delta.path},
-        tasks=plan(splits, ingested, delta),
-        worker=WorkerSpec(Worker, config),
-        schemas={"rows": accepted_schema("corpus", source)},
-    )
+STAGE = Declaration(
+    name="extract",
+    version=3,
+    pool="general",
+    scales_with="input rows",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: Settings(inputs.source, inputs.options),
+    schemas=lambda inputs: {"rows": accepted_schema("corpus", inputs.source)},
+)

@@ -14,7 +14,8 @@ read again: its shard is copied from the earlier dataset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -29,62 +30,115 @@ from nightrank.inputs.formats import read_split
 from nightrank.inputs.raw import RawBatch, id_name, rejects_schema
 from nightrank.inputs.splits import Split
 from nightrank.inputs.validation import accepted_schema, validate
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.identity import outside_identity
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import buckets
 from nightrank.storage.dataset import FileRef, Manifest, Payload, Record, shard_names
 from nightrank.storage.fingerprint import canonical
 from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
 
-VERSION = 4
 
+@dataclass(frozen=True)
+class Inputs:
+    """What is read.
 
-def plan(splits: tuple[Split, ...], earlier: Mapping[bytes, Record]) -> tuple[Task, ...]:
-    """One task per bundle, with the shard that was made of the same bundle before.
-
-    Args:
-        splits: in the order of the input.
-        earlier: shards by their bundle, see `_earlier`.
+    Attributes:
+        source_id: of the settings that decide what becomes of rows: equal if equal files give equal
+            shards.
+        bundles: the input's splits, put together; plain, see `inputs.bundles`.
+        source: the section of the config.
+        splits: of the input.
+        options: storage options.
+        qrels: limits queries to the judged ones.
+        earlier: an ingest of the same input before, whose shards may be copied.
     """
-    bundles = bundled(splits)
-    tasks = []
+
+    source_id: str
+    bundles: list[list[dict[str, Any]]]
+    source: Corpus | Queries = outside_identity()
+    splits: tuple[Split, ...] = outside_identity()
+    options: dict[str, Any] = outside_identity()
+    qrels: str | None = outside_identity(None)
+    earlier: Manifest | None = outside_identity(None)
+
+    @staticmethod
+    def of(
+        source_id: str,
+        source: Corpus | Queries,
+        splits: tuple[Split, ...],
+        options: dict[str, Any],
+        qrels: str | None = None,
+        earlier: Manifest | None = None,
+    ) -> Inputs:
+        """The inputs, splits bundled."""
+        bundles = [plain(bundle) for bundle in bundled(splits)]
+        return Inputs(source_id, bundles, source, splits, options, qrels, earlier)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The section of the config, storage options, and the judgements that limit queries."""
+
+    source: Corpus | Queries
+    options: dict[str, Any]
+    qrels: str | None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A shard that was made of the same bundle before."""
+
+    files: dict[str, FileRef]
+    stats: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Args:
+    """One bundle, with its shard of an earlier dataset where there is one."""
+
+    bundle: Bundle
+    earlier: Earlier | None
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
+    """One task per bundle."""
+    bundles, known = bundled(inputs.splits), _reusable(inputs)
+    found = []
     for name, bundle in zip(shard_names(len(bundles)), bundles, strict=True):
-        args: dict[str, Any] = {"bundle": bundle}
-        if known := earlier.get(canonical(plain(bundle))):
-            args["earlier"] = (known.files, known.stats)
-        tasks.append(Task(name, args))
-    return tuple(tasks)
+        record = known.get(canonical(plain(bundle)))
+        earlier = Earlier(record.files, record.stats) if record else None
+        found.append(Task(name, Args(bundle, earlier)))
+    return found
 
 
 class Worker:
     """Reads, checks and buckets one bundle."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._kind = config["kind"]
-        make = Corpus if self._kind == "corpus" else Queries
-        self._source = make.model_validate(config["source"])
-        self._options = config["options"]
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self._source, self._options = settings.source, settings.options
+        self._kind = kind_of(self._source)
         self._judged: pa.Array | None = None
-        if config["qrels"]:
-            qrels = load_qrels(config["qrels"], self._options)
+        if settings.qrels:
+            qrels = load_qrels(settings.qrels, self._options)
             self._judged = pc.unique(qrels["query_id"])
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """Copies what is known, or streams the bundle's files.
 
         Memory is bounded by ids and rejects (and queries), not by documents.
         """
-        if "earlier" in task.args:
-            files, stats = task.args["earlier"]
+        if task.args.earlier:
             try:
-                return self._copied(files, stats, read)
+                return self._copied(task.args.earlier, read)
             except NightrankError as error:
                 if error.code != "E_CORRUPT":
                     raise  # A damaged shard is no loss: the files are here.
-        return self._read(task.args["bundle"])
+        return self._read(task.args.bundle)
 
-    def _copied(self, files: dict[str, FileRef], stats: dict[str, Any], read: Reader) -> Payload:
+    def _copied(self, earlier: Earlier, read: Reader) -> Payload:
         """The content of an earlier shard of the same bundle."""
+        files = earlier.files
         table = _scattered(files["ids"], ids_schema(self._source), read)
         made: dict[str, Any] = {}
         if self._kind == "queries":
@@ -92,7 +146,7 @@ class Worker:
             made["rows"] = Scatter(rows, buckets.first_byte(rows["query_hash"]))
         made["ids"] = buckets.scatter(table, table["id"])
         made["rejects"] = read.table(files["rejects"])
-        return Payload(made, {**stats, "rate_rows": 0, "bundles_reused": 1})
+        return Payload(made, {**earlier.stats, "rate_rows": 0, "bundles_reused": 1})
 
     def _read(self, bundle: Bundle) -> Payload:
         rejects: list[pa.Table] = []
@@ -167,9 +221,14 @@ def _scattered(ref: FileRef, schema: pa.Schema, read: Reader) -> pa.Table:
     return read.ranges(ref, ref.ranges) if ref.ranges else schema.empty_table()
 
 
-def _earlier(made: Manifest | None, identity: dict[str, Any]) -> dict[bytes, Record]:
-    """Shards of an earlier dataset by their bundle, where the same settings made them."""
-    if made is None or made.version != VERSION or made.identity["source"] != identity["source"]:
+def _reusable(inputs: Inputs) -> dict[bytes, Record]:
+    """Shards of the earlier dataset by their bundle, where the same settings made them."""
+    made = inputs.earlier
+    if (
+        made is None
+        or made.version != STAGE.version
+        or made.identity["source_id"] != inputs.source_id
+    ):
         return {}
     return {
         canonical(bundle): record
@@ -184,45 +243,25 @@ def _example(rejects: pa.Table, where: str) -> str:
     return f"{where}{row}: {first['detail']}"
 
 
-def stage(
-    dataset: str,
-    source: Corpus | Queries,
-    splits: tuple[Split, ...],
-    options: dict[str, Any],
-    source_id: str,
-    qrels: str | None = None,
-    earlier: Manifest | None = None,
-) -> Stage:
-    """Assembles the stage.
+def kind_of(source: Corpus | Queries) -> str:
+    """`corpus` or `queries`."""
+    return "corpus" if isinstance(source, Corpus) else "queries"
 
-    Args:
-        dataset: its folder.
-        source: the section of the config.
-        splits: of the input.
-        options: storage options.
-        source_id: of the settings that decide what becomes of rows: equal if equal files give equal
-            shards.
-        qrels: limits queries to the judged ones.
-        earlier: an ingest of the same input before, whose shards may be copied.
-    """
-    kind = "corpus" if isinstance(source, Corpus) else "queries"
-    config = {
-        "kind": kind,
-        "source": source.model_dump(mode="json"),
-        "options": options,
-        "qrels": qrels,
-    }
-    identity = {"source": source_id, "bundles": [plain(bundle) for bundle in bundled(splits)]}
-    return Stage(
-        name=f"ingest {kind}",
-        version=VERSION,
-        dataset=dataset,
-        identity=identity,
-        tasks=plan(splits, _earlier(earlier, identity)),
-        worker=WorkerSpec(Worker, config),
-        schemas={
-            "ids": ids_schema(source),
-            "rejects": rejects_schema(),
-            **({"rows": accepted_schema(kind, source)} if kind == "queries" else {}),
-        },
-    )
+
+def schemas_of(inputs: Inputs) -> dict[str, pa.Schema]:
+    """Schemas of the shards' tables."""
+    kind = kind_of(inputs.source)
+    rows = {"rows": accepted_schema(kind, inputs.source)} if kind == "queries" else {}
+    return {"ids": ids_schema(inputs.source), "rejects": rejects_schema(), **rows}
+
+
+STAGE = Declaration(
+    name="ingest",
+    version=4,
+    pool="general",
+    scales_with="input rows",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: Settings(inputs.source, inputs.options, inputs.qrels),
+    schemas=schemas_of,
+)

@@ -2,14 +2,14 @@
 
 In: lists so far, scores of the step. Out, always: `pool` (full-depth lists) and `scatter` (the head
 for the next step). Before the last step also `lost` (pairs without a finite score so far), after it
-what is published: `ranked`, `queries`, `rejects`, and `lists` for the next night to compare with.
+what is published: `ranked`, `queries`, `rejects`, and `lists` for the next run to compare with.
 Cardinality: one shard per query shard. Knows nothing about: texts (unless asked to repeat columns),
 models, judgements.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -18,24 +18,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightrank.config.column_names import score_column
-from nightrank.datasets.fan_out import Published, fan_out, publish_schemas
+from nightrank.datasets.fan_out import FanOut, FanOutFiles, FanOutSettings, fan_out, publish_schemas
 from nightrank.datasets.lists import scatter
 from nightrank.errors import NightrankError
 from nightrank.retrieval import ranking
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import schemas
-from nightrank.storage.dataset import Manifest, Payload
+from nightrank.storage.dataset import FileRef, Manifest, Payload
 from nightrank.storage.gather import Gathered, gather
 from nightrank.storage.reader import Reader
 
-VERSION = 5
 # How deep lists are compared with those of another precision.
 COMPARED = 10
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a rank stage needs to know of the config; plain and part of its identity.
+class StepSettings:
+    """What a rank stage needs to know of the config.
 
     Attributes:
         steps: names of all rerank steps.
@@ -59,46 +58,87 @@ class Settings:
         return self.step + 1 >= len(self.steps)
 
 
-def plan(
-    lists: Manifest, file: str, scores: list[Manifest], published: Published | None
-) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Inputs:
+    """What is gathered.
+
+    Attributes:
+        lists: of `merge`, or of the step before.
+        file: which file of their shards: `candidates` or `pool`.
+        scores: of all bands of depth.
+        step: see `StepSettings`.
+        fan_out: for the last step, what is published.
+    """
+
+    lists: Manifest
+    file: str
+    scores: list[Manifest]
+    step: StepSettings
+    fan_out: FanOut | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the step, and of what is published after the last."""
+
+    step: StepSettings
+    fan_out: FanOutSettings | None
+
+
+@dataclass(frozen=True)
+class Args:
+    """One query shard; `Task.shared` are the score files by number.
+
+    Attributes:
+        lists: so far.
+        scores: ranges of the score files, packed.
+        lost: pairs that earlier steps could not score.
+        exact: (query, ordinal, score) columns in fp32, of units; of the first shard alone.
+        fan_out: what the published files are made of.
+    """
+
+    lists: FileRef
+    scores: bytes
+    lost: FileRef | None = None
+    exact: list[list[list[Any]]] = field(default_factory=list)
+    fan_out: FanOutFiles | None = None
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per query shard, with the ranges of the score files that belong to it."""
-    tasks = []
-    gathered = gather([ref for made in scores for ref in made.files("scores")])
-    for number, shard in enumerate(lists.shards):
+    found = []
+    gathered = gather([ref for scores in inputs.scores for ref in scores.files("scores")])
+    units = [shard.stats for scores in inputs.scores for shard in scores.shards]
+    for number, shard in enumerate(inputs.lists.shards):
         mine = gathered.get(number, Gathered())
-        args: dict[str, Any] = {"list": shard.files[file], "scores": mine.packed}
-        if "lost" in shard.files:
-            args["lost"] = shard.files["lost"]
-        # Of the first shard alone queries were scored in fp32 too.
-        if number == 0:
-            shards = (shard for made in scores for shard in made.shards)
-            args["exact"] = [shard.stats["exact"] for shard in shards if "exact" in shard.stats]
-        if published:
-            args["published"] = published.of_shard(number)
-        tasks.append(Task(shard.shard, args, shared=mine.files))
-    return tuple(tasks)
+        args = Args(
+            shard.files[inputs.file],
+            mine.packed,
+            shard.files.get("lost"),
+            # Queries of the first shard alone were scored in fp32 too.
+            [unit["exact"] for unit in units if "exact" in unit] if number == 0 else [],
+            inputs.fan_out.of_shard(number) if inputs.fan_out else None,
+        )
+        found.append(Task(shard.shard, args, shared=mine.files))
+    return found
 
 
 class Worker:
     """Joins, fuses, sorts; fans out after the last step."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._settings = Settings(
-            **{**config["settings"], "steps": tuple(config["settings"]["steps"])}
-        )
-        self._published = config["published"]
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self._settings, self._fan_out = settings.step, settings.fan_out
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """The score that could not be computed rejects its pair, never its neighbours."""
         settings = self._settings
-        lists = self._with_first_stage(read.table(task.args["list"]))
+        lists = self._with_first_stage(read.table(task.args.lists))
         rejected, precision = schemas.LOST.empty_table(), None
         if settings.step >= 0:
-            found = Gathered(task.shared, task.args["scores"])
-            parts = [read.range(ref, part) for _, ref, part in found]
+            gathered = Gathered(task.shared, task.args.scores)
+            parts = [read.range(ref, part) for _, ref, part in gathered]
             scores = pa.concat_tables([schemas.SCORES.empty_table(), *parts])
-            if task.args.get("exact"):
+            if task.args.exact:
                 precision = self._precision(lists, scores, task)
             lists, rejected = self._rescore(lists, scores, task)
         pool = ranking.rank(lists, 1 << 30)
@@ -109,13 +149,13 @@ class Worker:
         if precision:
             stats["precision"] = precision
         lost = [rejected.select(schemas.LOST.names).cast(schemas.LOST)]
-        if "lost" in task.args:
-            lost.append(read.table(task.args["lost"]))
-        if not settings.is_last:
+        if task.args.lost:
+            lost.append(read.table(task.args.lost))
+        if task.args.fan_out is None or self._fan_out is None:
             return Payload({**files, "lost": pa.concat_tables(lost)}, stats)
-        given = task.args["published"]
-        made, counts = fan_out(pool, pa.concat_tables(lost), given, self._published, read)
-        return Payload({**files, **made}, {**stats, **counts})
+        of_shard = task.args.fan_out
+        published, counts = fan_out(pool, pa.concat_tables(lost), of_shard, self._fan_out, read)
+        return Payload({**files, **published}, {**stats, **counts})
 
     def _with_first_stage(self, table: pa.Table) -> pa.Table:
         """Adds the columns that a first-stage list does not have yet."""
@@ -131,7 +171,9 @@ class Worker:
             table = table.append_column(name, nulls)
         return table
 
-    def _rescore(self, lists: pa.Table, scores: pa.Table, task: Task) -> tuple[pa.Table, pa.Table]:
+    def _rescore(
+        self, lists: pa.Table, scores: pa.Table, task: Task[Args]
+    ) -> tuple[pa.Table, pa.Table]:
         """The lists with this step's scores in them, and with a reason the rows that have none."""
         settings = self._settings
         head = lists["rank"].to_numpy() <= settings.depth
@@ -159,9 +201,9 @@ class Worker:
         rejected = lists.filter(pa.array(lost)).append_column("reason", reasons.cast(pa.string()))
         return lists.filter(pa.array(~lost)), rejected
 
-    def _precision(self, lists: pa.Table, scores: pa.Table, task: Task) -> dict[str, float]:
+    def _precision(self, lists: pa.Table, scores: pa.Table, task: Task[Args]) -> dict[str, float]:
         """What the model's precision changes in the best 10 of the queries scored in fp32 too."""
-        columns = [list(chain(*parts)) for parts in zip(*task.args["exact"], strict=True)]
+        columns = [list(chain(*parts)) for parts in zip(*task.args.exact, strict=True)]
         exact = pa.table(dict(zip(schemas.SCORES.names, columns, strict=True)), schemas.SCORES)
         sampled = pc.unique(exact["query"])
         lists = lists.filter(pc.is_in(lists["query"], sampled))
@@ -182,7 +224,7 @@ class Worker:
         }
 
 
-def _aligned(head: pa.Table, scores: pa.Table, task: Task) -> pa.ChunkedArray:
+def _aligned(head: pa.Table, scores: pa.Table, task: Task[Args]) -> pa.ChunkedArray:
     """The scores (float32) of the head's pairs, in its order; each pair exactly once.
 
     Raises:
@@ -202,32 +244,29 @@ def _aligned(head: pa.Table, scores: pa.Table, task: Task) -> pa.ChunkedArray:
     return scores["score"].take(pa.array(place))
 
 
-def stage(
-    dataset: str,
-    lists: Manifest,
-    file: str,
-    scores: list[Manifest],
-    settings: Settings,
-    published: Published | None,
-) -> Stage:
-    """Assembles the stage; `scores` of all bands of depth, `published` for the last step."""
-    steps = list(settings.steps)
-    plain = {**settings.__dict__, "steps": steps}
+def schemas_of(inputs: Inputs) -> dict[str, pa.Schema]:
+    """Schemas of the shards' tables."""
+    steps, hybrid = list(inputs.step.steps), inputs.step.hybrid
     tables = {
-        "pool": schemas.pool(steps, settings.hybrid),
+        "pool": schemas.pool(steps, hybrid),
         "scatter": schemas.PAIRS,
         "lost": schemas.LOST,
     }
-    if published:
-        tables |= publish_schemas(steps, settings.hybrid, published)
-    name = "rank" if settings.is_last else f"rank {settings.steps[settings.step]}"
-    config = {"settings": plain, "published": published.settings() if published else None}
-    return Stage(
-        name=name,
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": lists.path, "scores": [made.path for made in scores], **config},
-        tasks=plan(lists, file, scores, published),
-        worker=WorkerSpec(Worker, config),
-        schemas=tables,
-    )
+    return tables | (publish_schemas(steps, hybrid, inputs.fan_out) if inputs.fan_out else {})
+
+
+def settings_of(inputs: Inputs) -> Settings:
+    """What the worker needs of the inputs."""
+    return Settings(inputs.step, inputs.fan_out.settings() if inputs.fan_out else None)
+
+
+STAGE = Declaration(
+    name="rank",
+    version=5,
+    pool="general",
+    scales_with="lists",
+    tasks=tasks,
+    worker=Worker,
+    settings=settings_of,
+    schemas=schemas_of,
+)

@@ -6,6 +6,7 @@ Out: `rejects`. Cardinality: one. Knows nothing about: budgets, what was accepte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,10 @@ import pyarrow.compute as pc
 
 from nightrank.datasets.current_corpus import tombstoned_ordinals
 from nightrank.inputs.splits import Split
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.dataset import FileRef, Manifest, Payload
 from nightrank.storage.reader import Reader
-
-VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -57,72 +56,119 @@ class Place:
     offset: int
 
 
-def plan(sources: list[Source], ranked: Manifest, dead: list[FileRef]) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Inputs:
+    """Both inputs, the ranked lists, and files of tombstones."""
+
+    sources: list[Source]
+    ranked: Manifest
+    tombstones: list[FileRef]
+
+
+@dataclass(frozen=True)
+class BundleRejects:
+    """Rows of one ingest shard: refused ones, or with a scatter key those the delta dropped."""
+
+    kind: str
+    places: list[Place]
+    file: FileRef
+    key: int | None = None
+
+
+@dataclass(frozen=True)
+class VectorRejects:
+    """Texts of one shard without a usable vector; `key` is a document shard's scatter key."""
+
+    kind: str
+    key: int
+    file: FileRef
+    texts: FileRef
+
+
+@dataclass(frozen=True)
+class Args:
+    """All files with rejects."""
+
+    rows: list[BundleRejects]
+    vectors: list[VectorRejects]
+    pairs: list[FileRef]
+    tombstones: list[FileRef]
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task; rejects are bounded by their budget."""
-    rows: list[tuple[str, list[Place], FileRef]] = []
-    dropped: list[tuple[str, list[Place], FileRef, int]] = []
-    vectors: list[tuple[str, int, FileRef, FileRef]] = []
-    for source in sources:
-        before: dict[str, int] = {}
-        bundles = source.ingested.identity["bundles"]
-        for number, (bundle, shard) in enumerate(zip(bundles, source.ingested.shards, strict=True)):
-            places, start = [], 0
-            for plain, lines in zip(bundle, shard.stats["lines"], strict=True):
-                url = Split.from_dict(plain).file.url
-                places.append(Place(url, start, before.get(url, 0)))
-                before[url] = before.get(url, 0) + lines
-                start += lines
-            if shard.files["rejects"].rows:
-                rows.append((source.kind, places, shard.files["rejects"]))
-            for ref in source.delta.files("dropped"):
-                if ref.range(number):
-                    dropped.append((source.kind, places, ref, number))
-        file = "documents" if source.kind == "corpus" else "members"
-        for part in source.texts:
-            pairs = zip(part.embedded.shards, part.texts.shards, strict=True)
-            for number, (made, texts) in enumerate(pairs):
-                if made.files["rejects"].rows:
-                    key = max(part.segment, 0) << ordinals.SHARD_BITS | number
-                    vectors.append((source.kind, key, made.files["rejects"], texts.files[file]))
-    args = {"rows": rows, "dropped": dropped, "vectors": vectors, "dead": dead}
-    return (Task("rejects", {**args, "pairs": ranked.files("rejects")}),)
+    rows = [part for source in inputs.sources for part in _bundle_rejects(source)]
+    vectors = [part for source in inputs.sources for part in _vector_rejects(source)]
+    args = Args(rows, vectors, inputs.ranked.files("rejects"), inputs.tombstones)
+    return [Task("rejects", args)]
+
+
+def _bundle_rejects(source: Source) -> Iterator[BundleRejects]:
+    before: dict[str, int] = {}
+    bundles, shards = source.ingested.identity["bundles"], source.ingested.shards
+    for number, (bundle, shard) in enumerate(zip(bundles, shards, strict=True)):
+        places, start = [], 0
+        for plain, lines in zip(bundle, shard.stats["lines"], strict=True):
+            url = Split.from_dict(plain).file.url
+            places.append(Place(url, start, before.get(url, 0)))
+            before[url] = before.get(url, 0) + lines
+            start += lines
+        if shard.files["rejects"].rows:
+            yield BundleRejects(source.kind, places, shard.files["rejects"])
+        for ref in source.delta.files("dropped"):
+            if ref.range(number):
+                yield BundleRejects(source.kind, places, ref, number)
+
+
+def _vector_rejects(source: Source) -> Iterator[VectorRejects]:
+    file = "documents" if source.kind == "corpus" else "members"
+    for part in source.texts:
+        pairs = zip(part.embedded.shards, part.texts.shards, strict=True)
+        for number, (embedded, texts) in enumerate(pairs):
+            if embedded.files["rejects"].rows:
+                key = max(part.segment, 0) << ordinals.SHARD_BITS | number
+                rejects = embedded.files["rejects"]
+                yield VectorRejects(source.kind, key, rejects, texts.files[file])
 
 
 class Worker:
     """Concatenates."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
+    def __init__(self, settings: None, threads: int) -> None:
         pass
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """Sorted by (kind, file, row)."""
-        parts = [schemas.REJECTS.empty_table()]
-        for kind, places, ref in task.args["rows"]:
-            parts.append(_rows(kind, places, read.table(ref)))
-        for kind, places, ref, number in task.args["dropped"]:
-            table = read.range(ref, ref.range(number))
-            detail = pa.array(["another row of this id counts"] * table.num_rows, pa.string())
-            parts.append(_rows(kind, places, table.append_column("detail", detail)))
-        stats = {"living_without_vector": 0, "dead_without_vector": 0}
-        dead = (
-            tombstoned_ordinals(task.args["dead"], read)
-            if task.args["vectors"]
-            else np.zeros(0, np.int64)
-        )
-        for kind, key, rejects_ref, texts_ref in task.args["vectors"]:
-            rejects = read.table(rejects_ref)
-            if kind == "corpus":
-                places = (np.int64(key) << ordinals.ROW_BITS) | rejects["row"].to_numpy()
-                alive = ~np.isin(places, dead)
-                rejects = rejects.filter(pa.array(alive))
-                stats["living_without_vector"] += int(alive.sum())
-                stats["dead_without_vector"] += int((~alive).sum())
-            parts.append(_vectors(kind, rejects, read.table(texts_ref)))
-        parts += [read.table(ref) for ref in task.args["pairs"]]
+        parts, args = [schemas.REJECTS.empty_table()], task.args
+        for rows in args.rows:
+            table = read.table(rows.file) if rows.key is None else self._dropped(rows, read)
+            parts.append(_rows(rows.kind, rows.places, table))
+        stats = {"current_without_vector": 0, "tombstoned_without_vector": 0}
+        tombstoned = np.zeros(0, np.int64)
+        if args.vectors:
+            tombstoned = tombstoned_ordinals(args.tombstones, read)
+        for vectors in args.vectors:
+            rejects = read.table(vectors.file)
+            if vectors.kind == "corpus":
+                places = (np.int64(vectors.key) << ordinals.ROW_BITS) | rejects["row"].to_numpy()
+                current = ~np.isin(places, tombstoned)
+                rejects = rejects.filter(pa.array(current))
+                stats["current_without_vector"] += int(current.sum())
+                stats["tombstoned_without_vector"] += int((~current).sum())
+            parts.append(_vectors(vectors.kind, rejects, read.table(vectors.texts)))
+        parts += [read.table(ref) for ref in args.pairs]
         table = pa.concat_tables(parts)
         order = [(name, "ascending") for name in ("kind", "file", "row", "id")]
         content = table.sort_by(order).combine_chunks()
         return Payload({"rejects": content}, stats)
+
+    def _dropped(self, rows: BundleRejects, read: Reader) -> pa.Table:
+        """Rows of a bundle that the delta dropped, with a detail."""
+        part = rows.file.range(rows.key) if rows.key is not None else None
+        assert part is not None  # `tasks` names files that hold the bundle.
+        table = read.range(rows.file, part)
+        detail = pa.array(["another row of this id counts"] * table.num_rows, pa.string())
+        return table.append_column("detail", detail)
 
 
 def _rows(kind: str, places: list[Place], table: pa.Table) -> pa.Table:
@@ -161,14 +207,13 @@ def _table(
     return pa.table([*columns, rows, ids, reasons, details], schema=schemas.REJECTS)
 
 
-def stage(dataset: str, sources: list[Source], ranked: Manifest, dead: list[FileRef]) -> Stage:
-    """Assembles the stage."""
-    return Stage(
-        name="rejects",
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": [source.ingested.path for source in sources]},
-        tasks=plan(sources, ranked, dead),
-        worker=WorkerSpec(Worker, {}),
-        schemas={"rejects": schemas.REJECTS},
-    )
+STAGE = Declaration(
+    name="rejects",
+    version=3,
+    pool="general",
+    scales_with="one",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: None,
+    schemas=lambda inputs: {"rejects": schemas.REJECTS},
+)

@@ -1,8 +1,8 @@
 """Scores pairs with the cross-encoder, where the documents live.
 
 In: candidates of one document shard, tokens of its documents and of the queries, scores that
-earlier nights computed with the same model. Out: `scores`, scattered by query shard, and `store`,
-the scores that were computed now, as later nights look them up. Cardinality: slices of a document
+earlier runs computed with the same model. Out: `scores`, scattered by query shard, and `store`,
+the scores that were computed now, as later runs look them up. Cardinality: slices of a document
 shard by predicted tokens. Knows nothing about: lists, ranks, the first stage.
 
 Ids travel, text stays: every document shard is read once, in order, already tokenised. A pair is
@@ -12,8 +12,7 @@ scored once: a query's text, a row of an immutable segment and a model's fingerp
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +22,15 @@ from nightrank.models.protocols import CrossEncoder, Precision, ResolvedModel
 from nightrank.models.registry import load_cross_encoder
 from nightrank.models.stored import on_this_node
 from nightrank.models.text.batching import SPENT
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.identity import outside_identity
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import ordinals, pair_scores, schemas
 from nightrank.storage.dataset import FileRef, Manifest, Payload, Record
-from nightrank.storage.gather import gather
+from nightrank.storage.gather import Gathered, gather
 from nightrank.storage.reader import Reader
 from nightrank.storage.scatter import Scatter
 from nightrank.storage.tokens import Tokens
 
-VERSION = 3
 # A unit is about a minute of a core or a GPU, so that little is lost when one is. On small jobs
 # units are smaller, down to 7 s: at the end of a stage all workers but one wait for the last unit,
 # of 30,000 pairs on two cores for 5 % of the time. A unit costs some 0.05 s beside the model.
@@ -47,7 +46,7 @@ UNSEEN_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class RerankInputs:
+class Inputs:
     """What one rerank step scores.
 
     Attributes:
@@ -55,6 +54,8 @@ class RerankInputs:
         queries: distinct queries, for their text hashes.
         query_tokens: their tokens.
         document_tokens: of every segment, by its number.
+        model: the cross-encoder.
+        unit_tokens: predicted tokens of a unit, or `auto`.
         stores: earlier datasets of this stage with the same model, oldest first.
         origins: of compacted segments, by number: the manifest that says where each document was.
         keep_all: whether `store` repeats what was looked up, so that earlier stores can go.
@@ -67,8 +68,10 @@ class RerankInputs:
     queries: Manifest
     query_tokens: Manifest
     document_tokens: dict[int, Manifest]
+    model: ResolvedModel
+    unit_tokens: int | str
     stores: tuple[Manifest, ...] = ()
-    origins: dict[int, Manifest] = field(default_factory=dict)
+    origins: dict[int, Manifest] = outside_identity(default_factory=dict)
     keep_all: bool = False
     ranks: tuple[int, int] = (0, 1 << 30)
     head: int = 1 << 30
@@ -87,12 +90,12 @@ class RerankInputs:
 
     def known(self) -> dict[int, list[FileRef]]:
         """Store files by scatter key."""
-        found: dict[int, list[FileRef]] = {}
-        for made in self.stores:
-            for record in made.shards:
+        files: dict[int, list[FileRef]] = {}
+        for store in self.stores:
+            for record in store.shards:
                 if record.files["store"].rows:
-                    found.setdefault(record.stats["key"], []).append(record.files["store"])
-        return found
+                    files.setdefault(record.stats["key"], []).append(record.files["store"])
+        return files
 
     def sources(self, key: int) -> tuple[FileRef | None, list[int]]:
         """A compacted shard's `origin` and the keys its documents had; none for other shards."""
@@ -106,10 +109,10 @@ class RerankInputs:
 def to_check(queries: Manifest, model: ResolvedModel, stores: tuple[Manifest, ...]) -> int:
     """How many queries of the first shard are scored in fp32 too.
 
-    They are sorted by the hash of their text, so the first are a sample. Where earlier nights have
+    They are sorted by the hash of their text, so the first are a sample. Where earlier runs have
     scores of this model, it has been measured, and most pairs are not scored at all.
     """
-    if model.precision == "fp32" or stores:
+    if model.precision == "fp32" or stores or not queries.shards:
         return 0
     share = min(CHECKED_MOST, max(CHECKED_LEAST, queries.rows("queries") // CHECKED_SHARE))
     return min(share, queries.shards[0].files["queries"].rows)
@@ -121,59 +124,90 @@ def auto_unit(total: float, minute: int) -> float:
     return max(unit, total / AUTO_UNITS)
 
 
-def plan(scored: RerankInputs, unit_tokens: int | str, model: ResolvedModel) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Settings:
+    """See `Inputs`."""
+
+    model: ResolvedModel
+    keep_all: bool
+    checked: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What all slices of a document shard share.
+
+    Attributes:
+        key: its scatter key.
+        pairs: ranges of pairs, by query shard.
+        tokens: of its documents.
+        queries: tokens and text hashes of the query shards, by number.
+        stores: known scores by the key that they were stored under.
+        origin: where its documents were before segments were merged; None in other segments.
+        ranks: see `Inputs`.
+    """
+
+    key: int
+    pairs: Gathered
+    tokens: FileRef
+    queries: dict[int, tuple[FileRef, FileRef]]
+    stores: dict[int, list[FileRef]]
+    origin: FileRef | None
+    ranks: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Args:
+    """The document rows start to stop - 1 of a shard; `Task.shared` is the `Shard`."""
+
+    start: int
+    stop: int
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """Slices every document shard that has candidates into units of even predicted cost."""
-    query_tokens, known = scored.query_tokens, scored.known()
+    query_tokens, known, model = inputs.query_tokens, inputs.known(), inputs.model
     query_mean = query_tokens.total("tokens") / max(1, query_tokens.rows("tokens"))
-    gathered = gather(scored.scattered.files("scatter"))
+    tokens_of, texts_of = query_tokens.files("tokens"), inputs.queries.files("queries")
+    shards: dict[int, Shard] = {}
     cost: dict[int, float] = {}
-    lookups: dict[int, tuple[FileRef | None, dict[int, list[FileRef]]]] = {}
-    for key, found in gathered.items():
-        shard = scored.shard(key)
-        mean = query_mean + shard.stats["tokens"] / max(1, shard.files["tokens"].rows)
-        cost[key] = found.rows * min(model.max_length_tokens, mean) * scored.share
-        origin, keys = scored.sources(key)
-        lookups[key] = origin, {k: known[k] for k in (key, *keys) if k in known}
-        if lookups[key][1]:
+    for key, pairs in gather(inputs.scattered.files("scatter")).items():
+        record = inputs.shard(key)
+        tokens = record.files["tokens"]
+        mean = query_mean + record.stats["tokens"] / max(1, tokens.rows)
+        cost[key] = pairs.rows * min(model.max_length_tokens, mean) * inputs.share
+        origin, keys = inputs.sources(key)
+        stores = {k: known[k] for k in (key, *keys) if k in known}
+        if stores:
             cost[key] *= UNSEEN_SHARE
-    total = sum(cost.values())
-    unit = auto_unit(total, model.minute_tokens)
-    if isinstance(unit_tokens, int):
-        unit = unit_tokens
-    tasks = []
-    tokens_of, texts_of = query_tokens.files("tokens"), scored.queries.files("queries")
-    for key, found in gathered.items():
-        shard = scored.shard(key)
-        tokens = shard.files["tokens"]
-        slices = min(max(1, tokens.rows), max(1, round(cost[key] / unit)))
-        origin, stores = lookups[key]
-        shared = {
-            "key": key,
-            "pairs": found,
-            "tokens": tokens,
-            "queries": {n: (tokens_of[n], texts_of[n]) for n in found.files},
-            "stores": stores,
-            "origin": origin,
-            "ranks": scored.ranks,
-        }
+        queries = {n: (tokens_of[n], texts_of[n]) for n in pairs.files}
+        shards[key] = Shard(key, pairs, tokens, queries, stores, origin, inputs.ranks)
+    unit = auto_unit(sum(cost.values()), model.minute_tokens)
+    if isinstance(inputs.unit_tokens, int):
+        unit = inputs.unit_tokens
+    found = []
+    for key, shard in shards.items():
+        rows = shard.tokens.rows
+        slices = min(max(1, rows), max(1, round(cost[key] / unit)))
+        segment = ordinals.split_key(key)[0]
         for i in range(slices):
-            start, stop = tokens.rows * i // slices, tokens.rows * (i + 1) // slices
-            name = f"{shard.shard}.seg-{ordinals.split_key(key)[0]:05d}.slice-{i:04d}"
-            tasks.append(Task(name, {"start": start, "stop": stop}, shared=shared))
-    return tuple(tasks)
+            name = f"{inputs.shard(key).shard}.seg-{segment:05d}.slice-{i:04d}"
+            args = Args(rows * i // slices, rows * (i + 1) // slices)
+            found.append(Task(name, args, shared=shard))
+    return found
 
 
 class Worker:
     """Holds the cross-encoder, and the queries it has read."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._config, self._threads = config, threads
-        self._model = ResolvedModel.from_dict(config["model"])
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self._settings, self._threads = settings, threads
+        self._model = settings.model
         self._models: dict[Precision, CrossEncoder] = {}
         self._queries: dict[str, tuple[Tokens, np.ndarray]] = {}
 
     def _opened(self, read: Reader, precision: Precision) -> CrossEncoder:
-        """Loaded at the first pair that no night has seen.
+        """Loaded at the first pair without a known score.
 
         In fp32 too, where the declared precision is measured against that.
         """
@@ -182,24 +216,25 @@ class Worker:
             self._models[precision] = load_cross_encoder(on_this_node(model, read), self._threads)
         return self._models[precision]
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """Scores the pairs whose document falls into the slice.
 
         NaN scores travel as they are, those of pairs that killed their worker as null.
         """
-        args = {**task.shared, **task.args}
-        shards, queries, rows = self._pairs(args, read)
+        shard: Shard = task.shared
+        shards, queries, rows = _pairs(shard, task.args, read)
         used, query_index = np.unique(shards << 32 | queries, return_inverse=True)
-        query_tokens, hashes = self._used_queries(used, args["queries"], read)
-        looked_up = args["stores"], args["key"], args["origin"]
-        scores = pair_scores.look_up(*looked_up, hashes, query_index, rows, read)
+        query_tokens, hashes = self._used_queries(used, shard.queries, read)
+        scores = pair_scores.look_up(
+            shard.stores, shard.key, shard.origin, hashes, query_index, rows, read
+        )
         unknown = np.isnan(scores)
         # What kills a process is a text: all pairs of a document are left out together.
         asked = np.unique(rows[unknown])
         inside = np.isin(rows, asked[task.chosen(len(asked))])
         unseen, crashed = np.flatnonzero(unknown & inside), unknown & ~inside
         documents, document_index = np.unique(rows[unseen], return_inverse=True)
-        tokens = Tokens.from_arrow(read.table(args["tokens"])["tokens"]).take(documents)
+        tokens = Tokens.from_arrow(read.table(shard.tokens)["tokens"]).take(documents)
         pairs = np.stack([query_index[unseen], document_index], axis=1).astype(np.int32)
         model_seconds, cut = 0.0, SPENT.cut
         if len(unseen):
@@ -208,13 +243,13 @@ class Worker:
             scores[unseen] = model.score(query_tokens, tokens, pairs)
             model_seconds = time.perf_counter() - begin
         cut = SPENT.cut - cut
-        places = (np.int64(args["key"]) << ordinals.ROW_BITS) | rows
+        places = (np.int64(shard.key) << ordinals.ROW_BITS) | rows
         column = pa.array(scores, pa.float32(), mask=crashed)
         columns = [pa.array(queries, pa.int32()), pa.array(places), column]
         content = Scatter(pa.table(columns, schema=schemas.SCORES), shards)
         lengths = query_tokens.lengths[query_index[unseen]] + tokens.lengths[document_index]
         stats = {
-            "key": args["key"],
+            "key": shard.key,
             "rate_rows": len(rows),
             "rate_unit": "pairs",
             "pairs": len(rows),
@@ -225,7 +260,7 @@ class Worker:
             "nonfinite": int((~np.isfinite(scores)).sum()),
             "set_aside": int(crashed.sum()),
         }
-        checked = (shards == 0) & (queries < self._config["checked"])
+        checked = (shards == 0) & (queries < self._settings.checked)
         if checked.any():
             # None of these pairs was known before: `pairs` are all that are scored, in order.
             exact = np.zeros(len(rows), np.float32)
@@ -239,28 +274,9 @@ class Worker:
                 places[checked].tolist(),
                 shown.to_pylist(),
             ]
-        kept = np.arange(len(rows)) if self._config["keep_all"] else unseen
+        kept = np.arange(len(rows)) if self._settings.keep_all else unseen
         store = pair_scores.to_table(hashes[query_index[kept]], rows[kept], scores[kept])
         return Payload({"scores": content, "store": store}, stats, inputs=len(asked))
-
-    def _pairs(
-        self, args: dict[str, Any], read: Reader
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Query shard, query row (int64) and document row (int64) of every pair in the slice."""
-        found: list[list[np.ndarray]] = [[np.zeros(0, np.int64)] for _ in range(3)]
-        for number, ref, part in args["pairs"]:
-            table = read.range(ref, part)
-            rows = table["row"].to_numpy().astype(np.int64)
-            inside = (rows >= args["start"]) & (rows < args["stop"])
-            low, high = args["ranks"]
-            rank = table["rank"].to_numpy()
-            inside &= (rank > low) & (rank <= high)
-            queries = table["query"].to_numpy().astype(np.int64)[inside]
-            found[0].append(np.full(len(queries), number, np.int64))
-            found[1].append(queries)
-            found[2].append(rows[inside])
-        shards, queries, rows = (np.concatenate(parts) for parts in found)
-        return shards, queries, rows
 
     def _used_queries(
         self, used: np.ndarray, refs: dict[int, tuple[FileRef, FileRef]], read: Reader
@@ -281,33 +297,30 @@ class Worker:
         return Tokens.from_arrow(pa.concat_arrays(parts)), np.concatenate(hashes)
 
 
-def stage(
-    dataset: str, name: str, scored: RerankInputs, model: ResolvedModel, unit_tokens: int | str
-) -> Stage:
-    """Assembles the stage for one rerank step."""
-    return Stage(
-        name=name,
-        version=VERSION,
-        dataset=dataset,
-        identity={
-            "of": scored.scattered.path,
-            "tokens": {str(n): made.path for n, made in scored.document_tokens.items()},
-            "stores": [made.path for made in scored.stores],
-            "keep_all": scored.keep_all,
-            "ranks": list(scored.ranks),
-            "checked": scored.checked,
-            "model": model.identity(),
-        },
-        tasks=plan(scored, unit_tokens, model),
-        worker=WorkerSpec(
-            Worker,
-            {
-                "model": model.to_dict(),
-                "keep_all": scored.keep_all,
-                "checked": scored.checked,
-            },
-        ),
-        schemas={"scores": schemas.SCORES, "store": schemas.STORE},
-        pool="model",
-        divisible=True,
-    )
+def _pairs(shard: Shard, args: Args, read: Reader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query shard, query row (int64) and document row (int64) of every pair in the slice."""
+    parts: list[list[np.ndarray]] = [[np.zeros(0, np.int64)] for _ in range(3)]
+    low, high = shard.ranks
+    for number, ref, part in shard.pairs:
+        table = read.range(ref, part)
+        rows, rank = table["row"].to_numpy().astype(np.int64), table["rank"].to_numpy()
+        inside = (rows >= args.start) & (rows < args.stop) & (rank > low) & (rank <= high)
+        queries = table["query"].to_numpy().astype(np.int64)[inside]
+        parts[0].append(np.full(len(queries), number, np.int64))
+        parts[1].append(queries)
+        parts[2].append(rows[inside])
+    shards, queries, rows = (np.concatenate(arrays) for arrays in parts)
+    return shards, queries, rows
+
+
+STAGE = Declaration(
+    name="rerank",
+    version=3,
+    pool="model",
+    scales_with="pairs",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: Settings(inputs.model, inputs.keep_all, inputs.checked),
+    schemas=lambda inputs: {"scores": schemas.SCORES, "store": schemas.STORE},
+    divisible=True,
+)

@@ -26,13 +26,12 @@ from nightrank.retrieval.first_stage import OpenShard, search_group
 from nightrank.retrieval.hybrid import DENSE
 from nightrank.retrieval.hybrid_search import search_both
 from nightrank.retrieval.recall import recall
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import ordinals, schemas
 from nightrank.storage.dataset import FileRef, Manifest, Payload, Record
 from nightrank.storage.reader import Reader
 from nightrank.storage.tokens import Tokens
 
-VERSION = 3
 # Of a posting in memory: its row and its impact.
 POSTING_BYTES = 8
 # Queries of a unit whose recall is measured where an index is approximate.
@@ -40,23 +39,92 @@ SAMPLED = 16
 
 
 @dataclass(frozen=True)
-class SearchInputs:
-    """What is searched.
+class IndexedSegment:
+    """Index and embeddings of a segment."""
+
+    index: Manifest
+    embeddings: Manifest
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is searched, and for which queries.
 
     Attributes:
-        segments: by number, the `index` and `embeddings` manifests.
-        dead: tombstone files; their documents take part in no list.
+        queries: embeddings of the distinct queries.
+        terms: the queries' terms for BM25, or None.
+        segments: what is searched, by the segment's number.
+        tombstones: files of them; their documents take part in no list.
+        depth: rows of a query's list.
+        search_parameters: of FAISS.
+        memory_bytes: what one worker may hold; decides which partial lists there are.
+        chosen: the carry stage's, which names the queries to search; all where None.
     """
 
-    segments: dict[int, tuple[Manifest, Manifest]]
-    dead: tuple[FileRef, ...] = ()
+    queries: Manifest
+    terms: Manifest | None
+    segments: dict[int, IndexedSegment]
+    tombstones: list[FileRef]
+    depth: int
+    search_parameters: str
+    memory_bytes: int
+    chosen: Manifest | None = None
 
 
-def groups(searched: SearchInputs, memory_bytes: int) -> list[list[tuple[int, Record]]]:
+@dataclass(frozen=True)
+class Settings:
+    """See `Inputs`."""
+
+    depth: int
+    search_parameters: str
+
+
+@dataclass(frozen=True)
+class GroupShard:
+    """One index shard as a worker opens it.
+
+    Attributes:
+        segment: number of its segment.
+        index: the FAISS file.
+        rows: ordinal and doc_id of every vector.
+        postings: BM25's; None without it.
+        vectors: the raw vectors, by document shard.
+    """
+
+    segment: int
+    index: FileRef
+    rows: FileRef
+    postings: FileRef | None
+    vectors: list[FileRef]
+
+
+@dataclass(frozen=True)
+class Args:
+    """One query shard against one group of index shards.
+
+    Attributes:
+        queries: vectors of the queries.
+        terms: their terms.
+        only: rows of the queries to search; all where None.
+        group: what is searched.
+        tombstones: see `Inputs`.
+    """
+
+    queries: FileRef
+    terms: FileRef | None
+    only: FileRef | None
+    group: list[GroupShard]
+    tombstones: list[FileRef]
+
+
+def groups(
+    segments: dict[int, IndexedSegment], memory_bytes: int
+) -> list[list[tuple[int, Record]]]:
     """Runs of index shards that one worker holds: the index, its rows and the raw vectors."""
     runs: list[list[tuple[int, Record]]] = []
     held = 0.0
-    for number, (index, embeddings) in sorted(searched.segments.items()):
+    for number, segment in sorted(segments.items()):
+        index, embeddings = segment.index, segment.embeddings
         vectors = sum(ref.size for ref in embeddings.files("vectors"))
         vectors_per_row = vectors / max(1, index.rows("rows"))
         for shard in index.shards:
@@ -71,36 +139,26 @@ def groups(searched: SearchInputs, memory_bytes: int) -> list[list[tuple[int, Re
     return runs
 
 
-def plan(
-    queries: Manifest,
-    terms: Manifest | None,
-    searched: SearchInputs,
-    memory_bytes: int,
-    chosen: Manifest | None,
-) -> tuple[Task, ...]:
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """Query shards x groups; tasks of one group share an affinity."""
-    tasks = []
-    covered = {n: _covered(*made) for n, made in searched.segments.items()}
-    query_terms = terms.files("tokens") if terms else [None] * len(queries.shards)
-    only = chosen.files("search") if chosen else [None] * len(queries.shards)
-    for number, run in enumerate(groups(searched, memory_bytes)):
-        group = [
-            (n, s.files["index"], s.files["rows"], s.files.get("postings"), covered[n][s.shard])
-            for n, s in run
-        ]
-        for query_shard, of_shard, rows in zip(queries.shards, query_terms, only, strict=True):
+    shards = inputs.queries.shards
+    covered = {n: _covered(one.index, one.embeddings) for n, one in inputs.segments.items()}
+    terms = inputs.terms.files("tokens") if inputs.terms else [None] * len(shards)
+    only = inputs.chosen.files("search") if inputs.chosen else [None] * len(shards)
+    found = []
+    for number, run in enumerate(groups(inputs.segments, inputs.memory_bytes)):
+        group = []
+        for segment, record in run:
+            files, vectors = record.files, covered[segment][record.shard]
+            postings = files.get("postings")
+            group.append(GroupShard(segment, files["index"], files["rows"], postings, vectors))
+        for shard, of_shard, rows in zip(shards, terms, only, strict=True):
             if rows is not None and not rows.rows:
                 continue
-            args = {
-                "queries": query_shard.files["vectors"],
-                "terms": of_shard,
-                "only": rows,
-                "group": group,
-                "dead": list(searched.dead),
-            }
-            name = f"{query_shard.shard}.group-{number:05d}"
-            tasks.append(Task(name, args, affinity=f"group-{number:05d}"))
-    return tuple(tasks)
+            args = Args(shard.files["vectors"], of_shard, rows, group, inputs.tombstones)
+            affinity = f"group-{number:05d}"
+            found.append(Task(f"{shard.shard}.{affinity}", args, affinity=affinity))
+    return found
 
 
 def _covered(index: Manifest, embeddings: Manifest) -> dict[str, list[FileRef]]:
@@ -117,22 +175,22 @@ def _covered(index: Manifest, embeddings: Manifest) -> dict[str, list[FileRef]]:
 class Worker:
     """Keeps the group it searched last open."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._depth, self._parameters = config["depth"], config["search_parameters"]
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self._depth, self._parameters = settings.depth, settings.search_parameters
         faiss_library.use_threads(threads)
         self._key: tuple[str, ...] = ()
         self._open: list[OpenShard] = []
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """Query rows without a usable vector have no list."""
-        self._open_group(task, read)
-        rows, vectors = to_numpy(read.table(task.args["queries"]))
-        if task.args["only"]:
-            chosen = np.isin(rows, read.table(task.args["only"])["row"].to_numpy())
+        self._open_group(task.args, read)
+        rows, vectors = to_numpy(read.table(task.args.queries))
+        if task.args.only:
+            chosen = np.isin(rows, read.table(task.args.only)["row"].to_numpy())
             rows, vectors = rows[chosen], vectors[chosen]
-        schema = schemas.partials(task.args["terms"] is not None)
-        if task.args["terms"]:
-            terms = Tokens.from_arrow(read.table(task.args["terms"])["tokens"]).take(rows)
+        schema = schemas.partials(task.args.terms is not None)
+        if task.args.terms:
+            terms = Tokens.from_arrow(read.table(task.args.terms)["tokens"]).take(rows)
             found = search_both(vectors, terms, self._open, self._depth, self._parameters)
         else:
             found = search_group(vectors, self._open, self._depth, self._parameters)
@@ -150,27 +208,28 @@ class Worker:
             stats |= {"recall_hits": hits, "recall_wanted": wanted}
         return Payload({"candidates": table}, stats)
 
-    def _open_group(self, task: Task, read: Reader) -> None:
-        key = tuple(index.sha256 for _, index, *_ in task.args["group"])
-        key += tuple(ref.sha256 for ref in task.args["dead"])
+    def _open_group(self, args: Args, read: Reader) -> None:
+        key = tuple(shard.index.sha256 for shard in args.group)
+        key += tuple(ref.sha256 for ref in args.tombstones)
         if key == self._key:
             return
         self._open, self._key = [], ()  # Frees the old group before the new one is read.
-        dead = tombstoned_ordinals(task.args["dead"], read)
-        for segment, index_ref, rows_ref, postings_ref, vector_refs in task.args["group"]:
-            index = faiss_files.read(read.local(index_ref))
-            rows = read.table(rows_ref)
-            local = rows["ordinal"].to_numpy()
+        tombstoned = tombstoned_ordinals(args.tombstones, read)
+        for shard in args.group:
+            index = faiss_files.read(read.local(shard.index))
+            rows = read.table(shard.rows)
             vectors = faiss_library.stored_vectors(index)
             if vectors is None:
-                parts = [to_numpy(read.table(ref))[1] for ref in vector_refs]
+                parts = [to_numpy(read.table(ref))[1] for ref in shard.vectors]
                 vectors = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-            places = ordinals.pack(segment, 0, local)
-            gone = np.isin(places, dead)
+            places = ordinals.pack(shard.segment, 0, rows["ordinal"].to_numpy())
             ids = pc.cast(rows["doc_id"], pa.string()).combine_chunks()
-            postings = to_postings(read.table(postings_ref), len(ids)) if postings_ref else None
-            buried = gone if gone.any() else None
-            self._open.append(OpenShard(index, places, ids, vectors, postings, buried))
+            postings = None
+            if shard.postings:
+                postings = to_postings(read.table(shard.postings), len(ids))
+            deleted = np.isin(places, tombstoned)
+            excluded = deleted if deleted.any() else None
+            self._open.append(OpenShard(index, places, ids, vectors, postings, excluded))
         self._key = key
 
 
@@ -181,40 +240,13 @@ def to_postings(table: pa.Table, documents: int) -> Postings:
     return Postings(table["term"].to_numpy(), rows.offsets, rows.ids, impacts, documents)
 
 
-def stage(
-    dataset: str,
-    queries: Manifest,
-    terms: Manifest | None,
-    searched: SearchInputs,
-    memory_bytes: int,
-    settings: dict[str, Any],
-    chosen: Manifest | None = None,
-    name: str = "search",
-) -> Stage:
-    """Assembles the stage.
-
-    Args:
-        dataset: its folder.
-        queries: embeddings of the distinct queries.
-        terms: the queries' terms for BM25, or None.
-        searched: segments and tombstones.
-        memory_bytes: what one worker may hold.
-        settings: `depth` and `search_parameters`.
-        chosen: the carry stage's, which names the queries to search; all where None.
-        name: as told to the operator.
-    """
-    return Stage(
-        name=name,
-        version=VERSION,
-        dataset=dataset,
-        identity={
-            "queries": queries.path,
-            "segments": {str(n): index.path for n, (index, _) in searched.segments.items()},
-            "chosen": chosen.path if chosen else None,
-            **settings,
-        },
-        tasks=plan(queries, terms, searched, memory_bytes, chosen),
-        worker=WorkerSpec(Worker, settings),
-        schemas={"candidates": schemas.partials(terms is not None)},
-        pool="index",
-    )
+STAGE = Declaration(
+    name="search",
+    version=3,
+    pool="index",
+    scales_with="queries",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: Settings(inputs.depth, inputs.search_parameters),
+    schemas=lambda inputs: {"candidates": schemas.partials(inputs.terms is not None)},
+)

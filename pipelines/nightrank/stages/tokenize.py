@@ -1,4 +1,4 @@
-"""Tokenises every document and distinct query once per tokenizer, a model's or BM25's.
+"""Tokenises every document and distinct query once per tokenizer.
 
 In: documents or distinct queries. Out: `tokens`, row for row, without special tokens. Cardinality:
 one shard per shard. Knows nothing about: pairs, prompts, batches.
@@ -6,79 +6,63 @@ one shard per shard. Knows nothing about: pairs, prompts, batches.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-import pyarrow as pa
-
+from nightrank.datasets.texts import Side, TextRef, text_refs, token_payload
 from nightrank.models.protocols import ResolvedModel, Tokenizer
 from nightrank.models.registry import load_tokenizer
 from nightrank.models.stored import on_this_node
-from nightrank.models.text.passage import passage_texts
-from nightrank.retrieval.terms import Analyzer
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.identity import outside_identity
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Manifest, Payload
 from nightrank.storage.reader import Reader
 
-VERSION = 1
+
+@dataclass(frozen=True)
+class Inputs:
+    """Texts of the documents or the queries, and whose tokenizer.
+
+    Models of one tokenizer share its tokens.
+    """
+
+    texts: Manifest
+    side: Side
+    tokenizer: str
+    model: ResolvedModel = outside_identity()
+
+    @staticmethod
+    def of(texts: Manifest, side: Side, model: ResolvedModel) -> Inputs:
+        """The inputs for a model."""
+        return Inputs(texts, side, model.tokenizer, model)
 
 
-def plan(texts: Manifest, file: str) -> tuple[Task, ...]:
+def tasks(inputs: Inputs) -> list[Task[TextRef]]:
     """One task per shard of texts."""
-    return tuple(Task(shard.shard, {"texts": shard.files[file]}) for shard in texts.shards)
+    return [Task(name, ref) for name, ref in text_refs(inputs.texts, inputs.side)]
 
 
 class Worker:
     """Holds a tokenizer."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._config, self._columns = config, config["columns"]
+    def __init__(self, settings: ResolvedModel, threads: int) -> None:
+        self._model = settings
         self._tokenizer: Tokenizer | None = None
 
-    def _opened(self, read: Reader) -> Tokenizer:
-        if self._tokenizer is None and "language" in self._config:
-            self._tokenizer = Analyzer(self._config["language"])
-        elif self._tokenizer is None:
-            model = ResolvedModel.from_dict(self._config["model"])
-            self._tokenizer = load_tokenizer(on_this_node(model, read))
-        return self._tokenizer
-
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[TextRef], read: Reader) -> Payload:
         """A document's text is its title and text, as the models were trained to see it."""
-        table = read.table(task.args["texts"], self._columns).combine_chunks()
-        texts = table["text"].combine_chunks()
-        if "title" in self._columns:
-            texts = passage_texts(table["title"].combine_chunks(), texts)
-        tokens = self._opened(read)(texts)
-        content = pa.table([tokens.to_arrow()], schema=schemas.TOKENS)
-        stats = {"rate_rows": len(tokens), "tokens": int(tokens.offsets[-1])}
-        return Payload({"tokens": content}, stats)
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(on_this_node(self._model, read))
+        return token_payload(self._tokenizer(task.args.read(read)))
 
 
-def stage(dataset: str, kind: str, texts: Manifest, model: ResolvedModel) -> Stage:
-    """Assembles the stage for documents or queries."""
-    return _stage(
-        dataset, kind, texts, f"tokenize {kind}", model.tokenizer, {"model": model.to_dict()}
-    )
-
-
-def terms_stage(dataset: str, kind: str, texts: Manifest, language: str) -> Stage:
-    """Assembles the stage that makes BM25's terms of documents or queries."""
-    name = f"terms of {kind}"
-    return _stage(dataset, kind, texts, name, f"terms-1:{language}", {"language": language})
-
-
-def _stage(
-    dataset: str, kind: str, texts: Manifest, name: str, tokenizer: str, config: dict[str, Any]
-) -> Stage:
-    columns = ["title", "text"] if kind == "documents" else ["text"]
-    return Stage(
-        name=name,
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": texts.path, "tokenizer": tokenizer},
-        tasks=plan(texts, kind),
-        worker=WorkerSpec(Worker, {"columns": columns, **config}),
-        schemas={"tokens": schemas.TOKENS},
-        pool="model",
-    )
+STAGE = Declaration(
+    name="tokenize",
+    version=1,
+    pool="model",
+    scales_with="texts",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: inputs.model,
+    schemas=lambda inputs: {"tokens": schemas.TOKENS},
+)

@@ -7,7 +7,7 @@ Cardinality: one. Knows nothing about: shards, queries, ordinals.
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,32 +16,75 @@ import pyarrow as pa
 from nightrank.config.schema import Index
 from nightrank.datasets.vectors import to_numpy
 from nightrank.retrieval import bm25, faiss_files, faiss_index, selection
-from nightrank.runtime.stage import Stage, Task, WorkerSpec
+from nightrank.runtime.stage import Declaration, Task
 from nightrank.storage import schemas
 from nightrank.storage.dataset import Blob, FileRef, Manifest, Payload
 from nightrank.storage.reader import Reader
 from nightrank.storage.tokens import Tokens
 
-VERSION = 3
 SEED = 20_26
-
 
 # Counted for BM25: whole shards, evenly spread. Weights of terms hardly move with more.
 STATISTICS_DOCUMENTS = 4_000_000
 
 
-def plan(embeddings: list[Manifest], terms: list[Manifest], config: Index) -> tuple[Task, ...]:
+@dataclass(frozen=True)
+class Inputs:
+    """What the template is chosen and trained by.
+
+    Attributes:
+        embeddings: of the documents, a manifest per segment.
+        terms: of the documents, a manifest per segment; none without BM25.
+        index: the section of the config.
+        dimension: of the vectors.
+        depth: of the lists.
+    """
+
+    embeddings: list[Manifest]
+    terms: list[Manifest]
+    index: Index
+    dimension: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See `Inputs`."""
+
+    index: Index
+    dimension: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Args:
+    """The sample and what BM25's statistics are counted from.
+
+    Attributes:
+        sample: files of vectors, and how many rows each gives.
+        documents: vectors in all.
+        terms: files of terms.
+        bm25: whether statistics are wanted.
+    """
+
+    sample: list[tuple[FileRef, int]]
+    documents: int
+    terms: list[FileRef]
+    bm25: bool
+
+
+def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task; each embeddings shard gives its even share of the sample."""
-    refs = [ref for made in embeddings for ref in made.files("vectors")]
+    config = inputs.index
+    refs = [ref for embedded in inputs.embeddings for ref in embedded.files("vectors")]
     total = sum(ref.rows for ref in refs)
     share = min(1.0, config.train_rows / max(total, 1))
     needed = config.factory != "Flat" and not (
         config.factory == "auto" and total <= config.flat_rows
     )
     sample = [(ref, int(np.ceil(ref.rows * share))) for ref in refs] if needed else []
-    counted = _spread([ref for made in terms for ref in made.files("tokens")])
-    args = {"sample": sample, "documents": total, "terms": counted, "bm25": bool(terms)}
-    return (Task("template", args),)
+    counted = _spread([ref for terms in inputs.terms for ref in terms.files("tokens")])
+    return [Task("template", Args(sample, total, counted, bool(inputs.terms)))]
 
 
 def _spread(shards: list[FileRef]) -> list[FileRef]:
@@ -53,15 +96,14 @@ def _spread(shards: list[FileRef]) -> list[FileRef]:
 class Worker:
     """Chooses a factory where asked to, then trains it."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
-        self._config = Index.model_validate(config["index"])
-        self._dimension, self._depth = config["dimension"], config["depth"]
-        self._threads = threads
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self._config, self._depth = settings.index, settings.depth
+        self._dimension, self._threads = settings.dimension, threads
 
-    def __call__(self, task: Task, read: Reader) -> Payload:
+    def __call__(self, task: Task[Args], read: Reader) -> Payload:
         """The choice is made once, from measurements, and stays with the template."""
-        sample = self._sample(task.args["sample"], read)
-        config, documents = self._config, task.args["documents"]
+        sample = self._sample(task.args.sample, read)
+        config, documents = self._config, task.args.documents
         factory, parameters = config.factory, config.search_parameters
         stats: dict[str, Any] = {"sampled": len(sample), "documents": documents}
         if factory == "auto":
@@ -77,16 +119,16 @@ class Worker:
             )
             factory, parameters = choice.factory, parameters or choice.search_parameters
             stats |= {"recall": choice.recall, "reason": choice.reason}
-            stats["trials"] = [dataclasses.asdict(trial) for trial in choice.trials]
+            stats["trials"] = [asdict(trial) for trial in choice.trials]
         index, built = faiss_index.train(factory, sample, self._threads)
         if built != factory:  # What was asked for may not exist in what could be built.
             parameters = faiss_index.fitting_parameters(index, parameters)
         stats |= {"factory": built, "search_parameters": parameters}
         template = Blob(lambda file: faiss_files.write(index, file), extension="faiss")
         files: dict[str, Any] = {"template": template}
-        if task.args["bm25"]:
-            refs = task.args["terms"]
-            counted = bm25.count(Tokens.from_arrow(read.table(ref)["tokens"]) for ref in refs)
+        if task.args.bm25:
+            tables = (read.table(ref) for ref in task.args.terms)
+            counted = bm25.count(Tokens.from_arrow(table["tokens"]) for table in tables)
             columns = [pa.array(counted.terms), pa.array(counted.frequencies)]
             files["statistics"] = pa.table(columns, schema=schemas.STATISTICS)
             stats["bm25"] = {"documents": counted.documents, "total_terms": counted.total_terms}
@@ -100,23 +142,13 @@ class Worker:
         return np.concatenate(parts)
 
 
-def stage(
-    dataset: str,
-    embeddings: list[Manifest],
-    terms: list[Manifest],
-    config: Index,
-    dimension: int,
-    depth: int,
-) -> Stage:
-    """Assembles the stage; a manifest per segment, no `terms` without BM25."""
-    settings = {"index": config.model_dump(mode="json"), "dimension": dimension, "depth": depth}
-    return Stage(
-        name="train index",
-        version=VERSION,
-        dataset=dataset,
-        identity={"of": [made.path for made in (*embeddings, *terms)], **settings},
-        tasks=plan(embeddings, terms, config),
-        worker=WorkerSpec(Worker, settings),
-        schemas={"statistics": schemas.STATISTICS} if terms else {},
-        pool="index",
-    )
+STAGE = Declaration(
+    name="train_index",
+    version=3,
+    pool="index",
+    scales_with="one",
+    tasks=tasks,
+    worker=Worker,
+    settings=lambda inputs: Settings(inputs.index, inputs.dimension, inputs.depth),
+    schemas=lambda inputs: {"statistics": schemas.STATISTICS} if inputs.terms else {},
+)

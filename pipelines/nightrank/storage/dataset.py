@@ -128,6 +128,11 @@ class Manifest:
         return sum(int(shard.stats.get(stat, 0)) for shard in self.shards)
 
     @property
+    def empty(self) -> bool:
+        """Whether the dataset has no shard."""
+        return not self.shards
+
+    @property
     def bytes(self) -> int:
         """Total bytes of data files."""
         return sum(ref.size for shard in self.shards for ref in shard.files.values())

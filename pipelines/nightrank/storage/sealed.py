@@ -14,7 +14,7 @@ import orjson
 from nightrank.errors import NightrankError
 
 # The format of all sealed files; raised when the meaning of any of them changes.
-FORMAT = 3
+FORMAT = 4
 KEY = b',"sha256":"'
 SEAL_BYTES = len(KEY) + 64 + len(b'"}')
 
