@@ -110,6 +110,26 @@ def test_progress_goes_to_the_stream_that_is_given(published: Published) -> None
     assert stream.getvalue().startswith("this plan is already published and current: nothing to do")
 
 
+class Interrupted(io.StringIO):
+    """A stream that stops the run, as Ctrl-C does, when the stage `merge` is done."""
+
+    def write(self, text: str) -> int:
+        if "merge" in text:
+            raise KeyboardInterrupt
+        return len(text)
+
+
+def test_an_interrupted_call_is_recorded_and_resumes(small: Collection, tmp_path: Path) -> None:
+    config = small.config(tmp_path / "lake", evaluate={"qrels": None})
+    with pytest.raises(KeyboardInterrupt):
+        nightrank.run(config, progress=Interrupted())
+    [unfinished] = nightrank.status(config).unfinished
+    assert unfinished.runs.ended["event"] == "run_failed"
+    assert unfinished.runs.ended["what"] == "KeyboardInterrupt"
+    resumed = nightrank.run(config, progress=False)
+    assert resumed.generation == 1 and resumed.units["merge"] == 0
+
+
 def test_a_call_works_outside_the_main_thread(small: Collection, tmp_path: Path) -> None:
     config = small.config(tmp_path / "lake", evaluate={"qrels": None})
     results: list[Any] = []
@@ -131,7 +151,12 @@ def test_a_running_cluster_is_used_and_left_running(
     config = published.collection.config(tmp_path / "lake", cluster=cluster)
     result = nightrank.run(config, progress=False)
     assert result.ranked.to_table().equals(published.result.ranked.to_table())
-    second = nightrank.run(config, {"results.keep": 2}, progress=False)
+
+    @ray.remote(num_cpus=0)
+    def in_a_task() -> Any:
+        return nightrank.run(config, {"results.keep": 2}, progress=False)
+
+    second = ray.get(in_a_task.remote())
     assert second.generation == 2 and second.ranked.count_rows() == 24
     assert nightrank.evaluate(config, {"evaluate.measures": ["P@3"]}).generation == 2
     assert ray.is_initialized() and [node["NodeID"] for node in ray.nodes()] == nodes
