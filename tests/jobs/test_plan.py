@@ -145,7 +145,8 @@ def test_the_forecast_is_found_again_beside_what_came(
     (line,) = orjson.loads(capsys.readouterr().out)
     assert line["forecast"] == forecast and line["actual"] == actual
     status(config)
-    assert prediction.told(entry.body) in capsys.readouterr().out
+    line = prediction.comparison(entry.body["forecast"], entry.body["actual"])
+    assert line and line in capsys.readouterr().out
     later = asked(config)
     assert not later["stored"] and "already published" in later["note"]
 
@@ -159,14 +160,16 @@ def test_a_resumed_run_says_that_its_seconds_are_not_all(
         assert execute(job, last="merge")["generation"] is None
     came = run(config)
     assert came["actual"]["units_before"] > 20
-    assert "resumed" in prediction.told(came)
+    assert "resumed" in prediction.comparison(came["forecast"], came["actual"])
 
 
 def test_a_run_without_a_forecast_records_none(
     made_up: Collection, tmp_path: Path, write_config: Config
 ) -> None:
     came = run(write_config(made_up.config(tmp_path / "lake")))
-    assert "forecast" not in came and "actual" not in came and prediction.told(came) == ""
+    assert (
+        "forecast" not in came and "actual" not in came and prediction.comparison(None, None) == ""
+    )
     entry = Log(open_lake(str(tmp_path / "lake"), "tiny"), "results").current()
     assert entry is not None and not {"forecast", "actual"} & set(entry.body)
 

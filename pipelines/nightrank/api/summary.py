@@ -25,9 +25,7 @@ def lines(result: Result) -> list[str]:
     shown += _precision(result)
     if result.gate and not result.gate.passed:
         shown.append(f"published against the gate: {result.gate.forced}")
-    if result.forecast and (
-        line := prediction.told({"forecast": result.forecast, "actual": result.actual})
-    ):
+    if line := prediction.comparison(result.forecast, result.actual):
         shown.append(line)
     if result.unfinished:
         shown.append(f"unfinished: {result.unfinished}")

@@ -36,8 +36,7 @@ def _lines(status: Status) -> list[str]:
         if status.held_back:
             lines.append(f"held back: {status.held_back}")
             lines.append("  publication is paused until `nightrank resume`: runs end with exit 11")
-        times = {"forecast": status.forecast, "actual": status.actual}
-        if line := prediction.told(times):
+        if line := prediction.comparison(status.forecast, status.actual):
             lines.append(line)
         lines += _lines_of_runs(status.runs)
     else:

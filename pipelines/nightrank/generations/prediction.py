@@ -6,6 +6,7 @@ is held against. The log entry of the results repeats it in short as `forecast`,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nightrank.errors import NightrankError
@@ -58,7 +59,7 @@ def kept(store: Store, folder: str) -> dict[str, Any] | None:
 
 
 def expected_seconds(store: Store, folder: str, before: ResultsEntry | None) -> dict[str, float]:
-    """Seconds by stage that a run may take: by its own forecast, else as the night before did.
+    """Seconds by stage that a run may take: by its own forecast, else as the run before it did.
 
     Args:
         store: the lake.
@@ -70,9 +71,13 @@ def expected_seconds(store: Store, folder: str, before: ResultsEntry | None) -> 
     return dict(before.stage_seconds) if before else {}
 
 
-def told(body: dict[str, Any]) -> str:
-    """One line of a log entry's forecast beside what came; empty without one."""
-    forecast, actual = body.get("forecast"), body.get("actual")
+def comparison(forecast: Mapping[str, Any] | None, actual: Mapping[str, Any] | None) -> str:
+    """One line with a run's forecast beside what it took; empty without a forecast.
+
+    Args:
+        forecast: `forecast` of a log entry.
+        actual: `actual` of the same entry.
+    """
     if not forecast or not actual:
         return ""
     parts = [_beside("s", forecast["seconds"], actual["seconds"])]
