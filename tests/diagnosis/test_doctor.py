@@ -212,7 +212,7 @@ def test_little_room_and_few_files_are_told(
 def test_packages_are_held_against_their_floors() -> None:
     found = list(machine.unmet(["numpy>=2", "numpy>=999", "no-such-thing>=1", 'x; extra == "gpu"']))
     assert [finding.state for finding in found] == ["fail", "fail"]
-    assert "wanted >=999" in found[0].found and "no-such-thing is missing" in found[1].found
+    assert "expected >=999" in found[0].found and "no-such-thing is missing" in found[1].found
     (good,) = machine.unmet(["numpy>=2"])
     assert good.state == "ok"
 

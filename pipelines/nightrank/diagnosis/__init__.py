@@ -1,4 +1,4 @@
-"""What `doctor` checks: inputs, models, the lake, the machine.
+"""The checks of `doctor` (machine, lake, inputs, models), and the suggestions of `init`.
 
 May import: generations, stages and everything below.
 """

@@ -1,4 +1,4 @@
-"""One line of a diagnosis, and how a check that fails becomes one."""
+"""One line of a diagnosis, and the conversion of a failing check into one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        check: what was looked at, a word or two.
-        state: `ok`; `warn` where a run may suffer; `fail` where it would not get through.
-        found: what there is.
-        do: what the operator does next; empty where nothing is to be done.
+        check: what was checked, one or two words.
+        state: `ok`; `warn` where a run may suffer; `fail` where it would fail.
+        found: what was found.
+        do: what the operator does next; may be empty.
     """
 
     check: str
@@ -28,14 +28,14 @@ class Finding:
     do: str = ""
 
 
-def examine(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """The findings of a check; one that raises has failed, in one line and without a secret."""
+def examine(check: str, run_check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """The findings of a check; an error is a failed check, in one line and without secrets."""
     try:
-        yield from look()
+        yield from run_check()
     except NightrankError as error:
         where = f" ({error.where})" if error.where else ""
         yield Finding(check, "fail", f"{error.code}: {error.what}{where}", error.do)
     except Exception as error:
-        # Other libraries' messages may be long, or repeat what they were given.
-        do = "see what the library of that name says of it"
+        # Messages of other libraries may be long, or repeat their arguments.
+        do = "look this error up in the documentation of that library"
         yield Finding(check, "fail", f"{type(error).__module__}.{type(error).__name__}", do)

@@ -1,7 +1,7 @@
-"""The first rows of an input, with all of its columns: what `init` goes by.
+"""The first rows of an input, with all of its columns, for `init`.
 
-Nothing is hashed and no file is read to its end: a megabyte of the first file in a listing, or the
-first rows of its first row group, whatever the size of the input.
+Nothing is hashed and no file is read to its end: only a megabyte of the first file, or the first
+rows of its first row group, whatever the size of the input.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from nightrank.inputs.listing import KNOWN, kind_of, store_errors
 from nightrank.inputs.parquet_footer import READ_SETTINGS, PlainFooter
 from nightrank.inputs.raw import BadFile
 from nightrank.inputs.splits import InputFile
-from nightrank.storage.filesystem import connect
+from nightrank.storage.filesystem import StorageOptions, connect
 
 ROWS, PIECE_BYTES = 200, 1 << 20
-# A longer name, or one without a letter, is a cell of a file without a header.
+# A longer name, or one without a letter, is taken for a value of a file without a header.
 LONGEST_NAME = 64
 
 
@@ -39,10 +39,10 @@ class FirstRows:
     """The beginning of an input.
 
     Attributes:
-        files: how many files were found.
-        formats: theirs, sorted, e.g. `jsonl` or `csv, gzip`.
-        columns: values of every column by its name, at most `ROWS`, None where a row has none.
-        types: the type under which each could be an attribute; lists and structs have none.
+        files: number of files.
+        formats: their formats, sorted, e.g. `jsonl` or `csv, gzip`.
+        columns: values by column name, at most `ROWS`, None where a row has none.
+        types: the attribute type that fits each column; lists and structs have none.
     """
 
     files: int
@@ -51,27 +51,27 @@ class FirstRows:
     types: dict[str, ColumnType]
 
 
-def first_rows(path: str, options: dict[str, Any] | None = None) -> FirstRows:
-    """Reads the beginning of the first file behind a path.
+def first_rows(path: str, options: StorageOptions | None = None) -> FirstRows:
+    """Reads the beginning of the first file of a path.
 
     Args:
         path: a file, a folder or a glob, as in a config.
-        options: storage options.
+        options: of the store.
 
     Raises:
-        NightrankError: E_EMPTY where nothing is found; E_SCHEMA for a file that cannot be read or
+        NightrankError: E_EMPTY where there is no file; E_SCHEMA for a file that cannot be read or
             has no header; else as `inputs.list_inputs`.
     """
     filesystem, place = connect(path, options)
     with store_errors(path, "E_EMPTY"):
-        found = find_files(filesystem, place, path, "auto").files
-    if not found:
+        entries = find_files(filesystem, place, path, "auto").files
+    if not entries:
         do = "correct the path; a folder is searched for " + KNOWN
         raise NightrankError("E_EMPTY", "no input files found", path, do)
-    kinds = {url: kind_of(url, "auto") for url in found}
-    # An empty file says nothing of the columns.
-    first = next((url for url, entry in found.items() if entry.size), next(iter(found)))
-    file = InputFile(first, found[first].size, "", *kinds[first])
+    kinds = {url: kind_of(url, "auto") for url in entries}
+    # An empty file has no columns.
+    first = next((url for url, entry in entries.items() if entry.size), next(iter(entries)))
+    file = InputFile(first, entries[first].size, "", *kinds[first])
     read = {"parquet": _parquet, "jsonl": _jsonl}.get(file.format, _delimited)
     try:
         columns = read(file, options)
@@ -80,19 +80,19 @@ def first_rows(path: str, options: dict[str, Any] | None = None) -> FirstRows:
         raise NightrankError("E_SCHEMA", what, file.url, error.do) from None
     formats = sorted({", ".join(filter(None, kind)) for kind in kinds.values()})
     types = {name: kind for name, values in columns.items() if (kind := _type(values))}
-    return FirstRows(len(found), tuple(formats), {n: list(v) for n, v in columns.items()}, types)
+    return FirstRows(len(entries), tuple(formats), {n: list(v) for n, v in columns.items()}, types)
 
 
-def _parquet(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[Any]]:
+def _parquet(file: InputFile, options: StorageOptions | None) -> dict[str, list[Any]]:
     with open_raw(file, options) as raw:
-        held = pq.ParquetFile(PlainFooter(raw, file.size), **READ_SETTINGS)
-        batches = held.iter_batches(batch_size=ROWS)
-        batch = next(batches, pa.RecordBatch.from_pylist([], schema=held.schema_arrow))
+        parquet = pq.ParquetFile(PlainFooter(raw, file.size), **READ_SETTINGS)
+        batches = parquet.iter_batches(batch_size=ROWS)
+        batch = next(batches, pa.RecordBatch.from_pylist([], schema=parquet.schema_arrow))
         return {name: _values(batch.column(i)) for i, name in enumerate(batch.schema.names)}
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """A column as Python's values; what Python cannot hold, such as the year 10000, as text."""
+    """A column as Python values; values that Python lacks, such as the year 10000, as text."""
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError):
@@ -102,19 +102,19 @@ def _values(column: pa.Array) -> list[Any]:
             return [None] * len(column)
 
 
-def _text(file: InputFile, options: dict[str, Any] | None) -> list[str]:
-    """Lines of the first megabyte without a last one that is cut off."""
+def _text(file: InputFile, options: StorageOptions | None) -> list[str]:
+    """The complete lines of the first megabyte."""
     with open_decoded(file, options) as stream:
         data = stream.read(PIECE_BYTES)
     try:
         text = data.decode("utf-8-sig", errors="strict" if len(data) < PIECE_BYTES else "ignore")
     except UnicodeDecodeError:
-        raise BadFile("unreadable_file", "not UTF-8", "save the file as UTF-8") from None
+        raise BadFile("unreadable_file", "the file is not UTF-8", "save it as UTF-8") from None
     lines = text.split("\n")
     return lines if len(data) < PIECE_BYTES or len(lines) < 2 else lines[:-1]
 
 
-def _jsonl(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[Any]]:
+def _jsonl(file: InputFile, options: StorageOptions | None) -> dict[str, list[Any]]:
     rows: list[dict[str, Any]] = []
     with open_decoded(file, options) as stream:
         data = stream.read(PIECE_BYTES)
@@ -123,7 +123,7 @@ def _jsonl(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[An
         try:
             row = orjson.loads(line) if line.strip() else None
         except orjson.JSONDecodeError:
-            continue  # A bad row: `run` counts them.
+            continue  # A bad row; `run` counts them.
         if isinstance(row, dict):
             rows.append(row)
         if len(rows) == ROWS:
@@ -134,10 +134,10 @@ def _jsonl(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[An
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _delimited(file: InputFile, options: dict[str, Any] | None) -> dict[str, list[Any]]:
+def _delimited(file: InputFile, options: StorageOptions | None) -> dict[str, list[Any]]:
     lines = _text(file, options)
     read: Iterator[list[str]]
-    if file.format == "tsv":  # A quote is a character like any other.
+    if file.format == "tsv":  # Quotes have no meaning in TSV.
         read = (line.removesuffix("\r").split("\t") for line in lines if line)
     else:
         csv.field_size_limit(2 * PIECE_BYTES)
@@ -178,10 +178,10 @@ def _narrowest(array: pa.Array) -> ColumnType | None:
     if pt.is_timestamp(kind):
         return "timestamp"
     narrower: tuple[ColumnType, ...] = ("int64", "float64", "date32", "timestamp")
-    # `007` is a name, not a number.
+    # A text such as `007` is no number.
     texts = array.cast(pa.string())
     zeros = pc.any(pc.match_substring_regex(texts, "^[+-]?0[0-9]")).as_py()
-    if pt.is_decimal(kind):  # Without loss.
+    if pt.is_decimal(kind):  # Only strings hold it without loss.
         narrower = ()
     for declared in narrower[2:] if zeros else narrower:
         if not cast_attribute(texts, declared)[1].any():

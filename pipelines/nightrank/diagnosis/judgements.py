@@ -1,4 +1,4 @@
-"""Whether the judgements of a config speak of its documents and queries."""
+"""Checks that the judgements of a config refer to its documents and queries."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ import pyarrow.compute as pc
 from nightrank.config.schema import Corpus, PipelineConfig, Queries
 from nightrank.datasets.judgements import find_qrels, load_qrels, look_up
 from nightrank.diagnosis.finding import Finding
-from nightrank.diagnosis.store_access import input_reach
+from nightrank.diagnosis.store_access import input_summary
 from nightrank.evaluation.coverage import Coverage
 from nightrank.generations.results import manifests_of
 from nightrank.inputs.formats import read_split
 from nightrank.inputs.raw import id_name
 from nightrank.inputs.splits import list_inputs, plan_splits
+from nightrank.storage.filesystem import StorageOptions
 from nightrank.storage.log import Log
 from nightrank.storage.reader import Reader
 from nightrank.storage.store import Store
 
-# An input up to this size is read for its ids, where nothing is published: a second or two.
+# Without a published generation, inputs up to this size are read for ids: a second or two.
 WHOLE_BYTES = 64 << 20
 CHECK = "judgements"
 
 
 def judgements(
-    config: PipelineConfig, store: Store | None, options: dict[str, Any]
+    config: PipelineConfig, store: Store | None, options: StorageOptions
 ) -> Iterator[Finding]:
-    """What share of judged documents and queries is known.
+    """The share of judged documents and queries that exist.
 
-    They are looked up in the lake's current generation; where there is none, in the inputs, as long
-    as these are small.
+    They are looked up in the current generation of the lake, or without one in the inputs, if these
+    are small.
 
     Args:
-        config: with judgements.
+        config: the experiment.
         store: the lake; None where it does not answer.
-        options: to open inputs with.
+        options: of the store of the inputs.
     """
     if not config.evaluate.qrels:
         return
@@ -47,41 +48,42 @@ def judgements(
     if store and entry:
         read = Reader(store)
         _, distinct, corpus = manifests_of(store, entry)
-        asked = [
+        query_ids = [
             read.table(ref, ["query_id"])["query_id"] for ref in distinct.files("members") if ref
         ]
         where = f"generation {entry.generation}"
-        covered = [look_up(documents, corpus, read), _among("queries", queries, asked)]
+        coverages = [look_up(documents, corpus, read), _coverage("queries", queries, query_ids)]
     else:
-        where, covered = "the inputs", []
+        where, coverages = "the inputs", []
         for kind, source, judged in (
             ("documents", config.corpus, documents),
             ("queries", config.queries, queries),
         ):
-            size = input_reach(source.path, source.format, options, source.ignore)[1]
+            size = input_summary(source.path, source.format, options, source.ignore).size
             if size > WHOLE_BYTES:
                 found = f"{len(judged)} judged {kind}, not looked up in {size / 1e6:,.0f} MB"
                 yield Finding(CHECK, "ok", found, "`run` says how many of them exist")
                 continue
-            covered.append(_among(kind, judged, _ids(source, options)))
-    for one in covered:
-        if one.warning:
-            yield Finding(CHECK, "warn", one.warning, "correct the ids of one side")
+            coverages.append(_coverage(kind, judged, _ids(source, options)))
+    for coverage in coverages:
+        if coverage.warning:
+            do = "correct the ids of the judgements or of the inputs"
+            yield Finding(CHECK, "warn", coverage.warning, do)
         else:
-            found = f"{one.share} judged {one.kind} {one.place}, by {where}"
+            found = f"{coverage.share} judged {coverage.kind} {coverage.place}, by {where}"
             yield Finding(CHECK, "ok", found)
 
 
-def _among(kind: Any, judged: pa.Array, ids: list[pa.ChunkedArray]) -> Coverage:
-    """Looks judged ids up in all of some ids."""
+def _coverage(kind: Any, judged: pa.Array, ids: list[pa.ChunkedArray]) -> Coverage:
+    """Looks up judged ids (string[n]) in the columns of `ids`."""
     known = pa.array([False] * len(judged), pa.bool_())
-    for some in ids:
-        known = pc.or_(known, pc.is_in(judged, some))
-    least = min(filter(None, (pc.min(some).as_py() for some in ids)), default="")
+    for column in ids:
+        known = pc.or_(known, pc.is_in(judged, column))
+    least = min(filter(None, (pc.min(column).as_py() for column in ids)), default="")
     return Coverage.of(kind, len(judged), judged, known, least)
 
 
-def _ids(source: Corpus | Queries, options: dict[str, Any]) -> list[pa.ChunkedArray]:
+def _ids(source: Corpus | Queries, options: StorageOptions) -> list[pa.ChunkedArray]:
     """The ids of an input."""
     kind = "corpus" if isinstance(source, Corpus) else "queries"
     splits = plan_splits(list_inputs(source.path, source.format, options), options)

@@ -1,4 +1,4 @@
-"""The machine and what is installed: Python, packages, Ray's settings, disks, limits, GPUs."""
+"""Checks the machine: Python, packages, the settings of Ray, disks, limits, GPUs."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from nightrank.retrieval.faiss_library import BUILDS
 from nightrank.storage.headroom import existing_folder
 
 GIB = 1 << 30
-# Where uploads, the node's cache and Ray's session go; a model of 4 billion parameters is 8 GiB.
+# For uploads, the node's cache and Ray's session; a model of 4 billion parameters is 8 GiB.
 DISK_LEAST, DISK_ENOUGH = 1 * GIB, 20 * GIB
-# Ray's object store as `nightrank` starts it is 256 MiB; what does not fit goes to the disk.
+# Ray's object store as `nightrank` starts it has 256 MiB; objects that do not fit go to the disk.
 SHM_ENOUGH = 512 << 20
-# Ray's own processes and a worker for each CPU hold a few hundred each.
+# Each process of Ray, and each worker, opens a few hundred files.
 FILES_LEAST, FILES_ENOUGH = 1024, 8192
-# The runtime goes by several names: nvidia-cuda-runtime-cu12, nvidia-cuda-runtime, cuda-toolkit.
+# The CUDA runtime has several names: nvidia-cuda-runtime-cu12, nvidia-cuda-runtime, cuda-toolkit.
 RUNTIME = re.compile(r"(?:nvidia-cuda-runtime|cuda-toolkit)(?:-cu(\d+)|[^;]*?[=>]=\s*(\d+))")
-# What Ray puts behind its folder for temporary files, and what a socket's path may have in all.
+# What Ray appends to its folder for temporary files, and the longest path of a socket.
 SOCKET, MOST_SOCKET = "/ray/session_2026-01-31_12-34-56_123456_4194304/sockets/plasma_store", 107
 INSTALL = "pip install 'nightrank[cpu]' (or 'nightrank[gpu]'); in a checkout: make install"
 
 
 def python() -> Iterator[Finding]:
-    """The interpreter against what the package asks for."""
-    wanted = SpecifierSet(str(metadata.metadata("nightrank")["Requires-Python"]))
+    """The interpreter, compared with the package's requirement."""
+    required = SpecifierSet(str(metadata.metadata("nightrank")["Requires-Python"]))
     found = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs"
-    if wanted.contains(platform.python_version(), prereleases=True):
+    if required.contains(platform.python_version(), prereleases=True):
         yield Finding("python", "ok", found)
     else:
-        yield Finding("python", "fail", found, f"use a Python {wanted}")
+        yield Finding("python", "fail", found, f"use a Python {required}")
 
 
 def packages() -> Iterator[Finding]:
-    """Every package that a run needs, against its floor."""
+    """The packages that a run needs, compared with the requirements."""
     yield from unmet(metadata.requires("nightrank") or ())
-    # In a process of its own: torch, which is loaded here, may bring another CUDA major.
+    # In another process: torch, which is loaded in this one, may bring another CUDA major.
     program = "from nightrank.retrieval.faiss_library import described; print(described())"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     if child.returncode == 0:
@@ -60,58 +60,58 @@ def packages() -> Iterator[Finding]:
 
 
 def unmet(requirements: Iterable[str]) -> Iterator[Finding]:
-    """What of these requirements is missing or of another version; extras are left out."""
-    wanted = [Requirement(text) for text in requirements]
-    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
-    good = 0
-    for one in wanted:
-        version = _version(one.name)
+    """The requirements that are missing or have another version; extras are not checked."""
+    parsed = [Requirement(text) for text in requirements]
+    parsed = [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    met = 0
+    for requirement in parsed:
+        version = _version(requirement.name)
         if version is None:
-            yield Finding("packages", "fail", f"{one.name} is missing", INSTALL)
-        elif not one.specifier.contains(version, prereleases=True):
-            found = f"{one.name} {version}, wanted {one.specifier}"
+            yield Finding("packages", "fail", f"{requirement.name} is missing", INSTALL)
+        elif not requirement.specifier.contains(version, prereleases=True):
+            found = f"{requirement.name} {version}, expected {requirement.specifier}"
             yield Finding("packages", "fail", found, INSTALL)
         else:
-            good += 1
-    if good == len(wanted):
-        yield Finding("packages", "ok", f"{good} of {good} as required")
+            met += 1
+    if met == len(parsed):
+        yield Finding("packages", "ok", f"{met} of {met} as required")
 
 
 def ray_settings(address: str) -> Iterator[Finding]:
-    """Authentication, sockets, and variables that make Ray run code out of data files.
+    """Authentication, sockets, and variables that make Ray run code from data files.
 
     Args:
-        address: of the cluster that the config or RAY_ADDRESS names; empty for one of its own.
+        address: of the cluster in the config or RAY_ADDRESS; empty for one that a run starts.
 
     Raises:
-        NightrankError: E_AUTH, for an open cluster on another machine.
+        NightrankError: E_AUTH for a cluster without authentication on another machine.
     """
     mode = os.environ.get("RAY_AUTH_MODE")
     if mode == "disabled":
         if address:
-            from nightrank.runtime.ray_cluster import refuse_open  # Ray takes seconds.
+            from nightrank.runtime.ray_cluster import refuse_open  # Importing Ray takes seconds.
 
             refuse_open(address)
-        found = "RAY_AUTH_MODE=disabled: who reaches Ray's ports runs code here"
+        found = "RAY_AUTH_MODE=disabled: anyone who can reach Ray's ports can run code here"
         do = "set RAY_AUTH_MODE=token, here and on the cluster"
         yield Finding("ray auth", "warn", found, do)
     else:
-        said = f"RAY_AUTH_MODE={mode}" if mode else "token, as this program sets it"
-        yield Finding("ray auth", "ok", said)
+        found = f"RAY_AUTH_MODE={mode}" if mode else "token, as this program sets it"
+        yield Finding("ray auth", "ok", found)
     sockets = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if not address and len(sockets) + len(SOCKET) > MOST_SOCKET:
         found = f"{sockets} is too long a path for Ray's sockets"
         yield Finding("ray sockets", "fail", found, "set RAY_TMPDIR to a short path, e.g. /tmp")
     for name in sorted(n for n in os.environ if n.startswith("RAY_DATA_AUTOLOAD_")):
-        found = f"{name} is set: a data file could run code in whoever reads it"
+        found = f"{name} is set: a data file could run code in a process that reads it"
         yield Finding("ray data", "fail", found, f"unset {name}")
 
 
 def disks(root: str | None) -> Iterator[Finding]:
-    """Room for temporary files, for the lake where it is local, and in shared memory.
+    """Free space for temporary files, for a local lake, and in shared memory.
 
     Args:
-        root: the lake's folder; None where it is not on a disk.
+        root: the lake's folder; None on S3.
     """
     yield _room("disk", tempfile.gettempdir(), "set TMPDIR to a larger disk")
     if root is not None:
@@ -128,7 +128,7 @@ def disks(root: str | None) -> Iterator[Finding]:
 
 
 def open_files() -> Iterator[Finding]:
-    """How many files a process may have open."""
+    """The number of files that a process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = soft == resource.RLIM_INFINITY
     found = f"{'no limit' if infinite else soft} for a process"
@@ -141,7 +141,7 @@ def open_files() -> Iterator[Finding]:
 
 
 def accelerators() -> Iterator[Finding]:
-    """What models and indexes run on, and whether the installed builds fit it."""
+    """The devices of models and indexes, and whether the installed builds fit them."""
     devices = cuda_devices()
     torch, faiss = cuda_major("torch"), cuda_major(*BUILDS[1:])
     if devices and can_compile():
@@ -150,7 +150,7 @@ def accelerators() -> Iterator[Finding]:
         found = f"{', '.join(devices)}; without a C compiler models take 1.1 to 1.6 times as long"
         yield Finding("gpu", "warn", found, "install gcc and libc6-dev, or set CC")
     elif torch is not None:
-        do = "look at nvidia-smi and the driver, or install torch for CPUs"
+        do = "check nvidia-smi and the driver, or install torch for CPUs"
         yield Finding("gpu", "warn", f"torch is built for CUDA {torch}, and sees no GPU", do)
     else:
         bf16 = "with" if cpu_has_bf16() else "without"
@@ -162,14 +162,14 @@ def accelerators() -> Iterator[Finding]:
         found = "faiss-cpu: indexes are built and searched on the CPU"
         yield Finding("faiss gpu", "warn", found, "pip install '.[gpu]' to use the GPU for them")
     elif devices and torch is not None and torch != faiss:
-        found = f"CUDA {faiss} of FAISS, CUDA {torch} of torch: they run in processes of their own"
+        found = f"CUDA {faiss} of FAISS, CUDA {torch} of torch: they run in separate processes"
         yield Finding("faiss gpu", "ok", found)
 
 
 def cuda_major(*distributions: str) -> int | None:
-    """The CUDA major that the first installed of these is built for; None where for none.
+    """The CUDA major of the first of these distributions that is installed; None for CPU builds.
 
-    By what is written in its metadata: to import two of them would load two majors at once.
+    It is read from the metadata, since importing two of them could load two majors.
     """
     for name in distributions:
         if version := _version(name):
@@ -178,12 +178,12 @@ def cuda_major(*distributions: str) -> int | None:
 
 
 def built_for(version: str, requirements: Sequence[str]) -> int | None:
-    """The CUDA major in a version (2.13.0+cu130) or in the libraries it asks for."""
-    if told := re.search(r"\+cu(\d+)\d$", version):
-        return int(told[1])
+    """The CUDA major in a version (2.13.0+cu130) or in the required libraries."""
+    if match := re.search(r"\+cu(\d+)\d$", version):
+        return int(match[1])
     for text in requirements:
-        if told := RUNTIME.match(text):
-            return int(told[1] or told[2])
+        if match := RUNTIME.match(text):
+            return int(match[1] or match[2])
     return None
 
 

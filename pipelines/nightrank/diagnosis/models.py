@@ -1,4 +1,4 @@
-"""The models of a config: found, of the precision asked for, and opened once on this machine."""
+"""Checks the models of a config: they are located, opened and run once on this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def models(config: PipelineConfig, store: Store | None) -> Iterator[Finding]:
     """The encoder and every reranker.
 
     Args:
-        config: names them.
+        config: the experiment.
         store: the lake, where models may be stored; None where it does not answer.
     """
     settings = config.encoder.model_dump()
@@ -68,9 +68,9 @@ def _opened(
     store: Store | None,
     prompts: tuple[str | None, str | None] = (None, None),
 ) -> Iterator[Finding]:
-    """Resolves a model, opens it as workers will, and runs texts through it.
+    """Resolves a model, opens it as workers do, and runs it on a text.
 
-    Workers have only the files that the lake stores: the model is opened from just those.
+    Workers have only the files that the lake stores, so the model is opened from these alone.
     """
     began, threads = time.monotonic(), os.cpu_count() or 1
     model = resolve()
@@ -78,11 +78,11 @@ def _opened(
     with tempfile.TemporaryDirectory(prefix="nightrank-model-") as copy:
         own = not is_bundled(model.model)
         stored = as_stored(model, Path(copy)) if own else model
-        made = _outputs(stored, threads)
+        outputs = _outputs(stored, threads)
         found = f"{model.model} in {model.precision}, opened in {time.monotonic() - began:.1f} s"
-        if not np.isfinite(made).all():
+        if not np.isfinite(outputs).all():
             do = "use precision: exact, or another model"
-            yield Finding(check, "fail", f"{found}, gives values that are not finite", do)
+            yield Finding(check, "fail", f"{found}, returns values that are not finite", do)
             return
         yield Finding(check, "ok", f"{found}; {_place(model, store)}")
         yield Finding(f"{check} means", "ok", describe(model, folder))
@@ -91,7 +91,7 @@ def _opened(
 
 
 def _outputs(model: ResolvedModel, threads: int) -> NDArray[np.float32]:
-    """Of one text, or of a pair of it with itself."""
+    """The outputs for one text, or for the pair of the text with itself."""
     tokens = load_tokenizer(model)(TEXT)
     if model.role == "bi_encoder":
         return load_bi_encoder(model, threads).encode(tokens, "query")
@@ -115,5 +115,5 @@ def _compared(check: str, compared: Difference | None) -> Finding:
     found = f"differs from sentence-transformers by at most {compared.largest:.1e} of its outputs"
     if compared.largest <= compared.tolerance:
         return Finding(name, "ok", found)
-    do = "do not use it: a setting of the folder is not honoured; report it"
+    do = "do not use it: a setting of its folder is ignored; report it as a bug"
     return Finding(name, "fail", f"{found}, expected at most {compared.tolerance:.0e}", do)

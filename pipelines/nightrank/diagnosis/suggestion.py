@@ -1,4 +1,4 @@
-"""What a config should say of an input, judged by its first rows: names, types, ids."""
+"""Suggests the settings of an input by its first rows: column names, types and ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nightrank.config.schema import ColumnType, Source
 from nightrank.diagnosis.first_rows import FirstRows
 from nightrank.inputs.raw import Wanted, id_name
 
-# Names that public collections and exports use, the likelier first.
+# Column names of public collections and exports, the likelier first.
 USUAL = {
     "id": (
         *("docid", "docno", "doc-id", "document_id", "documentid", "pid", "passage_id", "qid"),
@@ -23,20 +23,20 @@ USUAL = {
     "title": ("headline", "heading", "subject", "name"),
     "vertical": ("category", "domain", "topic", "section", "type", "label"),
 }
-# So many different values at most make a column of categories.
+# The most distinct values of a column of categories.
 CATEGORIES = 20
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Lines for one input's section.
+    """The suggested settings of one input.
 
     Attributes:
-        columns: our names to the file's where they are not the usual ones.
-        names: all that were found, ours to the file's.
-        attributes: further columns that can be carried along, typed.
+        columns: the file's names by ours, where they are not the default ones.
+        names: the file's names by ours, of all columns that were recognised.
+        attributes: types of the further columns that can be attributes, by name.
         verticals: values of the queries' vertical, sorted; empty for a corpus.
-        notes: what looks wrong, a sentence each, without any text of a row.
+        notes: what looks wrong, one sentence each, without the text of a row.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
@@ -47,12 +47,12 @@ class Suggestion:
 
 
 def suggest(kind: str, rows: FirstRows, judged: set[str] | None = None) -> Suggestion:
-    """Judges the first rows of an input.
+    """Suggests settings by the first rows of an input.
 
     Args:
         kind: `corpus` or `queries`.
         rows: its beginning.
-        judged: of queries, the ids that the judgements name.
+        judged: the query ids of the judgements, for queries.
     """
     wanted = Wanted.of(kind, Source(path="any"))
     names: dict[str, str] = {}
@@ -60,20 +60,20 @@ def suggest(kind: str, rows: FirstRows, judged: set[str] | None = None) -> Sugge
     notes: list[str] = []
     for key, candidates in wanted.names.items():
         ours = "id" if key == id_name(kind) else key
-        usual = next((name for name in candidates if name in rows.columns), None)
-        name = usual or _guess(ours, rows, set(names.values()))
+        default = next((name for name in candidates if name in rows.columns), None)
+        name = default or _guess(ours, rows, set(names.values()))
         if name is not None:
             names[ours] = name
         elif key not in wanted.optional:
             notes.append(f"no column looks like the {ours}: set {kind}.columns")
-        if name is not None and usual is None:
+        if name is not None and default is None:
             columns[ours] = name
     if kind == "queries":
         notes += _check_ids("query", rows, names, judged)
     else:
         notes += _check_ids("document", rows, names, None)
     attributes: dict[str, ColumnType] = {}
-    taken: list[str] = []
+    reserved: list[str] = []
     for name, declared in rows.types.items():
         if name in names.values():
             continue
@@ -81,9 +81,9 @@ def suggest(kind: str, rows: FirstRows, judged: set[str] | None = None) -> Sugge
             column_names.check_attributes([*attributes, name])
             attributes[name] = declared
         except ValueError:
-            taken.append(name)
-    if taken:
-        listed = ", ".join(map(repr, taken))
+            reserved.append(name)
+    if reserved:
+        listed = ", ".join(map(repr, reserved))
         notes.append(f"columns that cannot be attributes under these names: {listed}")
     verticals = rows.columns.get(names.get("vertical", ""), [])
     distinct = tuple(sorted({str(value) for value in verticals if value not in (None, "")}))
@@ -91,7 +91,7 @@ def suggest(kind: str, rows: FirstRows, judged: set[str] | None = None) -> Sugge
 
 
 def _guess(ours: str, rows: FirstRows, used: set[str]) -> str | None:
-    """The file's column that most likely is one of ours."""
+    """The file's column that is most likely the column `ours`; None without a likely one."""
     free = {name.strip().casefold(): name for name in rows.columns if name not in used}
     for usual in USUAL[ours]:
         name = free.get(usual)
@@ -102,7 +102,7 @@ def _guess(ours: str, rows: FirstRows, used: set[str]) -> str | None:
             continue
         return name
     strings = [name for name in free.values() if rows.types.get(name) == "string"]
-    if ours == "text" and strings:  # The longest, if it holds words.
+    if ours == "text" and strings:  # The longest one, if it holds words.
         longest = max(strings, key=lambda name: sum(len(str(v or "")) for v in rows.columns[name]))
         if any(" " in str(value or "") for value in rows.columns[longest]):
             return longest
@@ -112,7 +112,7 @@ def _guess(ours: str, rows: FirstRows, used: set[str]) -> str | None:
 def _check_ids(
     what: str, rows: FirstRows, names: dict[str, str], judged: set[str] | None
 ) -> list[str]:
-    """What looks wrong with the ids, without quoting one."""
+    """Notes on ids that look wrong, without quoting one."""
     if "id" not in names:
         return []
     ids = rows.columns[names["id"]]

@@ -1,4 +1,4 @@
-"""Published results for other systems: Hive folders, Iceberg tables, TREC runs.
+"""Published results in other forms: Hive folders, Iceberg tables, TREC runs.
 
 May import: generations, storage.
 """

@@ -1,4 +1,4 @@
-"""Published generations as a Hive-partitioned folder: one partition a day, files copied bit by bit.
+"""Published generations as a Hive-partitioned folder: one partition per day, of copied files.
 
 ```
 <target>/ranked/run_date=2026-01-31/part-00000.parquet
@@ -8,8 +8,8 @@
 ```
 
 A day's partition holds the last generation published on it (UTC), as `--generation DAY` reads it.
-The date stands in the path alone: in the file as well, pyarrow and pandas refuse the folder, and
-the bytes of a run would depend on its day. Files are copies, so that `gc` cannot take them away.
+The date is in the path only: pyarrow and pandas refuse a folder whose files have it too, and the
+bytes of a run would depend on its day. Files are copies, so that `gc` does not delete them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ CLAIM, DONE = "claim.json", "_SUCCESS"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an export did.
+    """The result of an export.
 
     Attributes:
-        written: generation by day (YYYY-MM-DD), of the partitions that were written or finished.
-        present: days that were there already.
-        expired: days that were not there and whose generation `gc` has taken.
+        written: generation by day (YYYY-MM-DD), of the partitions that were written or completed.
+        present: days that the folder had already.
+        expired: days that the folder lacks and whose generation `gc` has deleted.
     """
 
     written: dict[str, int]
@@ -56,61 +56,61 @@ def export_hive(
     generation: int | str | None = None,
     replace: bool = False,
 ) -> Outcome:
-    """Brings a folder up to what the log says; does nothing where it is.
+    """Adds the days of the log that a folder lacks.
 
     Args:
         store: the lake.
         target: the folder, local or s3://, outside the lake.
-        name: the experiment's; a folder holds one.
+        name: of the experiment; a folder holds one.
         generation: only this one, by number or day; every day of the log by default.
-        replace: exchange partitions that hold another generation of their day. Readers then see
-            a partition without files for a moment, never two generations.
+        replace: rewrite partitions that hold another generation of their day. Readers then see a
+            partition without files for a moment, never two generations.
 
     Returns:
-        What was written, what was there, what cannot be had any more.
+        The days written, present and expired.
 
     Raises:
-        NightrankError: E_USAGE for a target within the lake; E_EMPTY where nothing is published;
+        NightrankError: E_USAGE for a target in the lake; E_EMPTY where nothing is published;
             E_CONFLICT where the folder holds another experiment, or a day another generation;
-            E_SCHEMA where a day's rows have a column `run_date` (all other days are exported by
-            then); E_STORE_UNFIT; E_CORRUPT for damaged files.
+            E_SCHEMA where a day's rows have a column `run_date` (after all other days are
+            exported); E_STORE_UNFIT; E_CORRUPT for damaged files.
     """
     _refuse_nested(store, target)
     newest = generation_of(store, generation)
     log = Log(store, "results")
     entries = [newest] if generation is not None else log.published()
-    days = {entry.body["time"][:10]: entry for entry in entries}  # The last one of a day stays.
-    given_up = log.condemned()
+    days = {entry.body["time"][:10]: entry for entry in entries}  # The last one of each day.
+    condemned = log.condemned()
     written: dict[str, int] = {}
     present: list[str] = []
-    gone: list[str] = []
-    held: list[NightrankError] = []
+    deleted: list[str] = []
+    refused: list[NightrankError] = []
     for day, entry in sorted(days.items()):
         claim = _claim(entry, name)
         if _read(target, day, DONE) == claim:
             present.append(day)
-        elif expired(store, entry, given_up):
-            gone.append(day)
+        elif expired(store, entry, condemned):
+            deleted.append(day)
         else:
             if not written:
                 target.probe()
-                _refuse_other(target, name)
+                _refuse_other_experiment(target, name)
             try:
                 _write(store, target, entry, day, claim, replace)
                 written[day] = entry.generation
             except NightrankError as error:
                 if error.code not in ("E_CONFLICT", "E_SCHEMA"):
                     raise
-                held.append(error)
-    if held:
-        raise held[0]
-    return Outcome(written, present, gone)
+                refused.append(error)
+    if refused:
+        raise refused[0]
+    return Outcome(written, present, deleted)
 
 
 def _write(
     store: Store, target: Store, entry: Entry, day: str, claim: bytes, replace: bool
 ) -> None:
-    """Claims the day, copies, looks whether nothing else lies there, commits."""
+    """Claims the day, copies its files, checks that there are no others, and commits."""
     read = Reader(store)
     _refuse_partition_column(read, entry)
     if replace:
@@ -123,22 +123,22 @@ def _write(
         folder, sizes = f"{table}/run_date={day}", {}
         for number, file in enumerate(entry.body["files"][table]):
             part = f"part-{number:05d}.parquet"
-            # Whole in memory: a file is one query shard's, some 2 MB at five million queries, and
-            # only a write of one piece is seen at once or not at all.
+            # A whole file in memory: it is one query shard, some 2 MB at five million queries, and
+            # only a write in one piece is atomic.
             data = read.buffer(FileRef(**file)).to_pybytes()
             if not target.put_if_absent(f"{folder}/{part}", data):
-                what = f"expected bytes of generation {entry.generation}, found others"
+                what = f"expected the bytes of generation {entry.generation}, found others"
                 where = target.path(f"{folder}/{part}")
                 raise NightrankError("E_CONFLICT", what, where, "add --replace")
             sizes[part] = len(data)
-        if (found := target.files(folder)) != sizes:
-            what = f"expected {len(sizes)} file(s), found {len(found)}, others among them"
+        if (listed := target.files(folder)) != sizes:
+            what = f"expected {len(sizes)} file(s), found {len(listed)}, others among them"
             raise NightrankError("E_CONFLICT", what, target.path(folder), "add --replace")
     target.put_if_absent(_key(day, DONE), claim)
 
 
 def _refuse_partition_column(read: Reader, entry: Entry) -> None:
-    """Refuses rows that hold the partition's own column, as earlier versions could publish them."""
+    """Refuses rows with a column of the partition's name, which earlier versions could publish."""
     for table in TABLES:
         for file in entry.body["files"][table][:1]:  # All files of a table have one schema.
             names = pq.read_schema(pa.BufferReader(read.buffer(FileRef(**file)))).names
@@ -150,7 +150,7 @@ def _refuse_partition_column(read: Reader, entry: Entry) -> None:
 
 
 def _clear(target: Store, day: str) -> None:
-    """Empties a day: first it is unfinished, then it has no files, then nobody's."""
+    """Empties a day in three steps: it is incomplete, it has no files, it is not claimed."""
     marks = target.files(_key(day, "").rstrip("/"))
     folders = [f"{table}/run_date={day}" for table in TABLES]
     files = [f"{folder}/{name}" for folder in folders for name in target.files(folder)]
@@ -161,7 +161,7 @@ def _clear(target: Store, day: str) -> None:
 
 
 def _claim(entry: Entry, name: str) -> bytes:
-    """Which generation of what a partition is; the same bytes whoever writes them, and when."""
+    """The identity of a partition's generation; the same bytes for every writer at any time."""
     body = entry.body
     files = {
         table: [{key: file[key] for key in ("size", "sha256", "rows")} for file in files]
@@ -190,7 +190,7 @@ def _read(target: Store, day: str, name: str) -> bytes | None:
         return None
 
 
-def _refuse_other(target: Store, name: str) -> None:
+def _refuse_other_experiment(target: Store, name: str) -> None:
     key = "_exports/experiment"
     if not target.put_if_absent(key, name.encode()):
         what = f"expected experiment {name!r}, found {target.read(key).decode()!r}"

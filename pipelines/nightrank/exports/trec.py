@@ -1,6 +1,6 @@
-"""TREC runs, written.
+"""Writes TREC runs.
 
-Knows nothing about: where files lie. It writes open files.
+Knows nothing about: paths. It writes to open files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from nightrank.errors import NightrankError
 
-# Rows of a run formatted at once: bounds the text in memory to some tens of megabytes.
+# Rows formatted at once: limits the text in memory to some tens of megabytes.
 RUN_BLOCK_ROWS = 250_000
 
 
@@ -29,11 +29,11 @@ def write_run(table: pa.Table, file: BinaryIO, tag: str) -> None:
         tag: the run's name, without white space.
 
     Raises:
-        NightrankError: E_SCHEMA for a query_id or doc_id with white space in it (or empty), which
+        NightrankError: E_SCHEMA for an empty query_id or doc_id, or one with white space, which
             this format cannot hold.
     """
     if not tag or tag.split() != [tag]:
-        raise ValueError(f"a run's tag must not be empty or hold white space, found {tag!r}")
+        raise ValueError(f"expected a tag without white space, found {tag!r}")
     for column in ("query_id", "doc_id"):
         bad = pc.fill_null(pc.match_substring_regex(table[column], r"^$|[\s\x0b]"), True)
         if pc.any(bad).as_py():
