@@ -15,16 +15,27 @@ import pytest
 
 from nightrank.config.schema import Corpus, PipelineConfig, Queries
 from nightrank.errors import NightrankError
+from nightrank.flow.offline_rerank import stages_of
 from nightrank.forecast import sampling
 from nightrank.forecast.hardware import GIB, device_named
 from nightrank.forecast.limits import check, machine_memory, memory_of
+from nightrank.forecast.lines import (
+    LIKE,
+    NOT_FORECAST,
+    grows_with_documents,
+    labels_of,
+    name_of,
+)
 from nightrank.forecast.miniature import parquet_bytes
 from nightrank.forecast.sampling import Sample, sample_input
 from nightrank.forecast.shape import PerDocument, Shape, Side, shape_of, units_of
 from nightrank.forecast.times import Pool, Pools, pools_of
+from nightrank.generations.planning import make_plan
+from nightrank.generations.stage_order import declarations
 from nightrank.inputs.splits import list_inputs, plan_splits
 from nightrank.models.folders.network_size import network_of, read_network
 from nightrank.models.registry import resolve_bi_encoder, resolve_cross_encoder
+from nightrank.storage.store import Store
 from tests.support.collection import write_jsonl
 
 # Qwen3-4B's own config.json, in the part that counts.
@@ -184,20 +195,29 @@ def test_a_flat_index_is_searched_on_a_gpu_in_blocks_and_another_is_built_there(
         check(replace(other, index_gpu=30 * GIB, available=1 << 50), device_named("L4"))
 
 
-def test_stages_are_foretold_where_the_config_puts_them_and_gpus_that_leave_cost_no_more() -> None:
+def test_stages_run_where_the_config_puts_them_and_released_gpus_cost_no_more() -> None:
     pools: dict[str, Any] = {
         "general": {"workers": 8},
         "model": {"workers": 3, "gpus": 1, "min_workers": 0},
         "merging": {"stages": ["merge", "train_index"], "workers": 2, "threads": 5},
+        "wording": {"stages": ["terms"], "workers": 6, "threads": 1},
         "index": {"workers": 4, "gpus": 0},
     }
     plain: dict[str, Any] = {"name": "j", "root": "r", "cluster": {"pools": pools}}
     plain |= {"corpus": {"path": "c"}, "queries": {"path": "q"}}
-    made = pools_of(PipelineConfig.model_validate(plain), device_named("h100"))
+    pools_here = pools_of(PipelineConfig.model_validate(plain), device_named("h100"))
     merging = Pool(2, 5)
-    assert made.of("merge", made.general) == made.of("train index", made.index) == merging
-    assert made.of("distinct", made.general) == made.general and made.leave
-    assert [made.held(pool) for pool in (made.model, made.index, merging)] == [3.0, 0.0, 0.0]
+    assert pools_here.of("merge", pools_here.general) == merging
+    assert pools_here.of("train index", pools_here.index) == merging
+    assert pools_here.of("terms of queries", pools_here.model) == Pool(6, 1)
+    assert pools_here.of("tokenize queries", pools_here.model) == pools_here.model
+    assert pools_here.of("distinct", pools_here.general) == pools_here.general
+    assert pools_here.leave
+    assert [pools_here.held(pool) for pool in (pools_here.model, pools_here.index, merging)] == [
+        3.0,
+        0.0,
+        0.0,
+    ]
     del pools["model"]["min_workers"]
     kept = pools_of(PipelineConfig.model_validate(plain), device_named("h100"))
     assert kept.held(kept.index) == 3.0
@@ -228,3 +248,48 @@ def test_fixed_bytes_of_a_file_are_those_of_an_empty_one() -> None:
     table = pa.table({"a": pa.array(range(1000), pa.int64())})
     empty = parquet_bytes(table.slice(0, 0))
     assert 200 < empty < parquet_bytes(table)
+
+
+def test_every_declared_stage_is_forecast_or_named_as_left_out() -> None:
+    labels = labels_of(("first", "second"))
+    forecast = {name_of(label, ("first", "second")) for label in labels}
+    assert not forecast & set(NOT_FORECAST)
+    declared = {declaration.name for declaration in declarations()}
+    assert declared == forecast | set(NOT_FORECAST) | {name_of(label) for label in LIKE}
+    assert set(LIKE.values()) <= set(labels)
+
+
+def test_labels_are_those_of_a_run_on_an_empty_lake(tmp_path: Path) -> None:
+    rows = [{"_id": f"d{i}", "text": f"some text {i}"} for i in range(20)]
+    steps = [
+        {"name": name, "model": "toy:overlap", "depth": depth}
+        for name, depth in (("first", 5), ("second", 3))
+    ]
+    config = PipelineConfig.model_validate(
+        {
+            "name": "j",
+            "root": str(tmp_path / "lake"),
+            "corpus": {"path": str(write_jsonl(tmp_path / "c.jsonl", rows))},
+            "queries": {"path": str(write_jsonl(tmp_path / "q.jsonl", rows[:5]))},
+            "encoder": {"model": "toy:bag-of-words"},
+            "rerank": steps,
+        }
+    )
+    store = Store(str(tmp_path / "lake" / "j"))
+    planned = {stage.label: stage.name for stage in stages_of(make_plan(config, store), store)}
+    names = ("first", "second")
+    assert planned == {label: name_of(label, names) for label in labels_of(names)}
+
+
+def test_a_label_names_its_stage_and_what_it_grows_with() -> None:
+    steps = ("rerank", "deep")
+    named = {"search new": "search", "rank deep": "rank", "deep s-1": "rerank"}
+    named |= {"train index": "train_index", "terms of queries": "terms"}
+    assert {label: name_of(label, steps) for label in named} == named
+    assert [label for label in labels_of(steps) if grows_with_documents(label, steps)] == [
+        "segment",
+        "tokenize documents",
+        "terms of documents",
+        "embed documents",
+        "build index",
+    ]

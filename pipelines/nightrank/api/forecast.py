@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nightrank.forecast.changes import DocumentChanges, QueryChanges
+from nightrank.forecast.incremental import IncrementalRun
 from nightrank.forecast.limits import Memory
 from nightrank.forecast.next_run import Pairs
-from nightrank.forecast.night import Night
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Forecast:
     usd: Mapping[str, float]
     bottleneck: Bottleneck | None
     next_run: NextRun | None
-    incremental: Night
+    incremental: IncrementalRun
     warnings: tuple[str, ...]
     note: str
     stored: bool
@@ -180,7 +180,7 @@ class Forecast:
             usd=plain["usd"],
             bottleneck=Bottleneck(**plain["bottleneck"]) if plain["bottleneck"] else None,
             next_run=_next_run(plain["next_run"]) if "next_run" in plain else None,
-            incremental=Night(**plain["night"]),
+            incremental=IncrementalRun(**plain["night"]),
             warnings=tuple(plain["warnings"]),
             note=plain["note"],
             stored=plain["stored"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from nightrank.config.running import STANDARD_POOLS
 from nightrank.config.schema import PipelineConfig
-from nightrank.forecast.times import KINDS
+from nightrank.forecast.lines import name_of, pool_of
 
 # The setting that bounds the size of a stage's units, to get more of them; other stages have none.
 CUT_BY = {
@@ -25,7 +25,6 @@ CUT_BY = {
     "build index": "index.shard_bytes",
     "train index": "index.train_rows",
 }
-MODEL, INDEX = ("tokenize", "embed", "rerank"), ("search", "train_index", "build_index")
 
 
 def bottleneck(config: PipelineConfig, forecast: dict[str, Any]) -> dict[str, Any] | None:
@@ -51,18 +50,15 @@ def _waits(config: PipelineConfig, pools: dict[str, Any], name: str, units: int)
     """The setting (empty without one) and what the stage waits for."""
     if not pools["is_ray"]:
         return "cluster.executor", "waits for the only process (serial)"
-    word = name.partition(" ")[0]
-    steps = {step.name for step in config.rerank}
-    is_step = name in steps or name.rpartition(" ")[0] in steps and word != "rank"
-    kind = "rerank" if is_step else KINDS.get(word, word)
-    pool, workers = _pool(config, pools, kind)
+    stage = name_of(name, {step.name for step in config.rerank})
+    pool, workers = _pool(config, pools, stage)
     if units > workers:
         waits = f"waits for {workers} {pool} worker" + "s" * (workers != 1)
         cores = os.cpu_count() or 1
         if not config.cluster.existing_address and not pools["gpus"] and workers >= cores:
             waits += f" on this machine's {cores} cores (for more, set cluster.address)"
         return f"cluster.pools.{pool}.workers", waits
-    cut = "rerank.unit_tokens" if is_step else CUT_BY.get(name, "")
+    cut = "rerank.unit_tokens" if stage == "rerank" else CUT_BY.get(name, "")
     return cut, f"is {units} unit" + "s" * (units != 1) + f" for {workers} {pool} workers"
 
 
@@ -71,7 +67,7 @@ def _pool(config: PipelineConfig, pools: dict[str, Any], kind: str) -> tuple[str
     for name, wanted in config.cluster.pools.items():
         if kind in wanted.stages and name not in STANDARD_POOLS:
             return name, int(pools["own"][kind]["workers"])
-    pool = "model" if kind in MODEL else "index" if kind in INDEX else "general"
+    pool: str = pool_of(kind)
     if pool == "index" and "index" not in config.cluster.pools and not pools["index"]["gpus"]:
         pool = "general"
     return pool, int(pools[pool]["workers"])

@@ -15,7 +15,8 @@ from nightrank.flow.bands import bands_of, steps_of
 from nightrank.flow.offline_rerank import stages_of
 from nightrank.forecast import changes
 from nightrank.forecast.changes import DocumentChanges, QueryChanges
-from nightrank.forecast.night import CARRY, NEW_PAIRS, OF_DOCUMENTS
+from nightrank.forecast.incremental import CARRY, NEW_PAIRS
+from nightrank.forecast.lines import LIKE, grows_with_documents
 from nightrank.forecast.recomputation import Reusable, recomputed, reusable
 from nightrank.generations.corpus import load_corpus
 from nightrank.generations.planning import Plan
@@ -23,8 +24,6 @@ from nightrank.storage.dataset import Dataset
 from nightrank.storage.store import Store
 
 SPENT = ("seconds", "core_seconds", "gpu_seconds", "gpu_hours")
-# Stages of an incremental run that a first run does not have, and stages of similar cost.
-LIKE = {"search new": "search", "carry": "merge"}
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,7 @@ def next_run(
     shares = _shares(plan, held, documents, queries, steps)
     stages: dict[str, dict[str, Any]] = {}
     finished: dict[str, int] = {}
+    step_names = {step.name for step in plan.config.rerank}
     planned = [] if plan.published else stages_of(plan, store)
     paths = {stage.label: stage.dataset for stage in planned}  # Of segments, the newest one's.
     for name in dict.fromkeys(stage.label for stage in planned if stage.reported):
@@ -130,7 +130,7 @@ def next_run(
         time, written = shares.get(name, (1.0, 1.0))
         # Stages of lists have the same units for any changes; those of documents only new ones.
         units = of_all["units"]
-        if name in OF_DOCUMENTS:
+        if grows_with_documents(name, step_names):
             units = max(1, round(units * time)) if time else 0
         done = _done(store, paths.get(name, ""), units)
         left = 1.0 - done / units if units else 0.0

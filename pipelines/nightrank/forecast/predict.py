@@ -10,9 +10,9 @@ import numpy as np
 
 from nightrank.config.schema import PipelineConfig
 from nightrank.forecast import artifacts, calibration, limits, requests, rows, shape, times
-from nightrank.forecast import night as nights
 from nightrank.forecast.calibration import Rate, Searching
 from nightrank.forecast.hardware import Device
+from nightrank.forecast.incremental import incremental_run
 from nightrank.forecast.miniature import Miniature, run_miniature
 from nightrank.forecast.sampling import Sample, sample_input
 from nightrank.forecast.tokens_sample import (
@@ -49,7 +49,7 @@ class Question:
         queries: likewise.
         device: a GPU that models would run on; None takes this machine.
         node_memory: bytes of a node; None takes this machine's.
-        change: share of the documents that a night replaces.
+        change: share of the documents that an incremental run replaces.
     """
 
     config: PipelineConfig
@@ -84,7 +84,7 @@ def predict(ask: Question) -> dict[str, Any]:
 
     Returns:
         Plain data: counts, tokens, `stages` (units, seconds, bytes), `artifacts` (bytes), memory,
-        requests, hours, a night, warnings; see README.
+        requests, hours, an incremental run, warnings; see README.
 
     Raises:
         NightrankError: E_CONFIG for a plan that cannot be; E_EMPTY, E_SCHEMA for the input;
@@ -123,7 +123,7 @@ def predict(ask: Question) -> dict[str, Any]:
     memory = limits.memory_of(job, pools, each.vector, available, shapes, config.index.factory)
     limits.check(memory, ask.device)
     size = sum(what.size for what in made.values())
-    later = nights.night(ask.change, job, spent, made, config.nightly.audit_nights)
+    later = incremental_run(ask.change, job, spent, made, config.nightly.audit_nights)
     stages = {
         name: {
             "units": stage.units,
@@ -142,7 +142,7 @@ def predict(ask: Question) -> dict[str, Any]:
         "documents": {**asdict(job.corpus), "files": samples[0].files},
         "queries": {**asdict(job.queries), "files": samples[1].files},
         "pairs": job.pairs,
-        "tokens": _told(tokens, job),
+        "tokens": _token_counts(tokens, job),
         "cut": cut_shares(ask.encoder, tokens.documents, tokens.queries, ask.steps, tokens.pairs),
         "stages": stages,
         "artifacts": sizes,
@@ -290,7 +290,7 @@ def _shape(
     )
 
 
-def _told(tokens: _Tokens, job: shape.Shape) -> dict[str, int]:
+def _token_counts(tokens: _Tokens, job: shape.Shape) -> dict[str, int]:
     """Real and padded tokens that go through the models."""
     documents, queries = job.corpus.kept, job.queries.distinct
     loads = zip(tokens.pairs, job.steps, strict=True)

@@ -1,6 +1,6 @@
 """How large the job is: rows at every place, and the units they are cut into.
 
-The numbers of units follow the stages' own `plan` functions from what is known before a run. They
+The numbers of units follow the stages' own `tasks` functions from what is known before a run. They
 are exact where the sample is whole, but for reranking: there candidates are taken to be spread
 evenly over the document shards.
 """
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from nightrank.config.schema import PipelineConfig
 from nightrank.datasets.current_corpus import ROWS_PER_TASK
 from nightrank.errors import NightrankError
+from nightrank.forecast.lines import labels_of, name_of, reads_queries, scales_with
 from nightrank.forecast.sampling import Sample
 from nightrank.inputs.splits import TARGET_BYTES
 from nightrank.retrieval.carried_lists import kept_rows
 from nightrank.retrieval.faiss_products import GPU_K
+from nightrank.runtime.stage import Quantity
 from nightrank.runtime.unit import MAX_UNITS
 from nightrank.stages import changes, rerank
 from nightrank.storage import buckets, ordinals
@@ -178,7 +180,7 @@ def shape_of(
         # Every shard is cut into the same whole number of slices.
         slice_tokens = -(-pairs * tokens // (holding * max(1, MAX_UNITS // holding)))
         _refuse(step.name, units, f"rerank.unit_tokens to {slice_tokens:,.0f}")
-    made = Shape(
+    shape = Shape(
         corpus,
         queries,
         shards,
@@ -191,13 +193,13 @@ def shape_of(
         flat,
         tuple(steps),
     )
-    planned = units_of(made)
+    planned = units_of(shape)
     _refuse("ingest corpus", planned["ingest corpus"], "the size of the input files")
     least = -(-documents // MAX_UNITS)
     _refuse("segment", shards, f"layout.document_shard_rows to {least:,} or more")
     memory = round(config.search.memory_bytes * planned["search"] / MAX_UNITS)
     _refuse("search", planned["search"], f"search.memory_bytes to {memory:,} or more")
-    return made
+    return shape
 
 
 def _slices(wanted: int | str, minute: int, pairs: int, tokens: float, holding: int) -> int:
@@ -214,34 +216,33 @@ def _refuse(stage: str, units: int, raised: str) -> None:
 
 
 def units_of(shape: Shape) -> dict[str, int]:
-    """Units of every stage, by the names that a run tells them with."""
-    corpus, queries = shape.corpus, shape.queries
-    documents, asked = shape.document_shards, shape.query_shards
-    units = {
-        "ingest corpus": corpus.splits,
-        "delta corpus": len(buckets.runs(corpus.accepted, ROWS_PER_TASK)),
-        "ingest queries": queries.splits,
-        "delta queries": len(buckets.runs(queries.accepted, ROWS_PER_TASK)),
-        "extract": corpus.splits,
-        "segment": documents,
-        "tokenize documents": documents,
-        "terms of documents": documents,
-        "embed documents": documents,
-        "train index": 1,
-        "build index": shape.index_shards,
-        "distinct": asked,
-        "tokenize queries": asked,
-        "terms of queries": asked,
-        "embed queries": asked,
-        "search": asked * shape.groups,
-        "merge": asked,
+    """Units of every stage, by the label that a run reports it by."""
+    steps = {step.name: step.units for step in shape.steps}
+    return {label: _units(label, shape, steps) for label in labels_of(list(steps))}
+
+
+def _units(label: str, shape: Shape, steps: dict[str, int]) -> int:
+    """Units of one stage: those of its declaration where it cuts its own, else its quantity's."""
+    name, queries = name_of(label, steps), reads_queries(label)
+    side = shape.queries if queries else shape.corpus
+    if name == "delta":
+        return len(buckets.runs(side.accepted, ROWS_PER_TASK))
+    if name == "build_index":
+        return shape.index_shards
+    if name == "search":
+        return shape.query_shards * shape.groups
+    if name == "changes":
+        return len(buckets.runs(shape.queries.kept, changes.LISTS_PER_TASK))
+    by_quantity: dict[Quantity, int] = {
+        "input rows": side.splits,
+        "documents": shape.document_shards,
+        "texts": shape.query_shards if queries else shape.document_shards,
+        "queries": shape.query_shards,
+        "lists": shape.query_shards,
+        "pairs": steps.get(label, 0),
+        "one": 1,
     }
-    for number, step in enumerate(shape.steps):
-        units[step.name] = step.units
-        if number + 1 < len(shape.steps):
-            units[f"rank {step.name}"] = asked
-    lists = len(buckets.runs(queries.kept, changes.LISTS_PER_TASK))
-    return units | {"rank": asked, "changes": lists, "rejects": 1}
+    return by_quantity[scales_with(name)]
 
 
 def most_list_rows(depth: int, hybrid: bool) -> int:

@@ -1,4 +1,4 @@
-"""Seconds of every stage for the configured workers, and what a night after it would take.
+"""Seconds of every stage for the configured workers.
 
 Work is counted in core-seconds (or seconds of a GPU). A stage of n units on w workers takes as long
 as the worker with most units: n/w rounded up. That is what makes the end of a stage visible.
@@ -15,9 +15,11 @@ from nightrank.config.running import STANDARD_POOLS, Cluster
 from nightrank.config.schema import PipelineConfig
 from nightrank.forecast.calibration import APPROXIMATE_GAIN, Rate, Searching
 from nightrank.forecast.hardware import Device
+from nightrank.forecast.lines import name_of, reads_queries, scales_with
 from nightrank.forecast.miniature import Miniature
 from nightrank.forecast.shape import Shape, units_of
 from nightrank.models.hardware import has_cuda
+from nightrank.runtime.stage import Quantity
 from nightrank.stages import train_index
 from nightrank.stages.rerank import CHECKED_LEAST, CHECKED_MOST, CHECKED_SHARE
 
@@ -29,8 +31,6 @@ OPEN_BYTES_PER_SECOND = 0.5e9
 EXACT_COST = 2
 # k-means of an approximate index, and trials of some eight settings, up to three times each.
 KMEANS_ROUNDS, TRIALS = 10, 24
-# Kinds of stages that a run tells by other words.
-KINDS = {"train": "train_index", "build": "build_index", "terms": "tokenize"}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class Pools:
 
     def of(self, stage: str, usual: Pool, steps: Collection[str] = ()) -> Pool:
         """Where a stage runs; the names of rerank steps are their config's."""
-        word = stage.partition(" ")[0]
-        kind = "rerank" if stage in steps else KINDS.get(word, word)
-        return self.own.get(kind, usual)
+        return self.own.get(name_of(stage, steps), usual)
 
     def held(self, pool: Pool) -> float:
         """GPUs that a stage of this pool keeps from others: all, unless they go after their own."""
@@ -103,22 +101,22 @@ def pools_of(config: PipelineConfig, device: Device | None) -> Pools:
         index = pool("index", max(1, int(model.gpus)), 1.0)
     elif "index" in cluster.pools:
         index = pool("index", general.workers, 0.0)
-    made = {"general": general, "index": index, "model": model}
+    every = {"general": general, "index": index, "model": model}
     own: dict[str, Pool] = {}
     for name, wanted in cluster.pools.items():
         if name not in STANDARD_POOLS:
-            made[name] = pool(name, max(2, cores // 2), 0.0)
-        own |= dict.fromkeys(wanted.stages, made[name])
-    cpus = max(p.workers * p.threads for p in made.values())
+            every[name] = pool(name, max(2, cores // 2), 0.0)
+        own |= dict.fromkeys(wanted.stages, every[name])
+    cpus = max(p.workers * p.threads for p in every.values())
     cpus = cpus if elsewhere else min(cpus, cores)
-    holding = [name for name in made if made[name].gpus]
+    holding = [name for name in every if every[name].gpus]
     leave = bool(holding) and all(cluster.pool(name).min_workers == 0 for name in holding)
-    gpus = max(p.gpus for p in made.values())
+    gpus = max(p.gpus for p in every.values())
     return Pools(general, index, model, cpus, gpus, True, own, leave)
 
 
 def has_index_gpu(cluster: Cluster, device: Device | None) -> bool:
-    """Whether FAISS has GPUs: where a device is named, unless it is told to do without."""
+    """Whether FAISS has GPUs: where a device is named, unless its pool is set to 0."""
     return device is not None and cluster.pool("index").gpus != 0
 
 
@@ -227,27 +225,42 @@ def spent(
         ),
         "search": lambda: _search(shape, rates, pools, over),
     }
-    sides = {"delta corpus": (few, shape.corpus.accepted), "segment": (few, documents)}
-    sides |= {"terms of documents": (few, documents)}
-    sides |= dict.fromkeys(("distinct", "terms of queries", "delta queries"), (asked, queries))
-    sides |= {"changes": (asked, shape.queries.kept), "rejects": (few, 0)}
-    sides["merge"] = (small.rows("search", "candidates"), lists[0])
-    deep = small.rows("merge", "candidates")
-    found = {"start": _start(pools, rates)}
+    costs = {"start": _start(pools, rates)}
     for stage in small.stages:
         step = next((i for i, each in enumerate(shape.steps) if each.name == stage), None)
         if stage in work:
-            found[stage] = work[stage]()
+            costs[stage] = work[stage]()
         elif step is not None:
             scored = small.rows(stage, "scores")
             rate, pairs = rates.steps[step], float(shape.steps[step].pairs)
             if rates.checked[step]:
                 pairs += EXACT_COST * _checked(shape) * pairs / max(1, queries)
-            found[stage] = of_model(stage, rate, pairs, by(stage, scored))
+            costs[stage] = of_model(stage, rate, pairs, by(stage, scored))
         else:
-            rows, all_rows = sides.get(stage, (deep, lists[1]))
-            found[stage] = general(stage, by(stage, rows) * all_rows)
-    return found
+            rows, all_rows = _rows(stage, shape, small, lists)
+            costs[stage] = general(stage, by(stage, rows) * all_rows)
+    return costs
+
+
+def _rows(label: str, shape: Shape, small: Miniature, lists: tuple[int, int]) -> tuple[int, int]:
+    """Rows of the miniature and of the job that a stage's seconds are proportional to."""
+    name = name_of(label, {step.name for step in shape.steps})
+    documents = small.documents, shape.corpus.kept
+    queries = small.queries, shape.queries.distinct
+    if name == "merge":  # Reads the partial list of every group.
+        return small.rows("search", "candidates"), lists[0]
+    if name == "changes":  # Compares one list of every query_id.
+        return small.queries, shape.queries.kept
+    of_queries = reads_queries(label)
+    by_quantity: dict[Quantity, tuple[int, int]] = {
+        "input rows": queries if of_queries else (small.documents, shape.corpus.accepted),
+        "documents": documents,
+        "texts": queries if of_queries else documents,
+        "queries": queries,
+        "lists": (small.rows("merge", "candidates"), lists[1]),
+        "one": (small.documents, 0),
+    }
+    return by_quantity[scales_with(name)]
 
 
 def _start(pools: Pools, rates: Rates) -> StageCost:
@@ -267,7 +280,7 @@ def _checked(shape: Shape) -> int:
 
 
 def _search(shape: Shape, rates: Rates, pools: Pools, over: float) -> StageCost:
-    """All queries against all groups, groups opened by whoever meets them."""
+    """All queries against all groups, each worker opens the groups it searches."""
     queries, documents = shape.queries.distinct, shape.corpus.kept
     searching, pool = rates.searching, pools.of("search", pools.index)
     count = units_of(shape)["search"]
