@@ -63,14 +63,14 @@ def drive(plan: Rehearsal, lake: Path) -> dict[str, Any]:
 
 def records(lake: Path) -> dict[str, int]:
     """Paths of all records, and their times of creation in nanoseconds."""
-    folders = lake.glob("*/_done")
+    folders = lake.glob("rehearsal/*/_done")
     entries = [entry for folder in folders for entry in os.scandir(folder)]
     return {e.path: e.stat().st_mtime_ns for e in entries if e.name.endswith(".json")}
 
 
 def count(lake: Path, folder: str) -> int:
     """Number of files in the folders of this name of all datasets."""
-    return sum(len(os.listdir(path)) for path in lake.glob(f"*/{folder}"))
+    return sum(len(os.listdir(path)) for path in lake.glob(f"rehearsal/*/{folder}"))
 
 
 def rehearse(plan: Rehearsal, work: Path) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def rehearse(plan: Rehearsal, work: Path) -> dict[str, Any]:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     after = records(lake)
     resumed = json.loads(done.stdout)
-    manifests = len(list(lake.glob("*/manifest.json")))
+    manifests = len(list(lake.glob("rehearsal/*/manifest.json")))
     named = sum(len(json.loads(Path(path).read_bytes())["files"]) for path in after)
     data = count(lake, "_data")
     return {

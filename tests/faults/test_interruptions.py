@@ -362,7 +362,7 @@ def test_what_is_published_is_refused_and_stays_where_it_is(
 ) -> None:
     shutil.copytree(stages[""], tmp_path / "lake")
     plain = small.config(tmp_path / "lake", layout=TINY)
-    path = next((tmp_path / "lake").rglob("index-*/_data/*.faiss"))
+    path = next((tmp_path / "lake").rglob("build_index-*/_data/*.faiss"))
     damaged = flip(path)
     more = write_jsonl(tmp_path / "q.jsonl", [*small.queries, {"_id": "new", "text": "loan"}])
     with pytest.raises(NightrankError) as caught:

@@ -17,7 +17,7 @@ from nightrank.cli.run import run as run_verb
 from nightrank.cli.status import status
 from nightrank.errors import NightrankError
 from nightrank.forecast.artifacts import BOOKKEEPING, NAMES, OF_STEPS
-from nightrank.generations import prediction
+from nightrank.generations import stored_forecast
 from nightrank.generations.results import open_lake
 from nightrank.storage.log import Log
 from tests.support.collection import Collection
@@ -145,7 +145,7 @@ def test_the_forecast_is_found_again_beside_what_came(
     (line,) = orjson.loads(capsys.readouterr().out)
     assert line["forecast"] == forecast and line["actual"] == actual
     status(config)
-    line = prediction.comparison(entry.body["forecast"], entry.body["actual"])
+    line = stored_forecast.comparison(entry.body["forecast"], entry.body["actual"])
     assert line and line in capsys.readouterr().out
     later = asked(config)
     assert not later["stored"] and "already published" in later["note"]
@@ -160,7 +160,7 @@ def test_a_resumed_run_says_that_its_seconds_are_not_all(
         assert execute(job, last="merge")["generation"] is None
     came = run(config)
     assert came["actual"]["units_before"] > 20
-    assert "resumed" in prediction.comparison(came["forecast"], came["actual"])
+    assert "resumed" in stored_forecast.comparison(came["forecast"], came["actual"])
 
 
 def test_a_run_without_a_forecast_records_none(
@@ -168,7 +168,9 @@ def test_a_run_without_a_forecast_records_none(
 ) -> None:
     came = run(write_config(made_up.config(tmp_path / "lake")))
     assert (
-        "forecast" not in came and "actual" not in came and prediction.comparison(None, None) == ""
+        "forecast" not in came
+        and "actual" not in came
+        and stored_forecast.comparison(None, None) == ""
     )
     entry = Log(open_lake(str(tmp_path / "lake"), "tiny"), "results").current()
     assert entry is not None and not {"forecast", "actual"} & set(entry.body)
@@ -176,10 +178,10 @@ def test_a_run_without_a_forecast_records_none(
 
 def test_a_damaged_forecast_is_named(tmp_path: Path) -> None:
     store = open_lake(str(tmp_path), "tiny")
-    assert prediction.kept(store, "results/x.0") is None
+    assert stored_forecast.kept(store, "results/x.0") is None
     store.put_if_absent("results/x.0/forecast.json", b'{"seconds": 1}')
     with pytest.raises(NightrankError) as caught:
-        prediction.kept(store, "results/x.0")
+        stored_forecast.kept(store, "results/x.0")
     assert caught.value.code == "E_CORRUPT" and "forecast.json" in str(caught.value)
 
 

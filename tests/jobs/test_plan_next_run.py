@@ -27,7 +27,7 @@ from nightrank.forecast.recomputation import (
     recomputed,
     reusable,
 )
-from nightrank.generations import prediction
+from nightrank.generations import stored_forecast
 from nightrank.generations.planning import make_plan
 from nightrank.generations.results import open_lake
 from tests.support.cluster import ON_RAY
@@ -243,7 +243,7 @@ def test_a_plan_on_a_lake_with_work_prices_what_is_left(
     plan_verb(config, json=True)
     said = orjson.loads(capsys.readouterr().out)
     assert said["seconds"] < whole["seconds"] and said["next_run"]["pairs"]["to_score"] == 0
-    assert said["stored"] and len(list(root.rglob(prediction.NAME))) == 1
+    assert said["stored"] and len(list(root.rglob(stored_forecast.NAME))) == 1
     came = run(config)
     check(said, came)
     assert came["forecast"]["seconds"] == said["seconds"]

@@ -14,7 +14,7 @@ import pytest
 from nightrank.cli.app import app
 from nightrank.cli.terminal import guarded
 from nightrank.config.file import load_config
-from nightrank.generations import prediction
+from nightrank.generations import stored_forecast
 from nightrank.generations.planning import make_plan
 from nightrank.generations.results import open_lake
 from tests.support.collection import Collection, write_jsonl
@@ -239,7 +239,7 @@ def test_a_run_that_its_disk_has_no_room_for_writes_nothing(
     store = open_lake(loaded.root, loaded.name)
     told = {"seconds": 1.0, "stages": {}, "pairs": 1, "bytes": 1 << 60}
     counts = {"documents": {"kept": 1}, "queries": {"kept": 1}}
-    assert prediction.keep(store, make_plan(loaded, store).folder, told | counts)
+    assert stored_forecast.keep(store, make_plan(loaded, store).folder, told | counts)
     refused = nightrank("run", config)
     assert refused.returncode == 3 and "error[E_HEADROOM]" in refused.stderr
     assert "its forecast" in refused.stderr and len(refused.stderr.strip().splitlines()) == 1

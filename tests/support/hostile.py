@@ -330,7 +330,7 @@ def play(config: str, whole: bool, sets: list[str] | None = None) -> Ending:
     ended: list[Run] = []
 
     def verb(**_: Any) -> None:
-        with opened(config, *sets) as job:
+        with opened(config, *(sets or ())) as job:
             execute(job, last=None if whole else "delta")
             ended.append(job)
 

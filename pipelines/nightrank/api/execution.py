@@ -16,7 +16,7 @@ from nightrank.errors import NightrankError
 from nightrank.evaluation.coverage import Coverage
 from nightrank.flow import offline_rerank as pipeline
 from nightrank.flow.run import Run
-from nightrank.generations import prediction, rollbacks
+from nightrank.generations import rollbacks, stored_forecast
 from nightrank.generations.planning import Plan, Scope, make_plan, store_models
 from nightrank.generations.results import generation_of, open_lake
 from nightrank.generations.stage_order import PUBLISH, position, stops
@@ -132,7 +132,7 @@ def open_run(config: PipelineConfig, request: Request, progress: Progress) -> It
                     lambda until, now: deadline.window_of(store, folder, until, began or now),
                     lambda: deadline.failed_seconds(store, folder, recorder.run, time.time()),
                 )
-                expected = prediction.expected_seconds(store, plan.folder, plan.earlier)
+                expected = stored_forecast.expected_seconds(store, plan.folder, plan.earlier)
                 progress.eta = EtaEstimator(expected, meter.deadline)
                 run = Run(plan, store, executor, progress, meter=meter, gate=request.gate)
                 run.force_publish = request.force_publish
@@ -283,7 +283,7 @@ def _lake(plan: Plan) -> Lake:
 
 def _check_headroom(plan: Plan, store: Store) -> None:
     """Before anything is written: by the run's forecast, else by the size of a first input."""
-    if forecast := prediction.kept(store, plan.folder) if plan.folder else None:
+    if forecast := stored_forecast.kept(store, plan.folder) if plan.folder else None:
         headroom.check(plan.config.root, int(forecast["bytes"]), "its forecast")
     elif plan.base is None:
         # Texts and tokens each compress to about a third; vectors come on top.

@@ -19,7 +19,7 @@ from nightrank.forecast.limits import lacks_its_gpus
 from nightrank.forecast.next_run import assumed, counted, next_run
 from nightrank.forecast.obstacles import obstacles
 from nightrank.forecast.predict import Question, predict
-from nightrank.generations import prediction
+from nightrank.generations import stored_forecast
 from nightrank.generations.planned_models import resolve_models
 from nightrank.generations.planning import Plan, input_inventory, input_splits, make_plan
 from nightrank.generations.results import open_lake
@@ -228,9 +228,9 @@ def _job_of_another_size(config: PipelineConfig, store: Store) -> _Job:
 
 
 def _stored(store: Store, folder: str, plain: dict[str, Any]) -> str:
-    if prediction.keep(store, folder, plain):
-        return f"stored as {folder}/{prediction.NAME}; the run is compared with it"
-    return f"an earlier forecast is kept: {folder}/{prediction.NAME}"
+    if stored_forecast.keep(store, folder, plain):
+        return f"stored as {folder}/{stored_forecast.NAME}; the run is compared with it"
+    return f"an earlier forecast is kept: {folder}/{stored_forecast.NAME}"
 
 
 def _money(plain: dict[str, Any], prices: Prices) -> dict[str, float]:

@@ -8,7 +8,7 @@ from nightrank.api.records import Counts
 from nightrank.api.result import Result
 from nightrank.datasets import cut_inputs
 from nightrank.evaluation import coverage
-from nightrank.generations import prediction
+from nightrank.generations import stored_forecast
 
 
 def lines(result: Result) -> list[str]:
@@ -25,7 +25,7 @@ def lines(result: Result) -> list[str]:
     shown += _precision(result)
     if result.gate and not result.gate.passed:
         shown.append(f"published against the gate: {result.gate.forced}")
-    if line := prediction.comparison(result.forecast, result.actual):
+    if line := stored_forecast.comparison(result.forecast, result.actual):
         shown.append(line)
     if result.unfinished:
         shown.append(f"unfinished: {result.unfinished}")

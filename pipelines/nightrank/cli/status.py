@@ -25,7 +25,7 @@ def status(config: ConfigPath, sets: Sets = None, json: Json = False) -> None:
 
 
 def _lines(status: Status) -> list[str]:
-    from nightrank.generations import prediction
+    from nightrank.generations import stored_forecast
 
     lines = []
     if status.generation is not None:
@@ -36,7 +36,7 @@ def _lines(status: Status) -> list[str]:
         if status.held_back:
             lines.append(f"held back: {status.held_back}")
             lines.append("  publication is paused until `nightrank resume`: runs end with exit 11")
-        if line := prediction.comparison(status.forecast, status.actual):
+        if line := stored_forecast.comparison(status.forecast, status.actual):
             lines.append(line)
         lines += _lines_of_runs(status.runs)
     else:

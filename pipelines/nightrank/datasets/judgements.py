@@ -59,17 +59,17 @@ def look_up(judged: pa.Array, current: CurrentCorpus, read: Reader) -> Coverage:
     ]
     bucket = buckets.bucket_of(id_hash(judged))
     runs = _runs(bucket, sum(ref.rows for _, ref in segments))
-    dead = list(enumerate(current.tombstone_files()))
+    tombstones = list(enumerate(current.tombstone_files()))
     chosen = np.zeros(len(judged), dtype=bool)
     known = np.zeros(len(judged), dtype=bool)
     least: str | None = None
     for run in runs:
         mine = (bucket >= run.start) & (bucket < run.stop)
-        buried = ordinals_in([(p.ref, p.ranges) for p in buckets.parts(dead, run)], read)
+        tombstoned = ordinals_in([(p.ref, p.ranges) for p in buckets.parts(tombstones, run)], read)
         for part in buckets.parts(segments, run):
             table = part.read(read, "id")
             places = ordinals.pack(part.number, 0, table["row"].to_numpy())
-            ids = table["id"].filter(pa.array(~np.isin(places, buried)))
+            ids = table["id"].filter(pa.array(~np.isin(places, tombstoned)))
             known[mine] |= pc.is_in(judged.filter(pa.array(mine)), ids).to_numpy(
                 zero_copy_only=False
             )

@@ -10,18 +10,15 @@ from nightrank.generations import accounting
 from nightrank.generations.corpus import Corpus, Segment, load_corpus, manifest_at
 from nightrank.generations.stage_order import segment_versions
 from nightrank.stages import delta, embed, extract, ingest, segment
-from nightrank.storage.dataset import Dataset
+from nightrank.storage.dataset import Dataset, Manifest
 
 
-def ingest_corpus(run: Run) -> Rows:
-    """Ingest and delta: what is new in the corpus, what was deleted from it."""
+def ingest_corpus(run: Run) -> Manifest:
+    """Every row of the corpus, read and checked; as indexed where the input is the same."""
     plan, config, base = run.plan, run.plan.config.corpus, run.plan.usable_base
     if base and plan.corpus_is_indexed:
-        rows = Rows(manifest_at(run.store, base.ingest), manifest_at(run.store, base.delta))
-        run.report.corpus_rows, run.report.corpus_changes = rows.ingested, rows.changes
-        if run.gate:
-            comparison.refuse_removals(run, rows, current_corpus(run))
-        return rows
+        run.report.corpus_rows = manifest_at(run.store, base.ingest)
+        return run.report.corpus_rows
     earlier = Dataset(run.store, base.ingest).manifest() if base else None
     inputs = ingest.Inputs.of(
         plan.source_id,
@@ -33,7 +30,19 @@ def ingest_corpus(run: Run) -> Rows:
     ingested = run.complete(ingest.STAGE, plan.segment, inputs, "ingest corpus")
     run.report.corpus_rows = ingested
     run.check(accounting.check_input, "corpus", config, ingested)
+    return ingested
+
+
+def compare_corpus(run: Run, ingested: Manifest) -> Rows:
+    """Delta: what is new in the corpus, what was deleted from it."""
+    plan, config, base = run.plan, run.plan.config.corpus, run.plan.usable_base
     corpus = current_corpus(run)
+    if base and plan.corpus_is_indexed:
+        rows = Rows(ingested, manifest_at(run.store, base.delta))
+        run.report.corpus_changes = rows.changes
+        if run.gate:
+            comparison.refuse_removals(run, rows, corpus)
+        return rows
     compared = delta.Inputs("corpus", ingested, config.duplicates, corpus.current(), config.feed)
     rows = Rows(ingested, run.complete(delta.STAGE, plan.segment, compared, "delta corpus"))
     run.report.corpus_changes = rows.changes

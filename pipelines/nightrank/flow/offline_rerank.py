@@ -5,11 +5,11 @@ from __future__ import annotations
 from nightrank.config.schema import PipelineConfig
 from nightrank.errors import NightrankError
 from nightrank.flow.bands import steps_of
-from nightrank.flow.corpus import ingest_corpus, update_corpus
+from nightrank.flow.corpus import compare_corpus, ingest_corpus, update_corpus
 from nightrank.flow.dry_run import PlannedStage, planned_stages
 from nightrank.flow.index import build_index, load_index
 from nightrank.flow.publication import publish
-from nightrank.flow.queries import ingest_queries, update_queries
+from nightrank.flow.queries import compare_queries, ingest_queries, update_queries
 from nightrank.flow.reranking import rerank
 from nightrank.flow.retrieval import retrieve
 from nightrank.flow.run import Run, Stopped
@@ -33,12 +33,14 @@ def pipeline(run: Run) -> Entry | None:
     Both inputs are read and checked before anything expensive is computed.
     """
     scope = run.plan.scope
-    rows = ingest_corpus(run) if scope != "results" else None  # ingest, delta
-    asked = ingest_queries(run) if scope != "index" else None  # ingest, delta
-    if rows is None:
+    corpus_rows = ingest_corpus(run) if scope != "results" else None
+    query_rows = ingest_queries(run) if scope != "index" else None
+    corpus = compare_corpus(run, corpus_rows) if corpus_rows else None  # delta
+    asked = compare_queries(run, query_rows) if query_rows else None  # delta
+    if corpus is None:
         index = load_index(run)
     else:
-        documents = update_corpus(run, rows)  # extract, segment, tokenize, terms, embed
+        documents = update_corpus(run, corpus)  # extract, segment, tokenize, terms, embed
         index = build_index(run, documents)  # train, build, compact; the index log
     if asked is None:
         return None
@@ -70,15 +72,15 @@ def run(job: Run, last: str = PUBLISH) -> Entry | None:
     """
     job.last = last
     repair = Repair(job.store)
-    planned = stages_of(job.plan, job.store, last)
-    job.progress.expect([stage.label for stage in planned if stage.reported])
     while True:
         try:
+            planned = stages_of(job.plan, job.store, last)
+            job.progress.expect([stage.label for stage in planned if stage.reported])
             return pipeline(job)
         except Stopped:
             return None
         except NightrankError as error:
-            key = repair.put_aside(error)
+            key = repair.quarantine(error)
             if key is None:
                 raise
             emit("file_damaged", error=error)

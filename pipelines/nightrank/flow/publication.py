@@ -12,7 +12,7 @@ from nightrank.flow import comparison
 from nightrank.flow.bands import scored_depth, steps_of
 from nightrank.flow.run import Run
 from nightrank.flow.values import Index, Lists, Queries
-from nightrank.generations import accounting, prediction
+from nightrank.generations import accounting, stored_forecast
 from nightrank.generations import publish as log_entries
 from nightrank.generations.accounting import Balance
 from nightrank.generations.entries import ResultDatasets, ResultsEntry
@@ -178,7 +178,7 @@ def _cut(run: Run, lists: Lists, queries: Queries, index: Index) -> list[dict[st
 
 def _forecast(run: Run, lists: Lists, index: Index) -> dict[str, Any]:
     """What `nightrank plan` forecast of this run, and what came; empty without a forecast."""
-    forecast = prediction.kept(run.store, run.plan.folder)
+    forecast = stored_forecast.kept(run.store, run.plan.folder)
     if forecast is None:
         return {}
     actual = {

@@ -11,8 +11,8 @@ from nightrank.stages import delta, distinct, embed, ingest
 from nightrank.storage.dataset import Dataset, Manifest
 
 
-def ingest_queries(run: Run) -> Rows:
-    """Ingest and delta: the queries that count."""
+def ingest_queries(run: Run) -> Manifest:
+    """Every row of the queries, read and checked."""
     plan, config = run.plan, run.plan.config.queries
     judged = plan.qrels.url if plan.qrels and config.only_judged else None
     earlier = Dataset(run.store, plan.earlier.datasets.ingest).manifest() if plan.earlier else None
@@ -27,6 +27,12 @@ def ingest_queries(run: Run) -> Rows:
     ingested = run.complete(ingest.STAGE, plan.queries, inputs, "ingest queries")
     run.report.query_rows = ingested
     run.check(accounting.check_input, "queries", config, ingested)
+    return ingested
+
+
+def compare_queries(run: Run, ingested: Manifest) -> Rows:
+    """Delta: the queries that count."""
+    plan, config = run.plan, run.plan.config.queries
     policy = "first" if config.on_dup_query == "reject" else "error"
     compared = delta.Inputs("queries", ingested, policy)
     return Rows(ingested, run.complete(delta.STAGE, plan.queries, compared, "delta queries"))

@@ -1,6 +1,6 @@
-"""What is checked between a finished night and its publication: limits of the config, one by one.
+"""What is checked between a finished run and its publication: limits of the config, one by one.
 
-A night is compared with the generation that readers see. One that fails is kept, unpublished, and
+A run is compared with the generation that readers see. One that fails is kept, unpublished, and
 says which limit, by how much, with examples. Nothing is measured here that a stage has not counted.
 """
 
@@ -68,7 +68,7 @@ class Measured:
     Attributes:
         name: of the measure.
         before: its mean of the published generation.
-        now: its mean of this night.
+        now: its mean of this run.
         drops: the queries that fell most: query_id, value before, value now.
     """
 
@@ -79,7 +79,7 @@ class Measured:
 
 
 def deletions(limits: Gate, counted: Removals) -> Finding:
-    """How much of the published corpus a night removes."""
+    """How much of the published corpus a run removes."""
     share = counted.removed / counted.of if counted.of else 0.0
     limit, examples = limits.max_delete_fraction, [{"doc_id": i} for i in counted.examples]
     detail = f"{counted.removed} of {counted.of} documents are missing from the input"
@@ -94,7 +94,7 @@ def examine(
     measured: Measured | None,
     ingested: Sequence[Manifest] = (),
 ) -> list[Finding]:
-    """Compares a finished night with the generation that is published.
+    """Compares a finished run with the generation that is published.
 
     Args:
         limits: of the config.

@@ -22,7 +22,7 @@ def publish_index(store: Store, body: dict[str, Any], watermark: int, uses: list
     """Publishes an index generation, unless the current one is the same.
 
     Raises:
-        NightrankError: E_STALE where one that was planned later than at `watermark` stands, and as
+        NightrankError: E_STALE where one that was planned later than at `watermark` is current; as
             `Log.append` and `refuse_gone`.
     """
     refuse_gone(store, uses)
@@ -42,7 +42,7 @@ def refuse_gone(store: Store, uses: list[str]) -> None:
         there = list(pool.map(lambda path: store.exists(f"{path}/manifest.json"), uses))
     if not all(there):
         what = f"{uses[there.index(False)]} was deleted while this run used it"
-        do = "run the same command again to make it anew"
+        do = "run the same command again to compute it again"
         raise NightrankError("E_CONDEMNED", what, "", do)
 
 
@@ -60,7 +60,7 @@ def results_body(
         plan: plan id, folder, epoch, digests, and the index generation used.
         balances: of documents and queries.
         tables: published files by table.
-        before: the generation that stands.
+        before: the current generation.
 
     Returns:
         The body; `files` holds key, size, sha256 and rows of every published file by table.
@@ -83,7 +83,7 @@ def results_body(
     return {**plan, "kind": "publish", "files": files, "counts": counts}
 
 
-# A publication is known by these: whoever finds them in the current entry has nothing left to do.
+# A publication is known by these: a run that finds them in the current entry has nothing to do.
 SAME = ("plan_id", "versions", "epoch", "rerank_depth")
 
 

@@ -1,6 +1,6 @@
-"""A damaged file of unfinished work is put aside, and the run that met it makes it anew.
+"""A damaged file of unfinished work is quarantined, and the run that met it computes it again.
 
-What is published is never touched: readers count on those very bytes, and no run makes them twice.
+What is published is never touched: readers rely on those very bytes, and no run makes them twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nightrank.storage.store import Store
 MADE = re.compile(
     r"((?:segments|templates|queries|results)/.+?)/(?:_data/(.+)-[^-]+|manifest\.json)"
 )
-# Log entries name files of these: a twin of the run may be about to publish the one that is moved.
+# Log entries name files of these: a concurrent run of the same plan may be about to publish it.
 NAMED = ("rank", "rejects", "changes")
 FOLDER = "_damaged"
 # With more of them it is the disk or the memory that is damaged.
@@ -25,7 +25,7 @@ MOST = 8
 
 
 class Repair:
-    """What one run has put aside.
+    """What one run has quarantined.
 
     Args:
         store: the lake.
@@ -35,7 +35,7 @@ class Repair:
         self._store = store
         self._met: set[tuple[str, str | None]] = set()
 
-    def put_aside(self, error: NightrankError) -> str | None:
+    def quarantine(self, error: NightrankError) -> str | None:
         """Makes the dataset unfinished that a damaged file is of, and keeps the file beside it.
 
         Args:
@@ -43,7 +43,7 @@ class Repair:
 
         Returns:
             The key of the file. None where the error tells of no damaged file, of a published one,
-            or one that may be so any moment, of one that was made anew already, or of one that this
+            or one that may be so soon, of one that was computed again already, or of one that this
             process may not take away.
         """
         cause = error.__cause__ if isinstance(error.__cause__, NightrankError) else error
@@ -57,14 +57,14 @@ class Repair:
             return None
         self._met.add((dataset, found[2]))
         try:
-            # The manifest first: where this is cut short, the file is met and put aside once more.
+            # The manifest first: if this is cut short, the next run quarantines the file.
             if key != f"{dataset}/manifest.json":
                 delete(self._store, [f"{dataset}/manifest.json"])
             move(self._store, key, f"{dataset}/{FOLDER}/{key.rpartition('/')[2]}")
         except NightrankError as denied:
             if denied.code != "E_AUTH":
                 raise
-            return None  # As with the writer's role of infra/iam: the operator is told.
+            return None  # As with the writer's role of infra/iam: the error is reported.
         return key
 
 

@@ -34,7 +34,7 @@ def open_lake(root: str, name: str, options: dict[str, Any] | None = None) -> St
 
 
 def generation_of(store: Store, generation: int | str | None = None) -> Entry:
-    """A published generation, the current one unless told otherwise.
+    """A published generation, the current one by default.
 
     Args:
         store: the lake.
@@ -66,7 +66,8 @@ def expired(store: Store, entry: Entry, given_up: Container[str]) -> str:
         given_up: `Log.condemned` of the results, of any number up to the entry's.
 
     Returns:
-        Its path; empty where the generation can be read. What was condemned may be made anew.
+        Its path; empty where the generation can be read. What was condemned may have been computed
+        again.
     """
     for path in ResultsEntry.of(entry).read_datasets():
         if path in given_up and Dataset(store, path).manifest() is None:
@@ -126,7 +127,8 @@ def read_results(
 
     Raises:
         NightrankError: E_EMPTY where nothing is published; E_USAGE for an unknown table; E_CORRUPT
-            for a file that is not there in its size. Damaged pages are told while they are read.
+            for a file that is not there in its size. Damaged pages raise an error when they are
+            read.
     """
     store = open_lake(root, name, storage_options)
     entry = generation_of(store, generation)

@@ -55,7 +55,7 @@ def collectable(store: Store, retain: int, min_age_days: float) -> list[Doomed]:
     if retain < 1:
         raise NightrankError("E_USAGE", f"--retain {retain}: keep one generation at least", "")
     if min_age_days < 1:
-        what = f"--min-age-days {min_age_days:g}: a run of last night may still be in use"
+        what = f"--min-age-days {min_age_days:g}: the latest run may still be in use"
         raise NightrankError("E_USAGE", what, "", "give 1 or more")
     now = clock(store)
     kept, folders = _kept(store, retain, min_age_days * DAY, now)
@@ -161,7 +161,8 @@ def _datasets(store: Store) -> list[str]:
 def _step(key: str) -> int:
     """When a file is deleted: what says that others are there goes before them.
 
-    Whatever is left of a dataset when this is cut short then counts as unfinished and is made anew.
+    What is left of a dataset when this is cut short then counts as unfinished and is computed
+    again.
     """
     parent, _, name = key.rpartition("/")
     if parent.endswith("/_data"):

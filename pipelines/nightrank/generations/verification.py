@@ -26,7 +26,7 @@ from nightrank.storage.store import Store
 
 
 def verify_generation(store: Store, entry: Entry) -> dict[str, int]:
-    """Checks one generation and the log it stands in.
+    """Checks one generation and its log.
 
     Returns:
         What was checked, by name and count.
@@ -181,4 +181,4 @@ def _check_queries(ids: list[pa.Array], entry: Entry) -> None:
     """Every query_id once in the queries table, and as many as the counts say."""
     found = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
     if pc.count_distinct(found).as_py() != len(found):
-        raise _corrupt("a query_id stands twice in the queries table", f"gen {entry.generation}")
+        raise _corrupt("a query_id occurs twice in the queries table", f"gen {entry.generation}")

@@ -129,22 +129,22 @@ class Worker:
         self._names = [DENSE, BM25][: 2 if self._hybrid else 1]
 
     def __call__(self, task: Task[Args], read: Reader) -> Payload:
-        """A list stands unless it is new, due for its audit, or short."""
+        """A list is carried over unless it is new, due for its audit, or short."""
         hashes = read.table(task.args.queries, ["query_hash"])["query_hash"]
         known, pool, bounds = self._previous(hashes, task.args.previous, read)
         places = moved(pool["ordinal"].to_numpy(), task.args.moves, read)
         gone = np.isin(places, tombstoned_ordinals(task.args.tombstones, read))
-        # What did not move when its segment was merged was dead by then.
+        # What did not move when its segment was merged was tombstoned by then.
         gone |= ~np.isin(places >> ordinals.SEGMENT_SHIFT, self._settings.segments)
         at = pool.schema.get_field_index("ordinal")
         pool = pool.set_column(at, "ordinal", pa.array(places)).filter(pa.array(~gone))
         fresh = [read.table(ref) for ref in task.args.partials]
         merged = pa.concat_tables([pool, *(table.select(pool.column_names) for table in fresh)])
-        stands = pa.array(known[merged["query"].to_numpy()])
+        was_known = pa.array(known[merged["query"].to_numpy()])
         wanted = carried_lists.kept_rows(self._depth)
         count = len(hashes)
         merged, bounds, lengths = carried_lists.cut(
-            merged.filter(stands), count, self._names, wanted, bounds
+            merged.filter(was_known), count, self._names, wanted, bounds
         )
         short = known & carried_lists.underflows(bounds, lengths, self._depth)
         period, number = self._settings.audit_nights, self._settings.run_number
@@ -155,7 +155,7 @@ class Worker:
         stats = {
             "rate_rows": count,
             "rate_unit": "lists",
-            "standing": int(known.sum()),
+            "known": int(known.sum()),
             "underflowed": int(short.sum()),
             "audited": int(audited.sum()),
             "searched": len(search),
@@ -173,7 +173,7 @@ class Worker:
     def _previous(
         self, hashes: pa.ChunkedArray, previous: list[PreviousShard], read: Reader
     ) -> tuple[np.ndarray, pa.Table, carried_lists.Bounds]:
-        """Which of tonight's queries stood before, their pools and bounds, numbered as tonight."""
+        """Which queries were asked before, their pools and bounds, numbered as in this run."""
         count = len(hashes)
         known = np.zeros(count, bool)
         bounds = carried_lists.Bounds.none(count, self._names)

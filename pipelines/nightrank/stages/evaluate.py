@@ -240,7 +240,7 @@ class Worker:
 def pick(per_query: pa.Table, measure: str) -> list[str]:
     """Query ids of the most improved, a middling improved and the most worsened query.
 
-    All three, so that nobody takes the best case for the rule.
+    All three, so that the best case is not taken for the rule.
     """
     table = per_query.filter(pc.equal(per_query["measure"], measure))
     by_run = {

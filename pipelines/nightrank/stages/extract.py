@@ -4,8 +4,8 @@ In: a bundle of input splits, the rows of it that the delta kept. Out: `rows`, i
 Cardinality: one shard per bundle that holds such rows. Knows nothing about: ids, duplicates, shards
 of documents.
 
-A split that holds such rows is read a second time, since at the first nobody knew which rows would
-be needed: writing all texts on every night would cost as much as the corpus is large.
+A split that holds such rows is read a second time, since at the first it is unknown which rows will
+be needed: writing all texts in every run would cost as much as the corpus is large.
 """
 
 from __future__ import annotations

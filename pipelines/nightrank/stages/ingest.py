@@ -7,7 +7,7 @@ Cardinality: one shard per bundle. Knows nothing about: duplicates, segments, mo
 Rows are numbered through a bundle, in the order of its splits: the record's `lines` says how many
 each split takes. A split that is refused as a whole has the row -1 minus its place in the bundle.
 
-Documents' texts are hashed here and left where they are: on most nights nearly all of them stand in
+Documents' texts are hashed here and left where they are: in most runs nearly all of them are in
 the lake already. `extract` fetches those that do not. A bundle whose files are unchanged is not
 read again: its shard is copied from the earlier dataset.
 """

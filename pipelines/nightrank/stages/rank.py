@@ -183,7 +183,7 @@ class Worker:
         usable = head & np.isfinite(raw)
         query = lists["query"].to_numpy()
         first = lists["first_stage_score"].to_numpy()
-        # A pair without a finite score stands in with 0 until the tail has its place, then goes.
+        # A pair without a finite score counts as 0 until the tail has its place, then is removed.
         rescored = np.zeros(lists.num_rows, dtype=np.float32)
         rescored[usable] = ranking.fuse(first[usable], raw[usable], query[usable], settings.weight)
         score = ranking.head_then_tail(

@@ -1,7 +1,7 @@
 """Writes the documents of a segment in even shards.
 
 In: extracted rows. Out: `documents`, in input order, and `ids` (each document's id, content hash
-and place, scattered by id hash: what the next night's delta compares with). Cardinality: one shard
+and place, scattered by id hash: what the next run's delta compares with). Cardinality: one shard
 per run of documents. Knows nothing about: input formats, tokens, models.
 """
 
