@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,16 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_every_declared_stage_is_covered() -> None:
     assert {stage.name for stage in declarations()} == {*STAGES, *INCREMENTAL, "evaluate"}
+
+
+def test_the_table_of_the_documentation_has_every_stage() -> None:
+    page = Path(__file__).parents[2] / "docs" / "architecture" / "index.md"
+    table = re.search(r"\| stage \|.*?\n\n", page.read_text(), re.DOTALL)
+    assert table is not None
+    rows = [line.split("|")[1] for line in table[0].splitlines()[2:] if line]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(
+        stage.name for stage in declarations()
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
