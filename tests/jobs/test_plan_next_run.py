@@ -114,7 +114,7 @@ def test_a_dry_run_announces_what_the_night_does_and_writes_nothing(
     assert "nothing to do" in called(capsys, "nightly", config, "--dry-run")
     called(capsys, "rollback", config, "--to", "1", "--reason", "looked wrong")
     told = called(capsys, "nightly", config, "--dry-run")
-    assert "warning: the night would end at once: error[E_GATE]" in told and "looked wrong" in told
+    assert "warning: the run would end at once: error[E_GATE]" in told and "looked wrong" in told
 
 
 def test_new_queries_alone_are_counted_to_the_pair(
@@ -274,6 +274,13 @@ def test_the_bottleneck_names_the_setting_that_moves_it() -> None:
         "for 2 general workers: layout.query_shard_rows"
     )
     assert of("rerank", 2, **there)["setting"] == "rerank.unit_tokens"
+    cut_by = {
+        "embed documents": "layout.document_shard_rows",
+        "embed queries": "layout.query_shard_rows",
+        "build index": "index.shard_bytes",
+        "changes": "",
+    }
+    assert {stage: of(stage, 1, **there)["setting"] for stage in cut_by} == cut_by
     assert "cluster.address" in of("merge", 64, **ON_RAY)["text"]
     own = {"merging": {"stages": ["merge"], "workers": 3}}
     assert of("merge", 64, pools=own, **there)["setting"] == "cluster.pools.merging.workers"

@@ -9,7 +9,7 @@ from nightrank.forecast.miniature import File, Miniature, is_score
 from nightrank.forecast.rows import distinct_keys, rows_each
 from nightrank.forecast.shape import PerDocument, Shape, units_of
 
-# What an operator calls a file of a stage; all else is `bookkeeping`: ids, rejects, deltas, bounds.
+# What a file of a stage is reported as; all else is `bookkeeping`: ids, rejects, deltas, bounds.
 NAMES = {
     ("extract", "rows"): "extracted rows",
     ("segment", "documents"): "documents",
@@ -23,7 +23,7 @@ NAMES = {
     ("build index", "rows"): "index rows",
     ("build index", "postings"): "postings",
     ("search", "candidates"): "partial lists",
-    ("merge", "pool"): "standing lists",
+    ("merge", "pool"): "first-stage lists",
     ("merge", "candidates"): "candidates",
     ("rank", "pool"): "full lists",
     ("rank", "ranked"): "ranked",
@@ -34,7 +34,7 @@ NAMES = {
 OF_STEPS = {"scatter": "scatter", "scores": "scores", "store": "score stores", "pool": "full lists"}
 BOOKKEEPING, RECORDS = "bookkeeping", "records"
 # Measured on records of this version: of a unit, of each of its files, of each scatter key; each
-# record stands in its own file and in the manifest.
+# record is in its own file and in the manifest.
 RECORD_BYTES, FILE_BYTES, RANGE_BYTES = 330, 240, 45
 # Heaps' law, as usual for English text: words grow with the square root of the documents.
 WORDS_EXPONENT = 0.5
@@ -102,12 +102,12 @@ def written(
         ("embed documents", "vectors"): rows.vector,
         ("embed queries", "vectors"): rows.vector,
     }
-    found = {}
-    for stage, made in small.stages.items():
+    written_by = {}
+    for stage, measured in small.stages.items():
         times = rows.tokenizers if stage.startswith("tokenize") else 1
-        count = units.get(stage, made.units) * times
+        count = units.get(stage, measured.units) * times
         sizes, keys = {}, 0
-        for name, file in made.files.items():
+        for name, file in measured.files.items():
             held, of_file = counted.get((stage, name), (0, 0))
             nested = keep if "list" in file.columns else 1
             each = file.row_bytes + _more(file, shape, small, rows.real) * nested
@@ -125,11 +125,13 @@ def written(
             elif name == "template":
                 size = file.size
             elif name == "store" and held:
-                size = _store(file, made.units, small.queries, shape.queries.distinct, count, held)
+                size = _store(
+                    file, measured.units, small.queries, shape.queries.distinct, count, held
+                )
             sizes[name] = round(size)
             keys += of_file if file.keys else 0
-        found[stage] = Written(sizes, count * len(sizes), keys)
-    return found
+        written_by[stage] = Written(sizes, count * len(sizes), keys)
+    return written_by
 
 
 def _more(file: File, shape: Shape, small: Miniature, real: bool) -> float:
@@ -141,7 +143,7 @@ def _more(file: File, shape: Shape, small: Miniature, real: bool) -> float:
     if not real or not file.rows:
         return more
     scores = sum(is_score(name) for name in file.columns) + ("list" in file.columns)
-    # Of scatter files columns cannot be told apart: there a toy's scores count as nothing.
+    # Of scatter files columns cannot be distinguished: there a toy's scores count as nothing.
     return more + max(0.0, SCORE_BYTES * scores - file.scores)
 
 
@@ -153,21 +155,21 @@ def _store(file: File, units: int, few: int, queries: int, count: int, rows: int
     return file.fixed * count + HASH_BYTES * after + plain * rows
 
 
-def artifacts(shape: Shape, made: dict[str, Written]) -> dict[str, int]:
-    """Bytes by what operators call it, the largest first."""
+def artifacts(shape: Shape, every: dict[str, Written]) -> dict[str, int]:
+    """Bytes by reported name, the largest first."""
     steps = {step.name for step in shape.steps}
     steps |= {"merge", "rank", *(f"rank {step.name}" for step in shape.steps)}
     units = units_of(shape)
     sizes: dict[str, int] = {}
     records = 0
-    for stage, what in made.items():
-        for file, size in what.files.items():
+    for stage, files in every.items():
+        for file, size in files.files.items():
             name = NAMES.get((stage, file))
             if name is None and stage in steps:
                 name = OF_STEPS.get(file)
             name = name or BOOKKEEPING
             sizes[name] = sizes.get(name, 0) + size
         count = units.get(stage, 1)
-        records += 2 * (RECORD_BYTES * count + FILE_BYTES * what.count + RANGE_BYTES * what.keys)
+        records += 2 * (RECORD_BYTES * count + FILE_BYTES * files.count + RANGE_BYTES * files.keys)
     sizes[RECORDS] = records
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))

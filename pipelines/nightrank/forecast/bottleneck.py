@@ -7,24 +7,19 @@ from typing import Any
 
 from nightrank.config.running import STANDARD_POOLS
 from nightrank.config.schema import PipelineConfig
-from nightrank.forecast.lines import name_of, pool_of
+from nightrank.forecast.lines import name_of, pool_of, reads_queries, scales_with
+from nightrank.runtime.stage import Quantity
 
 # The setting that bounds the size of a stage's units, to get more of them; other stages have none.
-CUT_BY = {
-    **dict.fromkeys(
-        ("segment", "tokenize documents", "terms of documents", "embed documents"),
-        "layout.document_shard_rows",
-    ),
-    **dict.fromkeys(
-        ("distinct", "tokenize queries", "terms of queries", "embed queries", "carry", "merge"),
-        "layout.query_shard_rows",
-    ),
-    "search": "layout.query_shard_rows",
-    "search new": "layout.query_shard_rows",
-    "rank": "layout.query_shard_rows",
-    "build index": "index.shard_bytes",
-    "train index": "index.train_rows",
+DOCUMENT_ROWS, QUERY_ROWS = "layout.document_shard_rows", "layout.query_shard_rows"
+CUT_BY: dict[Quantity, str] = {
+    "documents": DOCUMENT_ROWS,
+    "queries": QUERY_ROWS,
+    "lists": QUERY_ROWS,
+    "pairs": "rerank.unit_tokens",
 }
+# Stages that are cut otherwise than their quantity; `changes` by a constant.
+CUT_ALONE = {"build_index": "index.shard_bytes", "train_index": "index.train_rows", "changes": ""}
 
 
 def bottleneck(config: PipelineConfig, forecast: dict[str, Any]) -> dict[str, Any] | None:
@@ -35,7 +30,7 @@ def bottleneck(config: PipelineConfig, forecast: dict[str, Any]) -> dict[str, An
         forecast: as `predict` or `next_run` gives it.
 
     Returns:
-        `stage`, `seconds`, `setting`, and all of it as `text`; None where nothing is to be done.
+        `stage`, `seconds`, `setting`, and all of it as `text`; None where no stage takes time.
     """
     stages = {name: one for name, one in forecast["stages"].items() if name != "start"}
     if not any(stage["seconds"] for stage in stages.values()):
@@ -58,8 +53,18 @@ def _waits(config: PipelineConfig, pools: dict[str, Any], name: str, units: int)
         if not config.cluster.existing_address and not pools["gpus"] and workers >= cores:
             waits += f" on this machine's {cores} cores (for more, set cluster.address)"
         return f"cluster.pools.{pool}.workers", waits
-    cut = "rerank.unit_tokens" if stage == "rerank" else CUT_BY.get(name, "")
-    return cut, f"is {units} unit" + "s" * (units != 1) + f" for {workers} {pool} workers"
+    counted = f"{units} unit" if units == 1 else f"{units} units"
+    return _cut_by(name, stage), f"is {counted} for {workers} {pool} workers"
+
+
+def _cut_by(label: str, name: str) -> str:
+    """The key that bounds the units of a stage; empty without one."""
+    if name in CUT_ALONE:
+        return CUT_ALONE[name]
+    quantity = scales_with(name)
+    if quantity == "texts":
+        return QUERY_ROWS if reads_queries(label) else DOCUMENT_ROWS
+    return CUT_BY.get(quantity, "")
 
 
 def _pool(config: PipelineConfig, pools: dict[str, Any], kind: str) -> tuple[str, int]:

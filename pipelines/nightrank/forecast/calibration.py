@@ -1,7 +1,7 @@
 """A few seconds of real work on this machine: models on sampled inputs, searching.
 
 Rates are in core-seconds, so that they can be spread over any number of workers of the same kind:
-CPU time, which other work on the machine hardly changes, where wall time would tell of it. Models
+CPU time, which other work on the machine hardly changes, where wall time depends on it. Models
 have a worker's threads, which wait for each other; on a GPU its seconds are counted.
 """
 
@@ -80,7 +80,7 @@ def from_table(device: Device, network: Network, load: Load, precision: str) -> 
 def time_encoder(
     model: ResolvedModel, tokens: Tokens, lengths: NDArray[np.int64], load: Load, threads: int
 ) -> tuple[Rate, float]:
-    """An encoder's rate a document, and the bytes of a stored vector of its own making.
+    """An encoder's rate a document, and the bytes of one of its stored vectors.
 
     Args:
         model: the encoder.
@@ -92,13 +92,13 @@ def time_encoder(
     began = time.process_time()
     opened = load_bi_encoder(_as_here(model), threads)
     opening = time.process_time() - began
-    made: list[NDArray[np.float32]] = []
+    vectors: list[NDArray[np.float32]] = []
 
     def work(rows: NDArray[np.int64]) -> None:
-        made[:] = [opened.encode(tokens.take(rows), "document")]
+        vectors[:] = [opened.encode(tokens.take(rows), "document")]
 
     seconds = _seconds_per_token(work, lengths, budget_of(None)) * load.padded
-    return Rate(seconds, opening, has_cuda()), vector_bytes(made[0])
+    return Rate(seconds, opening, has_cuda()), vector_bytes(vectors[0])
 
 
 def time_reranker(
@@ -147,8 +147,8 @@ def vector_bytes(vectors: NDArray[np.float32]) -> float:
 
 def random_vectors(rows: int, dimension: int) -> NDArray[np.float32]:
     """Unit vectors, float32 [rows, dimension]: they compress as little as real ones."""
-    made = np.random.default_rng(SEED).standard_normal((rows, dimension), dtype=np.float32)
-    return made / np.linalg.norm(made, axis=1, keepdims=True)
+    drawn = np.random.default_rng(SEED).standard_normal((rows, dimension), dtype=np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ def time_search(
     if settings.weight:
         analyzer = Analyzer(settings.language)
         terms = analyzer(documents["text"].combine_chunks())
-        found = analyzer(queries["text"].combine_chunks())
-        query_terms = found.take(np.arange(BLOCK) % len(found))
+        analyzed = analyzer(queries["text"].combine_chunks())
+        query_terms = analyzed.take(np.arange(BLOCK) % len(analyzed))
     spent = []
     for rows in (small, large):
         vectors = random_vectors(rows, dimension)

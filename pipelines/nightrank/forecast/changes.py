@@ -1,4 +1,4 @@
-"""What a run would find changed, counted as its own stages count it, without writing to the lake.
+"""What has changed since the last run, as a run would count it; the lake is not written to.
 
 The ingest and delta stages of both inputs run in this process, into a temporary lake (about 100
 bytes a row) that is deleted afterwards. Datasets of this plan that the lake has already are read
@@ -68,7 +68,7 @@ class QueryChanges:
 
 
 def document_changes(plan: Plan, store: Store, scratch: Store) -> DocumentChanges:
-    """Counts what a run would find changed in the corpus.
+    """Counts what has changed in the corpus.
 
     Args:
         plan: the run.
@@ -86,7 +86,7 @@ def document_changes(plan: Plan, store: Store, scratch: Store) -> DocumentChange
     config, names = plan.config, ("added", "changed", "removed", "unchanged")
     source, options = config.corpus, config.storage_options
     read = ingest.Inputs.of(plan.source_id, source, plan.corpus_splits, options)
-    ingested = _made(ingest.STAGE.stage(plan.segment, read), store, scratch)
+    ingested = _computed(ingest.STAGE.stage(plan.segment, read), store, scratch)
     accounting.check_input("corpus", source, ingested)
     inputs = delta.Inputs("corpus", ingested, source.duplicates, corpus.current(), source.feed)
     compared = Dataset(store, delta.STAGE.dataset(plan.segment, inputs)).manifest()
@@ -100,8 +100,8 @@ def document_changes(plan: Plan, store: Store, scratch: Store) -> DocumentChange
     return DocumentChanges(rows, counts["added"], counts["changed"], counts["removed"], living)
 
 
-def _made(stage: Stage, store: Store, scratch: Store) -> Manifest:
-    """A stage's dataset from the lake, or else made in the temporary lake."""
+def _computed(stage: Stage, store: Store, scratch: Store) -> Manifest:
+    """A stage's dataset from the lake, or else computed in the temporary lake."""
     if done := Dataset(store, stage.dataset).manifest():
         return done
     return run_stage(stage, scratch, SerialExecutor(), Progress(quiet=True))
@@ -122,22 +122,22 @@ def _compared(
 
 
 class _Both(Reader):
-    """Reads the lake, and files that were made in the temporary one from there."""
+    """Reads the lake, and files of the temporary lake from there."""
 
-    def __init__(self, store: Store, scratch: Store, made: set[str]) -> None:
+    def __init__(self, store: Store, scratch: Store, keys: set[str]) -> None:
         super().__init__(store)
-        here = {key for key in made if scratch.exists(key)}
-        self._made, self._scratch = here, Reader(scratch)
+        here = {key for key in keys if scratch.exists(key)}
+        self._here, self._scratch = here, Reader(scratch)
 
     def ranges(self, ref: FileRef, adjacent: Sequence[Range]) -> pa.Table:
         """See `Reader.ranges`."""
-        if ref.key in self._made:
+        if ref.key in self._here:
             return self._scratch.ranges(ref, adjacent)
         return super().ranges(ref, adjacent)
 
 
 def query_changes(plan: Plan, store: Store, scratch: Store) -> QueryChanges:
-    """Counts what a run would find changed in the queries; see `document_changes`."""
+    """Counts what has changed in the queries; see `document_changes`."""
     config = plan.config
     source, options, folder = config.queries, config.storage_options, plan.queries
     judged = plan.qrels.url if plan.qrels and source.only_judged else None
@@ -147,17 +147,17 @@ def query_changes(plan: Plan, store: Store, scratch: Store) -> QueryChanges:
     rows = config.layout.query_shard_rows
 
     def texts_in(lake: Store) -> tuple[Manifest, Manifest]:
-        """Ingest and distinct of the queries, made in this lake where it lacks them."""
-        ingested = _made(ingest.STAGE.stage(folder, read), lake, lake)
+        """Ingest and distinct of the queries, computed in this lake where it lacks them."""
+        ingested = _computed(ingest.STAGE.stage(folder, read), lake, lake)
         accounting.check_input("queries", source, ingested)
         inputs = delta.Inputs("queries", ingested, policy)
-        compared = _made(delta.STAGE.stage(folder, inputs), lake, lake)
+        compared = _computed(delta.STAGE.stage(folder, inputs), lake, lake)
         grouped = distinct.Inputs(ingested, compared, rows, source)
-        return ingested, _made(distinct.STAGE.stage(folder, grouped), lake, lake)
+        return ingested, _computed(distinct.STAGE.stage(folder, grouped), lake, lake)
 
     at = store if _has_distinct(plan, store) else scratch
-    ingested, made = texts_in(at)
-    now = _texts(made, at)
+    ingested, grouped = texts_in(at)
+    now = _texts(grouped, at)
     rows_in, texts = ingested.total("rows_in"), pc.count_distinct(now["text"]).as_py()
     if plan.earlier is None:
         return QueryChanges(rows_in, len(now), len(now), 0, 0, texts, texts)
@@ -169,8 +169,8 @@ def query_changes(plan: Plan, store: Store, scratch: Store) -> QueryChanges:
     stayed = pc.sum(known).as_py() or 0
     fresh = now.filter(pc.invert(pc.is_in(now["text"], before["text"])))
     new_texts = pc.count_distinct(fresh["text"]).as_py()
-    gone = len(before) - stayed
-    return QueryChanges(rows_in, len(now), len(now) - stayed, changed, gone, texts, new_texts)
+    removed = len(before) - stayed
+    return QueryChanges(rows_in, len(now), len(now) - stayed, changed, removed, texts, new_texts)
 
 
 def _has_distinct(plan: Plan, store: Store) -> bool:
@@ -179,10 +179,10 @@ def _has_distinct(plan: Plan, store: Store) -> bool:
     return any(stage.name == "distinct" and stage.complete for stage in planned)
 
 
-def _texts(made: Manifest, store: Store) -> pa.Table:
+def _texts(manifest: Manifest, store: Store) -> pa.Table:
     """Every query_id (`id`) and the hash of its text (`text`), by a `distinct` manifest."""
     read, parts = Reader(store), []
-    for shard in made.shards:
+    for shard in manifest.shards:
         members = read.table(shard.files["members"], ["query_id", "query"])
         hashes = read.table(shard.files["queries"], ["query_hash"])["query_hash"]
         parts.append(pa.table({"id": members["query_id"], "text": hashes.take(members["query"])}))

@@ -1,7 +1,8 @@
-"""Known GPUs, for plans that are made where there is none.
+"""Known GPUs, for plans on machines without one.
 
-Times for a GPU that is not here are peak x efficiency. Peaks are the makers' for dense bfloat16.
-Efficiencies go by width (`models.networks`): narrow networks leave a GPU waiting for its memory.
+Times for a GPU that this machine lacks are peak x efficiency. Peaks are the makers' for dense
+bfloat16. Efficiencies go by width (`models.networks`): narrow networks leave a GPU
+waiting for its memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a plan runs into: nodes or disks too small, deadlines too early, samples too thin."""
+"""What a plan exceeds: memory, disks, deadlines, budgets; and samples that are too small."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nightrank.storage.headroom import free_space
 ENOUGH_ROWS = 1000
 # The merge of 16 partial lists of 262,144 queries (`stages/merge.py`) and a worker's own.
 WORKER_BYTES = 1 * GIB
-# What FAISS sets aside on a GPU for its own work (faiss/gpu/StandardGpuResources.cpp), and CUDA's.
+# What FAISS reserves on a GPU for its own work (faiss/gpu/StandardGpuResources.cpp), and CUDA's.
 FAISS_GPU_BYTES = 3 * GIB // 2 + CUDA_BYTES
 
 
@@ -91,7 +91,7 @@ def machine_memory() -> int:
 
 
 def check(memory: Memory, device: Device | None) -> None:
-    """Refuses what cannot be.
+    """Refuses a plan that does not fit.
 
     Raises:
         NightrankError: E_CONFIG where a model does not fit the GPU, or a group or an index shard
@@ -106,13 +106,13 @@ def check(memory: Memory, device: Device | None) -> None:
         what = f"FAISS takes {_gib(memory.index_gpu)} of a GPU, {device.name} has "
         do = "lower index.shard_bytes, or give cluster.pools.index gpus: 0"
         raise NightrankError("E_CONFIG", what + _gib(device.memory), "--device", do)
-    for size, what, key in (
+    for size, holder, key in (
         (memory.group, "a search group", "search.memory_bytes"),
         (memory.index_shard, "building an index shard", "index.shard_bytes"),
     ):
         if size > memory.available:
-            told = f"{what} takes {_gib(size)}, a node has {_gib(memory.available)}"
-            raise NightrankError("E_CONFIG", told, key, f"lower {key}, or name --node-memory")
+            what = f"{holder} takes {_gib(size)}, a node has {_gib(memory.available)}"
+            raise NightrankError("E_CONFIG", what, key, f"lower {key}, or name --node-memory")
 
 
 def warnings_of(
@@ -126,30 +126,34 @@ def warnings_of(
     device: Device | None,
 ) -> list[str]:
     """Everything an operator should know before it begins."""
-    found = []
+    warnings = []
     for name, sample in zip(("corpus", "queries"), samples, strict=True):
         if not sample.whole and sample.table.num_rows < ENOUGH_ROWS:
-            found.append(f"{name}: {sample.table.num_rows} sampled rows tell lengths badly")
+            warnings.append(
+                f"{name}: {sample.table.num_rows} sampled rows are too few to estimate lengths"
+            )
     if (
         memory.node > memory.available
         and pools.index.workers > 1
         and not config.cluster.existing_address
     ):
-        found.append(
+        warnings.append(
             f"{pools.index.workers} search workers hold {_gib(memory.node)}, a node has"
             f" {_gib(memory.available)}: lower search.memory_bytes or cluster.pools.*.workers"
         )
     sized = [name for name in ("general", "model") if config.cluster.pool(name).workers]
     if config.cluster.existing_address and len(sized) < 2:
-        found.append(
+        warnings.append(
             "the cluster's size is not known here: set workers of cluster.pools.general and .model"
         )
     if lacks_its_gpus(config, device):
-        found.append("pools have GPUs and this machine has none: its CPU was timed; name --device")
+        warnings.append(
+            "pools have GPUs and this machine has none: its CPU was timed; name --device"
+        )
     units = max(step.units for step in shape.steps) if shape.steps else 0
     if units > MAX_UNITS // 2:
-        found.append(f"{units:,} units of reranking: {MAX_UNITS:,} would be refused")
-    return found + _disk(config, size) + _deadline(config, pools, seconds)
+        warnings.append(f"{units:,} units of reranking: {MAX_UNITS:,} would be refused")
+    return warnings + _disk(config, size) + _deadline(config, pools, seconds)
 
 
 def lacks_its_gpus(config: PipelineConfig, device: Device | None) -> bool:
@@ -160,29 +164,31 @@ def lacks_its_gpus(config: PipelineConfig, device: Device | None) -> bool:
 
 def _disk(config: PipelineConfig, size: int) -> list[str]:
     """A lake on a local disk that has less room than it needs."""
-    found = free_space(config.root)
-    if found is None or size <= found[1]:
+    space = free_space(config.root)
+    if space is None or size <= space[1]:
         return []
-    return [f"the lake takes {_gib(size)}, {found[0]} has {_gib(found[1])} free"]
+    return [f"the lake takes {_gib(size)}, {space[0]} has {_gib(space[1])} free"]
 
 
 def _deadline(config: PipelineConfig, pools: Pools, seconds: float) -> list[str]:
     """Limits of the budget that come before the predicted end."""
-    budget, found = config.budget, []
+    budget, warnings = config.budget, list[str]()
     if budget.until:
         now = time.time()
         end, done = next_time(budget.until, now), now + seconds
         if done > end:
-            found.append(
+            warnings.append(
                 f"started now it ends at {local_time(done)}, budget.until is {local_time(end)}"
             )
     hours = seconds / 3600
     if budget.gpu_hours is not None and pools.gpus * hours > budget.gpu_hours:
-        found.append(f"{pools.gpus * hours:.1f} GPU-hours, budget.gpu_hours = {budget.gpu_hours:g}")
+        warnings.append(
+            f"{pools.gpus * hours:.1f} GPU-hours, budget.gpu_hours = {budget.gpu_hours:g}"
+        )
     if budget.usd is not None and (budget.usd_per_hour or 0.0) * hours > budget.usd:
         spent = (budget.usd_per_hour or 0.0) * hours
-        found.append(f"{spent:.2f} USD at budget.usd_per_hour, budget.usd = {budget.usd:g}")
-    return found
+        warnings.append(f"{spent:.2f} USD at budget.usd_per_hour, budget.usd = {budget.usd:g}")
+    return warnings
 
 
 def _gib(size: float) -> str:

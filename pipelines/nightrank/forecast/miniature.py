@@ -1,7 +1,7 @@
-"""The whole pipeline over the sample, on toy models, in a lake that is deleted again.
+"""The whole pipeline over the sample, on toy models, in a temporary lake.
 
 It says what no formula knows: bytes and seconds of a row in every file of every stage, as this
-version's own writers make them on the user's own texts. Toy models stand in for all others, whose
+version's own writers make them on the user's own texts. Toy models replace all others, whose
 vectors, tokens and seconds are measured apart (`calibration.py`).
 """
 
@@ -47,7 +47,7 @@ class File:
         keys: keys of all scatter files; 0 of other files.
         row_bytes: bytes of a row beyond the fixed ones.
         columns: names of the columns; none where no file has a row.
-        scores: bytes of a row that are a model's scores, where columns can be told apart.
+        scores: bytes of a row that are a model's scores, where columns can be distinguished.
     """
 
     rows: int
@@ -80,7 +80,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Miniature:
-    """The stages by the names that a run tells them with, and how much went in."""
+    """The stages by the labels that a run reports, and the documents and queries of its input."""
 
     stages: dict[str, Measured]
     documents: int
@@ -94,23 +94,23 @@ class Miniature:
 
     def seconds(self, stage: str, rows: int) -> float:
         """What one of so many rows cost a stage, on one core, beyond its units."""
-        made = self.stages.get(stage)
-        if made is None or not rows:
+        measured = self.stages.get(stage)
+        if measured is None or not rows:
             return 0.0
-        return max(0.0, made.seconds - made.units * self.overhead) / rows
+        return max(0.0, measured.seconds - measured.units * self.overhead) / rows
 
     def rows(self, stage: str, file: str) -> int:
         """Rows of a file of a stage; 0 where there is none."""
-        made = self.stages.get(stage)
-        return made.files[file].rows if made and file in made.files else 0
+        measured = self.stages.get(stage)
+        return measured.files[file].rows if measured and file in measured.files else 0
 
 
 class _Watch(Progress):
-    """Keeps manifests and CPU seconds as they come, and tells nobody."""
+    """Keeps manifests and CPU seconds as stages finish; prints nothing."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
-        self.made: list[tuple[Manifest, float]] = []
+        self.finished: list[tuple[Manifest, float]] = []
         self._started = 0.0
 
     def start(self, stage: str, total: int, done: int) -> None:
@@ -121,7 +121,7 @@ class _Watch(Progress):
     def finish(self, stage: str, manifest: Manifest, seconds: float) -> None:
         """See `Progress.finish`."""
         super().finish(stage, manifest, seconds)
-        self.made.append((manifest, time.process_time() - self._started))
+        self.finished.append((manifest, time.process_time() - self._started))
 
 
 def run_miniature(
@@ -162,7 +162,9 @@ def _run(
         job = Run(plan, store, SerialExecutor(1), watch)
         offline_rerank.run(job)
         root = Path(folder, "lake", "miniature")
-        stages = {made.stage: _measured(made, spent, root) for made, spent in watch.made}
+        stages = {
+            manifest.stage: _measured(manifest, spent, root) for manifest, spent in watch.finished
+        }
     return Miniature(stages, documents.num_rows, queries.num_rows)
 
 
@@ -192,16 +194,16 @@ def _small(
     return PipelineConfig.model_validate(plain)
 
 
-def _measured(made: Manifest, spent: float, root: Path) -> Measured:
+def _measured(manifest: Manifest, spent: float, root: Path) -> Measured:
     stats: dict[str, float] = {}
-    for shard in made.shards:
+    for shard in manifest.shards:
         for name, value in shard.stats.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 stats[name] = stats.get(name, 0) + value
-    names = list(made.shards[0].files) if made.shards else []
-    files = {name: _file(made.files(name), root) for name in names}
+    names = list(manifest.shards[0].files) if manifest.shards else []
+    files = {name: _file(manifest.files(name), root) for name in names}
     work = int(stats.get("rate_rows", 0))
-    return Measured(len(made.shards), spent, work, files, stats)
+    return Measured(len(manifest.shards), spent, work, files, stats)
 
 
 def _file(refs: list[FileRef], root: Path) -> File:

@@ -1,4 +1,4 @@
-"""What the next run takes on this lake: a run on an empty lake, less what is already there.
+"""What the next run takes on this lake: a run on an empty lake, less what exists.
 
 A full forecast (`predict`) says what every stage costs on all rows. Here each stage gets the share
 that is left of it: documents and texts that are new, pairs without a known score, units that no
@@ -112,7 +112,7 @@ def next_run(
         run, without sizes of the whole lake; and `next_run`: `documents`, `queries`, `pairs`
         (see `Pairs`), what is computed `again`, and `done` units of earlier attempts.
     """
-    if plan.published:  # It was counted against what that very generation was built upon.
+    if plan.published:  # It was counted against what the same generation was built upon.
         documents = replace(documents, added=0, changed=0, removed=0)
         queries = replace(queries, added=0, changed=0, removed=0, new_texts=0)
     held = reusable(plan)
@@ -145,14 +145,14 @@ def next_run(
         stages = {"start": full["stages"]["start"], **stages}
     needed = sum(step.needed for step in steps)
     to_score = 0 if plan.published else _to_score(plan, store, steps, paths)
-    found = Pairs(needed, needed - to_score, to_score, exact and counts)
+    counted_pairs = Pairs(needed, needed - to_score, to_score, exact and counts)
     return _summed(full, stages) | {
         "pairs": needed,
         "next_run": {
             "documents": changes.plain(documents),
             "queries": changes.plain(queries),
             "counted": exact,
-            "pairs": asdict(found),
+            "pairs": asdict(counted_pairs),
             "again": recomputed(plan, store),
             "done": finished,
         },
@@ -180,26 +180,26 @@ def pairs(
 ) -> tuple[list[StepPairs], bool]:
     """Pairs of every step, and whether they follow from what changed without an estimate.
 
-    Where documents came or went the lists are not known before they are searched: per share of the
-    documents that was replaced `NEW_PAIRS` times that share of the pairs is taken to be new.
+    Where documents were added or removed the lists are not known before they are searched: of the
+    pairs, `NEW_PAIRS` times the share of the documents that was replaced are taken to be new.
     """
     depth = min(plan.config.retrieve.depth, documents.living)
-    gone = documents.removed + documents.changed
+    removed = documents.removed + documents.changed
     before = documents.living - documents.added + documents.removed
-    replaced = max(documents.new / max(1, documents.living), gone / max(1, before))
-    standing = queries.texts - queries.new_texts
-    found, exact = [], True
+    replaced = max(documents.new / max(1, documents.living), removed / max(1, before))
+    unchanged = queries.texts - queries.new_texts
+    steps, exact = list[StepPairs](), True
     for number, step in enumerate(plan.config.rerank):
         deep = min(step.depth, depth)
         known = min(deep, _known_depth(plan, number)) if held.scores[number] else 0
-        moved = round(standing * known * min(1.0, NEW_PAIRS * replaced))
-        fresh = queries.new_texts * deep + standing * (deep - known) + moved
-        found.append(StepPairs(queries.texts * deep, fresh))
+        moved = round(unchanged * known * min(1.0, NEW_PAIRS * replaced))
+        fresh = queries.new_texts * deep + unchanged * (deep - known) + moved
+        steps.append(StepPairs(queries.texts * deep, fresh))
         if held.scores[number]:
             # Texts of older runs may still have known scores, not only those of the last run.
             older = bool(plan.earlier and plan.earlier.run_number)
             exact &= not replaced and held.lists and not (older and queries.new_texts)
-    return found, exact
+    return steps, exact
 
 
 def _to_score(plan: Plan, store: Store, steps: list[StepPairs], paths: dict[str, str]) -> int:

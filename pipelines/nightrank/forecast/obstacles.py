@@ -1,4 +1,4 @@
-"""What would keep a night from being published, as far as that is known before it."""
+"""What would keep an incremental run from being published, as far as that is known before it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def obstacles(plan: Plan, store: Store, documents: DocumentChanges) -> list[str]
     Args:
         plan: the run.
         store: its lake.
-        documents: what it would find changed in the corpus, counted.
+        documents: what has changed in the corpus, counted.
 
     Returns:
         A line for each. Where the plan builds upon another index than readers see, the corpus is
-        compared by the night itself alone.
+        compared by the run alone.
     """
-    found = []
+    lines = []
     log = Log(store, "results")
     if rollback := log.in_force():
-        found.append(f"the night would end at once: {held_back(rollback)}")
+        lines.append(f"the run would end at once: {held_back(rollback)}")
     if late := why_expired(store, plan.own_folder, plan.config.budget.until, time.time()):
-        found.append(f"the night would end at once: {late}")
+        lines.append(f"the run would end at once: {late}")
     published, base = current_results(store), plan.usable_base
     if published and base and published.index_generation == base.generation:
         before = documents.living - documents.added + documents.removed
         limits = plan.config.gate
         removed = gate.deletions(limits, gate.Removals(documents.removed, before))
         if not removed.passed:
-            found.append(f"the gate would hold the night back: {removed}")
-    return found
+            lines.append(f"the gate would hold the run back: {removed}")
+    return lines

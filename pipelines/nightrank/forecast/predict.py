@@ -42,7 +42,7 @@ class Question:
         config: the experiment.
         encoder: its bi-encoder, resolved.
         steps: its rerankers, resolved.
-        corpus_splits: of the corpus as it lies here.
+        corpus_splits: of the corpus of the config.
         query_splits: of the queries.
         sample_rows: rows of either that are looked at.
         documents: how many there are to be instead; None takes those that are here.
@@ -87,7 +87,7 @@ def predict(ask: Question) -> dict[str, Any]:
         requests, hours, an incremental run, warnings; see README.
 
     Raises:
-        NightrankError: E_CONFIG for a plan that cannot be; E_EMPTY, E_SCHEMA for the input;
+        NightrankError: E_CONFIG for a plan that does not fit; E_EMPTY, E_SCHEMA for the input;
             E_MODEL.
     """
     config = ask.config
@@ -106,8 +106,8 @@ def predict(ask: Question) -> dict[str, Any]:
     )
     job = _shape(ask, samples, small, each, tokens.pair_tokens)
     depth, keep = config.retrieve.depth, config.results.keep
-    made = artifacts.written(job, small, each, depth, keep)
-    sizes = artifacts.artifacts(job, made)
+    written = artifacts.written(job, small, each, depth, keep)
+    sizes = artifacts.artifacts(job, written)
     counted = rows.rows_each(job, depth, keep)
     lists = counted["search", "candidates"][0], counted["merge", "candidates"][0]
     spent = times.spent(config, job, small, rates, pools, lists)
@@ -122,8 +122,8 @@ def predict(ask: Question) -> dict[str, Any]:
     available = ask.node_memory or limits.machine_memory()
     memory = limits.memory_of(job, pools, each.vector, available, shapes, config.index.factory)
     limits.check(memory, ask.device)
-    size = sum(what.size for what in made.values())
-    later = incremental_run(ask.change, job, spent, made, config.nightly.audit_nights)
+    size = sum(files.size for files in written.values())
+    later = incremental_run(ask.change, job, spent, written, config.nightly.audit_nights)
     stages = {
         name: {
             "units": stage.units,
@@ -131,7 +131,7 @@ def predict(ask: Question) -> dict[str, Any]:
             "core_seconds": round(stage.core_seconds, 2),
             "gpu_seconds": round(stage.gpu_seconds, 2),
             "gpu_hours": round(stage.gpus * stage.seconds / 3600, 4),
-            "bytes": made[name].size if name in made else 0,
+            "bytes": written[name].size if name in written else 0,
         }
         for name, stage in spent.items()
     }
@@ -151,8 +151,8 @@ def predict(ask: Question) -> dict[str, Any]:
         "index": {"shards": job.index_shards, "groups": job.groups, "flat": job.flat},
         "memory": asdict(memory),
         "requests": {
-            "put": requests.puts(job, made),
-            "get": requests.gets(job, made, len(tokens.by_name), pools.index.workers),
+            "put": requests.puts(job, written),
+            "get": requests.gets(job, written, len(tokens.by_name), pools.index.workers),
         },
         "pools": asdict(pools),
         "device": ask.device.name if ask.device else "this machine",
@@ -276,17 +276,17 @@ def _shape(
             (samples[1], ask.queries, config.queries),
         )
     )
-    # Few documents stand in both lists of a query more often than many do.
-    found = small.rows("search", "candidates") / max(1, small.queries)
+    # Of few documents more are in both lists of a query than of many.
+    list_rows = small.rows("search", "candidates") / max(1, small.queries)
     depth, hybrid = config.retrieve.depth, config.retrieve.bm25.weight > 0
     if corpus.kept > small.documents:
         most = min(shape.most_list_rows(depth, hybrid), corpus.kept)
         if small.documents < FEW_LISTS * kept_rows(depth):
-            found = max(found, (found + most) / 2)
+            list_rows = max(list_rows, (list_rows + most) / 2)
     per = artifacts.per_document(small, each, shape.POSTING_BYTES)
     by_gpu, dimension = times.has_index_gpu(config.cluster, ask.device), ask.encoder.dimension
     return shape.shape_of(
-        config, corpus, queries, dimension, per, pair_tokens, found, searched_by_gpu=by_gpu
+        config, corpus, queries, dimension, per, pair_tokens, list_rows, searched_by_gpu=by_gpu
     )
 
 

@@ -81,28 +81,28 @@ def recomputed(plan: Plan, store: Store) -> list[dict[str, Any]]:
         data = store.read(key)
     except FileNotFoundError:
         return []
-    stored = unseal(data, store.path(key), "restore the file: it says how results were made")
+    stored = unseal(data, store.path(key), "restore the file: it says how results were computed")
     old, held = stored["identity"], reusable(plan)
-    found = []
+    lines = []
     current = versions()
     for name, version in plan.earlier.versions.items():
         if version != (now := current.get(name)):
-            found.append(_line(f"stage {name}", version, now, _of_stage(name, held)))
+            lines.append(_line(f"stage {name}", version, now, _of_stage(name, held)))
     encoder = plan.encoder.identity()
     if encoder != old["encoder"]:
         what = f"every document and query is embedded again, {INDEX}; known scores are kept"
-        found.append(_line("encoder", _named(old["encoder"]), _named(encoder), what))
+        lines.append(_line("encoder", _named(old["encoder"]), _named(encoder), what))
     for number, (step, model) in enumerate(zip(plan.config.rerank, plan.steps, strict=True)):
         olds = [_named(one) for one in old["rerank"]]
         if not held.scores[number] and _named(model.identity()) not in olds:
             known = ", ".join(olds) or "none"
-            found.append(_line(f"model of {step.name}", known, _named(model.identity()), PAIRS))
-    asked, then = _leaves(plan.config.semantic()), _leaves(old["config"])
-    for name in sorted({*then, *asked}):
-        before_it, after_it = then.get(name), asked.get(name)
+            lines.append(_line(f"model of {step.name}", known, _named(model.identity()), PAIRS))
+    current_settings, old_settings = _leaves(plan.config.semantic()), _leaves(old["config"])
+    for name in sorted({*old_settings, *current_settings}):
+        before_it, after_it = old_settings.get(name), current_settings.get(name)
         if before_it != after_it and not name.endswith((".model", ".revision")):
-            found.append(_line(name, before_it, after_it, _of_setting(name, held)))
-    return found
+            lines.append(_line(name, before_it, after_it, _of_setting(name, held)))
+    return lines
 
 
 def _of_stage(name: str, held: Reusable) -> str:
@@ -140,10 +140,10 @@ def _leaves(value: Any, name: str = "") -> dict[str, Any]:
         inner = ((str(number), one) for number, one in enumerate(value, start=1))  # type: ignore[assignment]
     else:
         return {name: value}
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, one in inner:
-        found |= _leaves(one, f"{name}.{key}" if name else key)
-    return found
+        leaves |= _leaves(one, f"{name}.{key}" if name else key)
+    return leaves
 
 
 def _named(identity: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """Requests to S3, counted from the commit protocol and from what every unit opens.
 
 Writing: a PUT for each data file (more for one above 50 MB, which s3fs sends in parts), one for the
-unit's record, one for the stage's manifest; LISTs are priced like PUTs. Reading: a table is asked
-for its size (HEAD) and read (GET), a range of a scatter file is one GET; input files are read by
+unit's record, one for the stage's manifest; LISTs are priced like PUTs. Reading: a table takes a
+HEAD for its size and a GET, a range of a scatter file is one GET; input files are read by
 blocks of 5 MB, which is what fsspec reads ahead.
 """
 
@@ -23,32 +23,32 @@ LISTS, HEADS = 7, 2
 ONCE_PUT, ONCE_GET = 33, 12
 
 
-def puts(shape: Shape, made: dict[str, Written]) -> int:
+def puts(shape: Shape, written: dict[str, Written]) -> int:
     """PUT, LIST and the like of a whole run."""
     units, total = units_of(shape), ONCE_PUT
-    for stage, what in made.items():
+    for stage, files in written.items():
         count = units.get(stage, 1)
-        total += what.count + count + 1 + LISTS
-        for size in what.files.values():
+        total += files.count + count + 1 + LISTS
+        for size in files.files.values():
             each = size / max(1, count)
             if each > PART_BYTES:
                 total += count * (round(each / PART_BYTES) + 2)
     return total
 
 
-def gets(shape: Shape, made: dict[str, Written], tokenizers: int, workers: int) -> int:
+def gets(shape: Shape, written: dict[str, Written], tokenizers: int, workers: int) -> int:
     """GET and HEAD of a whole run.
 
     Args:
         shape: the job.
-        made: what every stage writes.
+        written: what every stage writes.
         tokenizers: how many there are.
-        workers: that search; each opens the groups that it meets.
+        workers: that search; each opens the groups that it searches.
     """
-    units, total = units_of(shape), ONCE_GET + HEADS * len(made)
-    documents, asked = shape.document_shards, shape.query_shards
+    units, total = units_of(shape), ONCE_GET + HEADS * len(written)
+    documents, shards = shape.document_shards, shape.query_shards
     corpus, queries = shape.corpus, shape.queries
-    hybrid = "terms of documents" in made
+    hybrid = "terms of documents" in written
     blocks = 2 * (corpus.size // BLOCK_BYTES) + queries.size // BLOCK_BYTES
     opened = [max(side.splits, side.files) for side in (corpus, queries)]
     total += blocks + 3 * (2 * opened[0] + opened[1])
@@ -58,20 +58,22 @@ def gets(shape: Shape, made: dict[str, Written], tokenizers: int, workers: int) 
     # Tokens, terms and ids of texts; tokens and terms are read to embed, to train and to build.
     total += TABLE * documents * (2 * tokenizers + 2 + 3 * hybrid)
     total += TABLE * shape.index_shards * hybrid
-    total += RANGE * asked * queries.splits + TABLE * asked * (2 * tokenizers + hybrid)
-    loaded = min(workers, asked) * shape.index_shards
+    total += RANGE * shards * queries.splits + TABLE * shards * (2 * tokenizers + hybrid)
+    loaded = min(workers, shards) * shape.index_shards
     total += TABLE * units["search"] * (1 + hybrid)
     total += (TABLE * (1 + hybrid) + RANGE) * min(loaded, units["search"] * shape.index_shards)
     if not shape.flat:
-        total += TABLE * documents * min(workers, asked)
+        total += TABLE * documents * min(workers, shards)
     total += TABLE * units["search"]
     for step in shape.steps:
         # Every unit reads its shard's range of all query shards' pairs, and queries once a worker.
-        meets = min(asked, max(1, step.pairs // max(1, step.units)))
-        total += step.units * (TABLE + RANGE * meets) + TABLE * min(workers, step.units) * asked * 2
+        meets = min(shards, max(1, step.pairs // max(1, step.units)))
+        total += (
+            step.units * (TABLE + RANGE * meets) + TABLE * min(workers, step.units) * shards * 2
+        )
         # Ranking reads its query shard's range of every unit that has one.
-        total += RANGE * step.units * meets + TABLE * 3 * asked
-    # Rejects of inputs, vectors and ranks, and the ids that they are told by.
-    total += RANGE * units["changes"] * asked + TABLE * (corpus.splits + 2 * asked)
+        total += RANGE * step.units * meets + TABLE * 3 * shards
+    # Rejects of inputs, vectors and ranks, and their ids.
+    total += RANGE * units["changes"] * shards + TABLE * (corpus.splits + 2 * shards)
     # What is published is read once more before: lists and accounts of queries, changes, rejects.
-    return total + RANGE * (2 * asked + units["changes"] + 1)
+    return total + RANGE * (2 * shards + units["changes"] + 1)

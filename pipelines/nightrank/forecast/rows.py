@@ -15,7 +15,7 @@ def rows_each(shape: Shape, depth: int, keep: int) -> dict[tuple[str, str], tupl
         keep: `results.keep`.
     """
     corpus, queries, units = shape.corpus, shape.queries, units_of(shape)
-    asked = shape.query_shards
+    query_shards = shape.query_shards
     deep = queries.distinct * min(depth, corpus.kept)
     lists = round(queries.distinct * shape.list_rows)
     dropped, lost = corpus.accepted - corpus.kept, corpus.rows - corpus.accepted
@@ -27,7 +27,7 @@ def rows_each(shape: Shape, depth: int, keep: int) -> dict[tuple[str, str], tupl
     def split(rows: int, files: int, keys: int) -> tuple[int, int]:
         return rows, files * distinct_keys(rows / max(1, files), keys)
 
-    found: dict[tuple[str, str], tuple[int, int]] = {
+    rows_of: dict[tuple[str, str], tuple[int, int]] = {
         ("ingest corpus", "ids"): ids(corpus.accepted, corpus.splits),
         ("ingest corpus", "rejects"): (lost, 0),
         ("delta corpus", "dropped"): split(dropped, units["delta corpus"], corpus.splits),
@@ -55,20 +55,20 @@ def rows_each(shape: Shape, depth: int, keep: int) -> dict[tuple[str, str], tupl
     pairs = [step.pairs for step in shape.steps]
     heads = ["merge", *(f"rank {step.name}" for step in shape.steps[:-1])]
     for stage, head, step in zip(heads, pairs, shape.steps, strict=False):
-        found[(stage, "scatter")] = split(head, asked, shape.document_shards)
-        found[(step.name, "scores")] = split(step.pairs, max(1, step.units), asked)
-        found[(step.name, "store")] = (step.pairs, 0)
+        rows_of[(stage, "scatter")] = split(head, query_shards, shape.document_shards)
+        rows_of[(step.name, "scores")] = split(step.pairs, max(1, step.units), query_shards)
+        rows_of[(step.name, "store")] = (step.pairs, 0)
         if stage != "merge":
-            found[(stage, "pool")] = (deep, 0)
-    found |= {
+            rows_of[(stage, "pool")] = (deep, 0)
+    rows_of |= {
         ("rank", "pool"): (deep, 0),
         ("rank", "ranked"): (queries.kept * min(keep, depth, corpus.kept), 0),
         ("rank", "queries"): (queries.kept, 0),
-        ("rank", "lists"): ids(queries.kept, asked),
+        ("rank", "lists"): ids(queries.kept, query_shards),
         ("changes", "changes"): (queries.kept, 0),
         ("rejects", "rejects"): (lost + dropped + queries.rows - queries.kept, 0),
     }
-    return found
+    return rows_of
 
 
 def distinct_keys(rows: float, keys: int) -> int:

@@ -32,7 +32,7 @@ from nightrank.storage.filesystem import connect
 
 # Half a second to read and check on one core; gzip and Parquet decode to some four times as much.
 WHOLE_BYTES = 32 << 20
-# Splits that are looked into, and bytes of each from which the length of a row is told.
+# Splits that are sampled, and the bytes of each that the length of a row is estimated from.
 SPLITS, PIECE_BYTES = 8, 4 << 20
 FOOTERS = 64
 
@@ -43,12 +43,12 @@ class Sample:
 
     Attributes:
         rows: rows of all files.
-        accepted: rows that pass the checks (and are judged, where only those are asked for).
+        accepted: rows that pass the checks (and are judged, where only those count).
         kept: documents, or query_ids: accepted rows without repeated ids.
         distinct: documents, or distinct query texts.
         whole: whether all of it was read: the counts are exact then.
         read: rows that were read.
-        table: accepted rows without repeated ids, at most as many as were asked for, evenly spread.
+        table: accepted rows without repeated ids, at most `wanted`, evenly spread.
         seconds_per_row: reading, checking and hashing on one core.
         size: bytes of the files.
         files: their number.
@@ -104,7 +104,7 @@ def sample_input(
     table = pa.concat_tables(parts).combine_chunks()
     accepted = table.num_rows
     if not accepted and (whole or judged is None):
-        what = f"the {kind} hold not a single usable row in {read} that were read"
+        what = f"the {kind} hold no usable row in {read} that were read"
         do = f"check {kind}.path and {kind}.columns"
         raise NightrankError("E_EMPTY", what, source.path, do)
     table = _unrepeated(table, isinstance(source, Corpus))

@@ -24,7 +24,7 @@ from nightrank.models.text.tokenizers import UTF8, pretrained_tokenizer
 from nightrank.storage import schemas
 from nightrank.storage.tokens import Tokens
 
-# [CLS] and [SEP]s of BERT's kin; by how many a model differs makes no difference here.
+# [CLS] and [SEP]s of models like BERT; the few that others differ by do not matter here.
 SPECIAL_SINGLE, SPECIAL_PAIR = 2, 3
 PAIRS = 4096
 SEED = 20_26
@@ -58,7 +58,7 @@ class Texts:
 def tokenise(
     model: ResolvedModel, documents: pa.Table, queries: pa.Table, shard_rows: tuple[int, int]
 ) -> Texts:
-    """Tokens of the sample, as the stage makes them.
+    """Tokens of the sample, as the stage writes them.
 
     Args:
         model: whose tokenizer is taken.
@@ -69,7 +69,7 @@ def tokenise(
     tokenizer = load_tokenizer(model)
     real: Any = None
     if model.tokenizer.startswith(UTF8):
-        # Without one (a table of vectors splits texts itself) bytes stand for tokens.
+        # Without one (a table of vectors splits texts itself) bytes count as tokens.
         with contextlib.suppress(NightrankError):
             real = pretrained_tokenizer(Path(model.path))
     titles, bodies = (documents[name].combine_chunks() for name in ("title", "text"))
@@ -79,7 +79,7 @@ def tokenise(
 
 
 def _side(tokenizer: Any, real: Any, texts: pa.StringArray, shard_rows: int) -> Side:
-    tokenizer(texts.slice(0, 8))  # Whatever the first call sets up.
+    tokenizer(texts.slice(0, 8))  # The first call also loads tables.
     began = time.process_time()
     tokens = tokenizer(texts)
     seconds = (time.process_time() - began) / max(1, len(texts))
@@ -95,7 +95,7 @@ def _side(tokenizer: Any, real: Any, texts: pa.StringArray, shard_rows: int) -> 
 
 @dataclass(frozen=True)
 class Load:
-    """What a model gets to do: inputs of these lengths (int64 [n]), special tokens counted.
+    """The work of a model: inputs of these lengths (int64 [n]), special tokens counted.
 
     Attributes:
         lengths: of the sampled inputs.
