@@ -83,24 +83,24 @@ def test_operations_of_known_networks_are_those_counted_by_hand() -> None:
 def test_a_whole_input_is_counted_to_the_row(tmp_path: Path) -> None:
     rows = [{"_id": f"d{i % 900}", "text": f"text {i}"} for i in range(1000)]
     rows += [{"_id": "empty", "text": " "}, {"_id": "", "text": "no id"}]
-    found = sampled(Corpus(path=str(write_jsonl(tmp_path / "c.jsonl", rows))))
-    assert (found.rows, found.accepted, found.kept, found.whole) == (1002, 1000, 900, True)
-    assert found.table.num_rows == 500
-    kept = {row["doc_id"]: row["text"] for row in found.table.to_pylist()}
+    sample = sampled(Corpus(path=str(write_jsonl(tmp_path / "c.jsonl", rows))))
+    assert (sample.rows, sample.accepted, sample.kept, sample.whole) == (1002, 1000, 900, True)
+    assert sample.table.num_rows == 500
+    kept = {row["doc_id"]: row["text"] for row in sample.table.to_pylist()}
     assert len(kept) == 500
     assert all(int(text.split()[1]) >= 100 for text in kept.values())  # The last of an id counts.
 
     asked = [{"_id": f"q{i}", "text": f"query {i % 7}"} for i in range(40)]
     path = str(write_jsonl(tmp_path / "q.jsonl", asked))
-    found = sampled(Queries(path=path))
-    assert (found.kept, found.distinct) == (40, 7)
+    sample = sampled(Queries(path=path))
+    assert (sample.kept, sample.distinct) == (40, 7)
     qrels = tmp_path / "qrels.tsv"
     qrels.write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq3\td2\t1\nunknown\td2\t1\n")
     assert sampled(Queries(path=path), qrels=str(qrels)).kept == 2
 
 
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "csv", "parquet"])
-def test_rows_of_a_large_input_are_told_from_a_part(
+def test_rows_of_a_large_input_are_estimated_from_a_part(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = np.random.default_rng(1)
@@ -119,9 +119,9 @@ def test_rows_of_a_large_input_are_told_from_a_part(
         path.write_bytes(gzip.compress(text) if form.endswith("gz") else text)
     monkeypatch.setattr(sampling, "WHOLE_BYTES", 1000)
     monkeypatch.setattr(sampling, "PIECE_BYTES", 1 << 17 if not form.endswith("gz") else 1 << 12)
-    found = sampled(Corpus(path=str(path)))
-    assert not found.whole and found.table.num_rows == 500
-    assert found.kept == pytest.approx(4000, rel=0 if form == "parquet" else 0.15)
+    sample = sampled(Corpus(path=str(path)))
+    assert not sample.whole and sample.table.num_rows == 500
+    assert sample.kept == pytest.approx(4000, rel=0 if form == "parquet" else 0.15)
 
 
 def test_a_corpus_without_a_usable_row_is_refused(tmp_path: Path) -> None:

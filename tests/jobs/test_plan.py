@@ -232,7 +232,7 @@ def test_a_hundred_million_documents_are_planned_from_a_few(
     assert 0 < night < 0.2 * whole
 
 
-def test_gpus_that_are_not_here_are_not_foretold_by_this_cpu(
+def test_gpus_of_other_machines_are_not_forecast_by_this_cpu(
     made_up: Collection, tmp_path: Path, write_config: Config, asked: Callable[..., dict[str, Any]]
 ) -> None:
     pools = {"model": {"workers": 2, "gpus": 1}}
@@ -256,7 +256,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert caught.value.code == "E_USAGE"
 
 
-def test_numbers_are_told_in_few_characters() -> None:
+def test_numbers_take_few_characters() -> None:
     assert [count(n) for n in (999, 12_345, 1_234_567, 10**9)] == [
         "999",
         "12,345",

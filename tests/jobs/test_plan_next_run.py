@@ -84,7 +84,7 @@ def check(said: dict[str, Any], came: dict[str, Any]) -> None:
         assert pairs["to_score"] == came["pairs_scored"]
 
 
-def test_a_dry_run_announces_what_the_night_does_and_writes_nothing(
+def test_a_dry_run_forecasts_the_incremental_run_and_writes_nothing(
     made: Collection, tmp_path: Path, write_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "lake"
@@ -287,7 +287,7 @@ def test_the_bottleneck_names_the_setting_that_moves_it() -> None:
     assert of("merge", 64, executor="serial")["setting"] == "cluster.executor"
 
 
-def test_a_dry_run_refuses_what_the_night_would(
+def test_a_dry_run_refuses_what_the_run_would(
     made: Collection, tmp_path: Path, write_config: Config
 ) -> None:
     write_jsonl(made.folder / "corpus.jsonl", [{"_id": "a", "text": ""}])
@@ -325,7 +325,7 @@ def test_nothing_is_compared_before_something_is_published(
     assert recomputed(plan, store) == [] and not reusable(plan).segments
 
 
-def test_a_night_that_is_published_already_changes_nothing(
+def test_a_published_run_changes_nothing(
     made: Collection, tmp_path: Path, write_config: Config
 ) -> None:
     config = write_config(made.config(tmp_path / "lake"))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nightrank.config.schema import PipelineConfig
 from nightrank.forecast import artifacts, calibration, limits, requests, rows, shape, times
@@ -72,7 +73,7 @@ class _Tokens:
     by_name: dict[str, Texts]
     documents: Load
     queries: Load
-    pairs: list[tuple[Load, Any]]
+    pairs: list[tuple[Load, NDArray[np.int32]]]
     pair_tokens: list[tuple[float, int]]
 
     def of(self, model: ResolvedModel) -> Texts:

@@ -142,7 +142,7 @@ def cut_shares(
     documents: Load,
     queries: Load,
     steps: Sequence[ResolvedModel],
-    pairs: Sequence[tuple[Load, Any]],
+    pairs: Sequence[tuple[Load, NDArray[np.int32]]],
 ) -> list[dict[str, Any]]:
     """What is longer than its model takes, of documents, queries and each step's pairs.
 
