@@ -39,5 +39,13 @@ def test_other_versions_are_told_apart_from_damage() -> None:
     assert refused(b'{"format": 99}') == "E_CONFIG"
     turned = seal({"a": 1}).replace(b'"format":%d' % FORMAT, b'"format":%d' % (FORMAT - 1))
     assert refused(turned) == "E_CORRUPT"
-    for damaged in (b"", b"{}", b"null", b"[1]", b"\xff", b'{"format": 3}', seal({"a": 1}) + b" "):
+    for damaged in (
+        b"",
+        b"{}",
+        b"null",
+        b"[1]",
+        b"\xff",
+        b'{"format": %d}' % FORMAT,
+        seal({"a": 1}) + b" ",
+    ):
         assert refused(damaged) == "E_CORRUPT"
