@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from nightrank.flow.run import Run
+from nightrank.generations.results import open_lake
 from nightrank.generations.stage_order import declarations
 from nightrank.runtime.stage import Stage
 from nightrank.storage.dataset import Manifest
+from nightrank.storage.log import Log
 from tests.support.collection import Collection, write_jsonl
 from tests.support.lake import digests, run
 from tests.support.versions import raise_version
@@ -167,6 +169,34 @@ def test_an_incremental_run_after_an_upgrade_reuses_nothing_of_the_stage(
     assert embedded == (119 if stage == "segment" else 121 if stage in everything else 1)
     fresh = {"segment", "tokenize", "rerank"}
     assert (scored == came["pairs_needed"]) == (stage in fresh)
+
+
+@pytest.mark.parametrize("stage", ["compact", "copy"])
+def test_merged_segments_of_an_older_version_are_not_reused(
+    stage: str,
+    collection: Collection,
+    published: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lake = tmp_path / "lake"
+    shutil.copytree(published, lake)
+    changed = Collection(tmp_path / "changed", documents=120, queries=8)
+    plain = json.loads(Path(write(changed, lake)).read_text())
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({**plain, "nightly": {"max_segments": 1}}))
+    for removed in (1, 2, 3):
+        if removed == 3:
+            raise_version(monkeypatch, stage)
+        write_jsonl(changed.folder / "corpus.jsonl", [*changed.documents[removed:], NEW[removed]])
+        came = run(str(config))
+        # After the first, each run merges its segment with the one that the run before merged.
+        assert came["documents_embedded"] == (121 - removed if removed == 3 else 1)
+    index = Log(open_lake(str(lake), "tiny"), "index")
+    assert sum(entry.body["compacted"] is not None for entry in index.published()) == 2
+
+
+NEW = {i: {"_id": f"new{i}", "title": "river", "text": f"bank loan {i}"} for i in (1, 2, 3)}
 
 
 def changed_document() -> dict[str, Any]:

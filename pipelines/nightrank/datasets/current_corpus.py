@@ -29,13 +29,13 @@ class CurrentCorpus:
 
     def tombstone_files(self) -> list[FileRef]:
         """The tombstone files."""
-        return [ref for made in self.tombstones for ref in made.files("tombstones") if ref.rows]
+        return [ref for delta in self.tombstones for ref in delta.files("tombstones") if ref.rows]
 
 
 def ordinals_in(parts: list[tuple[FileRef, Sequence[Range]]], read: Reader) -> np.ndarray:
     """Ordinals (int64, ascending) of tombstones; `parts` are files with adjacent ranges of them."""
-    found = [read.ranges(ref, ranges)["ordinal"].to_numpy() for ref, ranges in parts]
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+    ordinals = [read.ranges(ref, ranges)["ordinal"].to_numpy() for ref, ranges in parts]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *ordinals]))
 
 
 def tombstoned_ordinals(refs: list[FileRef], read: Reader) -> np.ndarray:

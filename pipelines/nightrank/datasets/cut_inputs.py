@@ -16,14 +16,14 @@ from nightrank.storage.dataset import Manifest
 STAT = "cut"
 
 
-def counted(made: Iterable[Manifest], inputs: str) -> dict[str, int]:
+def counted(manifests: Iterable[Manifest], inputs: str) -> dict[str, int]:
     """`cut` and `of`: inputs that were cut, of those that were counted.
 
     Args:
-        made: manifests of stages that run a model.
+        manifests: of stages that run a model.
         inputs: the statistic that counts the inputs of a shard.
     """
-    stats = [shard.stats for one in made for shard in one.shards if STAT in shard.stats]
+    stats = [shard.stats for one in manifests for shard in one.shards if STAT in shard.stats]
     return {
         "cut": sum(int(one[STAT]) for one in stats),
         "of": sum(int(one[inputs]) for one in stats),
@@ -48,10 +48,12 @@ def summary(
         `kind` (documents, queries, pairs), `model`, `tokens` (the limit), `cut`, `of`.
     """
     sides = (("documents", documents), ("queries", queries))
-    found = [_record(kind, encoder, counted(made, "encoded")) for kind, made in sides]
-    for name, (model, made) in steps.items():
-        found.append({**_record("pairs", model, counted(made, "pairs_scored")), "step": name})
-    return found
+    records = [_record(kind, encoder, counted(manifests, "encoded")) for kind, manifests in sides]
+    for name, (model, manifests) in steps.items():
+        records.append(
+            {**_record("pairs", model, counted(manifests, "pairs_scored")), "step": name}
+        )
+    return records
 
 
 def _record(kind: str, model: ResolvedModel, counts: dict[str, int]) -> dict[str, Any]:

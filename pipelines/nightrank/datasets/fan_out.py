@@ -165,7 +165,7 @@ def _status(
 
 def document_files(documents: dict[int, Manifest]) -> dict[int, list[FileRef]]:
     """Document shards of every segment, by its number."""
-    return {number: made.files("documents") for number, made in documents.items()}
+    return {number: manifest.files("documents") for number, manifest in documents.items()}
 
 
 def document_column(

@@ -54,8 +54,8 @@ def look_up(judged: pa.Array, current: CurrentCorpus, read: Reader) -> Coverage:
     """
     segments = [
         (number, ref)
-        for number, made in sorted(current.documents.items())
-        for ref in made.files("ids")
+        for number, manifest in sorted(current.documents.items())
+        for ref in manifest.files("ids")
     ]
     bucket = buckets.bucket_of(id_hash(judged))
     runs = _runs(bucket, sum(ref.rows for _, ref in segments))
@@ -76,8 +76,8 @@ def look_up(judged: pa.Array, current: CurrentCorpus, read: Reader) -> Coverage:
             least = min(filter(None, (least, pc.min(ids).as_py())), default=None)
         chosen |= mine
     kept = pa.array(chosen)
-    found = pa.array(known).filter(kept)
-    return Coverage.of("documents", len(judged), judged.filter(kept), found, least or "")
+    is_known = pa.array(known).filter(kept)
+    return Coverage.of("documents", len(judged), judged.filter(kept), is_known, least or "")
 
 
 def _runs(bucket: np.ndarray, rows: int) -> list[range]:

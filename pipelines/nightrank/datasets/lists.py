@@ -31,10 +31,10 @@ class PreviousLists:
     moves: tuple[tuple[int, Manifest], ...] = ()
 
 
-def by_query_shard(queries: Manifest, found: Manifest | None) -> dict[str, list[FileRef]]:
+def by_query_shard(queries: Manifest, searched: Manifest | None) -> dict[str, list[FileRef]]:
     """Partial lists of every query shard, groups in order."""
     partials: dict[str, list[FileRef]] = {shard.shard: [] for shard in queries.shards}
-    for shard in found.shards if found else ():
+    for shard in searched.shards if searched else ():
         partials[shard.shard.rpartition(".group-")[0]].append(shard.files["candidates"])
     return partials
 
@@ -72,8 +72,8 @@ def lists(ranked: pa.Table, members: pa.Table, lengths: np.ndarray) -> pa.Table:
         hashlib.blake2b(text.encode() + scores[a:b].tobytes(), digest_size=16).hexdigest()
         for text, a, b in zip(texts, ends[:-1].tolist(), ends[1:].tolist(), strict=True)
     ]
-    made = [members["query_id"], pa.array(digests, pa.string()), nested]
-    return pa.table(made, schema=schemas.LISTS)
+    columns_of_lists = [members["query_id"], pa.array(digests, pa.string()), nested]
+    return pa.table(columns_of_lists, schema=schemas.LISTS)
 
 
 def scatter(table: pa.Table, depth: int) -> Scatter:

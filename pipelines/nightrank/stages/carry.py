@@ -105,7 +105,7 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
         for number, merged in before.moves
     ]
     distinct, lists = before.distinct.shards, before.merged.shards
-    found = []
+    units = []
     for i, shard in enumerate(queries.shards):
         previous = [
             PreviousShard(
@@ -116,8 +116,8 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
         args = Args(
             shard.files["queries"], previous, partials[shard.shard], inputs.tombstones, moves
         )
-        found.append(Task(shard.shard, args))
-    return found
+        units.append(Task(shard.shard, args))
+    return units
 
 
 class Worker:
@@ -197,8 +197,8 @@ class Worker:
             query = number[pool["query"].to_numpy()]
             pool = pool.set_column(0, "query", pa.array(query, pa.int32()))
             pools.append(pool.filter(pa.array(query >= 0)))
-        found = {name: pa.array(ids, pa.string()) for name, ids in doc_ids.items()}
-        return known, pa.concat_tables(pools), carried_lists.Bounds(bounds.scores, found)
+        doc_id_arrays = {name: pa.array(ids, pa.string()) for name, ids in doc_ids.items()}
+        return known, pa.concat_tables(pools), carried_lists.Bounds(bounds.scores, doc_id_arrays)
 
 
 def moved(

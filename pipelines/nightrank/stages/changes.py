@@ -159,8 +159,8 @@ def overlap(one: list[str], other: list[str]) -> float:
     seen: tuple[set[str], set[str]] = (set(), set())
     total = weight = 0.0
     for d in range(1, depth + 1):
-        for side, found in zip((one, other), seen, strict=True):
-            found.update(side[d - 1 : d])
+        for side, members in zip((one, other), seen, strict=True):
+            members.update(side[d - 1 : d])
         share = PERSISTENCE ** (d - 1)
         total += share * len(seen[0] & seen[1]) / d
         weight += share

@@ -62,7 +62,7 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
     count = -(-inputs.current_rows // size)
     check_shards(count)
     ends = np.cumsum([ref.rows for _, ref in files]).tolist()
-    found = []
+    units = []
     for i, name in enumerate(shard_names(count)):
         start, stop = total * i // count, total * (i + 1) // count
         runs = []
@@ -70,8 +70,8 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
             low, high = max(start, end - ref.rows), min(stop, end)
             if low < high:
                 runs.append((key, ref, low - (end - ref.rows), high - (end - ref.rows)))
-        found.append(Task(name, Args(i, runs, inputs.tombstones)))
-    return found
+        units.append(Task(name, Args(i, runs, inputs.tombstones)))
+    return units
 
 
 class Worker:

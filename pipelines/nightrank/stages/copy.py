@@ -54,14 +54,14 @@ class OldShard:
 
 def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per merged shard, with the files of the shards that its documents were in."""
-    found = []
+    units = []
     for record in inputs.merged.shards:
         sources = {}
         for key in record.stats["keys"]:
             number, shard = ordinals.split_key(key)
             sources[key] = inputs.old[number].shards[shard].files
-        found.append(Task(record.shard, Args(record.files["origin"], sources)))
-    return found
+        units.append(Task(record.shard, Args(record.files["origin"], sources)))
+    return units
 
 
 class Worker:
@@ -99,13 +99,13 @@ class Worker:
             files, rows, start = part.files, part.rows, part.start
             held, vectors = to_numpy(read.table(files["vectors"]))
             at = np.searchsorted(held, rows)
-            found = at < len(held)
-            found[found] = held[at[found]] == rows[found]
-            numbers.append(start + np.flatnonzero(found))
-            matrices.append(vectors[at[found]])
+            has_vector = at < len(held)
+            has_vector[has_vector] = held[at[has_vector]] == rows[has_vector]
+            numbers.append(start + np.flatnonzero(has_vector))
+            matrices.append(vectors[at[has_vector]])
             without = read.table(files["rejects"])
             reasons = dict(zip(*(without[n].to_pylist() for n in ("row", "reason")), strict=True))
-            lost = np.flatnonzero(~found)
+            lost = np.flatnonzero(~has_vector)
             columns = [
                 pa.array(start + lost, pa.int32()),
                 pa.array([reasons[row] for row in rows[lost].tolist()], pa.string()),

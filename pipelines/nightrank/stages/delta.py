@@ -73,15 +73,17 @@ class Args:
 def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per run of buckets of about four million rows."""
     ingested, current = inputs.ingested, inputs.current
-    rows = ingested.rows("ids") + sum(made.rows("ids") for made in current.documents.values())
+    rows = ingested.rows("ids") + sum(
+        manifest.rows("ids") for manifest in current.documents.values()
+    )
     runs = buckets.runs(rows, ROWS_PER_TASK)
     segments = [
         (number, ref)
-        for number, made in sorted(current.documents.items())
-        for ref in made.files("ids")
+        for number, manifest in sorted(current.documents.items())
+        for ref in manifest.files("ids")
     ]
     tombstones = current.tombstone_files()
-    found = []
+    units = []
     for name, run in zip(shard_names(len(runs)), runs, strict=True):
         args = Args(
             buckets.parts(enumerate(ingested.files("ids")), run),
@@ -89,8 +91,8 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
             # Of joined buckets some that are not needed: they name no other document.
             [(p.ref, p.ranges) for p in buckets.parts(enumerate(tombstones), run)],
         )
-        found.append(Task(name, args))
-    return found
+        units.append(Task(name, args))
+    return units
 
 
 class Worker:
@@ -125,8 +127,8 @@ class Worker:
         if self._kind == "queries":
             return Payload({"dropped": content}, stats)
         table = table.filter(pa.array(~dropped)).combine_chunks()
-        made, compared = _compare(table, self._current(task.args, read), self._feed)
-        return Payload({"dropped": content, **made}, stats | compared)
+        scattered, compared = _compare(table, self._current(task.args, read), self._feed)
+        return Payload({"dropped": content, **scattered}, stats | compared)
 
     def _current(self, args: Args, read: Reader) -> pa.Table:
         """Current documents of these buckets: id, content_hash and ordinal (in `row`)."""
@@ -144,13 +146,13 @@ class Worker:
             hashes = table["content_hash"]
             wrong = same & pc.not_equal(hashes.slice(0, len(same)), hashes.slice(1)).to_numpy()
         if wrong.any():
-            found = pc.unique(table["id"].slice(0, len(same)).filter(pa.array(wrong)))
-            examples = ", ".join(repr(value)[:80] for value in found.slice(0, 3).to_pylist())
+            duplicates = pc.unique(table["id"].slice(0, len(same)).filter(pa.array(wrong)))
+            examples = ", ".join(repr(value)[:80] for value in duplicates.slice(0, 3).to_pylist())
             if self._policy == "strict":
-                what = f"{len(found)} doc_ids have several texts each, e.g. {examples}"
+                what = f"{len(duplicates)} doc_ids have several texts each, e.g. {examples}"
                 do = "make doc_ids unique, or set corpus.duplicates=last"
             else:
-                what = f"{len(found)} query_ids occur more than once, e.g. {examples}"
+                what = f"{len(duplicates)} query_ids occur more than once, e.g. {examples}"
                 do = "make query_ids unique, or set queries.on_dup_query=reject"
             raise NightrankError("E_SCHEMA", what, "", do)
 

@@ -58,7 +58,7 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
     total = inputs.ingested.rows("rows")
     count = min(BUCKETS, max(1, -(-total // ordinals.shard_rows(total, inputs.shard_rows))))
     dropped_files = inputs.delta.files("dropped")
-    found = []
+    units = []
     for i, name in enumerate(shard_names(count)):
         buckets = range(BUCKETS * i // count, BUCKETS * (i + 1) // count)
         splits = []
@@ -66,8 +66,8 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
             ranges = ref.ranges.between(buckets.start, buckets.stop)
             dropped = [(file, part) for file in dropped_files if (part := file.range(split))]
             splits.append(SplitPart(ref, ranges, dropped))
-        found.append(Task(name, Args(splits)))
-    return found
+        units.append(Task(name, Args(splits)))
+    return units
 
 
 class Worker:

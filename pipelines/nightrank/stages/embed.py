@@ -73,7 +73,7 @@ class Args:
 def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per shard of tokens."""
     shards, known = inputs.tokens.shards, inputs.known
-    found = []
+    units = []
     for number, shard in enumerate(shards):
         args = Args(shard.files["tokens"])
         if known:
@@ -83,8 +83,8 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
                 for i in overlapping(number, len(shards), len(earlier))
             ]
             args = replace(args, texts=known.distinct.shards[number].files["queries"], known=pairs)
-        found.append(Task(shard.shard, args))
-    return found
+        units.append(Task(shard.shard, args))
+    return units
 
 
 class Worker:
@@ -142,10 +142,10 @@ class Worker:
         if args.texts:
             mine = read.table(args.texts, ["query_hash"])["query_hash"].combine_chunks()
             for queries_ref, vectors_ref in args.known:
-                rows, found = to_numpy(read.table(vectors_ref))
+                rows, earlier_vectors = to_numpy(read.table(vectors_ref))
                 theirs = read.table(queries_ref, ["query_hash"])["query_hash"]
                 now = pc.fill_null(pc.index_in(theirs.take(pa.array(rows)), mine), -1).to_numpy()
-                vectors[now[now >= 0]] = found[now >= 0]
+                vectors[now[now >= 0]] = earlier_vectors[now >= 0]
                 missing[now[now >= 0]] = False
         return vectors, np.flatnonzero(missing).astype(np.int64)
 

@@ -171,10 +171,10 @@ class Worker:
             members = read.table(shard.members, ["query_id", "query", "vertical"])
             members = members.filter(pc.is_in(members["query_id"], judged))
             parts.append(by_query_id(read.table(shard.pool), members))
-            found = read.table(shard.queries, ["text"])["text"].take(members["query"])
+            query_texts = read.table(shard.queries, ["text"])["text"].take(members["query"])
             ids = members["query_id"].to_pylist()
             verticals |= dict(zip(ids, members["vertical"].to_pylist(), strict=True))
-            texts |= dict(zip(ids, found.to_pylist(), strict=True))
+            texts |= dict(zip(ids, query_texts.to_pylist(), strict=True))
         return pa.concat_tables(parts), verticals, texts
 
     def _rejected(self, task: Task[Args], read: Reader, judged: pa.Array) -> list[str]:
@@ -210,7 +210,7 @@ class Worker:
                 pc.is_in(self._qrels["query_id"], pa.array(texts, pa.string()))
             ).to_pylist()
         }
-        made = []
+        examples = []
         for query_id in pick(per_query, self._measures[0]):
             if query_id not in texts:
                 continue
@@ -233,8 +233,8 @@ class Worker:
                     mine.to_pylist(), *(c.to_pylist() for c in shown), strict=True
                 )
             ]
-            made.append(Example(query_id, texts[query_id], candidates))
-        return made
+            examples.append(Example(query_id, texts[query_id], candidates))
+        return examples
 
 
 def pick(per_query: pa.Table, measure: str) -> list[str]:

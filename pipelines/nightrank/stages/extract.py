@@ -62,13 +62,13 @@ class Args:
 def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per bundle that holds kept rows."""
     bundles = bundled(inputs.splits)
-    found = []
+    units = []
     for number, name in enumerate(shard_names(len(bundles))):
         kept = [(ref, part) for ref in inputs.delta.files("kept") if (part := ref.range(number))]
         if kept:
             lines = inputs.ingested.shards[number].stats["lines"]
-            found.append(Task(name, Args(bundles[number], lines, kept)))
-    return found
+            units.append(Task(name, Args(bundles[number], lines, kept)))
+    return units
 
 
 class Worker:
@@ -86,9 +86,9 @@ class Worker:
         def rows() -> Iterator[pa.Table]:
             before = 0
             for split, lines in zip(task.args.bundle, task.args.lines, strict=True):
-                for found in self._rows(split, kept, before, before + lines):
-                    stats["fetched"] += found.num_rows
-                    yield found
+                for selected in self._rows(split, kept, before, before + lines):
+                    stats["fetched"] += selected.num_rows
+                    yield selected
                 before += lines
 
         return Payload({"rows": Batches(accepted_schema("corpus", self._source), rows())}, stats)
@@ -104,15 +104,15 @@ class Worker:
             accepted, _ = validate(batch, "corpus", self._source)
             numbers = pc.add(accepted["row"], start)
             accepted = accepted.set_column(accepted.schema.get_field_index("row"), "row", numbers)
-            found = accepted.filter(pa.array(np.isin(numbers.to_numpy(), wanted)))
-            if not found.num_rows:
+            selected = accepted.filter(pa.array(np.isin(numbers.to_numpy(), wanted)))
+            if not selected.num_rows:
                 continue
-            at = np.searchsorted(wanted, found["row"].to_numpy())
+            at = np.searchsorted(wanted, selected["row"].to_numpy())
             hashes = kept["content_hash"].take(pa.array(at))
-            if not pc.all(pc.equal(found["content_hash"], hashes)).as_py():
+            if not pc.all(pc.equal(selected["content_hash"], hashes)).as_py():
                 raise changed(split.file, "the texts read at first", "others")
-            fetched += found.num_rows
-            yield found
+            fetched += selected.num_rows
+            yield selected
         if fetched != len(wanted):
             raise changed(split.file, f"{len(wanted)} new rows", str(fetched))
 

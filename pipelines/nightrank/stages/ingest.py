@@ -104,12 +104,12 @@ class Args:
 def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per bundle."""
     bundles, known = bundled(inputs.splits), _reusable(inputs)
-    found = []
+    units = []
     for name, bundle in zip(shard_names(len(bundles)), bundles, strict=True):
         record = known.get(canonical(plain(bundle)))
         earlier = Earlier(record.files, record.stats) if record else None
-        found.append(Task(name, Args(bundle, earlier)))
-    return found
+        units.append(Task(name, Args(bundle, earlier)))
+    return units
 
 
 class Worker:
@@ -140,13 +140,13 @@ class Worker:
         """The content of an earlier shard of the same bundle."""
         files = earlier.files
         table = _scattered(files["ids"], ids_schema(self._source), read)
-        made: dict[str, Any] = {}
+        content: dict[str, Any] = {}
         if self._kind == "queries":
             rows = _scattered(files["rows"], accepted_schema(self._kind, self._source), read)
-            made["rows"] = Scatter(rows, buckets.first_byte(rows["query_hash"]))
-        made["ids"] = buckets.scatter(table, table["id"])
-        made["rejects"] = read.table(files["rejects"])
-        return Payload(made, {**earlier.stats, "rate_rows": 0, "bundles_reused": 1})
+            content["rows"] = Scatter(rows, buckets.first_byte(rows["query_hash"]))
+        content["ids"] = buckets.scatter(table, table["id"])
+        content["rejects"] = read.table(files["rejects"])
+        return Payload(content, {**earlier.stats, "rate_rows": 0, "bundles_reused": 1})
 
     def _read(self, bundle: Bundle) -> Payload:
         rejects: list[pa.Table] = []
@@ -223,16 +223,16 @@ def _scattered(ref: FileRef, schema: pa.Schema, read: Reader) -> pa.Table:
 
 def _reusable(inputs: Inputs) -> dict[bytes, Record]:
     """Shards of the earlier dataset by their bundle, where the same settings made them."""
-    made = inputs.earlier
+    before = inputs.earlier
     if (
-        made is None
-        or made.version != STAGE.version
-        or made.identity["source_id"] != inputs.source_id
+        before is None
+        or before.version != STAGE.version
+        or before.identity["source_id"] != inputs.source_id
     ):
         return {}
     return {
         canonical(bundle): record
-        for bundle, record in zip(made.identity["bundles"], made.shards, strict=True)
+        for bundle, record in zip(before.identity["bundles"], before.shards, strict=True)
     }
 
 

@@ -69,12 +69,12 @@ class Args:
 def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per query shard, with the partial lists of all groups in order."""
     by_shard, carried = by_query_shard(inputs.queries, inputs.partials), inputs.carried
-    found = []
+    units = []
     for number, shard in enumerate(inputs.queries.shards):
         files = carried.shards[number].files if carried else None
         args = Args(by_shard[shard.shard], shard.files["queries"].rows, files)
-        found.append(Task(shard.shard, args))
-    return found
+        units.append(Task(shard.shard, args))
+    return units
 
 
 class Worker:
@@ -116,19 +116,19 @@ class Worker:
     def _candidates(self, pool: pa.Table) -> pa.Table:
         """The first `depth` of every query, in the order of the first stage."""
         if self._weight:
-            found = hybrid.best_of_either(pool, self._depth)
-            found = hybrid.fuse(found, self._weight, self._depth)
+            best = hybrid.best_of_either(pool, self._depth)
+            best = hybrid.fuse(best, self._weight, self._depth)
         else:
-            found = ranking.rank(pool.append_column("score", pool[DENSE]), self._depth)
+            best = ranking.rank(pool.append_column("score", pool[DENSE]), self._depth)
         schema = schemas.candidates(bool(self._weight))
-        return found.select(schema.names).cast(schema)
+        return best.select(schema.names).cast(schema)
 
     def _differing(self, audit: pa.Table, pool: pa.Table) -> int:
         """Of the lists that were carried over and searched again, how many are not the same."""
         query = np.unique(audit["query"].to_numpy())
         mine = pool.filter(pc.is_in(pool["query"], pa.array(query, pa.int32())))
-        kept, found = (_rows(self._candidates(table)) for table in (audit, mine))
-        return len(np.unique(np.setxor1d(kept, found)["query"]))
+        kept, searched = (_rows(self._candidates(table)) for table in (audit, mine))
+        return len(np.unique(np.setxor1d(kept, searched)["query"]))
 
 
 def _rows(table: pa.Table) -> np.ndarray:

@@ -106,9 +106,9 @@ class Args:
 
 def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per query shard, with the ranges of the score files that belong to it."""
-    found = []
+    units = []
     gathered = gather([ref for scores in inputs.scores for ref in scores.files("scores")])
-    units = [shard.stats for scores in inputs.scores for shard in scores.shards]
+    statistics = [shard.stats for scores in inputs.scores for shard in scores.shards]
     for number, shard in enumerate(inputs.lists.shards):
         mine = gathered.get(number, Gathered())
         args = Args(
@@ -116,11 +116,11 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
             mine.packed,
             shard.files.get("lost"),
             # Queries of the first shard alone were scored in fp32 too.
-            [unit["exact"] for unit in units if "exact" in unit] if number == 0 else [],
+            [one["exact"] for one in statistics if "exact" in one] if number == 0 else [],
             inputs.fan_out.of_shard(number) if inputs.fan_out else None,
         )
-        found.append(Task(shard.shard, args, shared=mine.files))
-    return found
+        units.append(Task(shard.shard, args, shared=mine.files))
+    return units
 
 
 class Worker:
@@ -231,10 +231,10 @@ def _aligned(head: pa.Table, scores: pa.Table, task: Task[Args]) -> pa.ChunkedAr
         NightrankError: E_ACCOUNTING where a pair has no score, or a score has no pair.
     """
     wanted = (head["query"].to_numpy(), head["ordinal"].to_numpy())
-    found = (scores["query"].to_numpy(), scores["ordinal"].to_numpy())
-    order, source = np.lexsort(wanted[::-1]), np.lexsort(found[::-1])
+    scored = (scores["query"].to_numpy(), scores["ordinal"].to_numpy())
+    order, source = np.lexsort(wanted[::-1]), np.lexsort(scored[::-1])
     equal = len(order) == len(source) and all(
-        np.array_equal(w[order], f[source]) for w, f in zip(wanted, found, strict=True)
+        np.array_equal(w[order], f[source]) for w, f in zip(wanted, scored, strict=True)
     )
     if not equal:
         what = f"{len(order)} pairs were to be scored, found scores of {len(source)}"

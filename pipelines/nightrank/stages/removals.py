@@ -50,7 +50,7 @@ class Args:
 def tasks(inputs: Inputs) -> list[Task[Args]]:
     """One task per run of buckets of about four million ids."""
     both = inputs.before, inputs.after
-    rows = sum(made.rows("ids") for corpus in both for made in corpus.documents.values())
+    rows = sum(manifest.rows("ids") for corpus in both for manifest in corpus.documents.values())
     runs = buckets.runs(rows, ROWS_PER_TASK)
     return [
         Task(name, Args(_part(inputs.before, run), _part(inputs.after, run)))
@@ -59,7 +59,9 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
 
 
 def _part(corpus: CurrentCorpus, run: range) -> CorpusPart:
-    numbered = [(n, ref) for n, made in corpus.documents.items() for ref in made.files("ids")]
+    numbered = [
+        (n, ref) for n, manifest in corpus.documents.items() for ref in manifest.files("ids")
+    ]
     tombstones = buckets.parts(enumerate(corpus.tombstone_files()), run)
     return CorpusPart(buckets.parts(numbered, run), [(p.ref, p.ranges) for p in tombstones])
 

@@ -185,7 +185,7 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
     unit = auto_unit(sum(cost.values()), model.minute_tokens)
     if isinstance(inputs.unit_tokens, int):
         unit = inputs.unit_tokens
-    found = []
+    units = []
     for key, shard in shards.items():
         rows = shard.tokens.rows
         slices = min(max(1, rows), max(1, round(cost[key] / unit)))
@@ -193,8 +193,8 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
         for i in range(slices):
             name = f"{inputs.shard(key).shard}.seg-{segment:05d}.slice-{i:04d}"
             args = Args(rows * i // slices, rows * (i + 1) // slices)
-            found.append(Task(name, args, shared=shard))
-    return found
+            units.append(Task(name, args, shared=shard))
+    return units
 
 
 class Worker:

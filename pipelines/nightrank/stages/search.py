@@ -145,7 +145,7 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
     covered = {n: _covered(one.index, one.embeddings) for n, one in inputs.segments.items()}
     terms = inputs.terms.files("tokens") if inputs.terms else [None] * len(shards)
     only = inputs.chosen.files("search") if inputs.chosen else [None] * len(shards)
-    found = []
+    units = []
     for number, run in enumerate(groups(inputs.segments, inputs.memory_bytes)):
         group = []
         for segment, record in run:
@@ -157,19 +157,19 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
                 continue
             args = Args(shard.files["vectors"], of_shard, rows, group, inputs.tombstones)
             affinity = f"group-{number:05d}"
-            found.append(Task(f"{shard.shard}.{affinity}", args, affinity=affinity))
-    return found
+            units.append(Task(f"{shard.shard}.{affinity}", args, affinity=affinity))
+    return units
 
 
 def _covered(index: Manifest, embeddings: Manifest) -> dict[str, list[FileRef]]:
     """Vector files by index shard: each is made of the next whole document shards, in order."""
-    vectors, found = iter(embeddings.files("vectors")), {}
+    vectors, covered = iter(embeddings.files("vectors")), {}
     for shard in index.shards:
         mine, rows = list[FileRef](), shard.files["rows"].rows
         while rows > sum(ref.rows for ref in mine) and (ref := next(vectors, None)):
             mine.append(ref)
-        found[shard.shard] = mine
-    return found
+        covered[shard.shard] = mine
+    return covered
 
 
 class Worker:
@@ -191,14 +191,14 @@ class Worker:
         schema = schemas.partials(task.args.terms is not None)
         if task.args.terms:
             terms = Tokens.from_arrow(read.table(task.args.terms)["tokens"]).take(rows)
-            found = search_both(vectors, terms, self._open, self._depth, self._parameters)
+            lists = search_both(vectors, terms, self._open, self._depth, self._parameters)
         else:
-            found = search_group(vectors, self._open, self._depth, self._parameters)
-            names = [DENSE if name == "score" else name for name in found.column_names]
-            found = found.rename_columns(names)
-        queries = rows[found["query"].to_numpy()]
-        at = found.schema.get_field_index("query")
-        table = found.set_column(at, "query", pa.array(queries, pa.int32()))
+            lists = search_group(vectors, self._open, self._depth, self._parameters)
+            names = [DENSE if name == "score" else name for name in lists.column_names]
+            lists = lists.rename_columns(names)
+        queries = rows[lists["query"].to_numpy()]
+        at = lists.schema.get_field_index("query")
+        table = lists.set_column(at, "query", pa.array(queries, pa.int32()))
         table = table.select(schema.names).cast(schema)
         stats: dict[str, Any] = {"rate_rows": len(rows), "rate_unit": "queries"}
         stats["candidates"] = table.num_rows

@@ -50,7 +50,7 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
     count = -(-total // size)
     check_shards(count)
     ends = np.cumsum([ref.rows for ref in files])
-    found = []
+    units = []
     for i, name in enumerate(shard_names(count)):
         start, stop = i * size, min((i + 1) * size, total)
         runs = []
@@ -59,8 +59,8 @@ def tasks(inputs: Inputs) -> list[Task[Args]]:
             low, high = max(start, first), min(stop, end)
             if low < high:
                 runs.append((ref, low - first, high - first))
-        found.append(Task(name, Args(i, runs)))
-    return found
+        units.append(Task(name, Args(i, runs)))
+    return units
 
 
 class Worker:
