@@ -96,9 +96,9 @@ def init(
             what = f"--root {root} and {option} {path} overlap"
             raise NightrankError("E_USAGE", what, "", "choose another --root")
     judged, notes = _judged(qrels)
-    found = {}
+    suggestions = {}
     for kind, path in (("corpus", corpus), ("queries", queries)):
-        found[kind], seen = _look(kind, path, judged if kind == "queries" else None)
+        suggestions[kind], seen = _look(kind, path, judged if kind == "queries" else None)
         notes += seen
     evaluate = f"# evaluate: {{qrels: data/qrels.tsv, {MEASURES}}}"
     if qrels is not None:
@@ -109,8 +109,8 @@ def init(
         root=written(root),
         corpus=written(corpus),
         queries=written(queries),
-        corpus_lines=_section("corpus", found["corpus"]),
-        queries_lines=_section("queries", found["queries"]),
+        corpus_lines=_section("corpus", suggestions["corpus"]),
+        queries_lines=_section("queries", suggestions["queries"]),
         evaluate=evaluate,
     )
     read = load_text(PipelineConfig, text, str(file))
@@ -201,24 +201,24 @@ def _look(kind: str, path: str, judged: set[str] | None) -> tuple[Suggestion | N
     return found, [line, *(f"  {kind}: {note}" for note in found.notes)]
 
 
-def _section(kind: str, found: Suggestion | None) -> str:
+def _section(kind: str, suggestion: Suggestion | None) -> str:
     """The lines of an input's section below its path."""
     from nightrank.config.yaml_text import written
 
     columns, attributes = EXAMPLES[kind]
     lines = []
-    if found and found.columns:
-        pairs = ", ".join(f"{ours}: {written(name)}" for ours, name in found.columns.items())
+    if suggestion and suggestion.columns:
+        pairs = ", ".join(f"{ours}: {written(name)}" for ours, name in suggestion.columns.items())
         lines.append(f"  columns: {{{pairs}}}")
     else:
         lines.append(f"  # columns: {columns}   # default: {USUAL[kind]}")
-    if found and found.attributes:
-        pairs = ", ".join(f"{written(name)}: {t}" for name, t in found.attributes.items())
+    if suggestion and suggestion.attributes:
+        pairs = ", ".join(f"{written(name)}: {t}" for name, t in suggestion.attributes.items())
         lines.append("  # Further columns that were found; uncomment to carry them along:")
         attributes = f"{{{pairs}}}"
     lines.append(f"  # attributes: {attributes}")
-    if found and found.verticals:
-        shown = ", ".join(written(value) for value in found.verticals[:10])
-        more = ", ..." if len(found.verticals) > 10 else ""
+    if suggestion and suggestion.verticals:
+        shown = ", ".join(written(value) for value in suggestion.verticals[:10])
+        more = ", ..." if len(suggestion.verticals) > 10 else ""
         lines.append(f"  # verticals in the first rows: {shown}{more}")
     return "\n".join(lines)

@@ -208,8 +208,8 @@ def _drops(
 ) -> tuple[tuple[str, float, float], ...]:
     """The queries of both whose value fell most: query_id, value before, value now."""
     read, values = Reader(run.store), list[dict[str, float]]()
-    for made in (before, now):
-        table = read.table(made.shards[0].files["per_query"])
+    for evaluation in (before, now):
+        table = read.table(evaluation.shards[0].files["per_query"])
         is_wanted = pc.and_(pc.equal(table["measure"], name), pc.equal(table["run"], "reranked"))
         rows: pa.Table = table.filter(is_wanted)
         ids, measured = (rows[column].to_pylist() for column in ("query_id", "value"))

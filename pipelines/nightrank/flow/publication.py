@@ -204,10 +204,10 @@ def _check_files(store: Store, refs: list[FileRef]) -> None:
     """
     # Sizes first: S3 answers a range behind the end of a file with another error.
     folders = {ref.key.rpartition("/")[0] for ref in refs}
-    found = {f"{at}/{name}": size for at in folders for name, size in store.files(at).items()}
+    sizes = {f"{at}/{name}": size for at in folders for name, size in store.files(at).items()}
     for ref in refs:
-        if found.get(ref.key) != ref.size:
-            what = f"expected {ref.size} bytes, found {found.get(ref.key, 'no file')}"
+        if sizes.get(ref.key) != ref.size:
+            what = f"expected {ref.size} bytes, found {sizes.get(ref.key, 'no file')}"
             do = "delete this file and its dataset's manifest.json and run again"
             raise NightrankError("E_CORRUPT", what, store.path(ref.key), do)
     read = Reader(store)

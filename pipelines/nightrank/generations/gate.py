@@ -111,37 +111,39 @@ def examine(
     rows = sum(part["in"] for part in counts.values())
     share, limit = rejected / max(rows, 1), limits.max_reject_rate
     detail = f"{rejected} of {rows} rows"
-    shards = [shard for made in ingested for shard in made.shards]
+    shards = [shard for manifest in ingested for shard in manifest.shards]
     bad = [{"row": s.stats["example"]} for s in shards if "example" in s.stats]
-    found = [_finding("max_reject_rate", limit, share, share <= limit, detail, bad)]
+    findings = [_finding("max_reject_rate", limit, share, share <= limit, detail, bad)]
     differing = candidates.total("lists_differing")
     limit = limits.max_differing_lists
     detail = "lists that were carried over and that a full search found otherwise"
-    found.append(_finding("max_differing_lists", limit, differing, differing <= limit, detail))
+    findings.append(_finding("max_differing_lists", limit, differing, differing <= limit, detail))
     if before := changes.total("before"):
         gone, limit = changes.total("deletes"), limits.max_withdrawn_queries
         detail = f"{gone} of {before} queries are asked no more"
         share, ids = gone / before, _ids(changes, "withdrawn_examples")
-        found.append(_finding("max_withdrawn_queries", limit, share, share <= limit, detail, ids))
+        findings.append(
+            _finding("max_withdrawn_queries", limit, share, share <= limit, detail, ids)
+        )
     asked, compared = changes.total("asked_before"), changes.total("overlap_of")
     if asked:
         lost, limit = changes.total("lost"), limits.max_lost_queries
         detail, ids = f"{lost} of {asked} queries lost their list", _ids(changes, "lost_examples")
         share = lost / asked
-        found.append(_finding("max_lost_queries", limit, share, share <= limit, detail, ids))
+        findings.append(_finding("max_lost_queries", limit, share, share <= limit, detail, ids))
     if compared:
         overlap = sum(float(shard.stats["overlap_sum"]) for shard in changes.shards) / compared
         pairs = [pair for shard in changes.shards for pair in shard.stats["least_overlap"]]
         worst = [{"query_id": i, "overlap": v} for i, v in sorted(pairs, key=lambda p: p[1])]
         limit = limits.min_overlap
         detail = f"mean rank-biased overlap of {compared} lists with the generation before"
-        found.append(_finding("min_overlap", limit, overlap, overlap >= limit, detail, worst))
+        findings.append(_finding("min_overlap", limit, overlap, overlap >= limit, detail, worst))
     if measured:
         limit, drop = limits.max_measure_drop, measured.before - measured.now
         detail = f"{measured.name} {measured.before:.4f} -> {measured.now:.4f}"
         worst = [{"query_id": i, "before": b, "now": n} for i, b, n in measured.drops]
-        found.append(_finding("max_measure_drop", limit, drop, drop <= limit, detail, worst))
-    return found
+        findings.append(_finding("max_measure_drop", limit, drop, drop <= limit, detail, worst))
+    return findings
 
 
 def _finding(
@@ -168,8 +170,8 @@ def _shown(example: dict[str, Any]) -> str:
 
 
 def _ids(changes: Manifest, name: str) -> list[dict[str, Any]]:
-    found = [query_id for shard in changes.shards for query_id in shard.stats.get(name, [])]
-    return [{"query_id": query_id} for query_id in found]
+    query_ids = [query_id for shard in changes.shards for query_id in shard.stats.get(name, [])]
+    return [{"query_id": query_id} for query_id in query_ids]
 
 
 def described(findings: list[Finding], forced: str) -> dict[str, Any]:

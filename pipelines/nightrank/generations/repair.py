@@ -48,14 +48,14 @@ class Repair:
         """
         cause = error.__cause__ if isinstance(error.__cause__, NightrankError) else error
         key = cause.where.removeprefix(self._store.path(""))
-        found = MADE.fullmatch(key)
-        if error.code != "E_CORRUPT" or not found or len(self._met) == MOST:
+        match = MADE.fullmatch(key)
+        if error.code != "E_CORRUPT" or not match or len(self._met) == MOST:
             return None
-        dataset = found[1]
+        dataset = match[1]
         named = dataset.rpartition("/")[2].partition("-")[0] in NAMED
-        if named or found.groups() in self._met or dataset in _published(self._store):
+        if named or match.groups() in self._met or dataset in _published(self._store):
             return None
-        self._met.add((dataset, found[2]))
+        self._met.add((dataset, match[2]))
         try:
             # The manifest first: if this is cut short, the next run quarantines the file.
             if key != f"{dataset}/manifest.json":

@@ -99,8 +99,8 @@ def check_files(store: Store, entry: Entry) -> None:
         folder, _, name = file["key"].rpartition("/")
         if folder not in folders:
             folders[folder] = store.files(folder)
-        if (found := folders[folder].get(name)) != file["size"]:
-            shown = "no file" if found is None else f"{found}"
+        if (size := folders[folder].get(name)) != file["size"]:
+            shown = "no file" if size is None else f"{size}"
             what = f"expected {file['size']} bytes, found {shown}"
             do = "choose another generation; see `nightrank history CONFIG`"
             raise NightrankError("E_CORRUPT", what, store.path(file["key"]), do)

@@ -148,14 +148,14 @@ def _newest(entries: list[Entry], retain: int) -> list[Entry]:
 
 def _datasets(store: Store) -> list[str]:
     """Every dataset of the lake."""
-    found = [f"templates/{name}" for name in store.folders("templates")]
+    paths = [f"templates/{name}" for name in store.folders("templates")]
     names = store.folders(stored_models.FOLDER)
-    found += [f"{stored_models.FOLDER}/{n}" for n in names if not n.startswith("_")]
+    paths += [f"{stored_models.FOLDER}/{n}" for n in names if not n.startswith("_")]
     for top in ("segments", "queries", "results"):
         for folder in store.folders(top):
             if folder != "_log":
-                found += [f"{top}/{folder}/{name}" for name in store.folders(f"{top}/{folder}")]
-    return found
+                paths += [f"{top}/{folder}/{name}" for name in store.folders(f"{top}/{folder}")]
+    return paths
 
 
 def _step(key: str) -> int:

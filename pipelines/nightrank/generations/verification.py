@@ -121,10 +121,10 @@ def _document_ids(store: Store, read: Reader, entry: Entry) -> pa.Array:
                         places = pack(segment.number, 0, table["ordinal"].to_numpy())
                         current = table.filter(pa.array(~np.isin(places, tombstoned)))
                         parts.append(current["doc_id"].combine_chunks())
-    found = pa.concat_arrays(parts)
-    if pc.count_distinct(found).as_py() != len(found):
+    doc_ids = pa.concat_arrays(parts)
+    if pc.count_distinct(doc_ids).as_py() != len(doc_ids):
         raise _corrupt("a doc_id is indexed twice", f"index generation {index.generation}")
-    return found
+    return doc_ids
 
 
 def _check_models(store: Store, read: Reader, entry: Entry) -> int:
@@ -179,6 +179,6 @@ def _check_documents(table: pa.Table, documents: pa.Array, where: str) -> None:
 
 def _check_queries(ids: list[pa.Array], entry: Entry) -> None:
     """Every query_id once in the queries table, and as many as the counts say."""
-    found = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
-    if pc.count_distinct(found).as_py() != len(found):
+    query_ids = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+    if pc.count_distinct(query_ids).as_py() != len(query_ids):
         raise _corrupt("a query_id occurs twice in the queries table", f"gen {entry.generation}")
