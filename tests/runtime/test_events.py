@@ -54,6 +54,9 @@ def test_a_run_is_told_from_start_to_publication(
     first, second = stored(tmp_path / "lake")
     assert names(first)[0] == "run_started" and names(first)[-1] == "run_finished"
     assert "published" not in names(first)
+    # Once, after the stages: listing the stages of a run reports nothing.
+    assert names(first).count("index_published") == 1 and "index_published" not in names(second)
+    assert names(first).index("index_published") > names(first).index("stage_finished")
     assert names(second)[0] == "run_resumed" and names(second)[-1] == "run_finished"
     (published,) = [line for line in second if line["event"] == "published"]
     assert published["generation"] == 1

@@ -17,7 +17,6 @@ from nightrank.generations.corpus import (
 from nightrank.generations.entries import CompactedEntry, IndexEntry, TemplateEntry
 from nightrank.generations.reuse import template_key
 from nightrank.generations.stage_order import vectors_key
-from nightrank.runtime.events import emit
 from nightrank.stages import build_index as building
 from nightrank.stages import train_index
 from nightrank.storage.dataset import Manifest
@@ -163,7 +162,6 @@ def _publish(run: Run, entry: IndexEntry, corpus: Corpus, base: IndexEntry | Non
         if published and _without(published.body(), outside) == _without(body, outside):
             return published
     written = run.publish_index(entry)
-    emit("index_published", generation=written.generation)
     template = written.template
     reason = template.choice.get("reason", "")
     shards = [shard for part in corpus.segments for shard in part.indexed.shards]

@@ -14,6 +14,7 @@ from nightrank.generations.gate import Removals
 from nightrank.generations.planning import Plan
 from nightrank.generations.stage_order import PUBLISH, position, stops
 from nightrank.runtime.budget import Meter
+from nightrank.runtime.events import emit
 from nightrank.runtime.executor import Executor, run_stage
 from nightrank.runtime.progress import Progress
 from nightrank.runtime.stage import Declaration, Stage
@@ -142,6 +143,7 @@ class Run:
         written = publish.publish_index(
             self.store, entry.body(), self.plan.index_watermark, entry.datasets()
         )
+        emit("index_published", generation=written.generation)
         return IndexEntry.of(written)
 
     def stop_before_publication(self) -> None:
